@@ -1,0 +1,78 @@
+"""PEP 517 backend: setuptools, with a say in which torch the extension is built against.
+
+An extension fits the torch it was built against and no other. Under build isolation pip would fetch the newest torch into a
+throw-away environment and build against that, whatever the user runs. This backend looks in the environment that pip itself
+runs in first, which ``sysconfig`` still describes under isolation: a torch found there is put on the path for the build, and
+no other is asked for. Only where there is none does the build require one, and then the wheel requires the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from setuptools import build_meta
+
+DEFAULT_TORCH = "torch==2.13.0"
+# setup.py runs torch.utils.cpp_extension, which imports these of torch's own dependencies.
+_TORCH_NEEDS = ["numpy"]
+
+
+def _site_with_torch() -> str | None:
+    """The site-packages folder that has torch: this process's own, or the one of the environment that pip runs in."""
+    candidates = [*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    for folder in candidates:
+        if folder and (Path(folder) / "torch" / "version.py").is_file():
+            return folder
+    return None
+
+
+def _expose_torch() -> None:
+    folder = _site_with_torch()
+    if folder is not None and folder not in sys.path:
+        sys.path.append(folder)  # last, so that the build's own setuptools wins
+
+
+def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    """What pip has to install before it builds."""
+    return [] if _site_with_torch() else [DEFAULT_TORCH, *_TORCH_NEEDS]
+
+
+get_requires_for_build_editable = get_requires_for_build_wheel
+
+
+def get_requires_for_build_sdist(config_settings: Any = None) -> list[str]:
+    """An sdist runs setup.py too."""
+    return get_requires_for_build_wheel(config_settings)
+
+
+def prepare_metadata_for_build_wheel(directory: str, config_settings: Any = None) -> str:
+    """Writes the wheel's metadata."""
+    _expose_torch()
+    return build_meta.prepare_metadata_for_build_wheel(directory, config_settings)
+
+
+def build_wheel(directory: str, config_settings: Any = None, metadata: str | None = None) -> str:
+    """Builds the wheel."""
+    _expose_torch()
+    return build_meta.build_wheel(directory, config_settings, metadata)
+
+
+def build_sdist(directory: str, config_settings: Any = None) -> str:
+    """Builds the source distribution."""
+    _expose_torch()
+    return build_meta.build_sdist(directory, config_settings)
+
+
+def prepare_metadata_for_build_editable(directory: str, config_settings: Any = None) -> str:
+    """Writes the metadata of an editable install."""
+    _expose_torch()
+    return build_meta.prepare_metadata_for_build_editable(directory, config_settings)
+
+
+def build_editable(directory: str, config_settings: Any = None, metadata: str | None = None) -> str:
+    """Builds in place."""
+    _expose_torch()
+    return build_meta.build_editable(directory, config_settings, metadata)

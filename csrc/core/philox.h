@@ -1,0 +1,55 @@
+// Philox4x32-10, a counter-based random number generator: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
+// 1, 2, 3", SC 2011. A number depends on (seed; edge, head) alone, so forward, backward, any schedule and any device draw
+// the same one without storing it.
+#pragma once
+
+#include <cstdint>
+
+#include "macros.h"
+
+namespace gat {
+
+struct Philox4 {
+  std::uint32_t word[4];
+};
+
+GAT_HD Philox4 philox(std::uint64_t seed, std::uint64_t counter_low, std::uint64_t counter_high) {
+  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low), c1 = static_cast<std::uint32_t>(counter_low >> 32);
+  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high), c3 = static_cast<std::uint32_t>(counter_high >> 32);
+  std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0;
+    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c2;
+    c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
+    c1 = static_cast<std::uint32_t>(p1);
+    c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
+    c3 = static_cast<std::uint32_t>(p0);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+// Inverted dropout on attention weights: a weight is multiplied by 0 with probability p, else by 1 / (1 - p).
+struct Dropout {
+  std::uint64_t seed = 0;
+  std::uint64_t threshold = 0;  // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off
+  double keep_scale = 1;        // 1 / (1 - p), or 0 when p = 1
+
+  static Dropout make(double p, std::uint64_t seed) {
+    return {seed, static_cast<std::uint64_t>(p * 4294967296.0), p < 1 ? 1 / (1 - p) : 0};
+  }
+  GAT_HD bool active() const { return threshold != 0; }
+
+  // One counter serves four consecutive heads.
+  GAT_HD Philox4 draw(std::int64_t edge, std::int64_t head_group) const {
+    return philox(seed, static_cast<std::uint64_t>(edge), static_cast<std::uint64_t>(head_group));
+  }
+  GAT_HD bool kept(const Philox4& numbers, std::int64_t head) const { return numbers.word[head & 3] >= threshold; }
+  template <class A>
+  GAT_HD A multiplier(const Philox4& numbers, std::int64_t head) const {
+    return kept(numbers, head) ? static_cast<A>(keep_scale) : A(0);
+  }
+};
+
+}  // namespace gat

@@ -1,0 +1,7 @@
+#include "faces.h"
+
+namespace gat::cpu {
+using ThisIsa = Baseline;
+}
+
+#include "instantiate_sparse.h"

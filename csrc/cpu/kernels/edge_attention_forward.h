@@ -1,0 +1,214 @@
+// Forward of fused edge attention, the choice of the top-k edges, and the attention weights.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <type_traits>
+#include <vector>
+
+#include "edge_tile.h"
+#include "for_each_row.h"
+
+namespace gat::cpu {
+
+// State of a row: max [H], sum [H], weighted sum [H, F].
+template <class Isa, class Score, class T>
+struct ForwardPass : NothingShared {
+  using Scalar = Acc<T>;
+  using Scratch = TileScratch<Scalar>;
+  using A = Scalar;
+  const EdgeAttentionForward<T>& args;
+  const EdgeAttentionInputs<T>& in = args.in;
+  std::int64_t H = in.num_heads, F = in.value_channels;
+
+  explicit ForwardPass(const EdgeAttentionForward<T>& a) : args(a) {}
+  std::int64_t state_size() const { return H * (F + 2); }
+  Scratch make_scratch() const { return Scratch(H); }
+
+  void init(A* state) const {
+    std::fill(state, state + H, negative_infinity<A>());
+    std::fill(state + H, state + state_size(), A(0));
+  }
+
+  // Takes the scores of one head of a tile into the running max and sum, and leaves exp(s - max) in s.weight.
+  void absorb(std::int64_t h, int n, A* state, Scratch& s) const {
+    constexpr int W = kLanes<Isa, A>;
+    using V = Vec<A, W>;
+    const A* const score = s.score.data() + h * kTile;
+    V top = load<V>(score);
+    for (int e = W; e < padded<Isa, A>(n); e += W) {
+      const V v = load<V>(score + e);
+      top = v > top ? v : top;
+    }
+    const A old_max = state[h];
+    const A new_max = std::max(old_max, max_lanes<A>(top));
+    const A shift = safe_max(new_max);
+    const A sum = exp_tile<Isa, A>(score, shift, n, s.weight.data() + h * kTile);
+    if (new_max != old_max) {
+      const A factor = exp_of<A, A>(old_max - shift);
+      state[H + h] *= factor;
+      A* const acc = state + 2 * H + h * F;
+      store_scaled<Isa, A, A>(acc, acc, factor, F);
+    }
+    state[h] = new_max;
+    state[H + h] += sum;
+  }
+
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
+    const std::int64_t num_edges = in.csr.num_edges();
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(in.csr, k, n, s);
+      score_tile<Isa, Score, T>(in, row, k, n, s);
+      for (std::int64_t h = 0; h < H; ++h) absorb(h, n, state, s);
+      if (in.dropout.active()) {
+        draw_multipliers(in.dropout, H, n, s);
+        for (std::int64_t h = 0; h < H; ++h) {
+          for (int e = 0; e < n; ++e) s.weight[static_cast<std::size_t>(h * kTile + e)] *= s.multiplier[static_cast<std::size_t>(h * kTile + e)];
+        }
+      }
+      A* const acc = state + 2 * H;
+      for (int e = 0; e < n; ++e) {
+        prefetch_row(in.csr, num_edges, k + e, in.value, H * F);
+        const T* const value = in.value + s.neighbor[e] * H * F;
+        for (std::int64_t h = 0; h < H; ++h) {
+          const A p = s.weight[static_cast<std::size_t>(h * kTile + e)];
+          add_scaled<Isa, A>(acc + h * F, p, value + h * F, F);
+          if (in.edge_in_value) add_scaled<Isa, A>(acc + h * F, p, in.edge_feat + (s.id[e] * H + h) * F, F);
+        }
+      }
+    }
+  }
+
+  void merge(A* state, const A* other) const {
+    for (std::int64_t h = 0; h < H; ++h) {
+      const auto f = merge_factors(state[h], other[h]);
+      state[h] = f.max;
+      state[H + h] = state[H + h] * f.left + other[H + h] * f.right;
+      A* const acc = state + 2 * H + h * F;
+      for (std::int64_t d = 0; d < F; ++d) acc[d] = acc[d] * f.left + other[2 * H + h * F + d] * f.right;
+    }
+  }
+
+  void finish(std::int64_t row, const A* state) const {
+    for (std::int64_t h = 0; h < H; ++h) {
+      const A scale = normalizer(state[H + h]);
+      const std::int64_t offset = (row * H + h) * F;
+      store_scaled<Isa, A>(args.out + offset, state + 2 * H + h * F, scale, F);
+      if (args.out_acc) store_scaled<Isa, A>(args.out_acc + offset, state + 2 * H + h * F, scale, F);
+      args.lse[row * H + h] = log_sum_exp(state[h], state[H + h]);
+    }
+  }
+};
+
+template <class Isa, class Score, class T>
+void edge_attention_forward(const EdgeAttentionForward<T>& args) {
+  const CsrView& csr = args.in.csr;
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), args.in.num_threads, ForwardPass<Isa, Score, T>(args));
+}
+
+// Scores a whole row at a time; rows are not split, for the choice needs all of them.
+template <class Isa, class Score, class T>
+struct SelectPass : NothingShared {
+  using Scalar = Acc<T>;
+  using A = Scalar;
+  struct Scratch {
+    TileScratch<A> tile;
+    std::vector<A> scores;  // [H, degree]
+    std::vector<std::int64_t> order;
+  };
+  const EdgeAttentionInputs<T>& in;
+  std::int64_t top_k;
+  std::uint8_t* selected;
+  std::int64_t H = in.num_heads;
+
+  SelectPass(const EdgeAttentionInputs<T>& i, std::int64_t k, std::uint8_t* s) : in(i), top_k(k), selected(s) {}
+  std::int64_t state_size() const { return 0; }
+  Scratch make_scratch() const { return {TileScratch<A>(H), {}, {}}; }
+  void init(A*) const {}
+  void merge(A*, const A*) const {}
+  void finish(std::int64_t, const A*) const {}
+
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
+    const std::int64_t degree = end - begin;
+    if (degree <= top_k) {
+      std::fill(selected + begin * H, selected + end * H, std::uint8_t{1});
+      return;
+    }
+    std::fill(selected + begin * H, selected + end * H, std::uint8_t{0});
+    s.scores.resize(static_cast<std::size_t>(H * degree));
+    s.order.resize(static_cast<std::size_t>(degree));
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(in.csr, k, n, s.tile);
+      score_tile<Isa, Score, T>(in, row, k, n, s.tile);
+      for (std::int64_t h = 0; h < H; ++h) {
+        std::copy_n(s.tile.score.data() + h * kTile, n, s.scores.data() + h * degree + (k - begin));
+      }
+    }
+    for (std::int64_t h = 0; h < H; ++h) {
+      const A* const score = s.scores.data() + h * degree;
+      // NaN counts as larger than all, so that it is kept and seen.
+      const auto before = [score](std::int64_t i, std::int64_t j) {
+        const bool nan_i = score[i] != score[i], nan_j = score[j] != score[j];
+        if (nan_i != nan_j) return nan_i;
+        if (!nan_i && score[i] != score[j]) return score[i] > score[j];
+        return i < j;
+      };
+      std::iota(s.order.begin(), s.order.end(), std::int64_t{0});
+      std::nth_element(s.order.begin(), s.order.begin() + (top_k - 1), s.order.end(), before);
+      for (std::int64_t k = 0; k < top_k; ++k) selected[(begin + s.order[static_cast<std::size_t>(k)]) * H + h] = 1;
+    }
+  }
+};
+
+template <class Isa, class Score, class T>
+void edge_attention_select(const EdgeAttentionInputs<T>& in, std::int64_t top_k, std::uint8_t* selected) {
+  for_each_row(in.csr.rowptr, partition_rows(in.csr.rowptr, in.csr.num_rows, false), in.num_threads,
+               SelectPass<Isa, Score, T>(in, top_k, selected));
+}
+
+// Writes alpha m of every edge.
+template <class Isa, class Score, class T>
+struct WeightsPass : NothingShared {
+  using Scalar = Acc<T>;
+  using Scratch = TileScratch<Scalar>;
+  using A = Scalar;
+  const EdgeAttentionInputs<T>& in;
+  const A* lse;
+  T* weights;
+  std::int64_t H = in.num_heads;
+
+  WeightsPass(const EdgeAttentionInputs<T>& i, const A* l, T* w) : in(i), lse(l), weights(w) {}
+  std::int64_t state_size() const { return 0; }
+  Scratch make_scratch() const { return Scratch(H); }
+  void init(A*) const {}
+  void merge(A*, const A*) const {}
+  void finish(std::int64_t, const A*) const {}
+
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(in.csr, k, n, s);
+      score_tile<Isa, Score, T>(in, row, k, n, s);
+      if (in.dropout.active()) draw_multipliers(in.dropout, H, n, s);
+      for (std::int64_t h = 0; h < H; ++h) {
+        const auto tile = static_cast<std::size_t>(h * kTile);
+        exp_tile<Isa, A>(s.score.data() + tile, safe_lse(lse[row * H + h]), n, s.weight.data() + tile);
+        for (int e = 0; e < n; ++e) {
+          const A multiplier = in.dropout.active() ? s.multiplier[tile + static_cast<std::size_t>(e)] : A(1);
+          store(weights + s.id[e] * H + h, s.weight[tile + static_cast<std::size_t>(e)] * multiplier);
+        }
+      }
+    }
+  }
+};
+
+template <class Isa, class Score, class T>
+void edge_attention_weights(const EdgeAttentionInputs<T>& in, const Acc<T>* lse, T* weights) {
+  for_each_row(in.csr.rowptr, partition_rows(in.csr.rowptr, in.csr.num_rows), in.num_threads,
+               WeightsPass<Isa, Score, T>(in, lse, weights));
+}
+
+}  // namespace gat::cpu

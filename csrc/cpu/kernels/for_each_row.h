@@ -1,0 +1,82 @@
+// The loop over rows that all kernels share; see ../partition.h for how rows are cut.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "../partition.h"
+
+namespace gat::cpu {
+
+// Runs a pass over all rows. A pass has
+//   using Scalar, Scratch
+//   state_size()            scalars in the state of a row
+//   shared_size()           scalars summed over all rows, 0 if none
+//   make_scratch()          buffers for one thread
+//   init(state), accumulate(row, begin, end, state, shared, scratch), merge(state, const other), finish(row, state)
+//   finish_shared(shared)   called once, with the sum over all items in their order
+template <class Pass>
+void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int num_threads, const Pass& pass) {
+  using Scalar = typename Pass::Scalar;
+  const auto num_items = static_cast<std::int64_t>(partition.items.size());
+  const auto num_long = static_cast<std::int64_t>(partition.long_rows.size());
+  const std::int64_t state_size = pass.state_size(), shared_size = pass.shared_size();
+  const int threads = static_cast<int>(std::clamp<std::int64_t>(num_threads, 1, std::max<std::int64_t>(num_items, 1)));
+
+  std::vector<Scalar> pieces(static_cast<std::size_t>(partition.num_pieces * state_size));
+  std::vector<Scalar> shared(static_cast<std::size_t>(num_items * shared_size));
+  std::vector<Scalar> states(static_cast<std::size_t>(threads * state_size));
+  std::vector<typename Pass::Scratch> scratches;
+  for (int t = 0; t < threads; ++t) scratches.push_back(pass.make_scratch());
+  std::int64_t next_slot = 0;  // one state and one scratch for each thread, in the order of arrival
+
+#pragma omp parallel num_threads(threads)
+  {
+    std::int64_t slot;
+#pragma omp atomic capture
+    slot = next_slot++;
+    auto& scratch = scratches[static_cast<std::size_t>(slot)];
+    Scalar* const own_state = states.data() + slot * state_size;
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t t = 0; t < num_items; ++t) {
+      const WorkItem& item = partition.items[static_cast<std::size_t>(t)];
+      Scalar* const item_shared = shared.data() + t * shared_size;
+      if (item.piece >= 0) {
+        Scalar* const state = pieces.data() + item.piece * state_size;
+        pass.init(state);
+        pass.accumulate(item.row_begin, item.edge_begin, item.edge_end, state, item_shared, scratch);
+      } else {
+        for (std::int64_t row = item.row_begin; row < item.row_end; ++row) {
+          pass.init(own_state);
+          pass.accumulate(row, rowptr[row], rowptr[row + 1], own_state, item_shared, scratch);
+          pass.finish(row, own_state);
+        }
+      }
+    }
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t t = 0; t < num_long; ++t) {
+      const LongRow& long_row = partition.long_rows[static_cast<std::size_t>(t)];
+      Scalar* const state = pieces.data() + long_row.first_piece * state_size;
+      for (std::int64_t p = 1; p < long_row.num_pieces; ++p) pass.merge(state, state + p * state_size);
+      pass.finish(long_row.row, state);
+    }
+  }
+  if (shared_size > 0) {
+    std::vector<Scalar> total(static_cast<std::size_t>(shared_size));
+    for (std::int64_t t = 0; t < num_items; ++t) {
+      for (std::int64_t d = 0; d < shared_size; ++d) total[static_cast<std::size_t>(d)] += shared[static_cast<std::size_t>(t * shared_size + d)];
+    }
+    pass.finish_shared(total.data());
+  }
+}
+
+// For passes in which nothing is summed over all rows.
+struct NothingShared {
+  std::int64_t shared_size() const { return 0; }
+  template <class Scalar>
+  void finish_shared(const Scalar*) const {}
+};
+
+}  // namespace gat::cpu

@@ -1,0 +1,185 @@
+// Edge softmax, SDDMM and SpMM.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "../../core/online_softmax.h"
+#include "../sparse.h"
+#include "edge_tile.h"
+#include "for_each_row.h"
+
+namespace gat::cpu {
+
+// Rows are whole: softmax and its gradient stream a row's [degree, H] twice, which is little next to a feature row.
+template <class Isa, class T>
+void edge_softmax(const CsrView& csr, std::int64_t H, const T* scores, T* alpha, int num_threads) {
+  using A = Acc<T>;
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  for (std::int64_t row = 0; row < csr.num_rows; ++row) {
+    const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+    for (std::int64_t h = 0; h < H; ++h) {
+      A top = negative_infinity<A>();
+      for (std::int64_t k = begin; k < end; ++k) top = std::max(top, read(scores + csr.id(k) * H + h));
+      const A shift = safe_max(top);
+      A sum{};
+      for (std::int64_t k = begin; k < end; ++k) sum += exp_of<A, A>(read(scores + csr.id(k) * H + h) - shift);
+      const A scale = normalizer(sum);
+      for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t e = csr.id(k) * H + h;
+        store(alpha + e, A(exp_of<A, A>(read(scores + e) - shift) * scale));
+      }
+    }
+  }
+}
+
+template <class Isa, class T>
+void edge_softmax_backward(const CsrView& csr, std::int64_t H, const T* grad, const T* alpha, T* grad_scores, int num_threads) {
+  using A = Acc<T>;
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  for (std::int64_t row = 0; row < csr.num_rows; ++row) {
+    const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+    for (std::int64_t h = 0; h < H; ++h) {
+      A sum{};
+      for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t e = csr.id(k) * H + h;
+        sum += read(alpha + e) * read(grad + e);
+      }
+      for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t e = csr.id(k) * H + h;
+        store(grad_scores + e, A(read(alpha + e) * (read(grad + e) - sum)));
+      }
+    }
+  }
+}
+
+template <class Isa, class T>
+struct SddmmPass : NothingShared {
+  using Scalar = Acc<T>;
+  using A = Scalar;
+  struct Scratch {};
+  const CsrView& csr;
+  std::int64_t H, F;
+  const T *x, *y;
+  T* out;
+
+  SddmmPass(const CsrView& c, std::int64_t h, std::int64_t f, const T* x_, const T* y_, T* o)
+      : csr(c), H(h), F(f), x(x_), y(y_), out(o) {}
+  std::int64_t state_size() const { return 0; }
+  Scratch make_scratch() const { return {}; }
+  void init(A*) const {}
+  void merge(A*, const A*) const {}
+  void finish(std::int64_t, const A*) const {}
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch&) const {
+    const std::int64_t num_edges = csr.num_edges();
+    for (std::int64_t k = begin; k < end; ++k) {
+      prefetch_row(csr, num_edges, k, y, H * F);
+      const T* const other = y + csr.col[k] * H * F;
+      for (std::int64_t h = 0; h < H; ++h) {
+        store(out + csr.id(k) * H + h, dot_product<Isa, A>(x + (row * H + h) * F, other + h * F, F));
+      }
+    }
+  }
+};
+
+template <class Isa, class T>
+void sddmm(const CsrView& csr, std::int64_t H, std::int64_t F, const T* x, const T* y, T* out, int num_threads) {
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads, SddmmPass<Isa, T>(csr, H, F, x, y, out));
+}
+
+// State of a row: [H, F].
+template <class Isa, class T>
+struct SpmmPass : NothingShared {
+  using Scalar = Acc<T>;
+  using A = Scalar;
+  struct Scratch {};
+  const CsrView& csr;
+  std::int64_t H, F;
+  const T *weight, *x;
+  T* out;
+
+  SpmmPass(const CsrView& c, std::int64_t h, std::int64_t f, const T* w, const T* x_, T* o)
+      : csr(c), H(h), F(f), weight(w), x(x_), out(o) {}
+  std::int64_t state_size() const { return H * F; }
+  Scratch make_scratch() const { return {}; }
+  void init(A* state) const { std::fill(state, state + H * F, A(0)); }
+  void merge(A* state, const A* other) const {
+    for (std::int64_t d = 0; d < H * F; ++d) state[d] += other[d];
+  }
+  void finish(std::int64_t row, const A* state) const { store_scaled<Isa, A>(out + row * H * F, state, A(1), H * F); }
+  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch&) const {
+    const std::int64_t num_edges = csr.num_edges();
+    for (std::int64_t k = begin; k < end; ++k) {
+      prefetch_row(csr, num_edges, k, x, H * F);
+      const T* const row = x + csr.col[k] * H * F;
+      if (weight == nullptr) {
+        add_scaled<Isa, A>(state, A(1), row, H * F);
+      } else {
+        for (std::int64_t h = 0; h < H; ++h) {
+          add_scaled<Isa, A>(state + h * F, read(weight + csr.id(k) * H + h), row + h * F, F);
+        }
+      }
+    }
+  }
+};
+
+template <class Isa, class T>
+void spmm(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight, const T* x, T* out, int num_threads) {
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads, SpmmPass<Isa, T>(csr, H, F, weight, x, out));
+}
+
+template <class Isa, class T>
+void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign, const T* weight, const T* x, T* out,
+                   std::int64_t* arg, int num_threads) {
+  using A = Acc<T>;
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  for (std::int64_t row = 0; row < csr.num_rows; ++row) {
+    const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
+    for (std::int64_t h = 0; h < H; ++h) {
+      for (std::int64_t d = h * F; d < (h + 1) * F; ++d) {
+        A best{};
+        std::int64_t from = -1;
+        for (std::int64_t k = begin; k < end; ++k) {
+          const std::int64_t id = csr.id(k);
+          const A w = weight ? read(weight + id * H + h) : A(1);
+          const A v = w * read(x + csr.col[k] * H * F + d);
+          const bool better = sign > 0 ? v > best : v < best;
+          if (from < 0 || better || (v != v && best == best)) {
+            best = v;
+            from = id;
+          }
+        }
+        store(out + row * H * F + d, best);
+        arg[row * H * F + d] = from;
+      }
+    }
+  }
+}
+
+template <class Isa, class T>
+void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight, const T* grad,
+                            const std::int64_t* arg, T* grad_x, int num_threads) {
+  using A = Acc<T>;
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  for (std::int64_t row = 0; row < csr.num_rows; ++row) {
+    for (std::int64_t h = 0; h < H; ++h) {
+      for (std::int64_t d = h * F; d < (h + 1) * F; ++d) {
+        A sum{};
+        for (std::int64_t k = csr.rowptr[row]; k < csr.rowptr[row + 1]; ++k) {
+          const std::int64_t id = csr.id(k), other = csr.col[k] * H * F + d;
+          if (arg[other] == id) sum += read(grad + other) * (weight ? read(weight + id * H + h) : A(1));
+        }
+        store(grad_x + row * H * F + d, sum);
+      }
+    }
+  }
+}
+
+template <class Isa, class T>
+SparseKernels<T> sparse_kernels() {
+  return {&edge_softmax<Isa, T>, &edge_softmax_backward<Isa, T>, &sddmm<Isa, T>,
+          &spmm<Isa, T>,         &spmm_extremum<Isa, T>,         &spmm_extremum_backward<Isa, T>};
+}
+
+}  // namespace gat::cpu

@@ -1,0 +1,49 @@
+// Checks that the binding makes of its arguments, and views of tensors that kernels take. Public functions of gat_ext.functional have
+// checked their arguments already, with messages in the caller's words; these hold for whoever calls the operators directly.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <optional>
+
+#include "../core/csr.h"
+#include "../core/types.h"
+
+namespace gat::binding {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+inline void check_shape(const at::Tensor& t, at::IntArrayRef shape, const char* name) {
+  TORCH_CHECK_VALUE(t.sizes() == shape, name, " has shape ", t.sizes(), "; expected ", shape);
+}
+
+// A contiguous tensor of the expected shape, dtype and device; undefined where the argument is absent.
+inline at::Tensor prepare(const OptionalTensor& t, at::IntArrayRef shape, const at::Tensor& like, const char* name) {
+  if (!t.has_value()) return {};
+  TORCH_CHECK_TYPE(t->scalar_type() == like.scalar_type(), name, " has dtype ", t->scalar_type(), "; expected ",
+                   like.scalar_type());
+  TORCH_CHECK_VALUE(t->device() == like.device(), name, " is on ", t->device(), "; expected ", like.device());
+  check_shape(*t, shape, name);
+  return t->contiguous();
+}
+
+inline IndexArray index_array(const at::Tensor& t, const char* name) {
+  if (!t.defined()) return {};
+  TORCH_CHECK_TYPE(t.scalar_type() == at::kInt || t.scalar_type() == at::kLong, name, " has dtype ", t.scalar_type(),
+                   "; expected int32 or int64");
+  TORCH_CHECK_VALUE(t.is_contiguous() && t.dim() == 1, name, " must be a contiguous vector");
+  return {t.const_data_ptr(), t.scalar_type() == at::kLong};
+}
+
+// The tensors of a CSR must outlive the view; indices are trusted, for the Graph that made them checked them.
+inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id) {
+  TORCH_CHECK_TYPE(rowptr.scalar_type() == at::kLong, "rowptr has dtype ", rowptr.scalar_type(), "; expected int64");
+  TORCH_CHECK_VALUE(rowptr.dim() == 1 && rowptr.numel() >= 1 && rowptr.is_contiguous(),
+                    "rowptr must be a contiguous vector of at least one element");
+  if (edge_id.has_value()) check_shape(*edge_id, {col.numel()}, "edge_id");
+  return {rowptr.const_data_ptr<std::int64_t>(), index_array(col, "col"),
+          edge_id.has_value() ? index_array(*edge_id, "edge_id") : IndexArray{}, rowptr.numel() - 1};
+}
+
+}  // namespace gat::binding

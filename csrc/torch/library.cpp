@@ -1,0 +1,85 @@
+// The schemas of every operator, and the Python module gat_ext._C.
+#include <ATen/Parallel.h>
+#include <pybind11/pybind11.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include <string>
+
+#include "../core/scores/all.h"
+#include "../cpu/isa.h"
+
+// Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR by
+// destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E] is the
+// CSR position of each edge of the transpose. All edge tensors are in the caller's order.
+TORCH_LIBRARY(gat_ext, m) {
+  m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
+  m.def("edge_softmax_backward(Tensor rowptr, Tensor? edge_id, Tensor grad, Tensor alpha) -> Tensor");
+
+  const std::string graph = "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_edge_id";
+  m.def(("sddmm(" + graph + ", Tensor x, Tensor y) -> Tensor").c_str());
+  m.def(("spmm(" + graph + ", Tensor? weight, Tensor x) -> Tensor").c_str());
+  m.def(("spmm_extremum(" + graph + ", Tensor? weight, Tensor x, bool largest) -> (Tensor out, Tensor arg)").c_str());
+  m.def("spmm_extremum_backward(Tensor t_rowptr, Tensor t_col, Tensor t_edge_id, Tensor? weight, Tensor grad, Tensor arg) -> Tensor");
+
+  m.def("edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) -> Tensor");
+
+  const std::string attention =
+      "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id, "
+      "Tensor value, Tensor? query, Tensor? key, Tensor? att, Tensor? dst_term, Tensor? src_term, Tensor? edge_term, "
+      "Tensor? bias, Tensor? edge_feat, Tensor? seed, str score, bool edge_in_value, float negative_slope, float scale, "
+      "float dropout_p";
+  m.def(("edge_attention(" + attention +
+         ", int top_k, bool return_weights) -> (Tensor out, Tensor lse, Tensor out_acc, Tensor selected, Tensor weights)")
+            .c_str());
+  m.def(("edge_attention_backward(" + attention +
+        ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor lse, Tensor selected, Tensor weights, "
+        "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
+        "Tensor edge_term, Tensor bias, Tensor edge_feat)")
+            .c_str());
+}
+
+namespace {
+
+// {name: what it reads of an edge besides the value}
+template <class... Ss>
+pybind11::dict score_inputs(gat::TypeList<Ss...>) {
+  pybind11::dict scores;
+  const auto add = [&](const char* name, bool has_term, bool has_weight, bool has_node_terms) {
+    pybind11::list inputs;
+    if (has_term) inputs.append("query"), inputs.append("key");
+    if (has_weight) inputs.append("att");
+    if (has_node_terms) inputs.append("dst_term"), inputs.append("src_term");
+    scores[name] = pybind11::tuple(inputs);
+  };
+  (add(Ss::name, Ss::has_term, Ss::has_weight, Ss::has_node_terms), ...);
+  return scores;
+}
+
+pybind11::dict build_info() {
+  pybind11::dict info;
+  info["torch"] = TORCH_VERSION;
+  info["compiler"] = __VERSION__;
+#if defined(_OPENMP)
+  info["openmp"] = _OPENMP;
+#else
+  info["openmp"] = 0;
+#endif
+#if defined(GAT_EXT_WITH_CUDA)
+  info["cuda"] = true;
+#else
+  info["cuda"] = false;
+#endif
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native operators of gat_ext; importing this module registers them as torch.ops.gat_ext.*";
+  m.def("build_info", &build_info, "What the extension was built with: torch, compiler, openmp, cuda.");
+  m.def("score_inputs", [] { return score_inputs(gat::Scores{}); }, "The inputs that each score of edge_attention needs.");
+  m.def("score_names", [] { return pybind11::list(score_inputs(gat::Scores{})); }, "The scores that edge_attention knows.");
+  m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
+  m.def("isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); }, "Instruction set that the CPU operators run on.");
+}

@@ -1,0 +1,159 @@
+"""Argument checks shared by the public operators. Each error says what was given and what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext import _C
+from gat_ext.graph import Graph
+
+# The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
+_REQUIRED = _C.score_inputs()
+
+
+def choice(given: str, choices: Sequence[str], name: str) -> None:
+    """Refuses a name that is not among the choices, the closest first."""
+    if given in choices:
+        return
+    close = difflib.get_close_matches(str(given), choices, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"{name} is {given!r}; expected one of {', '.join(map(repr, choices))}.{hint}")
+
+
+def floating(tensor: Any, name: str) -> None:
+    """Refuses what is not a tensor of real floating-point numbers."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype}; expected float32, float64, bfloat16 or float16"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} has layout {tensor.layout}; expected a dense tensor")
+
+
+def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
+    """Refuses two tensors of different dtype or device; under autocast dtypes may differ."""
+    floating(a, a_name)
+    floating(b, b_name)
+    if a.dtype != b.dtype and not torch.is_autocast_enabled(a.device.type):
+        raise TypeError(f"{a_name} has dtype {a.dtype} and {b_name} has dtype {b.dtype}; cast one of them")
+    if a.device != b.device:
+        raise ValueError(f"{a_name} is on {a.device} and {b_name} is on {b.device}; move one of them")
+
+
+def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
+    """Refuses a tensor on another device than the graph."""
+    if tensor.device != graph.device:
+        raise ValueError(
+            f"{name} is on {tensor.device} and the graph is on {graph.device}; move one of them with .to()"
+        )
+
+
+def node_features(count: int, graph: Graph, tensor: Tensor, name: str, count_name: str) -> None:
+    """Refuses what is not [count, H, F] or [count, F]."""
+    floating(tensor, name)
+    on_graph_device(graph, tensor, name)
+    if tensor.dim() not in (2, 3) or tensor.shape[0] != count:
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)}; expected [{count}, H, F] or [{count}, F], "
+            f"for the graph has {count_name} = {count}"
+        )
+
+
+def edge_values(graph: Graph, tensor: Tensor, name: str) -> None:
+    """Refuses what is not [E, H] or [E]."""
+    floating(tensor, name)
+    on_graph_device(graph, tensor, name)
+    if tensor.dim() not in (1, 2) or tensor.shape[0] != graph.num_edges:
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)}; expected [{graph.num_edges}, H] or "
+            f"[{graph.num_edges}], for the graph has {graph.num_edges} edges"
+        )
+
+
+def same_tail(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
+    """Refuses two tensors that differ in more than their first dimension."""
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; "
+            "they must agree in all but the first dimension"
+        )
+
+
+def heads(tensor: Tensor, count: int, name: str, other: str) -> None:
+    """Refuses a per-edge tensor whose number of heads is neither 1 nor count."""
+    if tensor.shape[1] not in (1, count):
+        raise ValueError(f"{name} has {tensor.shape[1]} heads and {other} has {count}; expected {count} or 1")
+
+
+def attention_inputs(
+    graph: Graph, value: Tensor, score: str, inputs: dict[str, Tensor | None], edge_in_value: bool
+) -> None:
+    """Refuses inputs that do not fit the score, each other or the graph."""
+    choice(score, tuple(_REQUIRED), "score")
+    required = _REQUIRED[score]
+    optional = ("edge_feat" if "query" in required else "edge_term", "bias")
+    for name, tensor in inputs.items():
+        if tensor is None and name in required:
+            raise ValueError(f"score {score!r} needs {name}")
+        if tensor is not None and name not in (*required, *optional):
+            raise ValueError(f"score {score!r} does not use {name}; leave it out")
+    floating(value, "value")
+    on_graph_device(graph, value, "value")
+    if value.dim() != 3 or value.shape[0] != graph.num_src:
+        raise ValueError(
+            f"value has shape {list(value.shape)}; expected [{graph.num_src}, H, F], "
+            f"for the graph has num_src = {graph.num_src}"
+        )
+    num_heads, query = value.shape[1], inputs["query"]
+    channels = query.shape[-1] if isinstance(query, Tensor) and query.dim() == 3 else 0
+    expected = {
+        "query": (graph.num_dst, num_heads, channels),
+        "key": (graph.num_src, num_heads, channels),
+        "att": (num_heads, channels),
+        "dst_term": (graph.num_dst, num_heads),
+        "src_term": (graph.num_src, num_heads),
+        "edge_term": (graph.num_edges, num_heads),
+        "bias": (graph.num_edges, num_heads),
+        "edge_feat": (graph.num_edges, num_heads, channels),
+    }
+    for name, tensor in inputs.items():
+        if tensor is None:
+            continue
+        same_kind(value, "value", tensor, name)
+        if tensor.shape != expected[name]:
+            raise ValueError(
+                f"{name} has shape {list(tensor.shape)}; expected {list(expected[name])} to go with "
+                f"value {list(value.shape)} on {graph!r}"
+            )
+    if edge_in_value and (inputs["edge_feat"] is None or channels != value.shape[2]):
+        raise ValueError(
+            f"edge_in_value adds edge_feat to value: it needs edge_feat with {value.shape[2]} channels, "
+            + ("none was given" if inputs["edge_feat"] is None else f"it has {channels}")
+        )
+
+
+def probability(p: float, name: str) -> None:
+    """Refuses what is not in [0, 1]."""
+    if not 0 <= p <= 1 or math.isnan(p):
+        raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
+
+
+def positive_integer(k: int, name: str) -> None:
+    """Refuses what is not an integer of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"{name} is {k!r}; expected an integer of at least 1")
+
+
+def seed(tensor: Tensor, device: torch.device) -> Tensor:
+    """Refuses what is not an int64 tensor of one element; returns it on device."""
+    if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.numel() != 1:
+        raise TypeError("seed must be an int64 tensor of one element, e.g. torch.tensor([7])")
+    return tensor.to(device)

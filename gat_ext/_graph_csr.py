@@ -1,0 +1,171 @@
+"""From a caller's edge list to CSR: the checks of a graph, its row pointers, and their block-diagonal union."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+# One less than the largest int32, so that a number of rows plus one is an int32 too.
+_INT32_LIMIT = 2**31 - 2
+
+Csr = tuple[Tensor, Tensor, Tensor | None]  # rowptr, col, edge_id
+
+
+def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dtype) -> Csr:
+    """CSR by destination of checked edges; edges of a row keep their order. Shares no memory with ``edge_index``."""
+    src, dst = edge_index[0].to(dtype, copy=True), edge_index[1].to(dtype)
+    if is_sorted:
+        return row_pointers(dst.contiguous(), num_dst), src.contiguous(), None
+    ascending, order = torch.sort(dst, stable=True)
+    return row_pointers(ascending, num_dst), src[order], order.to(dtype)
+
+
+def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
+    """int64 ``[num_rows + 1]``: where each row starts in an ascending list of rows."""
+    bounds = torch.arange(num_rows + 1, dtype=ascending.dtype, device=ascending.device)
+    return torch.searchsorted(ascending, bounds)
+
+
+def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
+    """int64 ``[E]``, the row of each edge in CSR order."""
+    rows = torch.arange(rowptr.shape[0] - 1, device=rowptr.device)
+    return rows.repeat_interleave(rowptr.diff(), output_size=num_edges)
+
+
+def block_diagonal(blocks: Sequence[Csr], num_src: Sequence[int], dtype: torch.dtype) -> Csr:
+    """The CSR of the disjoint union of graphs, each the CSR of one; ``num_src`` counts the sources of each."""
+    src_offsets = [0, *accumulate(num_src)]
+    edge_offsets = [0, *accumulate(col.shape[0] for _, col, _ in blocks)]
+    rowptrs, cols, edge_ids = [], [], []
+    for (rowptr, col, edge_id), first_src, first_edge in zip(
+        blocks, src_offsets, edge_offsets, strict=False
+    ):
+        rowptrs.append(rowptr[:-1] + first_edge)
+        cols.append(col.to(dtype) + first_src)
+        order = torch.arange(col.shape[0], device=col.device) if edge_id is None else edge_id
+        edge_ids.append(order.to(dtype) + first_edge)
+    rowptrs.append(torch.tensor([edge_offsets[-1]], device=blocks[0][0].device))
+    in_order = all(edge_id is None for _, _, edge_id in blocks)
+    return torch.cat(rowptrs), torch.cat(cols), None if in_order else torch.cat(edge_ids)
+
+
+# ---- checks
+
+
+def check_edge_index(edge_index: Tensor) -> None:
+    """Raises unless ``edge_index`` is a dense int32 or int64 tensor ``[2, E]``."""
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(
+            f"edge_index is a {type(edge_index).__name__}; expected an int32 or int64 tensor [2, E]: convert it "
+            "with torch.as_tensor, or use one of Graph.from_scipy, from_torch_sparse, from_networkx, from_pyg, "
+            "from_dgl"
+        )
+    if edge_index.layout != torch.strided:
+        raise TypeError(
+            f"edge_index has layout {edge_index.layout}; expected a dense tensor [2, E]: "
+            "use Graph.from_torch_sparse for a sparse matrix"
+        )
+    if edge_index.dtype not in (torch.int32, torch.int64):
+        raise TypeError(
+            f"edge_index has dtype {edge_index.dtype}; expected node numbers of torch.int32 or torch.int64: "
+            "convert whole numbers with edge_index.long(), and a mask or adjacency matrix with its nonzero().t()"
+        )
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise ValueError(
+            f"edge_index has shape {list(edge_index.shape)}; expected [2, E] with sources in row 0 and "
+            "destinations in row 1: an [E, 2] list of pairs needs edge_index.t()"
+        )
+
+
+def scan(edge_index: Tensor) -> tuple[tuple[int, int], bool]:
+    """The largest source and destination (-1 without edges), and whether destinations ascend.
+
+    Raises:
+        IndexError: an index is negative.
+    """
+    if edge_index.shape[1] == 0:
+        return (-1, -1), True
+    smallest, largest = torch.aminmax(edge_index, dim=1)
+    ascending = (edge_index[1, 1:] >= edge_index[1, :-1]).all()
+    # One transfer from the device for all five numbers.
+    numbers = torch.cat([smallest, largest, ascending.reshape(1)]).tolist()
+    for row, low in enumerate(numbers[:2]):
+        if low < 0:
+            raise IndexError(
+                f"edge_index[{row}, {_find(edge_index[row], low)}] is {low}; expected node numbers >= 0"
+            )
+    return (numbers[2], numbers[3]), bool(numbers[4])
+
+
+def node_counts(
+    edge_index: Tensor,
+    largest: tuple[int, int],
+    num_nodes: int | None,
+    num_src: int | None,
+    num_dst: int | None,
+) -> tuple[int, int]:
+    """(num_src, num_dst) from what the caller gave and from the largest indices.
+
+    Raises:
+        TypeError: a count is not a whole number.
+        ValueError: a count is negative, or the counts given exclude each other.
+        IndexError: an index is not below its count.
+    """
+    num_nodes = _checked_count("num_nodes", num_nodes)
+    num_src, num_dst = _checked_count("num_src", num_src), _checked_count("num_dst", num_dst)
+    if (num_src is None) != (num_dst is None) or (num_nodes is not None and num_src is not None):
+        raise ValueError(
+            f"got num_nodes={num_nodes}, num_src={num_src}, num_dst={num_dst}; expected num_nodes alone, "
+            "num_src and num_dst together, or none of the three"
+        )
+    names = ("num_src", "num_dst")
+    if num_src is None or num_dst is None:
+        num_src = num_dst = max(largest) + 1 if num_nodes is None else num_nodes
+        names = ("num_nodes", "num_nodes")
+    for row, (name, bound, high) in enumerate(
+        zip(names, (num_src, num_dst), largest, strict=True)
+    ):
+        if high >= bound:
+            raise IndexError(
+                f"edge_index[{row}, {_find(edge_index[row], high)}] is {high}; expected node numbers below "
+                f"{name}={bound}"
+            )
+    return num_src, num_dst
+
+
+def index_dtype_for(largest: int, wanted: torch.dtype | None) -> torch.dtype:
+    """The dtype of indices up to ``largest``: ``wanted``, or the narrower one that holds them.
+
+    Raises:
+        ValueError: ``wanted`` is not int32 or int64, or too narrow.
+    """
+    if wanted is None:
+        return torch.int32 if largest <= _INT32_LIMIT else torch.int64
+    if wanted not in (torch.int32, torch.int64):
+        raise ValueError(f"index_dtype is {wanted}; expected torch.int32, torch.int64 or None")
+    if wanted == torch.int32 and largest > _INT32_LIMIT:
+        raise ValueError(
+            f"index_dtype is torch.int32, but the graph has {largest} nodes or edges, above {_INT32_LIMIT}: "
+            "pass torch.int64 or None"
+        )
+    return wanted
+
+
+def _checked_count(name: str, count: int | None) -> int | None:
+    if count is None:
+        return None
+    if isinstance(count, (bool, Tensor)) or not hasattr(count, "__index__"):
+        raise TypeError(f"{name} is {count!r} of type {type(count).__name__}; expected an int")
+    whole = operator.index(count)
+    if whole < 0:
+        raise ValueError(f"{name} is {whole}; expected a number >= 0")
+    return whole
+
+
+def _find(values: Tensor, value: int) -> int:
+    """The first position of a value that is there."""
+    return int((values == value).nonzero()[0])

@@ -1,0 +1,68 @@
+"""Steps that several families share: edges, splits, feature scaling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[Any]
+
+
+def undirected_edges(source: Array, target: Array, num_nodes: int) -> Tensor:
+    """Each pair of different nodes once in each direction: no duplicates, no self-loops.
+
+    Args:
+        source: One end of each given edge, [E'] integers in [0, num_nodes).
+        target: The other end, [E'].
+        num_nodes: N.
+
+    Returns:
+        int64 [2, E], sorted by destination, then source.
+    """
+    source, target = source.astype(np.int64), target.astype(np.int64)
+    keep = source != target
+    source, target = source[keep], target[keep]
+    keys = np.unique(np.concatenate([source * num_nodes + target, target * num_nodes + source]))
+    return torch.from_numpy(np.stack([keys % num_nodes, keys // num_nodes]))
+
+
+def mask(nodes: Array, num_nodes: int) -> Tensor:
+    """Bool [N], true at ``nodes``."""
+    result = torch.zeros(num_nodes, dtype=torch.bool)
+    result[torch.from_numpy(nodes.astype(np.int64))] = True
+    return result
+
+
+def split_per_class(y: Array, *, train_per_class: int, num_val: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a split: ``train_per_class`` nodes of each class, ``num_val`` of the others, and the rest for the test.
+
+    Args:
+        y: Classes, [N] integers from 0.
+        train_per_class: Training nodes of each class.
+        num_val: Validation nodes, of all classes together.
+        seed: The same seed draws the same split.
+
+    Returns:
+        Masks for training, validation and test, bool [N] each.
+
+    Raises:
+        ValueError: A count is below 1, a class is too small, or no node is left for the test.
+    """
+    if train_per_class < 1 or num_val < 1:
+        raise ValueError(f"train_per_class is {train_per_class} and num_val {num_val}; both must be at least 1")
+    counts = np.bincount(y)
+    if counts.min() < train_per_class:
+        raise ValueError(
+            f"train_per_class is {train_per_class}, but class {counts.argmin()} has {counts.min()} nodes; ask for fewer"
+        )
+    left = len(y) - train_per_class * len(counts)
+    if num_val >= left:
+        raise ValueError(f"num_val is {num_val}, but {left} nodes are left after training; ask for fewer than that")
+    order = np.random.default_rng(seed).permutation(len(y))
+    train = np.concatenate([order[y[order] == label][:train_per_class] for label in range(len(counts))])
+    rest = order[~np.isin(order, train)]
+    return mask(train, len(y)), mask(rest[:num_val], len(y)), mask(rest[num_val:], len(y))

@@ -1,0 +1,115 @@
+"""What every loader returns: one graph, its node features and labels, and the split of its nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class NodeDataset:
+    """A graph with node features, labels and a split into training, validation and test nodes.
+
+    The masks are disjoint; a node may be in none. Self-loops are left to the models.
+
+    Attributes:
+        name: The name that it was loaded by.
+        x: Node features, float32 [N, C].
+        y: Class of each node, int64 [N], -1 where it is unknown (never in a mask); with ``multilabel``, float32 [N, K]
+            of zeros and ones.
+        edge_index: Sources and destinations, int64 [2, E], sorted by destination, then source.
+        train_mask: Nodes whose labels a model may train on, bool [N].
+        val_mask: Nodes whose labels may choose settings and the moment to stop, bool [N].
+        test_mask: Nodes whose labels are for the final figure alone, bool [N].
+        num_classes: K.
+        multilabel: Whether a node has any number of the K labels instead of one.
+        graph_ids: Which graph each node is of, int64 [N] counted from 0, where the data set is several graphs side by
+            side; no edge joins two of them. None: one graph.
+
+    Raises:
+        TypeError: A tensor has another dtype than the one named here.
+        ValueError: Shapes disagree, an index is out of range, masks overlap, or a label in a mask is unknown.
+
+    Example:
+        >>> from gat_ext.datasets import load
+        >>> data = load("karate")
+        >>> data.num_nodes, data.num_edges, data.num_classes
+        (34, 156, 2)
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    edge_index: Tensor
+    train_mask: Tensor
+    val_mask: Tensor
+    test_mask: Tensor
+    num_classes: int
+    multilabel: bool = False
+    graph_ids: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.dim() != 2:
+            raise ValueError(f"{self.name}: x has shape {list(self.x.shape)}, expected [N, C]")
+        num_nodes = self.num_nodes
+        label_shape = (num_nodes, self.num_classes) if self.multilabel else (num_nodes,)
+        self._check("x", torch.float32, tuple(self.x.shape))
+        self._check("y", torch.float32 if self.multilabel else torch.int64, label_shape)
+        self._check("edge_index", torch.int64, (2, self.edge_index.shape[-1]))
+        for field in ("train_mask", "val_mask", "test_mask"):
+            self._check(field, torch.bool, (num_nodes,))
+        if self.graph_ids is not None:
+            self._check("graph_ids", torch.int64, (num_nodes,))
+        self._check_values()
+
+    def _check(self, field: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        value: Tensor = getattr(self, field)
+        if value.dtype != dtype:
+            raise TypeError(f"{self.name}: {field} is {value.dtype}, expected {dtype}")
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{self.name}: {field} has shape {list(value.shape)}, expected {list(shape)}")
+
+    def _check_values(self) -> None:
+        edges = self.edge_index
+        if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < self.num_nodes:
+            raise ValueError(
+                f"{self.name}: edge_index spans {int(edges.min())} to {int(edges.max())}, "
+                f"expected 0 to {self.num_nodes - 1}"
+            )
+        times_used = self.train_mask.int() + self.val_mask.int() + self.test_mask.int()
+        if bool((times_used > 1).any()):
+            node = int(times_used.argmax())
+            raise ValueError(f"{self.name}: node {node} is in more than one mask; the masks must be disjoint")
+        labels = self.y[times_used > 0]
+        most = 1 if self.multilabel else self.num_classes - 1
+        if labels.numel() and not 0 <= float(labels.min()) <= float(labels.max()) <= most:
+            raise ValueError(
+                f"{self.name}: the masked labels span {labels.min()} to {labels.max()}, expected 0 to {most}"
+            )
+
+    @property
+    def num_nodes(self) -> int:
+        """N."""
+        return self.x.shape[0]
+
+    @property
+    def num_features(self) -> int:
+        """C."""
+        return self.x.shape[1]
+
+    @property
+    def num_edges(self) -> int:
+        """E, each undirected edge counted in both directions."""
+        return self.edge_index.shape[1]
+
+    def to(self, device: torch.device | str) -> NodeDataset:
+        """The same data set with its tensors on ``device``."""
+        moved = {
+            field.name: value.to(device)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)

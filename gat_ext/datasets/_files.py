@@ -1,0 +1,99 @@
+"""Where a data set's files are: a folder of the user's, or the cache, filled by download."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from gat_ext.datasets._optional import require
+
+# A folder on disk or inside a zip file. Members of a zip are read in place: nothing is unpacked.
+Folder = Path | zipfile.Path
+
+
+def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
+    """The folder that holds every file of one of the formats: ``root``, ``root/family``, or either in a zip file there.
+
+    Args:
+        root: Where to look.
+        family: Name of the family, such as ``ppi``: of the folder below ``root``, and of the zip file, ``ppi.zip``.
+        *formats: Names of the files that belong together, one sequence for each format.
+
+    Raises:
+        FileNotFoundError: No format is complete.
+        ValueError: The zip file is not one.
+    """
+    places: list[Folder] = [root, root / family]
+    for archive in (root / f"{family}.zip", root / family / f"{family}.zip"):
+        if archive.is_file():
+            try:
+                inside = zipfile.Path(archive)
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{archive} is not a zip file; get it again from its source") from error
+            places += [inside, inside / family]
+    lacks = [[name for name in format if not (place / name).is_file()] for place in places for format in formats]
+    fewest = min(lacks, key=len)
+    if fewest:
+        raise FileNotFoundError(
+            f"{root} lacks {', '.join(fewest)}; expected in it or in {root / family}. Leave root out to download the files"
+        )
+    return places[lacks.index(fewest) // len(formats)]
+
+
+def local_folder(root: Path | None, family: str, *formats: Sequence[str]) -> Folder | None:
+    """``find_folder`` in ``root``; without it, in the folder that ``GAT_EXT_DATA`` names, None where that lacks the files.
+
+    Raises:
+        FileNotFoundError: ``root`` is given and lacks a file.
+        ValueError: As ``find_folder``.
+    """
+    if root is not None:
+        return find_folder(root, family, *formats)
+    shared = os.environ.get("GAT_EXT_DATA")
+    if not shared:
+        return None
+    try:
+        return find_folder(Path(shared), family, *formats)
+    except FileNotFoundError:
+        return None
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``GAT_EXT_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("GAT_EXT_CACHE") or require("pooch").os_cache("gat_ext"))
+
+
+def fetch(url: str, sha256: str, path: Path) -> Path:
+    """Download ``url`` to ``path`` unless the file is there with that digest already.
+
+    Args:
+        url: What to fetch, http or https.
+        sha256: Digest of the content, 64 hexadecimal digits.
+        path: Where to keep it; written only when the digest fits.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ConnectionError: The server does not answer, or answers with an error.
+        ValueError: The content has another digest.
+        ImportError: pooch is missing.
+    """
+    pooch = require("pooch")
+    failures = require("requests").exceptions.RequestException
+    by_hand = "or get the file by hand and pass the folder that it is in as root"
+    try:
+        pooch.retrieve(
+            url,
+            known_hash=f"sha256:{sha256}",
+            fname=path.name,
+            path=path.parent,
+            downloader=pooch.HTTPDownloader(timeout=30),
+        )
+    except failures as error:
+        raise ConnectionError(f"cannot download {url}: {error}. Try again when the server answers, {by_hand}") from error
+    except ValueError as error:
+        raise ValueError(f"{url} does not have the expected content ({error}). Try again, {by_hand}") from error
+    return path

@@ -1,0 +1,98 @@
+"""Stochastic block model: a generated graph whose classes are its communities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gat_ext.datasets._arrays import Array, split_per_class, undirected_edges
+from gat_ext.datasets._dataset import NodeDataset
+from gat_ext.datasets._registry import register
+
+
+@register("sbm")
+def sbm(
+    root: Path | None = None,
+    *,
+    num_nodes: int = 1000,
+    num_classes: int = 4,
+    p_in: float = 0.02,
+    p_out: float = 0.002,
+    num_features: int = 16,
+    signal: float = 0.5,
+    train_per_class: int = 20,
+    num_val: int = 200,
+    seed: int = 0,
+) -> NodeDataset:
+    """Blocks of equal size; each pair of nodes is joined with p_in inside a block and p_out across blocks.
+
+    x_i = signal * m_c + e_i: a centre m_c for each class c and noise e_i for each node, both standard normal.
+
+    Args:
+        root: Not used: the graph is generated.
+        num_nodes: N; node i is in block i * num_classes // N.
+        num_classes: Blocks.
+        p_in: Chance of an edge between two nodes of a block.
+        p_out: Chance of an edge between nodes of different blocks.
+        num_features: C.
+        signal: How far apart the classes' features are; 0 leaves only the graph.
+        train_per_class: Training labels of each class.
+        num_val: Validation nodes; the rest is the test set.
+        seed: Of the edges, the features and the split.
+
+    Raises:
+        ValueError: A count below 1, more classes than nodes, a probability outside [0, 1], or too few nodes for the split.
+
+    Source:
+        Holland, Laskey and Leinhardt, "Stochastic blockmodels: First steps", Social Networks 5, 1983.
+
+    Example:
+        >>> from gat_ext.datasets import load
+        >>> load("sbm", p_in=0.0, p_out=0.0).num_edges
+        0
+    """
+    if num_features < 1 or not 1 <= num_classes <= num_nodes:
+        raise ValueError(
+            f"num_nodes is {num_nodes}, num_classes {num_classes} and num_features {num_features}; "
+            "expected 1 <= num_classes <= num_nodes and 1 <= num_features"
+        )
+    for name, chance in (("p_in", p_in), ("p_out", p_out)):
+        if not 0 <= chance <= 1:
+            raise ValueError(f"{name} is {chance}, expected a probability from 0 to 1")
+    rng = np.random.default_rng(seed)
+    y = np.arange(num_nodes) * num_classes // num_nodes
+    source, target = _sample_edges(rng, np.bincount(y), p_in, p_out)
+    centres = rng.standard_normal((num_classes, num_features))
+    x = signal * centres[y] + rng.standard_normal((num_nodes, num_features))
+    train, val, test = split_per_class(y, train_per_class=train_per_class, num_val=num_val, seed=seed)
+    return NodeDataset(
+        name="sbm",
+        x=torch.from_numpy(x.astype(np.float32)),
+        y=torch.from_numpy(y.astype(np.int64)),
+        edge_index=undirected_edges(source, target, num_nodes),
+        train_mask=train,
+        val_mask=val,
+        test_mask=test,
+        num_classes=num_classes,
+    )
+
+
+def _sample_edges(rng: np.random.Generator, sizes: Array, p_in: float, p_out: float) -> tuple[Array, Array]:
+    """Undirected edges, each once: a binomial count for each pair of blocks, then that many of its node pairs."""
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    ends = []
+    for a, size_a in enumerate(sizes):
+        for b in range(a, len(sizes)):
+            inside = a == b
+            num_pairs = int(size_a * (size_a - 1) // 2 if inside else size_a * sizes[b])
+            count = rng.binomial(num_pairs, p_in if inside else p_out)
+            pair = rng.choice(num_pairs, count, replace=False) if count else np.empty(0, dtype=np.int64)
+            i, other = pair % size_a, pair // size_a
+            # Inside a block, place the n nodes on a circle: the first n * (n - 1) / 2 of the pairs
+            # (i, i + 1 + other mod n) name every unordered pair once.
+            j = (i + 1 + other) % size_a if inside else other
+            ends.append((first[a] + i, first[b] + j))
+    source, target = zip(*ends, strict=True)
+    return np.concatenate(source), np.concatenate(target)

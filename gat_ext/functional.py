@@ -1,0 +1,502 @@
+"""The operators: sparse attention over a :class:`gat_ext.Graph`.
+
+For a destination ``i``, a source ``j`` and a head ``h``::
+
+    s_ij  = score(x_i, y_j, …) + bias_ij
+    alpha = softmax of s over the in-edges of i        (over the top_k largest of them, if asked)
+    out_i = sum_j alpha_ij · dropout_ij · v_j
+
+:func:`edge_attention` computes all of it in one pass over the edges; :func:`gat_attention`, :func:`gatv2_attention`,
+:func:`dot_attention` and :func:`cosine_attention` are the same operator under the names of its four scores.
+:func:`edge_softmax`, :func:`sddmm` and :func:`spmm` are the unfused parts.
+
+Shapes: ``N_dst`` and ``N_src`` nodes, ``E`` edges, ``H`` heads, ``D`` score channels, ``F`` value channels. Per-edge tensors
+are in the order of the edge_index that the graph was made of. float32, float64, bfloat16 and float16; sums over 16-bit
+values are kept in float32. A destination without in-edges gets 0 and an lse of -inf. All operators are deterministic for any
+number of threads, and twice differentiable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext import _checks as checks
+from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
+from gat_ext._ops import ops
+from gat_ext.graph import Graph
+
+__all__ = [
+    "cosine_attention",
+    "dot_attention",
+    "edge_attention",
+    "edge_softmax",
+    "gat_attention",
+    "gatv2_attention",
+    "sddmm",
+    "spmm",
+]
+
+
+def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The graph arguments of sddmm and spmm; the transpose only where a gradient may need it."""
+    if not _needs_grad(*tensors):
+        return graph.rowptr, graph.col, graph.edge_id, None, None, None
+    t = graph.transpose()
+    return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
+    r"""Softmax over the edges that share a destination, or a source.
+
+    .. math:: \alpha_{ij} = \exp(s_{ij}) / \sum_{k \in N(i)} \exp(s_{ik})
+
+    Args:
+        graph: the graph.
+        scores: [E, H] or [E].
+        by: ``"dst"`` normalises over the in-edges of each destination, ``"src"`` over the out-edges of each source.
+
+    Returns:
+        alpha, of the shape of ``scores``. A group whose scores are all -inf gets 0.
+
+    Raises:
+        TypeError: scores are not floating-point.
+        ValueError: their shape or device does not match the graph, or ``by`` is neither "dst" nor "src".
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import edge_softmax
+        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
+        >>> edge_softmax(graph, torch.zeros(3))
+        tensor([0.5000, 0.5000, 1.0000])
+    """
+    checks.choice(by, ("dst", "src"), "by")
+    checks.edge_values(graph, scores, "scores")
+    flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
+    if by == "dst":
+        alpha = ops.edge_softmax(graph.rowptr, graph.edge_id, flat)
+    else:
+        t = graph.transpose()
+        alpha = ops.edge_softmax(t.rowptr, t.edge_id, flat)
+    return alpha.squeeze(-1) if scores.dim() == 1 else alpha
+
+
+def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    r"""Sampled dense-dense matrix product: a dot product for every edge and head.
+
+    .. math:: s_{ij} = \langle x_i, y_j \rangle
+
+    Args:
+        graph: the graph.
+        x: [N_dst, H, F], or [N_dst, F] for one head.
+        y: [N_src, H, F], or [N_src, F].
+
+    Returns:
+        [E, H], or [E] where x and y have no head dimension.
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: shapes or devices do not match each other and the graph.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import sddmm
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+        >>> sddmm(graph, torch.eye(2), torch.ones(2, 2))
+        tensor([1., 1.])
+    """
+    checks.same_kind(x, "x", y, "y")
+    checks.node_features(graph.num_dst, graph, x, "x", "num_dst")
+    checks.node_features(graph.num_src, graph, y, "y", "num_src")
+    checks.same_tail(x, "x", y, "y")
+    if x.dim() == 2:
+        return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
+    result: Tensor = ops.sddmm(*_csr(graph, x, y), x, y)
+    return result
+
+
+def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum") -> Tensor:
+    r"""Sparse-dense matrix product: what every destination gathers from its sources.
+
+    .. math:: \mathrm{out}_i = \mathrm{reduce}_{j \in N(i)} \; w_{ij} \, x_j
+
+    Args:
+        graph: the graph.
+        x: [N_src, H, F], or [N_src, F].
+        weight: [E, H], or [E] (the same for all heads), or None for 1.
+        reduce: ``"sum"``, ``"mean"`` (over the number of in-edges), ``"max"`` or ``"min"`` (elementwise; the gradient goes
+            to the first of equal values).
+
+    Returns:
+        [N_dst, H, F], or [N_dst, F]; 0 for a destination without in-edges.
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: shapes or devices do not match each other and the graph, or ``reduce`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import spmm
+        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
+        >>> spmm(graph, torch.eye(3), reduce="mean")
+        tensor([[0.0000, 0.0000, 1.0000],
+                [0.0000, 0.0000, 0.0000],
+                [0.5000, 0.5000, 0.0000]])
+    """
+    checks.choice(reduce, ("sum", "mean", "max", "min"), "reduce")
+    checks.node_features(graph.num_src, graph, x, "x", "num_src")
+    if weight is not None:
+        checks.same_kind(x, "x", weight, "weight")
+        checks.edge_values(graph, weight, "weight")
+        weight = weight.unsqueeze(-1) if weight.dim() == 1 else weight
+    if x.dim() == 2:
+        return spmm(graph, x.unsqueeze(1), weight, reduce=reduce).squeeze(1)
+    if weight is not None:
+        checks.heads(weight, x.shape[1], "weight", "x")
+        weight = weight.expand(-1, x.shape[1])
+    csr = _csr(graph, x, weight)
+    if reduce in ("max", "min"):
+        extremum: Tensor = ops.spmm_extremum(*csr, weight, x, reduce == "max")[0]
+        return extremum
+    out: Tensor = ops.spmm(*csr, weight, x)
+    if reduce == "mean":
+        degree = graph.in_degrees().clamp(min=1).to(out.dtype)
+        out = out / degree.view(-1, 1, 1)
+    return out
+
+
+def edge_attention(
+    graph: Graph,
+    value: Tensor,
+    *,
+    score: str,
+    query: Tensor | None = None,
+    key: Tensor | None = None,
+    att: Tensor | None = None,
+    dst_term: Tensor | None = None,
+    src_term: Tensor | None = None,
+    edge_term: Tensor | None = None,
+    bias: Tensor | None = None,
+    edge_feat: Tensor | None = None,
+    edge_in_value: bool = False,
+    negative_slope: float = 0.2,
+    scale: float = 1.0,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
+    top_k: int | None = None,
+    return_weights: bool = False,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""Fused attention over the in-edges of every destination.
+
+    .. math::
+        \mathrm{out}_i = \sum_{j \in N(i)} \alpha_{ij} \, m_{ij} \, v_j, \qquad
+        \alpha_{ij} = \frac{\exp s_{ij}}{\sum_{k \in N(i)} \exp s_{ik}}
+
+    ==============  ==================================================  ==============================================
+    ``score``       s_ij (before ``bias``)                              source
+    ==============  ==================================================  ==============================================
+    "additive"      leaky_relu(dst_term_i + src_term_j + edge_term_ij)  Veličković et al. 2018, eq. 3
+    "additive_v2"   Σ_d att_d · leaky_relu(query_i + key_j + edge_ij)   Brody et al. 2022, eq. 7
+    "dot"           scale · ⟨query_i, key_j + edge_ij⟩                  Vaswani et al. 2017, eq. 1
+    "cosine"        scale · ⟨query_i, key_j + edge_ij⟩ · dst_term_i     Thekumparampil et al. 2018, eq. 5; the terms
+                    · src_term_j                                        are inverse norms
+    ==============  ==================================================  ==============================================
+
+    Args:
+        graph: the graph.
+        value: v, [N_src, H, F].
+        score: one of the names above. An argument that the score does not use is refused.
+        query: [N_dst, H, D].
+        key: [N_src, H, D].
+        att: [H, D].
+        dst_term: [N_dst, H].
+        src_term: [N_src, H].
+        edge_term: [E, H], added to src_term inside the nonlinearity ("additive").
+        bias: [E, H], added to the finished score.
+        edge_feat: [E, H, D], added to key.
+        edge_in_value: also add edge_feat to value (needs D = F).
+        negative_slope: of leaky_relu.
+        scale: factor of the score.
+        dropout_p: probability with which a weight is dropped; the kept ones are multiplied by 1 / (1 - dropout_p).
+        seed: int64 tensor of one element that decides what is dropped; None draws one from torch's generator.
+        top_k: keep only the top_k largest scores of each destination and head (ties: the earlier edge). 1 is hard attention.
+        return_weights: also return alpha · m, [E, H], differentiable.
+        return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64), differentiable.
+
+    Returns:
+        out [N_dst, H, F]; or a tuple of out, then weights if asked, then lse if asked.
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: a shape or device does not match, an argument is missing or not used by the score, or a number is out
+            of its range.
+
+    Cost: each edge reads one value row and, for scores with a query, one key row; no tensor of E·H·F elements is made,
+    forward or backward, but a gradient of ``edge_feat`` if asked for. Second derivatives of additive_v2, and of any score
+    with edge_feat, do materialise [E, H, D].
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import edge_attention
+        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
+        >>> x = torch.ones(3, 2, 4)
+        >>> out = edge_attention(graph, x, score="dot", query=x, key=x, scale=0.5)
+        >>> out.shape, out[1].abs().sum()
+        (torch.Size([3, 2, 4]), tensor(0.))
+    """
+    inputs = {
+        "query": query,
+        "key": key,
+        "att": att,
+        "dst_term": dst_term,
+        "src_term": src_term,
+        "edge_term": edge_term,
+        "bias": bias,
+        "edge_feat": edge_feat,
+    }
+    checks.attention_inputs(graph, value, score, inputs, edge_in_value)
+    checks.probability(dropout_p, "dropout_p")
+    if top_k is not None:
+        checks.positive_integer(top_k, "top_k")
+    if dropout_p > 0:
+        seed = _draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
+    graph_arguments: tuple[Any, ...] = (graph.rowptr, graph.col, graph.edge_id, None, None, None, None)
+    if _needs_grad(value, *inputs.values()):
+        t = graph.transpose()
+        own_id = None if graph.edge_id is None else t.edge_id
+        graph_arguments = (*graph_arguments[:3], t.rowptr, t.col, t.pos, own_id)
+    out, lse, _, _, weights = ops.edge_attention(
+        *graph_arguments,
+        value,
+        *inputs.values(),
+        seed if dropout_p > 0 else None,
+        score,
+        edge_in_value,
+        negative_slope,
+        scale,
+        dropout_p,
+        top_k or 0,
+        return_weights,
+    )
+    if not return_weights and not return_lse:
+        return out  # type: ignore[no-any-return]
+    return (out, *([weights] if return_weights else []), *([lse] if return_lse else []))
+
+
+def _draw_seed(device: torch.device) -> Tensor:
+    return torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=device)
+
+
+def gat_attention(
+    graph: Graph,
+    value: Tensor,
+    dst_term: Tensor,
+    src_term: Tensor,
+    *,
+    edge_term: Tensor | None = None,
+    negative_slope: float = 0.2,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""GAT's attention: s_ij = leaky_relu(dst_term_i + src_term_j + edge_term_ij).
+
+    Args:
+        graph: the graph.
+        value: [N_src, H, F], the projected features W x.
+        dst_term: [N_dst, H], the projected features' product with the destination half of the attention vector.
+        src_term: [N_src, H], likewise with the source half.
+        edge_term: [E, H], the projected edge features' product with their attention vector.
+        negative_slope: of leaky_relu.
+        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Veličković et al., "Graph Attention Networks", ICLR 2018, eq. 3 and 4.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import gat_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> x = torch.tensor([[[1.0]], [[3.0]]])
+        >>> gat_attention(graph, x, torch.zeros(2, 1), torch.zeros(2, 1)).flatten()
+        tensor([0., 2.])
+    """
+    return edge_attention(
+        graph,
+        value,
+        score="additive",
+        dst_term=dst_term,
+        src_term=src_term,
+        edge_term=edge_term,
+        negative_slope=negative_slope,
+        **options,
+    )
+
+
+def gatv2_attention(
+    graph: Graph,
+    query: Tensor,
+    key: Tensor,
+    att: Tensor,
+    *,
+    value: Tensor | None = None,
+    edge_feat: Tensor | None = None,
+    negative_slope: float = 0.2,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""GATv2's attention: s_ij = Σ_d att_d · leaky_relu(query_i + key_j + edge_feat_ij)_d.
+
+    Args:
+        graph: the graph.
+        query: [N_dst, H, D].
+        key: [N_src, H, D].
+        att: [H, D].
+        value: [N_src, H, F]; None for key, as in the paper.
+        edge_feat: [E, H, D].
+        negative_slope: of leaky_relu.
+        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022, eq. 7.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import gatv2_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> x = torch.randn(2, 3, 4)
+        >>> gatv2_attention(graph, x, x, torch.randn(3, 4)).shape
+        torch.Size([2, 3, 4])
+    """
+    return edge_attention(
+        graph,
+        key if value is None else value,
+        score="additive_v2",
+        query=query,
+        key=key,
+        att=att,
+        edge_feat=edge_feat,
+        negative_slope=negative_slope,
+        **options,
+    )
+
+
+def dot_attention(
+    graph: Graph,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float | None = None,
+    edge_feat: Tensor | None = None,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""Scaled dot-product attention: s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩, and edge_feat is added to value too.
+
+    Args:
+        graph: the graph. On the complete graph this is ``torch.nn.functional.scaled_dot_product_attention``.
+        query: [N_dst, H, D].
+        key: [N_src, H, D].
+        value: [N_src, H, F].
+        scale: None for 1 / sqrt(D).
+        edge_feat: [E, H, D]; needs D = F.
+        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017, eq. 1; with edges, Shi et al., "Masked Label Prediction", 2021,
+    eq. 3 and 4.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import dot_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> q = k = v = torch.ones(2, 1, 4)
+        >>> dot_attention(graph, q, k, v)[1]
+        tensor([[1., 1., 1., 1.]])
+    """
+    if scale is None:
+        scale = max(query.shape[-1], 1) ** -0.5
+    return edge_attention(
+        graph,
+        value,
+        score="dot",
+        query=query,
+        key=key,
+        scale=scale,
+        edge_feat=edge_feat,
+        edge_in_value=edge_feat is not None,
+        **options,
+    )
+
+
+def cosine_attention(
+    graph: Graph,
+    query: Tensor,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    *,
+    beta: float | Tensor = 1.0,
+    eps: float = 1e-12,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""AGNN's attention: s_ij = beta · cos(query_i, key_j).
+
+    Args:
+        graph: the graph.
+        query: [N_dst, H, D].
+        key: [N_src, H, D]; None for query.
+        value: [N_src, H, F]; None for key.
+        beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
+        eps: the least norm a vector is divided by, so that the zero vector is orthogonal to all.
+        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Thekumparampil, Wang, Oh, Li, "Attention-based Graph Neural Network for Semi-supervised Learning", 2018, eq. 5.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import cosine_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> x = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]]])
+        >>> cosine_attention(graph, x)[1]
+        tensor([[1.5000, 0.0000]])
+    """
+    key = query if key is None else key
+    inverse_query_norm = _inverse_norm(query, eps)
+    inverse_key_norm = inverse_query_norm if key is query else _inverse_norm(key, eps)
+    return edge_attention(
+        graph,
+        key if value is None else value,
+        score="cosine",
+        query=query,
+        key=key,
+        dst_term=(inverse_query_norm * beta).to(query.dtype),
+        src_term=inverse_key_norm,
+        **options,
+    )
+
+
+def _inverse_norm(x: Tensor, eps: float) -> Tensor:
+    """1 / max(|x|, eps) over the last dimension; the gradient at the zero vector is 0."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return norm.clamp(min=eps).reciprocal()

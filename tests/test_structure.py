@@ -1,0 +1,116 @@
+"""The house plan, checked: who may include and import whom, and registries that must agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from gat_ext import _C, reference
+
+ROOT = Path(__file__).parents[1]
+CSRC = ROOT / "csrc"
+
+# Folder of csrc → the folders of csrc it may include.
+MAY_INCLUDE = {
+    "core": {"core"},
+    "cpu": {"core", "cpu"},
+    "cuda": {"core", "cuda"},
+    "torch": {"core", "cpu", "cuda", "torch"},
+}
+# Module of gat_ext → the modules of gat_ext it may import, beside itself. Private helpers are listed under whom they serve.
+MAY_IMPORT = {
+    "graph": {"_graph_csr", "_graph_io"},
+    "_graph_csr": {"graph"},
+    "_graph_io": {"graph", "_graph_csr"},
+    "reference": {"graph", "reference_dense"},
+    "reference_dense": {"reference"},
+    "testing": {"graph", "reference"},
+    "_native": set(),
+    "_ops": {"_C"},
+    "_ops_edge_attention": {"_ops", "reference"},
+    "_checks": {"_C", "graph"},
+    "functional": {"_checks", "_ops", "_ops_edge_attention", "graph"},
+    "nn": {"functional", "graph"},
+    "models": {"nn", "functional", "graph"},
+    "datasets": {"graph"},
+    "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},
+}
+
+
+def includes(path: Path) -> list[str]:
+    return re.findall(r'#include\s*[<"]([^>"]+)[>"]', path.read_text())
+
+
+@pytest.mark.parametrize("folder", [f for f in MAY_INCLUDE if (CSRC / f).is_dir()])
+def test_include_directions(folder):
+    files = [p for p in (CSRC / folder).rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh"}]
+    assert files
+    for path in files:
+        for name in includes(path):
+            local = (path.parent / name).resolve()
+            if local.is_relative_to(CSRC) and local.exists():
+                target = local.relative_to(CSRC).parts[0]
+                assert target in MAY_INCLUDE[folder], f"{path} includes {name}"
+            elif folder != "torch":
+                assert not re.match(r"(torch|ATen|c10|pybind11|Python)\b", name), f"{path} includes {name}"
+                if folder == "core":
+                    assert "/" not in name, f"{path} includes {name}: core stands on std alone"
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of gat_ext that a file imports, by their first name below gat_ext."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gat_ext"):
+            below = node.module.split(".")[1:]
+            found |= {below[0]} if below else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {n.name.split(".")[1] for n in node.names if n.name.startswith("gat_ext.")}
+    return found - {"Graph"} | ({"graph"} if "Graph" in found else set())
+
+
+def modules() -> list[Path]:
+    return [p for p in (ROOT / "gat_ext").rglob("*.py") if p != ROOT / "gat_ext" / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_import_directions(path):
+    owner = path.relative_to(ROOT / "gat_ext").parts[0].removesuffix(".py")
+    assert owner in MAY_IMPORT, f"say in this test what {owner} may import"
+    assert imported(path) <= MAY_IMPORT[owner] | {owner}
+
+
+def test_package_does_not_import_tests_or_benchmarks():
+    for path in modules():
+        assert not re.search(r"^\s*(from|import) (tests|benchmarks)\b", path.read_text(), re.M), path
+
+
+def test_files_are_short():
+    files = [*modules(), *CSRC.rglob("*.h"), *CSRC.rglob("*.cpp"), *CSRC.rglob("*.cuh")]
+    long = {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 420}
+    assert set(long) <= {"gat_ext/functional.py", "gat_ext/reference.py"}, long  # docstrings, mostly
+
+
+def test_scores_agree():
+    assert set(_C.score_names()) == set(reference.SCORES) == set(_C.score_inputs())
+
+
+def test_every_operator_has_fake_and_device_kernels():
+    names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("gat_ext::")]
+    assert len(names) >= 9
+    for name in names:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"), name
+        entry = torch._library.simple_registry.singleton.find(name)
+        assert entry.fake_impl.kernel is not None, f"{name} has no fake kernel"
+        if name != "gat_ext::edge_dropout_mask":  # returns booleans
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "Autograd"), name
+
+
+@pytest.mark.parametrize("name", ["edge_softmax", "sddmm", "spmm", "spmm_extremum", "edge_attention"])
+@pytest.mark.parametrize("key", ["AutocastCPU", "AutocastCUDA"])
+def test_every_public_operator_has_autocast(name, key):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gat_ext::{name}", key)
