@@ -1,10 +1,11 @@
-"""From a caller's edge list to CSR: the checks of a graph, its row pointers, and their block-diagonal union."""
+"""From a caller's edge list to CSR: the checks of a graph, its transpose, block-diagonal unions."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,13 +16,46 @@ _INT32_LIMIT = 2**31 - 2
 Csr = tuple[Tensor, Tensor, Tensor | None]  # rowptr, col, edge_id
 
 
+class Transpose(NamedTuple):
+    """The CSR by source of a graph.
+
+    Attributes:
+        rowptr: int64 ``[num_src + 1]``; source j owns the positions from ``rowptr[j]`` up to
+            ``rowptr[j + 1]``.
+        col: ``[E]``, the destination of each edge.
+        pos: ``[E]``, the position of each edge in the CSR by destination; ascends within a source.
+        edge_id: ``[E]``, the position of each edge in the caller's order; the tensor ``pos`` itself
+            when the CSR by destination is in the caller's order.
+    """
+
+    rowptr: Tensor
+    col: Tensor
+    pos: Tensor
+    edge_id: Tensor
+
+
 def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dtype) -> Csr:
-    """CSR by destination of checked edges; edges of a row keep their order. Shares no memory with ``edge_index``."""
+    """CSR by destination of checked edges; edges of a row keep their order.
+
+    Shares no memory with ``edge_index``.
+    """
     src, dst = edge_index[0].to(dtype, copy=True), edge_index[1].to(dtype)
     if is_sorted:
         return row_pointers(dst.contiguous(), num_dst), src.contiguous(), None
     ascending, order = torch.sort(dst, stable=True)
     return row_pointers(ascending, num_dst), src[order], order.to(dtype)
+
+
+def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:
+    """The CSR by source of a CSR by destination; edges of a source keep their CSR order."""
+    ascending, order = torch.sort(col, stable=True)
+    pos = order.to(col.dtype)
+    return Transpose(
+        rowptr=row_pointers(ascending, num_src),
+        col=expand_rows(rowptr, col.shape[0])[order].to(col.dtype),
+        pos=pos,
+        edge_id=pos if edge_id is None else edge_id[order],
+    )
 
 
 def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
@@ -37,7 +71,7 @@ def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
 
 
 def block_diagonal(blocks: Sequence[Csr], num_src: Sequence[int], dtype: torch.dtype) -> Csr:
-    """The CSR of the disjoint union of graphs, each the CSR of one; ``num_src`` counts the sources of each."""
+    """The CSR of the disjoint union of graphs; ``num_src`` counts the sources of each."""
     src_offsets = [0, *accumulate(num_src)]
     edge_offsets = [0, *accumulate(col.shape[0] for _, col, _ in blocks)]
     rowptrs, cols, edge_ids = [], [], []
@@ -60,9 +94,9 @@ def check_edge_index(edge_index: Tensor) -> None:
     """Raises unless ``edge_index`` is a dense int32 or int64 tensor ``[2, E]``."""
     if not isinstance(edge_index, Tensor):
         raise TypeError(
-            f"edge_index is a {type(edge_index).__name__}; expected an int32 or int64 tensor [2, E]: convert it "
-            "with torch.as_tensor, or use one of Graph.from_scipy, from_torch_sparse, from_networkx, from_pyg, "
-            "from_dgl"
+            f"edge_index is a {type(edge_index).__name__}; expected an int32 or int64 tensor "
+            "[2, E]: convert it with torch.as_tensor, or use Graph.from_scipy, from_torch_sparse, "
+            "from_networkx, from_pyg, from_dgl"
         )
     if edge_index.layout != torch.strided:
         raise TypeError(
@@ -71,18 +105,19 @@ def check_edge_index(edge_index: Tensor) -> None:
         )
     if edge_index.dtype not in (torch.int32, torch.int64):
         raise TypeError(
-            f"edge_index has dtype {edge_index.dtype}; expected node numbers of torch.int32 or torch.int64: "
-            "convert whole numbers with edge_index.long(), and a mask or adjacency matrix with its nonzero().t()"
+            f"edge_index has dtype {edge_index.dtype}; expected node numbers of torch.int32 or "
+            "torch.int64: convert whole numbers with edge_index.long(), a mask or adjacency matrix "
+            "[N_dst, N_src] with mask.nonzero().t().flip(0)"
         )
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(
-            f"edge_index has shape {list(edge_index.shape)}; expected [2, E] with sources in row 0 and "
-            "destinations in row 1: an [E, 2] list of pairs needs edge_index.t()"
+            f"edge_index has shape {list(edge_index.shape)}; expected [2, E] with sources in row 0 "
+            "and destinations in row 1: an [E, 2] list of pairs needs edge_index.t()"
         )
 
 
 def scan(edge_index: Tensor) -> tuple[tuple[int, int], bool]:
-    """The largest source and destination (-1 without edges), and whether destinations ascend.
+    """The largest source and destination, -1 without edges, and whether destinations ascend.
 
     Raises:
         IndexError: an index is negative.
@@ -96,7 +131,8 @@ def scan(edge_index: Tensor) -> tuple[tuple[int, int], bool]:
     for row, low in enumerate(numbers[:2]):
         if low < 0:
             raise IndexError(
-                f"edge_index[{row}, {_find(edge_index[row], low)}] is {low}; expected node numbers >= 0"
+                f"edge_index[{row}, {_find(edge_index[row], low)}] is {low}; "
+                "expected node numbers of at least 0"
             )
     return (numbers[2], numbers[3]), bool(numbers[4])
 
@@ -119,20 +155,18 @@ def node_counts(
     num_src, num_dst = _checked_count("num_src", num_src), _checked_count("num_dst", num_dst)
     if (num_src is None) != (num_dst is None) or (num_nodes is not None and num_src is not None):
         raise ValueError(
-            f"got num_nodes={num_nodes}, num_src={num_src}, num_dst={num_dst}; expected num_nodes alone, "
-            "num_src and num_dst together, or none of the three"
+            f"got num_nodes={num_nodes}, num_src={num_src}, num_dst={num_dst}; expected num_nodes "
+            "alone, num_src and num_dst together, or none of the three"
         )
     names = ("num_src", "num_dst")
     if num_src is None or num_dst is None:
         num_src = num_dst = max(largest) + 1 if num_nodes is None else num_nodes
         names = ("num_nodes", "num_nodes")
-    for row, (name, bound, high) in enumerate(
-        zip(names, (num_src, num_dst), largest, strict=True)
-    ):
+    for row, (name, bound, high) in enumerate(zip(names, (num_src, num_dst), largest, strict=True)):
         if high >= bound:
             raise IndexError(
-                f"edge_index[{row}, {_find(edge_index[row], high)}] is {high}; expected node numbers below "
-                f"{name}={bound}"
+                f"edge_index[{row}, {_find(edge_index[row], high)}] is {high}; "
+                f"expected node numbers below {name}={bound}"
             )
     return num_src, num_dst
 
@@ -149,10 +183,26 @@ def index_dtype_for(largest: int, wanted: torch.dtype | None) -> torch.dtype:
         raise ValueError(f"index_dtype is {wanted}; expected torch.int32, torch.int64 or None")
     if wanted == torch.int32 and largest > _INT32_LIMIT:
         raise ValueError(
-            f"index_dtype is torch.int32, but the graph has {largest} nodes or edges, above {_INT32_LIMIT}: "
-            "pass torch.int64 or None"
+            f"index_dtype is torch.int32, but the graph has {largest} nodes or edges, above "
+            f"{_INT32_LIMIT}: pass torch.int64 or None"
         )
     return wanted
+
+
+def check_batch(graphs: Sequence[Any], kind: type) -> None:
+    """Raises unless there are graphs, all of ``kind`` and on one device."""
+    if len(graphs) == 0:
+        raise ValueError("batch got no graph; expected at least one")
+    for position, graph in enumerate(graphs):
+        if not isinstance(graph, kind):
+            raise TypeError(
+                f"batch got a {type(graph).__name__} at position {position}; expected a Graph"
+            )
+    devices = sorted({str(graph.device) for graph in graphs})
+    if len(devices) > 1:
+        raise ValueError(
+            f"batch got graphs on {', '.join(devices)}; expected one device: move them with to()"
+        )
 
 
 def _checked_count(name: str, count: int | None) -> int | None:

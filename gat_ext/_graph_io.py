@@ -1,4 +1,7 @@
-"""Edges of other libraries' graphs. Nothing is imported from them: an object is known by the methods it has."""
+"""Edges of other libraries' graphs.
+
+Their libraries are not imported: an object is known by its methods.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# edge_index [2, E] in the order of the source, and (num_src, num_dst); None where the source does not say.
+# edge_index [2, E] in the order of the source, and (num_src, num_dst), None if it does not say.
 Edges = tuple[Tensor, tuple[int, int] | None]
 
 
 def scipy_edges(matrix: Any) -> Edges:
-    """Stored entries of a SciPy sparse matrix, in their order of storage: A[i, j] is an edge j -> i."""
+    """Stored entries of a SciPy sparse matrix, in their order: A[i, j] is an edge j -> i."""
     if not hasattr(matrix, "tocoo"):
         raise TypeError(
             f"from_scipy got a {type(matrix).__name__}; expected a SciPy sparse matrix or array: "
             "wrap a dense one in scipy.sparse.csr_array"
         )
     if len(matrix.shape) != 2:
-        raise ValueError(f"from_scipy got a matrix of shape {matrix.shape}; expected two dimensions")
+        raise ValueError(f"from_scipy got shape {matrix.shape}; expected two dimensions")
     coo = matrix.tocoo(copy=False)
     edge_index = torch.stack(
         [torch.as_tensor(coo.col, dtype=torch.int64), torch.as_tensor(coo.row, dtype=torch.int64)]
@@ -28,17 +31,17 @@ def scipy_edges(matrix: Any) -> Edges:
 
 
 def torch_sparse_edges(matrix: Tensor) -> Edges:
-    """Stored entries of a torch CSR or COO tensor, in their order of storage: A[i, j] is an edge j -> i."""
+    """Stored entries of a torch CSR or COO tensor, in their order: A[i, j] is an edge j -> i."""
     if not isinstance(matrix, Tensor) or matrix.layout not in (torch.sparse_csr, torch.sparse_coo):
-        given = f"layout {matrix.layout}" if isinstance(matrix, Tensor) else f"a {type(matrix).__name__}"
+        given = getattr(matrix, "layout", type(matrix).__name__)
         raise TypeError(
-            f"from_torch_sparse got {given}; expected layout torch.sparse_csr or torch.sparse_coo: "
-            "convert it with to_sparse_csr()"
+            f"from_torch_sparse got {given}; expected a tensor of layout torch.sparse_csr or "
+            "torch.sparse_coo: convert it with to_sparse_csr()"
         )
     if matrix.dim() - matrix.dense_dim() != 2:
         raise ValueError(
-            f"from_torch_sparse got shape {list(matrix.shape)} with {matrix.dense_dim()} dense dimensions; "
-            "expected one matrix, two sparse dimensions"
+            f"from_torch_sparse got shape {list(matrix.shape)} with {matrix.dense_dim()} dense "
+            "dimensions; expected one matrix, with two sparse dimensions"
         )
     if matrix.layout == torch.sparse_coo:
         # Uncoalesced entries are multi-edges; indices() would refuse them.
@@ -53,8 +56,8 @@ def torch_sparse_edges(matrix: Tensor) -> Edges:
 def networkx_edges(graph: Any) -> Edges:
     """Edges of a NetworkX graph, nodes numbered in the order of ``graph.nodes``.
 
-    Edges come in the order of ``graph.edges``; the other directions of an undirected graph follow them in the same order,
-    without those of self-loops.
+    Edges come in the order of ``graph.edges``; the other directions of an undirected graph follow
+    in the same order, without those of self-loops.
     """
     if not (hasattr(graph, "is_directed") and hasattr(graph, "edges") and hasattr(graph, "nodes")):
         raise TypeError(f"from_networkx got a {type(graph).__name__}; expected a networkx graph")
@@ -70,8 +73,9 @@ def networkx_edges(graph: Any) -> Edges:
 def pyg_edges(data: Any) -> Edges:
     """Edges of what PyTorch Geometric takes for a graph.
 
-    A ``Data`` object, an ``edge_index`` (a tensor or an ``EdgeIndex``), or a transposed adjacency matrix as its layers take
-    it: a ``SparseTensor`` or a torch sparse tensor with a row for each destination.
+    A ``Data`` object, an ``edge_index`` (a tensor or an ``EdgeIndex``), or a transposed adjacency
+    matrix as its layers take it: a ``SparseTensor`` or a torch sparse tensor with a row for each
+    destination.
     """
     if isinstance(data, Tensor):
         return _pyg_tensor_edges(data)
@@ -86,8 +90,9 @@ def pyg_edges(data: Any) -> Edges:
             num_nodes = getattr(data, "num_nodes", None)
             return edge_index, counts if num_nodes is None else (num_nodes, num_nodes)
     raise TypeError(
-        f"from_pyg got a {type(data).__name__} without edge_index or adj_t; expected a homogeneous Data object, an "
-        "edge_index, an EdgeIndex or a SparseTensor: pass one edge type of a HeteroData"
+        f"from_pyg got a {type(data).__name__} without edge_index or adj_t; expected a homogeneous "
+        "Data object, an edge_index, an EdgeIndex or a SparseTensor: of a HeteroData pass the "
+        "edge_index of one edge type"
     )
 
 
@@ -109,13 +114,18 @@ def plain_tensor(edge_index: Tensor) -> Tensor:
 def dgl_edges(graph: Any) -> Edges:
     """Edges of a DGL graph (1.1 or later) with one edge type, in the order of its edge ids."""
     if not (hasattr(graph, "num_src_nodes") and hasattr(graph, "num_dst_nodes")):
-        raise TypeError(f"from_dgl got a {type(graph).__name__}; expected a dgl.DGLGraph with one edge type")
+        raise TypeError(
+            f"from_dgl got a {type(graph).__name__}; expected a dgl.DGLGraph with one edge type"
+        )
     src, dst = graph.edges()
     return torch.stack([src, dst]), (int(graph.num_src_nodes()), int(graph.num_dst_nodes()))
 
 
 def cuthill_mckee(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """int64 ``[num_nodes]``: the old number of each new node in reverse Cuthill-McKee order of the undirected pattern."""
+    """int64 ``[num_nodes]``: the old number of each new node, in reverse Cuthill-McKee order.
+
+    The order is that of the undirected pattern of the edges.
+    """
     try:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -123,8 +133,8 @@ def cuthill_mckee(edge_index: Tensor, num_nodes: int) -> Tensor:
         raise ImportError("reorder('rcm') needs SciPy: pip install 'gat_ext[train]'") from error
     if num_nodes == 0:
         return torch.empty(0, dtype=torch.int64, device=edge_index.device)
-    ends = edge_index.cpu().numpy()
-    both = torch.cat([edge_index, edge_index.flip(0)], dim=1).cpu().numpy()
-    pattern = coo_array((ends[0].repeat(2) * 0 + 1, (both[0], both[1])), shape=(num_nodes, num_nodes)).tocsr()
+    row, col = torch.cat([edge_index, edge_index.flip(0)], dim=1).cpu().numpy()
+    ones = torch.ones(row.shape[0], dtype=torch.int8).numpy()
+    pattern = coo_array((ones, (row, col)), shape=(num_nodes, num_nodes)).tocsr()
     order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
     return torch.as_tensor(order.copy(), dtype=torch.int64, device=edge_index.device)

@@ -1,36 +1,74 @@
 """The oracle: what the native operators compute, in plain torch.
 
-Two ways to the same numbers, both of any floating-point dtype, on any device, and differentiable to any order:
+Two ways to the same numbers, in any floating-point dtype, on any device, and differentiable to any
+order:
 
-- edge lists: :func:`edge_softmax`, :func:`sddmm`, :func:`spmm`, :func:`edge_attention` and its four named forms take the
-  arguments of their namesakes in ``gat_ext.functional`` and gather a row for every edge. Clear, and wasteful: tensors of E·H·F
-  elements are made freely;
-- dense matrices: the ``dense_*`` functions of ``gat_ext.reference_dense``, re-exported here, work on [N_dst, N_src] masks.
+- edge lists: :func:`edge_softmax`, :func:`sddmm`, :func:`spmm`, :func:`edge_attention` and its four
+  named forms take the arguments of their namesakes in ``gat_ext.functional`` and gather a row for
+  every edge. Clear, and wasteful: tensors of E·H·F elements are made freely;
+- dense matrices: the ``dense_*`` functions of ``gat_ext.reference_dense``, re-exported here, work
+  on masks ``[N_dst, N_src]``.
 
-A destination without in-edges, or whose scores are all -inf, gets output 0, weights 0, lse -inf, and sends back gradients 0.
-Everything is computed in the dtype of the inputs: use float64 for a truth to compare with.
+A destination without in-edges, or whose scores are all -inf, gets output 0, weights 0, lse -inf,
+and sends back gradients 0. Everything is computed in the dtype of the inputs: use float64 for a
+truth to compare with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
+from gat_ext._reference_edges import (
+    dropout_mask,
+    edge_softmax,
+    group_softmax,
+    group_sum,
+    sddmm,
+    spmm,
+)
 from gat_ext.graph import Graph
+from gat_ext.reference_dense import (
+    dense_bahdanau_scores,
+    dense_concat_scores,
+    dense_cosine_scores,
+    dense_dot_scores,
+    dense_hard_attention,
+    dense_mask,
+    dense_qkv_attention,
+    dense_self_attention,
+    dense_soft_attention,
+    dense_softmax,
+    dense_split_scores,
+)
 
 __all__ = [
     "SCORES",
     "cosine_attention",
+    "dense_bahdanau_scores",
+    "dense_concat_scores",
+    "dense_cosine_scores",
+    "dense_dot_scores",
+    "dense_hard_attention",
+    "dense_mask",
+    "dense_qkv_attention",
+    "dense_self_attention",
+    "dense_soft_attention",
+    "dense_softmax",
+    "dense_split_scores",
     "dot_attention",
+    "dropout_mask",
     "edge_attention",
     "edge_softmax",
     "gat_attention",
     "gatv2_attention",
     "inverse_norm",
+    "score_inputs",
     "sddmm",
     "spmm",
 ]
@@ -41,11 +79,15 @@ __all__ = [
 Formula = Callable[..., Tensor]
 
 
-def _additive(q: Any, k: Any, att: Any, dst: Tensor, src: Tensor, slope: float, scale: float) -> Tensor:
+def _additive(
+    q: Any, k: Any, att: Any, dst: Tensor, src: Tensor, slope: float, scale: float
+) -> Tensor:
     return leaky_relu(dst + src, slope)
 
 
-def _additive_v2(q: Tensor, k: Tensor, att: Tensor, dst: Any, src: Any, slope: float, scale: float) -> Tensor:
+def _additive_v2(
+    q: Tensor, k: Tensor, att: Tensor, dst: Any, src: Any, slope: float, scale: float
+) -> Tensor:
     return (att * leaky_relu(q + k, slope)).sum(-1)
 
 
@@ -53,7 +95,9 @@ def _dot(q: Tensor, k: Tensor, att: Any, dst: Any, src: Any, slope: float, scale
     return scale * (q * k).sum(-1)
 
 
-def _cosine(q: Tensor, k: Tensor, att: Any, dst: Tensor, src: Tensor, slope: float, scale: float) -> Tensor:
+def _cosine(
+    q: Tensor, k: Tensor, att: Any, dst: Tensor, src: Tensor, slope: float, scale: float
+) -> Tensor:
     return scale * (q * k).sum(-1) * dst * src
 
 
@@ -63,140 +107,37 @@ SCORES: dict[str, Formula] = {
     "dot": _dot,
     "cosine": _cosine,
 }
-_REQUIRED = {
-    "additive": {"dst_term", "src_term"},
-    "additive_v2": {"query", "key", "att"},
-    "dot": {"query", "key"},
-    "cosine": {"query", "key", "dst_term", "src_term"},
-}
-_OPTIONAL = {"additive": {"edge_term"}}
 
 
-# ---- the unfused operators
-
-
-def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
-    r"""Softmax over the edges that share a destination, or a source.
-
-    .. math:: \alpha_{ij} = \exp(s_{ij}) / \sum_{k \in N(i)} \exp(s_{ik})
-
-    Args:
-        graph: the graph.
-        scores: ``[E, H]`` or ``[E]``.
-        by: ``"dst"`` or ``"src"``.
-
-    Returns:
-        alpha, of the shape of ``scores``; 0 in a group whose scores are all -inf.
+@cache
+def score_inputs(score: str) -> tuple[str, ...]:
+    """The arguments of :func:`edge_attention` that a score reads, found by differentiating it.
 
     Raises:
-        ValueError: ``by`` is neither "dst" nor "src".
+        ValueError: unknown score.
 
     Example:
-        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
-        >>> edge_softmax(graph, torch.zeros(3))
-        tensor([0.5000, 0.5000, 1.0000])
+        >>> score_inputs("dot")
+        ('query', 'key')
     """
-    if by not in ("dst", "src"):
-        raise ValueError(f"by is {by!r}; expected 'dst' or 'src'")
-    src, dst = graph.edge_index
-    group, num_groups = (dst, graph.num_dst) if by == "dst" else (src, graph.num_src)
-    return _softmax(scores, group, num_groups)[0]
+    _check_choice("score", score, SCORES)
+    with torch.inference_mode(False), torch.enable_grad():
+        shapes = {
+            "query": (1, 1, 1),
+            "key": (1, 1, 1),
+            "att": (1, 1),
+            "dst_term": (1, 1),
+            "src_term": (1, 1),
+        }
+        inputs = [torch.ones(shape, device="cpu", requires_grad=True) for shape in shapes.values()]
+        result = SCORES[score](*inputs, 0.5, 1.0)
+        grads = torch.autograd.grad(result.sum(), inputs, allow_unused=True)
+    return tuple(name for name, grad in zip(shapes, grads, strict=True) if grad is not None)
 
 
-def _softmax(scores: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """(alpha ``[E, …]``, lse ``[num_groups, …]``) of scores ``[E, …]``."""
-    largest = _group_extremum(scores.detach(), group, num_groups, "amax")
-    shift = torch.where(largest == -torch.inf, 0, largest)
-    exponential = (scores - shift[group]).exp()
-    total = _group_sum(exponential, group, num_groups)
-    empty = total == 0
-    total = torch.where(empty, 1, total)
-    return exponential / total[group], torch.where(empty, -torch.inf, shift + total.log())
-
-
-def _group_sum(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
-    return values.new_zeros((num_groups, *values.shape[1:])).index_add(0, group, values)
-
-
-def _group_extremum(values: Tensor, group: Tensor, num_groups: int, reduce: str) -> Tensor:
-    """The largest ("amax") or smallest ("amin") value of each group; -inf or inf for an empty one."""
-    neutral = -torch.inf if reduce == "amax" else torch.inf
-    out = values.new_full((num_groups, *values.shape[1:]), neutral)
-    index = group.reshape(-1, *[1] * (values.dim() - 1)).expand_as(values)
-    return out.scatter_reduce(0, index, values, reduce)
-
-
-def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-    r"""Sampled dense-dense matrix product: a dot product for every edge and head.
-
-    .. math:: s_{ij} = \langle x_i, y_j \rangle
-
-    Args:
-        graph: the graph.
-        x: ``[N_dst, H, F]``, or ``[N_dst, F]``.
-        y: ``[N_src, H, F]``, or ``[N_src, F]``.
-
-    Returns:
-        ``[E, H]``, or ``[E]`` where x and y have no head dimension.
-
-    Example:
-        >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
-        >>> sddmm(graph, torch.eye(2), torch.ones(2, 2))
-        tensor([1., 1.])
-    """
-    src, dst = graph.edge_index
-    return (x[dst] * y[src]).sum(-1)
-
-
-def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum") -> Tensor:
-    r"""Sparse-dense matrix product: what every destination gathers from its sources.
-
-    .. math:: \mathrm{out}_i = \mathrm{reduce}_{j \in N(i)} \; w_{ij} \, x_j
-
-    Args:
-        graph: the graph.
-        x: ``[N_src, H, F]``, or ``[N_src, F]``.
-        weight: ``[E, H]``, or ``[E]``, or None for 1.
-        reduce: ``"sum"``, ``"mean"``, ``"max"`` or ``"min"``; the gradient of an extremum goes to the first edge that has it.
-
-    Returns:
-        ``[N_dst, H, F]``, or ``[N_dst, F]``; 0 for a destination without in-edges.
-
-    Raises:
-        ValueError: ``reduce`` is unknown.
-
-    Example:
-        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
-        >>> spmm(graph, torch.tensor([[1.0], [3.0], [5.0]]), reduce="mean").flatten()
-        tensor([5., 0., 2.])
-    """
-    if x.dim() == 2:
-        return spmm(graph, x.unsqueeze(1), weight, reduce=reduce).squeeze(1)
-    src, dst = graph.edge_index
-    messages = x[src]
-    if weight is not None:
-        messages = messages * weight.reshape(weight.shape[0], -1, 1)
-    if reduce == "sum":
-        return _group_sum(messages, dst, graph.num_dst)
-    if reduce == "mean":
-        degree = graph.in_degrees().clamp(min=1).to(messages.dtype)
-        return _group_sum(messages, dst, graph.num_dst) / degree.reshape(-1, 1, 1)
-    if reduce in ("max", "min"):
-        return _gather_extremum(messages, dst, graph.num_dst, "a" + reduce)
-    raise ValueError(f"reduce is {reduce!r}; expected 'sum', 'mean', 'max' or 'min'")
-
-
-def _gather_extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -> Tensor:
-    """Of each destination and feature the message of the first edge that has the extremum; NaN counts as one."""
-    extremum = _group_extremum(messages.detach(), dst, num_dst, reduce)[dst]
-    hit = (messages == extremum) | (messages.isnan() & extremum.isnan())
-    num_edges = messages.shape[0]
-    edge = torch.arange(num_edges, device=dst.device).reshape(-1, 1, 1)
-    candidates = torch.where(hit, edge, num_edges)
-    first = torch.full((num_dst, *messages.shape[1:]), num_edges, device=dst.device)
-    first = first.scatter_reduce(0, dst.reshape(-1, 1, 1).expand_as(candidates), candidates, "amin")
-    nothing = messages.new_zeros((1, *messages.shape[1:]))
-    return torch.cat([messages, nothing]).gather(0, first)
+def _check_choice(name: str, given: str, choices: Iterable[str]) -> None:
+    if given not in choices:
+        raise ValueError(f"{name} is {given!r}; expected one of {', '.join(map(repr, choices))}")
 
 
 # ---- attention
@@ -245,7 +186,8 @@ def edge_attention(
         negative_slope: of leaky_relu.
         scale: factor of the scores "dot" and "cosine".
         dropout_mask: m, ``[E, H]``, by which weights are multiplied: 0 or 1 / (1 - p).
-        top_k: softmax over the top_k largest scores of each destination and head only; of equal scores the earlier edge.
+        top_k: softmax over the top_k largest scores of each destination and head only; of equal
+            scores the earlier edge counts as larger.
         return_weights: also return alpha · m, ``[E, H]``.
         return_lse: also return lse, ``[N_dst, H]``.
 
@@ -258,12 +200,12 @@ def edge_attention(
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
         >>> x = torch.tensor([[[0.0]], [[2.0]]])
-        >>> out, lse = edge_attention(graph, x, score="dot", query=x, key=x, top_k=1, return_lse=True)
-        >>> out.flatten(), lse.flatten()
-        (tensor([0., 2.]), tensor([-inf, 4.]))
+        >>> out, lse = edge_attention(graph, x, score="dot", query=x, key=x, return_lse=True)
+        >>> out[1].round(decimals=3), lse.flatten()
+        (tensor([[1.9640]]), tensor([  -inf, 4.0181]))
     """
     node = {"query": query, "key": key, "att": att, "dst_term": dst_term, "src_term": src_term}
-    _check_inputs(score, node | {"edge_term": edge_term, "edge_feat": edge_feat})
+    _check_inputs(score, node, {"edge_term": edge_term, "edge_feat": edge_feat})
     src, dst = graph.edge_index
     key_e, value_e, src_e = _gather(key, src), value[src], _gather(src_term, src)
     if edge_feat is not None:
@@ -279,43 +221,44 @@ def edge_attention(
     if top_k is not None:
         kept = _rank(scores.detach(), dst, graph.num_dst) < top_k
         scores = torch.where(kept, scores, -torch.inf)
-    weights, lse = _softmax(scores, dst, graph.num_dst)
+    weights, lse = group_softmax(scores, dst, graph.num_dst)
     if dropout_mask is not None:
         weights = weights * dropout_mask
-    out = _group_sum(weights.unsqueeze(-1) * value_e, dst, graph.num_dst)
+    out = group_sum(weights.unsqueeze(-1) * value_e, dst, graph.num_dst)
     if not return_weights and not return_lse:
         return out
     return (out, *([weights] if return_weights else []), *([lse] if return_lse else []))
+
+
+def _check_inputs(
+    score: str, node: dict[str, Tensor | None], edge: dict[str, Tensor | None]
+) -> None:
+    required = set(score_inputs(score))
+    given = {name for name, tensor in (node | edge).items() if tensor is not None}
+    # Edge features add to keys; a score without keys has edge terms that add to src_term.
+    unused = given - required - {"edge_feat" if "key" in required else "edge_term"}
+    if required - given or unused:
+        raise ValueError(
+            f"score {score!r} needs {', '.join(sorted(required))}; missing are "
+            f"{sorted(required - given)}, not used are {sorted(unused)}"
+        )
 
 
 def _gather(tensor: Any, index: Tensor) -> Any:
     return None if tensor is None else tensor[index]
 
 
-def _check_inputs(score: str, inputs: dict[str, Tensor | None]) -> None:
-    if score not in SCORES:
-        raise ValueError(f"score is {score!r}; expected one of {', '.join(map(repr, SCORES))}")
-    given = {name for name, tensor in inputs.items() if tensor is not None}
-    missing = _REQUIRED[score] - given
-    unused = given - _REQUIRED[score] - _OPTIONAL.get(score, {"edge_feat"})
-    if missing or unused:
-        raise ValueError(
-            f"score {score!r} reads {', '.join(sorted(_REQUIRED[score]))}: "
-            + "; ".join([f"{name} is missing" for name in sorted(missing)] + [f"leave out {name}" for name in sorted(unused)])
-        )
-
-
 def _rank(scores: Tensor, dst: Tensor, num_dst: int) -> Tensor:
-    """``[E, H]``: how many edges of the same destination and head come before each, by falling score, then by position.
+    """``[E, H]``: the place of each edge among those of its destination and head, by falling score.
 
-    NaN counts as larger than everything, so that top-k does not hide it.
+    Equal scores rank by position. NaN ranks first, so that top-k does not hide it.
     """
     by_score = scores.sort(dim=0, descending=True, stable=True).indices
-    by_row = dst[by_score].sort(dim=0, stable=True)
-    first = torch.searchsorted(by_row.values.t().contiguous(), torch.arange(num_dst, device=dst.device).expand(scores.shape[1], -1).contiguous()).t()
-    position = torch.arange(scores.shape[0], device=dst.device).unsqueeze(-1)
-    rank = position - first.gather(0, by_row.values)
-    return torch.empty_like(rank).scatter(0, by_score.gather(0, by_row.indices), rank)
+    row, by_row = dst[by_score].sort(dim=0, stable=True)
+    degree = torch.bincount(dst, minlength=num_dst)
+    row_start = (degree.cumsum(0) - degree)[row]
+    rank = torch.arange(dst.shape[0], device=dst.device).unsqueeze(-1) - row_start
+    return torch.empty_like(rank).scatter(0, by_score.gather(0, by_row), rank)
 
 
 def gat_attention(
@@ -328,13 +271,14 @@ def gat_attention(
     negative_slope: float = 0.2,
     **options: Any,
 ) -> Tensor | tuple[Tensor, ...]:
-    """GAT's attention, s_ij = leaky_relu(dst_term_i + src_term_j + edge_term_ij): Veličković et al. 2018, eq. 3.
+    """GAT, s_ij = leaky_relu(dst_term_i + src_term_j + edge_term_ij): Veličković 2018, eq. 3.
 
-    ``options`` are bias, dropout_mask, top_k, return_weights and return_lse of :func:`edge_attention`.
+    ``options`` are bias, dropout_mask, top_k, return_weights, return_lse of :func:`edge_attention`.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
-        >>> gat_attention(graph, torch.tensor([[[1.0]], [[3.0]]]), torch.zeros(2, 1), torch.zeros(2, 1)).flatten()
+        >>> x, term = torch.tensor([[[1.0]], [[3.0]]]), torch.zeros(2, 1)
+        >>> gat_attention(graph, x, term, term).flatten()
         tensor([0., 2.])
     """
     return edge_attention(
@@ -360,7 +304,7 @@ def gatv2_attention(
     negative_slope: float = 0.2,
     **options: Any,
 ) -> Tensor | tuple[Tensor, ...]:
-    """GATv2's attention, s_ij = att · leaky_relu(query_i + key_j + edge_feat_ij): Brody et al. 2022, eq. 7.
+    """GATv2, s_ij = att · leaky_relu(query_i + key_j + edge_feat_ij): Brody et al. 2022, eq. 7.
 
     ``value`` is ``key`` if None; ``options`` as for :func:`gat_attention`.
 
@@ -393,9 +337,10 @@ def dot_attention(
     edge_feat: Tensor | None = None,
     **options: Any,
 ) -> Tensor | tuple[Tensor, ...]:
-    """Scaled dot-product attention, s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩: Vaswani et al. 2017, eq. 1.
+    """QKV, s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩: Vaswani et al. 2017, eq. 1.
 
-    ``scale`` is 1 / sqrt(D) if None; ``edge_feat`` adds to value too; ``options`` as for :func:`gat_attention`.
+    ``scale`` is 1 / sqrt(D) if None; ``edge_feat`` adds to value too; ``options`` as for
+    :func:`gat_attention`.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
@@ -426,10 +371,10 @@ def cosine_attention(
     eps: float = 1e-12,
     **options: Any,
 ) -> Tensor | tuple[Tensor, ...]:
-    """AGNN's attention, s_ij = beta · cos(query_i, key_j): Thekumparampil et al. 2018, eq. 5.
+    """AGNN, s_ij = beta · cos(query_i, key_j): Thekumparampil et al. 2018, eq. 5.
 
-    ``key`` is ``query`` if None, ``value`` is ``key`` if None; ``beta`` is a number or a tensor ``[]`` or ``[H]``; norms
-    below ``eps`` count as eps; ``options`` as for :func:`gat_attention`.
+    ``key`` is ``query`` if None, ``value`` is ``key`` if None; ``beta`` is a number or a tensor
+    ``[]`` or ``[H]``; norms below ``eps`` count as eps; ``options`` as for :func:`gat_attention`.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))

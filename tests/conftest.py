@@ -1,23 +1,23 @@
-"""What the tests share: the slow tests' switch, the folder of real data, a file server."""
+"""What the tests share: slow tests' switch, folder of real data, file server, old pickles."""
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, ClassVar
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes minutes; runs only with --run-slow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,11 +31,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder with the published files of data sets (``planetoid/``): GAT_EXT_DATA, else ``shared/data`` beside the checkout."""
+    """Folder with published data files: GAT_EXT_DATA, else ``shared/data`` beside the checkout."""
     given = os.environ.get("GAT_EXT_DATA")
     folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"needs the published data files: {folder} is not a folder; set GAT_EXT_DATA to one that has them")
+        pytest.skip(
+            f"needs the published data files: {folder} is not a folder; "
+            "set GAT_EXT_DATA to one that has them"
+        )
     return folder
 
 
@@ -54,7 +57,9 @@ class FileServer:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(Handler, directory=str(folder))
+        )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -77,3 +82,42 @@ def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fil
     server = FileServer(folder)
     yield server
     server.stop()
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes what Python 2 wrote: byte strings for all text and data, old names of modules."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+    OLD: ClassVar = {
+        "builtins": "__builtin__",
+        "numpy._core.multiarray": "numpy.core.multiarray",
+        "scipy.sparse._csr": "scipy.sparse.csr",
+    }
+
+    def save_string(self, value: str | bytes) -> None:
+        data = value.encode("latin-1") if isinstance(value, str) else value
+        short = len(data) < 256
+        size = len(data).to_bytes(1 if short else 4, "little")
+        self.write((pickle.SHORT_BINSTRING if short else pickle.BINSTRING) + size + data)
+        self.memoize(value)
+
+    def save_global(self, value: Any, name: str | None = None) -> None:
+        module = self.OLD.get(value.__module__, value.__module__)
+        self.write(f"c{module}\n{name or value.__qualname__}\n".encode())
+        self.memoize(value)
+
+    dispatch[str] = dispatch[bytes] = save_string
+    dispatch[type] = save_global
+    dispatch[BuiltinFunctionType] = dispatch[FunctionType] = save_global
+
+
+@pytest.fixture(scope="session")
+def python2_dumps() -> Callable[[Any], bytes]:
+    """Function that pickles as Python 2 did."""
+
+    def dumps(value: Any) -> bytes:
+        file = io.BytesIO()
+        Python2Pickler(file, protocol=2).dump(value)
+        return file.getvalue()
+
+    return dumps

@@ -12,21 +12,19 @@ from torch import Tensor
 Array = npt.NDArray[Any]
 
 
-def undirected_edges(source: Array, target: Array, num_nodes: int) -> Tensor:
+def undirected_edges(pairs: Array, num_nodes: int) -> Tensor:
     """Each pair of different nodes once in each direction: no duplicates, no self-loops.
 
     Args:
-        source: One end of each given edge, [E'] integers in [0, num_nodes).
-        target: The other end, [E'].
+        pairs: The ends of the given edges, [2, E'] integers in [0, num_nodes).
         num_nodes: N.
 
     Returns:
         int64 [2, E], sorted by destination, then source.
     """
-    source, target = source.astype(np.int64), target.astype(np.int64)
-    keep = source != target
-    source, target = source[keep], target[keep]
-    keys = np.unique(np.concatenate([source * num_nodes + target, target * num_nodes + source]))
+    source, target = pairs.astype(np.int64)[:, pairs[0] != pairs[1]]
+    both = [source * num_nodes + target, target * num_nodes + source]
+    keys = np.unique(np.concatenate(both))
     return torch.from_numpy(np.stack([keys % num_nodes, keys // num_nodes]))
 
 
@@ -37,8 +35,10 @@ def mask(nodes: Array, num_nodes: int) -> Tensor:
     return result
 
 
-def split_per_class(y: Array, *, train_per_class: int, num_val: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a split: ``train_per_class`` nodes of each class, ``num_val`` of the others, and the rest for the test.
+def split_per_class(
+    y: Array, *, train_per_class: int, num_val: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw training nodes of each class, validation nodes from the others; the rest is the test.
 
     Args:
         y: Classes, [N] integers from 0.
@@ -53,16 +53,24 @@ def split_per_class(y: Array, *, train_per_class: int, num_val: int, seed: int) 
         ValueError: A count is below 1, a class is too small, or no node is left for the test.
     """
     if train_per_class < 1 or num_val < 1:
-        raise ValueError(f"train_per_class is {train_per_class} and num_val {num_val}; both must be at least 1")
+        raise ValueError(
+            f"train_per_class is {train_per_class} and num_val {num_val}; both must be at least 1"
+        )
     counts = np.bincount(y)
     if counts.min() < train_per_class:
         raise ValueError(
-            f"train_per_class is {train_per_class}, but class {counts.argmin()} has {counts.min()} nodes; ask for fewer"
+            f"train_per_class is {train_per_class}, but class {counts.argmin()} has "
+            f"{counts.min()} nodes; ask for fewer"
         )
     left = len(y) - train_per_class * len(counts)
     if num_val >= left:
-        raise ValueError(f"num_val is {num_val}, but {left} nodes are left after training; ask for fewer than that")
+        raise ValueError(
+            f"num_val is {num_val}, but {left} nodes are left after training; "
+            "ask for fewer than that"
+        )
     order = np.random.default_rng(seed).permutation(len(y))
-    train = np.concatenate([order[y[order] == label][:train_per_class] for label in range(len(counts))])
+    train = np.concatenate(
+        [order[y[order] == label][:train_per_class] for label in range(len(counts))]
+    )
     rest = order[~np.isin(order, train)]
     return mask(train, len(y)), mask(rest[:num_val], len(y)), mask(rest[num_val:], len(y))

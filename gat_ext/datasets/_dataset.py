@@ -1,7 +1,8 @@
-"""What every loader returns: one graph, its node features and labels, and the split of its nodes."""
+"""What every loader returns: a graph, its node features and labels, the split of its nodes."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -18,20 +19,21 @@ class NodeDataset:
     Attributes:
         name: The name that it was loaded by.
         x: Node features, float32 [N, C].
-        y: Class of each node, int64 [N], -1 where it is unknown (never in a mask); with ``multilabel``, float32 [N, K]
-            of zeros and ones.
+        y: Class of each node, int64 [N], -1 where it is unknown (never in a mask); with
+            ``multilabel``, float32 [N, K] of zeros and ones.
         edge_index: Sources and destinations, int64 [2, E], sorted by destination, then source.
         train_mask: Nodes whose labels a model may train on, bool [N].
         val_mask: Nodes whose labels may choose settings and the moment to stop, bool [N].
         test_mask: Nodes whose labels are for the final figure alone, bool [N].
         num_classes: K.
         multilabel: Whether a node has any number of the K labels instead of one.
-        graph_ids: Which graph each node is of, int64 [N] counted from 0, where the data set is several graphs side by
-            side; no edge joins two of them. None: one graph.
+        graph_ids: Which graph each node is of, int64 [N] counted from 0, where the data set is
+            several graphs side by side; no edge joins two of them. None: one graph.
 
     Raises:
         TypeError: A tensor has another dtype than the one named here.
-        ValueError: Shapes disagree, an index is out of range, masks overlap, or a label in a mask is unknown.
+        ValueError: Shapes disagree, an index is out of range, a feature is not finite, masks
+            overlap, or a label in a mask is unknown.
 
     Example:
         >>> from gat_ext.datasets import load
@@ -58,7 +60,7 @@ class NodeDataset:
         label_shape = (num_nodes, self.num_classes) if self.multilabel else (num_nodes,)
         self._check("x", torch.float32, tuple(self.x.shape))
         self._check("y", torch.float32 if self.multilabel else torch.int64, label_shape)
-        self._check("edge_index", torch.int64, (2, self.edge_index.shape[-1]))
+        self._check("edge_index", torch.int64, (2, *self.edge_index.shape[1:2]))
         for field in ("train_mask", "val_mask", "test_mask"):
             self._check(field, torch.bool, (num_nodes,))
         if self.graph_ids is not None:
@@ -70,9 +72,13 @@ class NodeDataset:
         if value.dtype != dtype:
             raise TypeError(f"{self.name}: {field} is {value.dtype}, expected {dtype}")
         if tuple(value.shape) != shape:
-            raise ValueError(f"{self.name}: {field} has shape {list(value.shape)}, expected {list(shape)}")
+            raise ValueError(
+                f"{self.name}: {field} has shape {list(value.shape)}, expected {list(shape)}"
+            )
 
     def _check_values(self) -> None:
+        if not bool(self.x.isfinite().all()):
+            raise ValueError(f"{self.name}: x has a value that is not finite")
         edges = self.edge_index
         if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < self.num_nodes:
             raise ValueError(
@@ -82,12 +88,15 @@ class NodeDataset:
         times_used = self.train_mask.int() + self.val_mask.int() + self.test_mask.int()
         if bool((times_used > 1).any()):
             node = int(times_used.argmax())
-            raise ValueError(f"{self.name}: node {node} is in more than one mask; the masks must be disjoint")
+            raise ValueError(
+                f"{self.name}: node {node} is in more than one mask; the masks must be disjoint"
+            )
         labels = self.y[times_used > 0]
         most = 1 if self.multilabel else self.num_classes - 1
         if labels.numel() and not 0 <= float(labels.min()) <= float(labels.max()) <= most:
             raise ValueError(
-                f"{self.name}: the masked labels span {labels.min()} to {labels.max()}, expected 0 to {most}"
+                f"{self.name}: the masked labels span {labels.min()} to {labels.max()}, "
+                f"expected 0 to {most}"
             )
 
     @property
@@ -107,9 +116,8 @@ class NodeDataset:
 
     def to(self, device: torch.device | str) -> NodeDataset:
         """The same data set with its tensors on ``device``."""
-        moved = {
-            field.name: value.to(device)
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved)
+        moved = copy.copy(self)  # the values stay as they were checked
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), Tensor):
+                object.__setattr__(moved, field.name, value.to(device))
+        return moved

@@ -14,11 +14,14 @@ Folder = Path | zipfile.Path
 
 
 def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
-    """The folder that holds every file of one of the formats: ``root``, ``root/family``, or either in a zip file there.
+    """The folder that holds every file of one of the formats.
+
+    It is ``root``, ``root/family``, or inside ``family.zip`` in one of them.
 
     Args:
         root: Where to look.
-        family: Name of the family, such as ``ppi``: of the folder below ``root``, and of the zip file, ``ppi.zip``.
+        family: Name of the family, such as ``ppi``: of the folder below ``root``, and of the zip
+            file, ``ppi.zip``.
         *formats: Names of the files that belong together, one sequence for each format.
 
     Raises:
@@ -31,19 +34,29 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
             try:
                 inside = zipfile.Path(archive)
             except zipfile.BadZipFile as error:
-                raise ValueError(f"{archive} is not a zip file; get it again from its source") from error
+                raise ValueError(
+                    f"{archive} is not a zip file; get it again from its source"
+                ) from error
             places += [inside, inside / family]
-    lacks = [[name for name in format if not (place / name).is_file()] for place in places for format in formats]
+    lacks = [
+        [name for name in format if not (place / name).is_file()]
+        for place in places
+        for format in formats
+    ]
     fewest = min(lacks, key=len)
     if fewest:
         raise FileNotFoundError(
-            f"{root} lacks {', '.join(fewest)}; expected in it or in {root / family}. Leave root out to download the files"
+            f"{root} lacks {', '.join(fewest)}; expected in it or in {root / family}. "
+            "Leave root out to download the files"
         )
     return places[lacks.index(fewest) // len(formats)]
 
 
 def local_folder(root: Path | None, family: str, *formats: Sequence[str]) -> Folder | None:
-    """``find_folder`` in ``root``; without it, in the folder that ``GAT_EXT_DATA`` names, None where that lacks the files.
+    """``find_folder`` in ``root``, else in the folder that ``GAT_EXT_DATA`` names.
+
+    Returns:
+        The folder; None where ``root`` is None and ``GAT_EXT_DATA`` is not set or lacks a file.
 
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
@@ -93,7 +106,11 @@ def fetch(url: str, sha256: str, path: Path) -> Path:
             downloader=pooch.HTTPDownloader(timeout=30),
         )
     except failures as error:
-        raise ConnectionError(f"cannot download {url}: {error}. Try again when the server answers, {by_hand}") from error
+        raise ConnectionError(
+            f"cannot download {url}: {error}. Try again when the server answers, {by_hand}"
+        ) from error
     except ValueError as error:
-        raise ValueError(f"{url} does not have the expected content ({error}). Try again, {by_hand}") from error
+        raise ValueError(
+            f"{url} does not have the expected content ({error}). Try again, {by_hand}"
+        ) from error
     return path

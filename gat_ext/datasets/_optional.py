@@ -16,4 +16,6 @@ def require(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
-        raise ImportError(f"this data set needs {package}, which is not installed: pip install 'gat_ext[train]'") from error
+        raise ImportError(
+            f"this data set needs {package}, which is not installed: pip install 'gat_ext[train]'"
+        ) from error

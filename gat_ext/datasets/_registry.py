@@ -19,7 +19,8 @@ _LOADERS: dict[str, Callable[..., NodeDataset]] = {}
 def register(name: str) -> Callable[[Loader], Loader]:
     """Decorator: makes a loader known to ``load`` as ``name``.
 
-    The loader is called with ``root`` (a Path or None) and takes its options as keyword-only arguments.
+    The loader is called with ``root`` (a Path or None) and takes its options as keyword-only
+    arguments.
 
     Raises:
         ValueError: The name is taken.
@@ -27,7 +28,9 @@ def register(name: str) -> Callable[[Loader], Loader]:
 
     def add(loader: Loader) -> Loader:
         if name in _LOADERS:
-            raise ValueError(f"a data set named {name!r} is registered already; choose another name")
+            raise ValueError(
+                f"a data set named {name!r} is registered already; choose another name"
+            )
         _LOADERS[name] = loader
         return loader
 
@@ -49,9 +52,10 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
 
     Args:
         name: One of ``available()``.
-        root: Folder with the data set's files, or with a folder of them named after its family (``planetoid``, ``ppi``);
-            nothing is downloaded then. None: the folder that the environment variable ``GAT_EXT_DATA`` names, where it has
-            the files, else the cache, filled by download. Data sets that read no files do not look at it.
+        root: Folder with the data set's files, or with a folder of them named after its family
+            (``planetoid``, ``ppi``); nothing is downloaded then. None: the folder that the
+            environment variable ``GAT_EXT_DATA`` names, where it has the files, else the cache,
+            filled by download. Data sets that read no files do not look at it.
         **options: The loader's own, documented with it.
 
     Returns:
@@ -77,5 +81,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise TypeError(f"data set {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known)}")
+        raise TypeError(
+            f"data set {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known)}"
+        )
     return loader(None if root is None else Path(root), **options)

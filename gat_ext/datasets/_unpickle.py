@@ -1,9 +1,10 @@
 """Reads the pickles that some data sets were published as, without running what a pickle asks for.
 
-A pickle names functions and classes for the reader to call. This reader knows the few names that Python-2 pickles of NumPy
-arrays, SciPy CSR matrices and adjacency dicts need, and refuses any other before importing its module. For the NumPy and
-SciPy names it calls stand-ins that only record their arguments: NumPy and SciPy trust the state that a pickle gives them, so
-a crafted state could corrupt memory. The arrays are then built, and checked, from what was recorded.
+A pickle names functions and classes for the reader to call. This reader knows the few names that
+Python-2 pickles of NumPy arrays, SciPy CSR matrices and adjacency dicts need, and refuses any other
+before importing its module. For the NumPy and SciPy names it calls stand-ins that only record their
+arguments: NumPy and SciPy trust the state that a pickle gives them, so a crafted state could
+corrupt memory. The arrays are then built, and checked, from what was recorded.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
-        if not isinstance(dtype, _DType) or any(type(size) is not int or size < 0 for size in shape):
-            raise pickle.UnpicklingError(f"an array of shape {shape!r} and dtype {dtype!r} is not plain data")
+        if not isinstance(dtype, _DType) or any(
+            type(size) is not int or size < 0 for size in shape
+        ):
+            raise pickle.UnpicklingError(
+                f"an array of shape {shape!r} and dtype {dtype!r} is not plain data"
+            )
         # A Python-2 string arrives decoded as latin-1.
         data = raw.encode("latin-1") if isinstance(raw, str) else raw
         flat = np.frombuffer(data, dtype.value).astype(dtype.value.newbyteorder("="))
@@ -63,7 +68,10 @@ class _CsrMatrix:
             raise ValueError("a CSR matrix whose parts are not arrays")
         data, indices, indptr = (part.value for part in self.parts)
         if indices.dtype.kind != "i" or indptr.dtype.kind != "i":
-            raise ValueError(f"a CSR matrix with indices of {indices.dtype} and {indptr.dtype}, expected integers")
+            raise ValueError(
+                f"a CSR matrix with indices of {indices.dtype} and {indptr.dtype}, "
+                "expected integers"
+            )
         matrix = require("scipy.sparse").csr_matrix((data, indices, indptr), shape=self.shape)
         matrix.check_format(full_check=True)
         return matrix
@@ -87,8 +95,8 @@ class _Unpickler(pickle.Unpickler):
         admitted = _ADMITTED.get((module, name))
         if admitted is None:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}; only NumPy arrays, SciPy CSR matrices, dicts and lists are read. "
-                "This is not the published file: get it again from its source"
+                f"it asks for {module}.{name}; only NumPy arrays, SciPy CSR matrices, dicts and "
+                "lists are read. This is not the published file: get it again from its source"
             )
         return admitted
 
@@ -100,20 +108,23 @@ def _load(path: Folder) -> Any:
             return loaded.build() if isinstance(loaded, _CsrMatrix) else loaded
     except (ImportError, OSError):
         raise
+    except pickle.UnpicklingError as error:
+        raise pickle.UnpicklingError(f"cannot read {path}: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise pickle.UnpicklingError(f"cannot read {path}: {error or type(error).__name__}") from error
+        raise pickle.UnpicklingError(f"cannot read {path}, it is damaged: {error!r}") from error
 
 
 def read_csr(path: Folder) -> Any:
     """The SciPy CSR matrix pickled in ``path``, its index arrays checked.
 
     Raises:
-        pickle.UnpicklingError: The file is damaged, asks for any other class or function, or holds something else.
+        pickle.UnpicklingError: The file is damaged, asks for any other class or function, or holds
+            something else.
         ImportError: scipy is missing.
     """
     loaded = _load(path)
     if not hasattr(loaded, "toarray"):
-        raise pickle.UnpicklingError(f"{path} holds a {type(loaded).__name__}, expected a CSR matrix")
+        raise pickle.UnpicklingError(f"{path} does not hold a CSR matrix")
     return loaded
 
 
@@ -125,7 +136,7 @@ def read_array(path: Folder) -> Array:
     """
     loaded = _load(path)
     if not isinstance(loaded, _Array):
-        raise pickle.UnpicklingError(f"{path} holds a {type(loaded).__name__}, expected an array")
+        raise pickle.UnpicklingError(f"{path} does not hold an array")
     return loaded.value
 
 

@@ -25,8 +25,8 @@ def digits(
 ) -> NodeDataset:
     """The k-NN graph of scikit-learn's 1,797 digits of 8 x 8 pixels, in 10 classes.
 
-    i and j are joined where either is among the ``n_neighbors`` nearest of the other. Features are the pixels, scaled to
-    [0, 1]. The labels play no part in the graph.
+    i and j are joined where either is among the ``n_neighbors`` nearest of the other. Features are
+    the pixels, scaled to [0, 1]. The labels play no part in the graph.
 
     Args:
         root: Not used: the images come with scikit-learn.
@@ -41,7 +41,8 @@ def digits(
         ImportError: scikit-learn is missing.
 
     Source:
-        Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998 (test part).
+        Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+        Repository, 1998 (test part).
 
     Example:
         >>> from gat_ext.datasets import load
@@ -55,13 +56,18 @@ def digits(
         raise ValueError(f"n_neighbors is {n_neighbors}, expected 1 to {num_nodes - 1}")
     x = (pixels / 16.0).astype(np.float32)
     search = require("sklearn.neighbors").NearestNeighbors(n_neighbors=n_neighbors, metric=metric)
-    nearest = search.fit(x).kneighbors(return_distance=False)  # [N, k], a node not its own neighbour
-    train, val, test = split_per_class(labels, train_per_class=train_per_class, num_val=num_val, seed=seed)
+    nearest = search.fit(x).kneighbors(
+        return_distance=False
+    )  # [N, k], a node not its own neighbour
+    pairs = np.stack([np.repeat(np.arange(num_nodes), n_neighbors), nearest.ravel()])
+    train, val, test = split_per_class(
+        labels, train_per_class=train_per_class, num_val=num_val, seed=seed
+    )
     return NodeDataset(
         name="digits",
         x=torch.from_numpy(x),
         y=torch.from_numpy(labels.astype(np.int64)),
-        edge_index=undirected_edges(np.repeat(np.arange(num_nodes), n_neighbors), nearest.ravel(), num_nodes),
+        edge_index=undirected_edges(pairs, num_nodes),
         train_mask=train,
         val_mask=val,
         test_mask=test,

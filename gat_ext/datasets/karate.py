@@ -19,8 +19,9 @@ INSTRUCTOR, PRESIDENT = 0, 33
 def karate(root: Path | None = None, *, num_val: int = 8, seed: int = 0) -> NodeDataset:
     """The 34 members of a karate club that split in two, joined by 78 friendships.
 
-    The class is the club that a member went to: 0 the instructor's, 1 the president's. Features are one-hot, so that only
-    the graph tells the members apart. The two leaders are the only training labels.
+    The class is the club that a member went to: 0 the instructor's, 1 the president's. Features are
+    one-hot, so that only the graph tells the members apart. The two leaders are the only training
+    labels.
 
     Args:
         root: Not used: the graph comes with networkx, which torch installs.
@@ -31,7 +32,8 @@ def karate(root: Path | None = None, *, num_val: int = 8, seed: int = 0) -> Node
         ValueError: ``num_val`` out of range.
 
     Source:
-        Zachary, "An Information Flow Model for Conflict and Fission in Small Groups", J. Anthropological Research 33, 1977.
+        Zachary, "An Information Flow Model for Conflict and Fission in Small Groups", J.
+        Anthropological Research 33, 1977.
 
     Example:
         >>> from gat_ext.datasets import load
@@ -44,14 +46,13 @@ def karate(root: Path | None = None, *, num_val: int = 8, seed: int = 0) -> Node
         raise ValueError(f"num_val is {num_val}, expected 1 to {num_nodes - 3}")
     home = club.nodes[INSTRUCTOR]["club"]
     y = torch.tensor([int(club.nodes[node]["club"] != home) for node in range(num_nodes)])
-    source, target = np.array(club.edges()).T
     leaders = np.array([INSTRUCTOR, PRESIDENT])
     rest = np.random.default_rng(seed).permutation(np.delete(np.arange(num_nodes), leaders))
     return NodeDataset(
         name="karate",
         x=torch.eye(num_nodes),
         y=y,
-        edge_index=undirected_edges(source, target, num_nodes),
+        edge_index=undirected_edges(np.array(club.edges()).T, num_nodes),
         train_mask=mask(leaders, num_nodes),
         val_mask=mask(rest[:num_val], num_nodes),
         test_mask=mask(rest[num_val:], num_nodes),

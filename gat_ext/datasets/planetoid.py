@@ -54,7 +54,9 @@ SHA256 = {
 }
 
 
-def planetoid(name: str, root: Path | None = None, *, row_normalize: bool = True, url: str = URL) -> NodeDataset:
+def planetoid(
+    name: str, root: Path | None = None, *, row_normalize: bool = True, url: str = URL
+) -> NodeDataset:
     """Papers joined by citations; features say which words a paper has, the class is its field.
 
     | name | nodes | directed edges | features | classes | train / val / test |
@@ -63,27 +65,31 @@ def planetoid(name: str, root: Path | None = None, *, row_normalize: bool = True
     | citeseer | 3,327 | 9,104 | 3,703 | 6 | 120 / 500 / 1,000 |
     | pubmed | 19,717 | 88,648 | 500 | 3 | 60 / 500 / 1,000 |
 
-    The split is the published one: 20 nodes of each class, the next 500, and the 1,000 of the test index. Citations count in
-    both directions; repeated ones and a paper's citations of itself are dropped. 15 nodes of citeseer lie between the test
-    nodes and have edges but neither features nor a label in the files: their features are zero, their label is -1, and they
-    are in no mask.
+    The split is the published one: 20 nodes of each class, the next 500, and the 1,000 of the test
+    index. Citations count in both directions; repeated ones and a paper's citations of itself are
+    dropped. 15 nodes of citeseer lie between the test nodes and have edges but neither features nor
+    a label in the files: their features are zero, their label is -1, and they are in no mask.
 
     Args:
         name: ``cora``, ``citeseer`` or ``pubmed``.
-        root: Folder with the files ``ind.<name>.x`` and so on, or with a folder ``planetoid`` of them.
-        row_normalize: Scale each node's features to sum 1, as the GAT and AGNN papers do; all-zero rows stay zero.
+        root: Folder with the files ``ind.<name>.x`` and so on, or with a folder ``planetoid`` of
+            them.
+        row_normalize: Scale each node's features to sum 1, as the GAT and AGNN papers do; all-zero
+            rows stay zero.
         url: Folder that the files are downloaded from.
 
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: A download failed.
-        pickle.UnpicklingError: A file is damaged, or holds anything but arrays, matrices, dicts and lists.
+        pickle.UnpicklingError: A file is damaged, or holds anything but arrays, matrices, dicts and
+            lists.
         ValueError: The files do not fit together, or a downloaded one is not the published one.
         ImportError: scipy, or pooch for a download, is missing.
 
     Source:
-        Sen et al., "Collective Classification in Network Data", AI Magazine 29, 2008; split of Yang, Cohen and Salakhutdinov,
-        "Revisiting Semi-Supervised Learning with Graph Embeddings", ICML 2016.
+        Sen et al., "Collective Classification in Network Data", AI Magazine 29, 2008; split of
+        Yang, Cohen and Salakhutdinov, "Revisiting Semi-Supervised Learning with Graph Embeddings",
+        ICML 2016.
 
     Example:
         >>> from gat_ext.datasets import load
@@ -91,8 +97,8 @@ def planetoid(name: str, root: Path | None = None, *, row_normalize: bool = True
         10556
     """
     files = _read(_folder(name, root, url), name)
-    num_train, first_test = len(files.y), len(files.allx)
-    num_nodes = _check(name, files)
+    _check(name, files)
+    num_train, first_test, num_nodes = len(files.y), len(files.allx), len(files.graph)
     x = np.zeros((num_nodes, files.allx.shape[1]), dtype=np.float32)
     x[:first_test], x[files.test_index] = files.allx, files.tx
     y = np.full(num_nodes, -1, dtype=np.int64)
@@ -104,7 +110,7 @@ def planetoid(name: str, root: Path | None = None, *, row_normalize: bool = True
         name=name,
         x=torch.from_numpy(x),
         y=torch.from_numpy(y),
-        edge_index=undirected_edges(*files.edges, num_nodes),
+        edge_index=undirected_edges(edges_of(files.graph), num_nodes),
         train_mask=mask(np.arange(num_train), num_nodes),
         val_mask=mask(np.arange(num_train, num_train + NUM_VAL), num_nodes),
         test_mask=mask(files.test_index, num_nodes),
@@ -121,7 +127,7 @@ class _Files(NamedTuple):
     ty: Array  # [num_test, K]
     allx: Array  # [first_test, C], every node before the first test node
     ally: Array  # [first_test, K]
-    edges: Array  # [2, E']
+    graph: dict[int, list[int]]  # every node to its neighbours
     test_index: Array  # [num_test]
 
 
@@ -136,9 +142,9 @@ def _folder(name: str, root: Path | None, url: str) -> Folder:
     return folder
 
 
-def read_edges(file: Folder) -> Array:
+def edges_of(graph: dict[int, list[int]]) -> Array:
     """The citations of an ``ind.*.graph`` file as given, int64 [2, E']."""
-    pairs = [(node, other) for node, near in read_adjacency(file).items() for other in near]
+    pairs = [(node, other) for node, near in graph.items() for other in near]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
 
 
@@ -148,42 +154,56 @@ def _read(folder: Folder, name: str) -> _Files:
         test_index = np.array(index_file.read_text(encoding="ascii").split(), dtype=np.int64)
     except ValueError as error:
         raise ValueError(f"{index_file} is not one node number a line: {error}") from error
-    features = {part: read_csr(folder / f"ind.{name}.{part}").toarray() for part in ("x", "tx", "allx")}
+    features = {
+        part: read_csr(folder / f"ind.{name}.{part}").toarray() for part in ("x", "tx", "allx")
+    }
     labels = {part: read_array(folder / f"ind.{name}.{part}") for part in ("y", "ty", "ally")}
-    return _Files(**features, **labels, edges=read_edges(folder / f"ind.{name}.graph"), test_index=test_index)
+    graph = read_adjacency(folder / f"ind.{name}.graph")
+    return _Files(**features, **labels, graph=graph, test_index=test_index)
 
 
-def _check(name: str, files: _Files) -> int:
-    """Refuse files that do not fit together; returns the number of nodes."""
+def _check(name: str, files: _Files) -> None:
+    """Refuse files that do not fit together."""
 
-    def expect(true: bool, message: str) -> None:
-        if not true:
+    def expect(holds: bool, message: str) -> None:
+        if not holds:
             raise ValueError(f"the files ind.{name}.* do not fit together: {message}")
 
-    test_index, first_test = files.test_index, len(files.allx)
     for part, other in (("x", "y"), ("tx", "ty"), ("allx", "ally")):
         features, labels = getattr(files, part), getattr(files, other)
-        expect(len(features) == len(labels), f"{part} has {len(features)} rows, {other} {len(labels)}")
         expect(
-            features.shape[1] == files.x.shape[1],
-            f"{part} has {features.shape[1]} columns, x {files.x.shape[1]}",
+            labels.ndim == 2 and labels.shape[1:] == files.y.shape[1:],
+            f"{other} has shape {labels.shape}, y {files.y.shape}",
         )
-        expect(labels.ndim == 2 and labels.shape[1:] == files.y.shape[1:], f"{other} has shape {labels.shape}")
+        expect(
+            features.shape == (len(labels), files.x.shape[1]),
+            f"{part} has shape {features.shape}, x {files.x.shape}, {other} {labels.shape}",
+        )
         one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
         expect(bool(one_hot), f"a row of {other} is not one-hot")
-        expect(bool(np.isfinite(features).all()), f"{part} has a value that is not finite")
-    expect(len(test_index) == len(files.tx), f"test.index has {len(test_index)} nodes, tx {len(files.tx)}")
-    expect(len(np.unique(test_index)) == len(test_index) > 0, "test.index is empty or repeats a node")
-    expect(int(test_index.min()) >= first_test, f"test.index names node {test_index.min()}, which allx holds")
+    first_test, test_index = len(files.allx), files.test_index
     expect(
         first_test >= len(files.y) + NUM_VAL,
-        f"allx has {first_test} rows, expected {len(files.y)} for training and {NUM_VAL} for validation",
+        f"allx has {first_test} rows, expected {len(files.y)} for training "
+        f"and {NUM_VAL} for validation",
     )
-    num_nodes = int(test_index.max()) + 1
-    edges = files.edges
-    within = not edges.size or 0 <= int(edges.min()) <= int(edges.max()) < num_nodes
-    expect(within, f"graph names a node outside 0 to {num_nodes - 1}")
-    return num_nodes
+    expect(
+        len(np.unique(test_index)) == len(test_index) == len(files.tx) > 0,
+        f"test.index has {len(np.unique(test_index))} different nodes, tx {len(files.tx)} rows",
+    )
+    expect(
+        int(test_index.min()) >= first_test,
+        f"test.index names node {test_index.min()}, which allx holds",
+    )
+    num_nodes = len(files.graph)
+    expect(
+        sorted(files.graph) == list(range(num_nodes)) and int(test_index.max()) == num_nodes - 1,
+        f"graph has {num_nodes} nodes, test.index ends with node {test_index.max()}",
+    )
+    expect(
+        all(0 <= other < num_nodes for near in files.graph.values() for other in near),
+        f"graph has a neighbour outside its {num_nodes} nodes",
+    )
 
 
 for _name in SHA256:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -25,29 +26,36 @@ SINGLE_FILES = ["ppi-G.json", "ppi-feats.npy", "ppi-class_map.json", "ppi-id_map
 
 @register("ppi")
 def ppi(root: Path | None = None, *, standardize: bool = True, url: str = URL) -> NodeDataset:
-    """24 graphs side by side, 20 for training, 2 for validation, 2 for the test; 50 features, 121 labels, any number a node.
+    """24 graphs side by side; 50 features; 121 labels, of which a node has any number.
 
-    56,944 nodes (44,906 / 6,514 / 5,524) and 1,587,264 directed edges: interactions count in both directions, repeated ones
-    and self-loops are dropped. Two formats of the same data are read: GraphSAGE's (``ppi-G.json``, ``ppi-feats.npy``,
-    ``ppi-class_map.json``, ``ppi-id_map.json``) and DGL's (``{train,valid,test}_{graph.json,feats.npy,labels.npy,
-    graph_id.npy}``). Their nodes are ordered differently. GraphSAGE's files do not number the graphs: there a graph is a run
-    of consecutive nodes that no edge leaves.
+    20 graphs are for training, 2 for validation, 2 for the test: 56,944 nodes (44,906 / 6,514 /
+    5,524) and 1,587,264 directed edges. Interactions count in both directions; repeated ones and
+    self-loops are dropped.
+
+    Two formats of the same data are read, which order the nodes differently: GraphSAGE's
+    (``ppi-G.json``, ``ppi-feats.npy``, ``ppi-class_map.json``, ``ppi-id_map.json``) and DGL's
+    (``train_``, ``valid_`` and ``test_`` before ``graph.json``, ``feats.npy``, ``labels.npy`` and
+    ``graph_id.npy``). GraphSAGE's files do not number the graphs: there a graph is a run of
+    consecutive nodes that no edge leaves.
 
     Args:
-        root: Folder with the files of either format, with ``ppi.zip`` of them, or with a folder ``ppi`` of either.
-        standardize: Shift and scale each feature to mean 0 and variance 1 over the training nodes, as both papers do. DGL's
-            files are so already.
+        root: Folder with the files of either format, with ``ppi.zip`` of them, or with a folder
+            ``ppi`` of either.
+        standardize: Shift and scale each feature to mean 0 and variance 1 over the training nodes,
+            as GraphSAGE and GAT do. DGL's files are so already.
         url: Zip file in DGL's format to download.
 
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: The download failed.
-        ValueError: A file is damaged, the files do not fit together, or the download is not the published one.
+        ValueError: A file is damaged, the files do not fit together, or the download is not the
+            published one.
         ImportError: pooch is missing and there are no local files.
 
     Source:
-        Zitnik and Leskovec, "Predicting multicellular function through multi-layer tissue networks", Bioinformatics 33, 2017;
-        Hamilton, Ying and Leskovec, "Inductive Representation Learning on Large Graphs", NeurIPS 2017.
+        Zitnik and Leskovec, "Predicting multicellular function through multi-layer tissue
+        networks", Bioinformatics 33, 2017; Hamilton, Ying and Leskovec, "Inductive Representation
+        Learning on Large Graphs", NeurIPS 2017.
 
     Example:
         >>> from gat_ext.datasets import load
@@ -66,7 +74,7 @@ def ppi(root: Path | None = None, *, standardize: bool = True, url: str = URL) -
         name="ppi",
         x=torch.from_numpy(x.astype(np.float32)),
         y=torch.from_numpy(parts.y.astype(np.float32)),
-        edge_index=undirected_edges(*parts.links, num_nodes),
+        edge_index=undirected_edges(parts.links, num_nodes),
         train_mask=torch.from_numpy(train),
         val_mask=torch.from_numpy(parts.split == 1),
         test_mask=torch.from_numpy(parts.split == 2),
@@ -95,8 +103,10 @@ def _read(root: Path | None, url: str) -> _Parts:
     read = _read_split if (folder / SPLIT_FILES[0]).is_file() else _read_single
     try:
         return read(folder)
-    except (EOFError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the ppi files in {folder} are damaged: {error!r}; get them again from their source") from error
+    except (BadZipFile, EOFError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the ppi files in {folder} are damaged: {error!r}; get them again from their source"
+        ) from error
 
 
 def _array(file: Folder) -> Array:
@@ -111,9 +121,13 @@ def _json(file: Folder) -> dict[str, Any]:
 
 def _links(graph: dict[str, Any]) -> Array:
     """Links of a node-link graph, [2, E']; an end is a position in its list of nodes."""
-    ends = np.array([(link["source"], link["target"]) for link in graph["links"]], dtype=np.int64).reshape(-1, 2)
+    ends = np.array(
+        [(link["source"], link["target"]) for link in graph["links"]], dtype=np.int64
+    ).reshape(-1, 2)
     if ends.size and not 0 <= ends.min() <= ends.max() < len(graph["nodes"]):
-        raise ValueError(f"links span {ends.min()} to {ends.max()}, expected 0 to {len(graph['nodes']) - 1}")
+        raise ValueError(
+            f"links span {ends.min()} to {ends.max()}, expected 0 to {len(graph['nodes']) - 1}"
+        )
     return ends.T
 
 
@@ -127,8 +141,8 @@ def _read_split(folder: Folder) -> _Parts:
         x, y, graph_id = (_array(file) for file in array_files)
         if not len(graph["nodes"]) == len(x) == len(y) == len(graph_id):
             raise ValueError(
-                f"{split}: {len(graph['nodes'])} nodes, {len(x)} rows of features, {len(y)} of labels, "
-                f"{len(graph_id)} graph ids"
+                f"{split}: {len(graph['nodes'])} nodes, {len(x)} rows of features, "
+                f"{len(y)} of labels, {len(graph_id)} graph ids"
             )
         features.append(x)
         labels.append(y)
@@ -138,25 +152,36 @@ def _read_split(folder: Folder) -> _Parts:
         first += len(x)
     graph_ids = np.unique(np.concatenate(graphs), return_inverse=True)[1]
     return _Parts(
-        np.concatenate(features), np.concatenate(labels), np.concatenate(links, axis=1), np.concatenate(splits), graph_ids
+        np.concatenate(features),
+        np.concatenate(labels),
+        np.concatenate(links, axis=1),
+        np.concatenate(splits),
+        graph_ids,
     )
 
 
 def _read_single(folder: Folder) -> _Parts:
     """GraphSAGE's format: one graph, whose nodes say which split they are of."""
-    graph, row_of, labels_of = (_json(folder / f"ppi-{part}.json") for part in ("G", "id_map", "class_map"))
+    graph, row_of, labels_of = (
+        _json(folder / f"ppi-{part}.json") for part in ("G", "id_map", "class_map")
+    )
     x = _array(folder / "ppi-feats.npy")
     nodes = graph["nodes"]
     rows = np.array([row_of[str(node["id"])] for node in nodes], dtype=np.int64)
     if not np.array_equal(np.sort(rows), np.arange(len(x))):
-        raise ValueError(f"id_map does not number the {len(nodes)} nodes from 0 to {len(x) - 1}, the rows of the features")
+        raise ValueError(
+            f"id_map does not number the {len(nodes)} nodes from 0 to {len(x) - 1}, "
+            "the rows of the features"
+        )
     order = np.argsort(rows)
     links = rows[_links(graph)]
     return _Parts(
         x,
         np.array([labels_of[str(nodes[position]["id"])] for position in order]),
         links,
-        np.array([2 if nodes[position]["test"] else int(nodes[position]["val"]) for position in order]),
+        np.array(
+            [2 if nodes[position]["test"] else int(nodes[position]["val"]) for position in order]
+        ),
         _runs(links, len(x)),
     )
 
@@ -171,13 +196,25 @@ def _runs(links: Array, num_nodes: int) -> Array:
 
 
 def _check(parts: _Parts) -> None:
-    """Refuse graphs that share a link or lie in two splits."""
+    """Refuse wrong shapes, empty splits, and graphs that share a link or lie in two splits."""
+    if not parts.x.ndim == parts.y.ndim == 2 or len(parts.x) != len(parts.y):
+        raise ValueError(
+            f"ppi: features have shape {parts.x.shape}, labels {parts.y.shape}; "
+            "expected a row for each node"
+        )
+    for number, split in enumerate(SPLITS):
+        if not (parts.split == number).any():
+            raise ValueError(f"ppi: no node is of the {split} split; expected some of each")
     source, target = parts.graph[parts.links]
     if (source != target).any():
         link = parts.links[:, int((source != target).argmax())].tolist()
-        raise ValueError(f"ppi: the link {link} joins two graphs; expected links inside a graph only")
+        raise ValueError(
+            f"ppi: the link {link} joins two graphs; expected links inside a graph only"
+        )
     for graph in np.unique(parts.graph):
         splits = np.unique(parts.split[parts.graph == graph])
         if len(splits) > 1:
             names = " and ".join(SPLITS[split] for split in splits)
-            raise ValueError(f"ppi: graph {graph} has nodes of {names}; expected whole graphs in a split")
+            raise ValueError(
+                f"ppi: graph {graph} has nodes of {names}; expected whole graphs in a split"
+            )

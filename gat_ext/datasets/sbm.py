@@ -26,9 +26,10 @@ def sbm(
     num_val: int = 200,
     seed: int = 0,
 ) -> NodeDataset:
-    """Blocks of equal size; each pair of nodes is joined with p_in inside a block and p_out across blocks.
+    """Blocks of equal size; nodes are joined with chance p_in inside, p_out across blocks.
 
-    x_i = signal * m_c + e_i: a centre m_c for each class c and noise e_i for each node, both standard normal.
+    x_i = signal * m_c + e_i: a centre m_c for each class c and noise e_i for each node, both
+    standard normal.
 
     Args:
         root: Not used: the graph is generated.
@@ -43,10 +44,12 @@ def sbm(
         seed: Of the edges, the features and the split.
 
     Raises:
-        ValueError: A count below 1, more classes than nodes, a probability outside [0, 1], or too few nodes for the split.
+        ValueError: A count below 1, more classes than nodes, a probability outside [0, 1], or too
+            few nodes for the split.
 
     Source:
-        Holland, Laskey and Leinhardt, "Stochastic blockmodels: First steps", Social Networks 5, 1983.
+        Holland, Laskey and Leinhardt, "Stochastic blockmodels: First steps", Social Networks 5,
+        1983.
 
     Example:
         >>> from gat_ext.datasets import load
@@ -63,15 +66,17 @@ def sbm(
             raise ValueError(f"{name} is {chance}, expected a probability from 0 to 1")
     rng = np.random.default_rng(seed)
     y = np.arange(num_nodes) * num_classes // num_nodes
-    source, target = _sample_edges(rng, np.bincount(y), p_in, p_out)
+    pairs = _sample_edges(rng, np.bincount(y), p_in, p_out)
     centres = rng.standard_normal((num_classes, num_features))
     x = signal * centres[y] + rng.standard_normal((num_nodes, num_features))
-    train, val, test = split_per_class(y, train_per_class=train_per_class, num_val=num_val, seed=seed)
+    train, val, test = split_per_class(
+        y, train_per_class=train_per_class, num_val=num_val, seed=seed
+    )
     return NodeDataset(
         name="sbm",
         x=torch.from_numpy(x.astype(np.float32)),
         y=torch.from_numpy(y.astype(np.int64)),
-        edge_index=undirected_edges(source, target, num_nodes),
+        edge_index=undirected_edges(pairs, num_nodes),
         train_mask=train,
         val_mask=val,
         test_mask=test,
@@ -79,20 +84,18 @@ def sbm(
     )
 
 
-def _sample_edges(rng: np.random.Generator, sizes: Array, p_in: float, p_out: float) -> tuple[Array, Array]:
-    """Undirected edges, each once: a binomial count for each pair of blocks, then that many of its node pairs."""
-    first = np.concatenate([[0], np.cumsum(sizes)])
-    ends = []
-    for a, size_a in enumerate(sizes):
+def _sample_edges(rng: np.random.Generator, sizes: Array, p_in: float, p_out: float) -> Array:
+    """Undirected edges, each once, [2, E']: a binomial count of node pairs for each two blocks."""
+    first = np.cumsum(sizes) - sizes
+    edges = []
+    for a, size in enumerate(sizes):
         for b in range(a, len(sizes)):
             inside = a == b
-            num_pairs = int(size_a * (size_a - 1) // 2 if inside else size_a * sizes[b])
+            num_pairs = int(size * (size - 1) // 2 if inside else size * sizes[b])
             count = rng.binomial(num_pairs, p_in if inside else p_out)
-            pair = rng.choice(num_pairs, count, replace=False) if count else np.empty(0, dtype=np.int64)
-            i, other = pair % size_a, pair // size_a
-            # Inside a block, place the n nodes on a circle: the first n * (n - 1) / 2 of the pairs
-            # (i, i + 1 + other mod n) name every unordered pair once.
-            j = (i + 1 + other) % size_a if inside else other
-            ends.append((first[a] + i, first[b] + j))
-    source, target = zip(*ends, strict=True)
-    return np.concatenate(source), np.concatenate(target)
+            step, i = np.divmod(rng.choice(num_pairs, count, replace=False), size)
+            # Inside a block, place its n nodes on a circle: the first n * (n - 1) / 2 of the pairs
+            # (i, i + step + 1 mod n) name every unordered pair once.
+            j = (i + step + 1) % size if inside else step
+            edges.append(np.stack([first[a] + i, first[b] + j]))
+    return np.concatenate(edges, axis=1)

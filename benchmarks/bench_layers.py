@@ -1,0 +1,257 @@
+"""Whole layers, projections included: GAT, AGNN, GATv2 and QKV attention in every library.
+
+The weights are drawn once under PyG's parameter names and loaded into every peer. Self-loops are in
+the graph, so no layer adds them. Dropout is on the attention, where the layer has it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import dense
+import torch
+from cases import DTYPES, Case, Setting
+from peers import Item, Program, graph_of
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one layer: ``in_channels -> heads * channels``."""
+
+    in_channels: int
+    channels: int
+    heads: int
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer in every library.
+
+    Attributes:
+        conv: name of the class in ``gat_ext.nn`` and ``torch_geometric.nn``.
+        shapes: the weights under their names there.
+        options: its constructor's arguments for some sizes.
+        dense: the module of this folder that computes it on N×N.
+        dgl: name of DGL's class, and its arguments for some sizes.
+        dgl_names: DGL's parameter for each weight, or for each group of weights that it ties.
+        dense_arrays: heads of the N×N scores, and width of an N×N×width array where the score needs
+            one.
+    """
+
+    title: str
+    conv: str
+    shapes: Callable[[Sizes], dict[str, tuple[int, ...]]]
+    options: Callable[[Sizes], dict[str, Any]]
+    dense: Callable[[Sizes], nn.Module]
+    dgl: str
+    dgl_options: Callable[[Sizes], dict[str, Any]]
+    dgl_names: dict[tuple[str, ...], str]
+    gathers: int = 1
+    projections: int = 1
+    dense_arrays: Callable[[Setting], tuple[int, int]] = lambda setting: (setting.heads, 0)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def _heads(s: Sizes) -> dict[str, Any]:
+    return {
+        "in_channels": s.in_channels,
+        "out_channels": s.channels,
+        "heads": s.heads,
+        "dropout": s.dropout,
+    }
+
+
+def _dgl_heads(s: Sizes) -> dict[str, Any]:
+    return {"in_feats": s.in_channels, "out_feats": s.channels, "num_heads": s.heads}
+
+
+def _gat_shapes(s: Sizes) -> dict[str, tuple[int, ...]]:
+    row, width = (1, s.heads, s.channels), s.heads * s.channels
+    return {"lin.weight": (width, s.in_channels), "att_src": row, "att_dst": row, "bias": (width,)}
+
+
+def _gatv2_shapes(s: Sizes) -> dict[str, tuple[int, ...]]:
+    width = s.heads * s.channels
+    linear = {"weight": (width, s.in_channels), "bias": (width,)}
+    both = {f"{lin}.{name}": shape for lin in ("lin_l", "lin_r") for name, shape in linear.items()}
+    return {**both, "att": (1, s.heads, s.channels), "bias": (width,)}
+
+
+_QKV = ("lin_query.weight", "lin_key.weight", "lin_value.weight")
+
+LAYERS: dict[str, Layer] = {
+    "gat": Layer(
+        title="GAT layer",
+        conv="GATConv",
+        shapes=_gat_shapes,
+        options=lambda s: {**_heads(s), "add_self_loops": False},
+        dense=lambda s: dense.DenseGAT(s.in_channels, s.channels, s.heads, s.dropout),
+        dgl="GATConv",
+        dgl_options=lambda s: {**_dgl_heads(s), "attn_drop": s.dropout},
+        dgl_names={
+            ("lin.weight",): "fc.weight",
+            ("att_src",): "attn_l",
+            ("att_dst",): "attn_r",
+            ("bias",): "bias",
+        },
+    ),
+    "agnn": Layer(
+        title="AGNN layer",
+        conv="AGNNConv",
+        shapes=lambda s: {"beta": (1,)},
+        options=lambda s: {"add_self_loops": False},
+        dense=lambda s: dense.DenseAGNN(),
+        dgl="AGNNConv",
+        dgl_options=lambda s: {},
+        dgl_names={("beta",): "beta"},
+        projections=0,
+        dense_arrays=lambda setting: (1, 0),
+    ),
+    "gatv2": Layer(
+        title="GATv2 layer",
+        conv="GATv2Conv",
+        shapes=_gatv2_shapes,
+        options=lambda s: {**_heads(s), "add_self_loops": False},
+        dense=lambda s: dense.DenseGATv2(s.in_channels, s.channels, s.heads, s.dropout),
+        dgl="GATv2Conv",
+        dgl_options=lambda s: {**_dgl_heads(s), "attn_drop": s.dropout},
+        dgl_names={
+            ("lin_l.weight",): "fc_src.weight",
+            ("lin_l.bias",): "fc_src.bias",
+            ("lin_r.weight",): "fc_dst.weight",
+            ("lin_r.bias",): "fc_dst.bias",
+            ("att",): "attn",
+        },
+        projections=2,
+        dense_arrays=lambda setting: (setting.heads, setting.width),
+        notes={"dgl": "GATv2Conv has no bias on the result: compared with that bias 0"},
+    ),
+    "qkv": Layer(
+        title="QKV layer (TransformerConv, DotGatConv)",
+        conv="TransformerConv",
+        shapes=lambda s: dict.fromkeys(_QKV, (s.heads * s.channels, s.in_channels)),
+        options=lambda s: {**_heads(s), "bias": False, "root_weight": False},
+        dense=lambda s: dense.DenseTransformer(s.in_channels, s.channels, s.heads, s.dropout),
+        dgl="DotGatConv",
+        dgl_options=_dgl_heads,
+        dgl_names={_QKV: "fc.weight"},
+        gathers=2,
+        projections=3,
+        notes={
+            "dgl": "DotGatConv has one projection for query, key and value, and no dropout: "
+            "compared with the three weights equal; it does a third of the projections"
+        },
+    ),
+}
+
+
+class Flat(nn.Module):
+    """DGL's layer in PyG's order of arguments, with heads side by side."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        return self.conv(graph, x).flatten(1)
+
+
+def make_layer(
+    name: str, family: str, sizes: Sizes, weights: dict[str, Tensor]
+) -> tuple[nn.Module, dict[tuple[str, ...], nn.Parameter]]:
+    """A library's layer with these weights, and its parameters by PyG's names.
+
+    The layer is ``(x, graph) -> [N, heads * channels]``.
+    """
+    layer = LAYERS[name]
+    if family == "dgl":
+        import dgl.nn.pytorch as dgl_nn
+
+        conv = getattr(dgl_nn, layer.dgl)(**layer.dgl_options(sizes))
+        names, module = layer.dgl_names, Flat(conv)
+    else:
+        conv = module = layer.dense(sizes) if family == "dense" else _conv(family, layer, sizes)
+        names = {(own,): own for own in weights}
+    parameters = dict(conv.named_parameters())
+    leaves = {common: parameters[own] for common, own in names.items()}
+    module.to(next(iter(weights.values())).dtype)
+    with torch.no_grad():
+        for common, parameter in leaves.items():
+            parameter.copy_(weights[common[0]].view_as(parameter))
+    return module, leaves
+
+
+def _conv(family: str, layer: Layer, sizes: Sizes) -> nn.Module:
+    if family == "gat_ext":
+        from gat_ext import nn as library
+    else:
+        from torch_geometric import nn as library
+    return getattr(library, layer.conv)(**layer.options(sizes))
+
+
+def draw(
+    shapes: dict[str, tuple[int, ...]], dtype: str, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Weights of unit-variance products: normal, divided by the square root of the last size."""
+    return {
+        name: (torch.randn(shape, generator=generator) / max(shape[-1], 1) ** 0.5).to(DTYPES[dtype])
+        for name, shape in shapes.items()
+    }
+
+
+def _sizes(name: str, case: Case) -> Sizes:
+    setting = case.setting
+    real = case.tensors["x"].shape[1] if "x" in case.tensors else None
+    return Sizes(real or _in_channels(name, case), setting.channels, setting.heads, case.dropout)
+
+
+def _in_channels(name: str, case: Case) -> int:
+    """The data set's features where the layer projects them, else ``heads * channels``."""
+    if case.features is None or LAYERS[name].projections == 0:
+        return case.setting.width
+    return case.features.shape[1]
+
+
+def _tensors(name: str, case: Case, generator: torch.Generator) -> dict[str, Tensor]:
+    dtype = DTYPES[case.setting.dtype]
+    in_channels = _in_channels(name, case)
+    x = case.features
+    if x is None or LAYERS[name].projections == 0:
+        x = torch.randn(case.num_nodes, in_channels, generator=generator)
+    out = torch.randn(case.num_nodes, case.setting.width, generator=generator)
+    weights = draw(LAYERS[name].shapes(_sizes(name, case)), case.setting.dtype, generator)
+    return {"x": x.to(dtype), "grad_out": out.to(dtype), **weights}
+
+
+def _program(name: str, family: str, case: Case) -> Program:
+    x = case.tensors["x"].requires_grad_()
+    weights = {key: t for key, t in case.tensors.items() if key not in ("x", "grad_out")}
+    module, leaves = make_layer(name, family, _sizes(name, case), weights)
+    return Program(module, (x, graph_of(family, case)), {("x",): x, **leaves})
+
+
+def _item(name: str) -> Item:
+    layer = LAYERS[name]
+
+    def dense_bytes(setting: Setting, nodes: int) -> int:
+        heads, width = layer.dense_arrays(setting)
+        return dense.score_bytes(heads, nodes, DTYPES[setting.dtype].itemsize, width)
+
+    families = ("gat_ext", "pyg", "dense", "dgl")
+    return Item(
+        title=layer.title,
+        tensors=functools.partial(_tensors, name),
+        build={family: functools.partial(_program, name, family) for family in families},
+        dense_bytes=dense_bytes,
+        gathers=layer.gathers,
+        projections=layer.projections,
+        notes=layer.notes,
+    )
+
+
+ITEMS = {name: _item(name) for name in LAYERS}

@@ -1,0 +1,64 @@
+"""Are two results equal? Outputs and every gradient, against a tolerance for the dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Largest difference, as a share of the largest entry of the tensor. Sums run over a row's in-edges,
+# and those of a weight's gradient over all nodes, in each library's own order.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+HALF = ("float16", "bfloat16")
+
+Groups = list[list[str]]
+
+
+def restrict(tensors: Mapping[str, Tensor], own: Groups, every: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors as far as a peer can express them.
+
+    Names of one group get the value of the first, since the peer has one weight for all; names that
+    it lacks get 0.
+    """
+    result = dict(tensors)
+    for group in own:
+        result |= {name: tensors[group[0]] for name in group}
+    known = {name for group in own for name in group}
+    return result | {name: torch.zeros_like(tensors[name]) for name in every if name not in known}
+
+
+def difference(got: Tensor, want: Tensor) -> float:
+    """``max |got - want| / max |want|``; infinite where shapes differ or an entry is not finite."""
+    if got.shape != want.shape:
+        return math.inf
+    if want.numel() == 0:
+        return 0.0
+    distance = (got.double() - want.double()).abs().max().item()
+    scale = want.double().abs().max().item()
+    if not math.isfinite(distance):
+        return math.inf
+    return distance / scale if scale > 0 else distance
+
+
+def differences(got: Mapping[str, Any], want: Mapping[str, Any], own: Groups) -> dict[str, float]:
+    """The difference of the output and of every gradient that the peer has."""
+    found = {"out": difference(got["out"], want["out"])}
+    for group in own:
+        name = "+".join(group)
+        expected = torch.stack([want["grads"][member] for member in group]).sum(0)
+        found[f"grad {name}"] = difference(got["grads"][name], expected)
+    return found
+
+
+def verdict(errors: Mapping[str, float], dtype: str, reference: str) -> str | None:
+    """None where all is equal, else the sentence that names the worst tensor."""
+    name, worst = max(errors.items(), key=lambda entry: entry[1])
+    if worst <= TOLERANCE[dtype]:
+        return None
+    return (
+        f"WRONG RESULT: '{name}' differs from {reference} by {worst:.1e} of its largest entry; "
+        f"the tolerance for {dtype} is {TOLERANCE[dtype]:.0e}"
+    )

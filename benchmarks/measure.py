@@ -1,0 +1,174 @@
+"""Time and memory of one step of a program, the limits of the machine, and what the machine is."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import re
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from cases import DTYPES, Case
+from peers import Program
+from torch import Tensor
+
+_COPY_BYTES = 256 * 2**20
+_STATUS = Path("/proc/self/status")
+
+
+class Step(NamedTuple):
+    """Seconds of one step, and its result."""
+
+    forward: float
+    backward: float
+    update: float
+    out: Tensor
+
+
+def step(program: Program, grad_out: Tensor) -> Step:
+    """One training step: forward, backward for every leaf, and the optimizer where there is one."""
+    for leaf in program.leaves.values():
+        leaf.grad = None
+    start = time.perf_counter()
+    out = program.function(*program.args)
+    middle = time.perf_counter()
+    out.backward(grad_out)
+    end = time.perf_counter()
+    if program.update is not None:
+        program.update()
+    return Step(middle - start, end - middle, time.perf_counter() - end, out)
+
+
+def sample(program: Program, grad_out: Tensor, min_seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of as many steps as fill ``min_seconds``, one at least."""
+    samples: dict[str, list[float]] = {"forward": [], "backward": [], "update": [], "total": []}
+    spent = 0.0
+    while spent < min_seconds or not samples["total"]:
+        seconds = step(program, grad_out)[:3]
+        spent += sum(seconds)
+        for part, value in zip(samples, (*seconds, sum(seconds)), strict=True):
+            samples[part].append(1e3 * value)
+    return samples
+
+
+# ---- memory
+
+
+def _status(key: str) -> int:
+    """Bytes of a line of /proc/self/status; getrusage would mix in the parent's peak."""
+    found = re.search(rf"^{key}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    if found is None:
+        raise OSError(f"{_STATUS} has no line {key}")
+    return int(found[1]) * 1024
+
+
+def _reset_high_water() -> bool:
+    """Sets VmHWM back to VmRSS; False where the system does not let us."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _trim() -> None:
+    """Gives freed memory back to the system, so that it does not hide in the resident set."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:  # another libc than glibc
+        return
+
+
+def peak_memory(program: Program, grad_out: Tensor) -> dict[str, int | bool]:
+    """Bytes at the peak of one step, in a process that does nothing else.
+
+    A first step warms up (thread pools, compiled code); its peak is forgotten where the system
+    allows, else there is none. ``peak`` is the resident set at its highest, ``increase`` how far
+    that is above the set before the step, ``kept`` the result and the gradients that the step
+    leaves behind.
+    """
+    warmed = _reset_high_water()
+    if warmed:
+        step(program, grad_out)
+        for leaf in program.leaves.values():
+            leaf.grad = None
+        _trim()
+        _reset_high_water()
+    before = _status("VmRSS")
+    out = step(program, grad_out).out
+    peak = _status("VmHWM")
+    kept = [out, *(leaf.grad for leaf in program.leaves.values() if leaf.grad is not None)]
+    return {
+        "peak": peak,
+        "increase": peak - before,
+        "kept": sum(t.nbytes for t in kept),
+        "warmed": warmed,
+    }
+
+
+# ---- the limits of the machine
+
+
+class Limits:
+    """What no implementation on this machine can beat, with torch alone, on one case.
+
+    ``copy``: GB/s of a large copy, read and written bytes counted. ``gather``: a pass over the
+    edges that reads and sums a row of ``heads * channels`` per edge (``embedding_bag``).
+    ``projection``: one dense product of that width, forward and backward.
+    """
+
+    def __init__(self, case: Case) -> None:
+        dtype, width = DTYPES[case.setting.dtype], case.setting.width
+        self._source = torch.ones(_COPY_BYTES // 4)
+        self._target = torch.zeros_like(self._source)
+        self._rows = torch.randn(case.num_nodes, width).to(dtype)
+        counts = torch.bincount(case.edge_index[1], minlength=case.num_nodes)
+        self._rowptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        self._col = case.edge_index[0].clone()
+        x = case.tensors.get("x", self._rows)
+        self._x = (x if x.dim() == 2 else x.flatten(1)).detach().clone().requires_grad_()
+        self._weight = torch.randn(width, self._x.shape[1]).to(dtype).requires_grad_()
+
+    def sample(self) -> dict[str, float]:
+        """Milliseconds, and GB/s for the copy."""
+        start = time.perf_counter()
+        self._target.copy_(self._source)
+        copied = time.perf_counter() - start
+        start = time.perf_counter()
+        F.embedding_bag(self._col, self._rows, self._rowptr, mode="sum", include_last_offset=True)
+        gathered = time.perf_counter() - start
+        self._x.grad = self._weight.grad = None
+        start = time.perf_counter()
+        out = F.linear(self._x, self._weight)
+        middle = time.perf_counter()
+        out.backward(self._rows)
+        end = time.perf_counter()
+        return {
+            "copy": 2 * _COPY_BYTES / copied / 1e9,
+            "gather": 1e3 * gathered,
+            "projection_forward": 1e3 * (middle - start),
+            "projection_backward": 1e3 * (end - middle),
+        }
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores and memory, the system, and how busy it is at this moment."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = (
+        re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M)
+        if cpuinfo.exists()
+        else None
+    )
+    return {
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "system": platform.platform(),
+        "load": os.getloadavg()[0],
+    }

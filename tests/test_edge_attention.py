@@ -1,0 +1,411 @@
+"""edge_attention: value, gradients, second gradients, determinism, memory and edge cases, against the reference."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from gat_ext import Graph, functional, reference
+from gat_ext._ops import ops
+from gat_ext.testing import (
+    GRAPHS,
+    SMALL_GRAPHS,
+    complete_graph,
+    devices,
+    reference_inputs,
+    sample_graph,
+    sample_inputs,
+    tolerance,
+)
+
+SCORES = tuple(reference.SCORES)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+INDEX_DTYPES = (torch.int32, torch.int64)
+F64 = torch.float64
+
+
+def leaves(inputs):
+    return {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor) and k not in ("seed", "dropout_mask")}
+
+
+def native_and_reference(inputs, graph, dtype):
+    """(results, gradients) of both, the reference in float64 on the same rounded inputs."""
+    generator = torch.Generator().manual_seed(1)
+    sides = []
+    truth = reference_inputs(graph, inputs, dtype=F64)
+    upstream = None
+    for function, arguments in ((functional, inputs), (reference, truth)):
+        results = function.edge_attention(graph, **arguments, return_weights=True, return_lse=True)
+        if upstream is None:
+            upstream = [torch.randn(r.shape, generator=generator, dtype=F64).to(r.device, dtype) for r in results]
+            upstream[2] = upstream[2].masked_fill(results[2] == -torch.inf, 0)
+        grads = torch.autograd.grad(
+            [r if i < 2 else r.masked_fill(r == -torch.inf, 0) for i, r in enumerate(results)],
+            list(leaves(arguments).values()),
+            [u.to(r.dtype) for u, r in zip(upstream, results, strict=True)],
+            allow_unused=True,
+        )
+        sides.append((results, dict(zip(leaves(arguments), grads, strict=True))))
+    return sides
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("score", SCORES)
+def test_values_and_gradients_equal_reference(score, name, dtype, device):
+    graph = sample_graph(name, device)
+    variants = sample_inputs(score, graph, heads=3, channels=5, dtype=dtype, requires_grad=True)
+    if name == "long_row":
+        variants = {k: variants[k] for k in ("plain", "everything")}
+    bounds = tolerance(dtype)
+    if name == "long_row" and dtype == torch.float32:
+        bounds = {"rtol": 1e-4, "atol": 1e-4}  # sums of 12,000 terms
+    for variant, inputs in variants.items():
+        if dtype not in (F64, torch.float32) and ("top_k" in inputs or variant == "everything"):
+            continue  # scores that rounding makes equal may be chosen differently
+        (results, grads), (expected, truth) = native_and_reference(inputs, graph, dtype)
+        for ours, theirs in zip(results, expected, strict=True):
+            assert_close(ours.to(F64), theirs, **bounds, msg=lambda m, v=variant: f"{v}: {m}")
+        for key, theirs in truth.items():
+            ours = grads[key]
+            assert (ours is None) == (theirs is None), (variant, key)
+            if ours is None:
+                continue
+            scale = max(1.0, theirs.abs().max().item() if theirs.numel() else 1.0)
+            assert_close(ours.to(F64) / scale, theirs / scale, **bounds, msg=lambda m, v=variant, k=key: f"{v} {k}: {m}")
+
+
+@pytest.mark.parametrize("channels", [(1, 1), (3, 2), (8, 8), (1, 33), (2, 130)])
+@pytest.mark.parametrize("score", SCORES)
+def test_any_number_of_heads_and_channels(score, channels):
+    heads, width = channels
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs(score, graph, heads, width, torch.float32, requires_grad=True)["plain"]
+    (results, grads), (expected, truth) = native_and_reference(inputs, graph, torch.float32)
+    for ours, theirs in zip(results, expected, strict=True):
+        assert_close(ours.to(F64), theirs, rtol=1e-4, atol=1e-5)
+    for key in grads:
+        scale = max(1.0, truth[key].abs().max().item())
+        assert_close(grads[key].to(F64) / scale, truth[key] / scale, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("name", ["unsorted", "isolated", "more_sources"])
+def test_gradcheck_and_gradgradcheck(score, name):
+    graph = sample_graph(name)
+    for variant, inputs in sample_inputs(score, graph, heads=2, channels=2, requires_grad=True).items():
+        if variant == "masked":  # finite differences of -inf
+            continue
+        tensors = leaves(inputs)
+        fixed = {k: v for k, v in inputs.items() if k not in tensors}
+
+        def call(*values, tensors=tensors, fixed=fixed):
+            given = dict(zip(tensors, values, strict=True))
+            return functional.edge_attention(graph, **given, **fixed, return_weights=True)
+
+        assert torch.autograd.gradcheck(call, tuple(tensors.values()), fast_mode=True), variant
+        assert torch.autograd.gradgradcheck(call, tuple(tensors.values()), fast_mode=True), variant
+
+
+def raw_arguments(inputs, graph, top_k=0, return_weights=True):
+    t = graph.transpose()
+    names = ("query", "key", "att", "dst_term", "src_term", "edge_term", "bias", "edge_feat")
+    own_id = None if graph.edge_id is None else t.edge_id
+    return (
+        *(graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.pos, own_id, inputs["value"]),
+        *(inputs.get(n) for n in names),
+        inputs.get("seed"),
+        *(inputs["score"], inputs.get("edge_in_value", False), inputs.get("negative_slope", 0.2)),
+        *(inputs.get("scale", 1.0), inputs.get("dropout_p", 0.0), inputs.get("top_k", top_k), return_weights),
+    )
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("score", SCORES)
+def test_opcheck(score, device):
+    graph = sample_graph("unsorted", device)
+    variants = sample_inputs(score, graph, heads=2, channels=3, dtype=torch.float32, requires_grad=True)
+    for variant in ("plain", "everything"):
+        torch.library.opcheck(ops.edge_attention.default, raw_arguments(variants[variant], graph))
+    inputs = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in variants["everything"].items()}
+    arguments = raw_arguments(inputs, graph)
+    out, lse, _, selected, weights = ops.edge_attention(*arguments)
+    torch.library.opcheck(
+        ops.edge_attention_backward.default,
+        (*arguments[:22], torch.ones_like(out), None, None, out, lse, selected, weights, [True] * 9),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize("index_dtype", INDEX_DTYPES, ids=str)
+@pytest.mark.parametrize("score", SCORES)
+def test_index_width_does_not_matter(score, index_dtype):
+    graph, other = sample_graph("unsorted"), sample_graph("unsorted", index_dtype=index_dtype)
+    assert other.col.dtype == index_dtype
+    inputs = sample_inputs(score, graph, requires_grad=True)["everything"]
+    first = functional.edge_attention(graph, **inputs)
+    second = functional.edge_attention(other, **inputs)
+    assert torch.equal(first, second)
+    for a, b in zip(
+        torch.autograd.grad(first.sum(), leaves(inputs).values()),
+        torch.autograd.grad(second.sum(), leaves(inputs).values()),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["long_row", "unsorted"])
+@pytest.mark.parametrize("score", SCORES)
+def test_same_bits_for_any_number_of_threads_and_runs(score, name):
+    graph = sample_graph(name)
+    inputs = sample_inputs(score, graph, heads=2, channels=6, dtype=torch.float32, requires_grad=True)["everything"]
+    before = torch.get_num_threads()
+    runs = []
+    try:
+        for threads in (1, 2, 3, 2, 1):
+            torch.set_num_threads(threads)
+            out = functional.edge_attention(graph, **inputs)
+            runs.append((out, *torch.autograd.grad(out.square().sum(), leaves(inputs).values())))
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+def test_narrower_instruction_sets_agree(isa):
+    script = (
+        "import torch, gat_ext; from gat_ext.testing import *; from gat_ext import functional, reference\n"
+        "graph = sample_graph('unsorted')\n"
+        "for score in reference.SCORES:\n"
+        "    inputs = sample_inputs(score, graph, 3, 13, torch.float32, requires_grad=True)['bias']\n"
+        "    out = functional.edge_attention(graph, **inputs)\n"
+        "    expected = reference.edge_attention(graph, **inputs)\n"
+        "    torch.testing.assert_close(out, expected)\n"
+        "    for a, b in zip(*(torch.autograd.grad(o.sin().sum(), [v for v in inputs.values()"
+        " if isinstance(v, torch.Tensor)]) for o in (out, expected))):\n"
+        "        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)\n"
+        "print(gat_ext._C.isa())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], env={"GAT_EXT_ISA": isa, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() in (isa, "baseline")  # a machine without avx2 falls back
+
+
+# ---- edge cases
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_large_logits_are_finite(score):
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs(score, graph, dtype=torch.float32)["bias"]
+    for shift in (1e4, -1e4):
+        shifted = inputs | {"bias": inputs["bias"] + shift}
+        out, lse = functional.edge_attention(graph, **shifted, return_lse=True)
+        expected, expected_lse = reference.edge_attention(graph, **reference_inputs(graph, shifted, dtype=F64), return_lse=True)
+        assert out.isfinite().all()
+        assert_close(out.to(F64), expected, rtol=1e-2, atol=1e-2)  # 1e4 leaves float32 three digits
+        assert_close(lse.to(F64), expected_lse, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_nan_reaches_only_its_neighbours(score):
+    graph = sample_graph("path")
+    inputs = sample_inputs(score, graph, dtype=torch.float32)["plain"]
+    name = "src_term" if score == "additive" else "key"
+    poisoned = inputs[name].clone()
+    poisoned[2] = torch.nan
+    out = functional.edge_attention(graph, **(inputs | {name: poisoned}))
+    assert out[3].isnan().all()
+    others = torch.tensor([0, 1, 2, 4, 5])
+    assert torch.equal(out[others], functional.edge_attention(graph, **inputs)[others])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("score", SCORES)
+def test_identical_messages_send_no_gradient_to_scores(score, dtype):
+    graph = sample_graph("complete")
+    inputs = sample_inputs(score, graph, 2, 8, dtype, requires_grad=True)["plain"]
+    message = torch.linspace(-1.3, 1.7, 8).to(dtype).expand(graph.num_src, 2, 8).clone()
+    out = functional.edge_attention(graph, **(inputs | {"value": message}))
+    names = [n for n in leaves(inputs) if n != "value"]
+    grads = torch.autograd.grad(out, [inputs[n] for n in names], torch.ones_like(out) * 3)
+    for name, grad in zip(names, grads, strict=True):
+        assert grad.abs().max() < 1e-4, name
+
+
+def test_equal_scores_average():
+    graph = sample_graph("star")
+    value = torch.randn(graph.num_src, 2, 3)
+    zeros = torch.zeros(graph.num_dst, 2)
+    out = functional.gat_attention(graph, value, zeros, zeros)
+    assert_close(out, functional.spmm(graph, value, reduce="mean"))
+
+
+def test_complete_graph_is_dense_attention():
+    graph = complete_graph(7)
+    q, k, v = (torch.randn(7, 2, 4, dtype=F64) for _ in range(3))
+    dense = torch.nn.functional.scaled_dot_product_attention(*(t.transpose(0, 1) for t in (q, k, v)))
+    assert_close(functional.dot_attention(graph, q, k, v), dense.transpose(0, 1))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_empty_rows(score):
+    graph = sample_graph("isolated")
+    inputs = sample_inputs(score, graph, requires_grad=True)["masked"]
+    out, lse = functional.edge_attention(graph, **inputs, return_lse=True)
+    empty = graph.in_degrees() == 0
+    assert empty.any() and (out[empty] == 0).all() and (lse[empty] == -torch.inf).all()
+    for grad in torch.autograd.grad(out.sum(), leaves(inputs).values()):
+        assert grad.isfinite().all()
+
+
+def test_non_contiguous_inputs():
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs("dot", graph)["bias"]
+    strided = {k: v.transpose(0, 1).contiguous().transpose(0, 1) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    assert not strided["value"].is_contiguous()
+    assert torch.equal(functional.edge_attention(graph, **strided), functional.edge_attention(graph, **inputs))
+
+
+def test_dropout_statistics_and_seed():
+    graph = complete_graph(60)
+    value, zeros = torch.ones(60, 3, 1), torch.zeros(60, 3)
+
+    def weights(seed, p=0.25):
+        seed = None if seed is None else torch.tensor([seed])
+        return functional.gat_attention(graph, value, zeros, zeros, dropout_p=p, seed=seed, return_weights=True)[1]
+
+    kept = (weights(1) > 0).double()
+    assert abs(kept.mean().item() - 0.75) < 4 * math.sqrt(0.25 * 0.75 / kept.numel())
+    assert_close(weights(1).max().item(), 1 / 60 / 0.75)
+    assert torch.equal(weights(1), weights(1)) and not torch.equal(weights(1), weights(2))
+    torch.manual_seed(3)
+    first = weights(None)
+    torch.manual_seed(3)
+    assert torch.equal(first, weights(None)) and not torch.equal(first, weights(None))
+    correlation = torch.corrcoef(kept.t())
+    assert (correlation - torch.eye(3)).abs().max() < 5 / math.sqrt(3600)  # heads draw independently
+    assert (weights(1, p=1.0) == 0).all()
+
+
+def test_named_forms_equal_reference():
+    graph = sample_graph("more_sources")
+    q, k, v = (torch.randn(n, 2, 4, dtype=F64) for n in (graph.num_dst, graph.num_src, graph.num_src))
+    e, att = torch.randn(graph.num_edges, 2, 4, dtype=F64), torch.randn(2, 4, dtype=F64)
+    for module in (functional, reference):
+        assert module.edge_attention is not None
+    pairs = [
+        [m.gat_attention(graph, v, q[..., 0], k[..., 0], edge_term=e[..., 0]) for m in (functional, reference)],
+        [m.gatv2_attention(graph, q, k, att, edge_feat=e, negative_slope=0.1) for m in (functional, reference)],
+        [m.dot_attention(graph, q, k, v, edge_feat=e) for m in (functional, reference)],
+        [m.cosine_attention(graph, q, k, v, beta=torch.tensor([2.0, -1.0], dtype=F64)) for m in (functional, reference)],
+    ]
+    for ours, theirs in pairs:
+        assert_close(ours, theirs)
+
+
+def test_cosine_of_the_zero_vector():
+    graph = sample_graph("complete")
+    x = torch.randn(5, 1, 3)
+    x[2] = 0
+    x.requires_grad_()
+    out = functional.cosine_attention(graph, x)
+    assert_close(out, reference.cosine_attention(graph, x))
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert grad.isfinite().all()
+
+
+# ---- autocast and memory
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_autocast(score):
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs(score, graph, dtype=torch.float32, requires_grad=True)["bias"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out, lse = functional.edge_attention(graph, **inputs, return_lse=True)
+    assert out.dtype == torch.bfloat16 and lse.dtype == torch.float32
+    exact = functional.edge_attention(graph, **inputs)
+    assert_close(out.float(), exact, rtol=5e-2, atol=5e-2)
+    for grad in torch.autograd.grad(out.float().sum(), leaves(inputs).values()):
+        assert grad.dtype == torch.float32 and grad.isfinite().all()
+
+
+MEMORY = """
+import resource, sys, torch
+from gat_ext import Graph, functional
+from gat_ext.reference import score_inputs
+score, channels = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+graph = Graph(torch.randint(400, (2, 120_000), generator=torch.Generator().manual_seed(0)))
+graph.transpose()
+def step(channels):
+    shapes = dict.fromkeys(("query", "key"), (400, 2, channels)) | {"att": (2, channels)}
+    inputs = {name: torch.randn(shapes.get(name, (400, 2)), requires_grad=True) for name in score_inputs(score)}
+    value = torch.randn(400, 2, channels, requires_grad=True)
+    functional.edge_attention(graph, value, score=score, **inputs, return_weights=True)[0].sum().backward()
+step(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(channels)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_memory_does_not_grow_with_edges_times_channels(score):
+    def peak(channels):
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, score, str(channels)], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    # Node tensors of 400·2·128 floats are 0.4 MB each; one [E, H, F] of these 120,000 edges would be 123 MB at F = 128.
+    one_edge_tensor = 120_000 * 2 * 64 * 4
+    assert peak(128) - peak(64) < 0.2 * one_edge_tensor
+
+
+# ---- errors
+
+GRAPH = sample_graph("unsorted")
+GOOD = sample_inputs("dot", GRAPH, heads=2, channels=4, dtype=torch.float32)["plain"]
+BAD = [
+    ({"score": "dott"}, ValueError, "'dot'"),
+    ({"score": "cosine"}, ValueError, "needs dst_term"),
+    ({"att": torch.ones(2, 4)}, ValueError, "does not use att"),
+    ({"query": None}, ValueError, "needs query"),
+    ({"value": torch.ones(8, 2)}, ValueError, r"\[8, H, F\]"),
+    ({"value": torch.ones(7, 2, 4)}, ValueError, "num_src = 8"),
+    ({"value": torch.ones(8, 2, 4, dtype=torch.int64)}, TypeError, "int64"),
+    ({"value": "x"}, TypeError, "str"),
+    ({"key": torch.ones(8, 2, 3)}, ValueError, r"\[8, 2, 4\]"),
+    ({"key": torch.ones(8, 2, 4, dtype=F64)}, TypeError, "float64"),
+    ({"bias": torch.ones(3, 2)}, ValueError, r"\[24, 2\]"),
+    ({"edge_in_value": True}, ValueError, "none was given"),
+    ({"dropout_p": 1.5}, ValueError, "from 0 to 1"),
+    ({"dropout_p": 0.5, "seed": torch.tensor([1.0])}, TypeError, "int64"),
+    ({"top_k": 0}, ValueError, "at least 1"),
+    ({"top_k": 1.5}, ValueError, "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "words"), BAD, ids=lambda v: str(v)[:40])
+def test_bad_input_is_refused(change, error, words):
+    with pytest.raises(error, match=words):
+        functional.edge_attention(GRAPH, **(GOOD | change))
+
+
+@pytest.mark.parametrize("name", SMALL_GRAPHS)
+def test_operators_refuse_wrong_shapes_when_called_directly(name):
+    graph = sample_graph(name)
+    inputs = sample_inputs("dot", graph)["plain"]
+    with pytest.raises(ValueError, match="key has shape"):
+        ops.edge_attention(*raw_arguments(inputs | {"key": torch.ones(99, 2, 4, dtype=F64)}, graph))

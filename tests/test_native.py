@@ -1,0 +1,47 @@
+"""The native module: what it says of itself, and the sentence that a wrong torch gets."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+import gat_ext
+from gat_ext import _C, _native
+
+
+def test_build_info():
+    info = _C.build_info()
+    assert info["torch"] == torch.__version__.split("+")[0]
+    assert isinstance(info["cuda"], bool) and info["openmp"] > 0 and info["compiler"]
+    assert _C.isa() in ("baseline", "avx2", "avx512")
+
+
+def test_threads_follow_torch():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert _C.num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_another_torch_is_named(monkeypatch):
+    monkeypatch.setattr(_native.metadata, "requires", lambda name: ["numpy", "torch==1.2.3"])
+    with pytest.raises(ImportError) as error:
+        _native.check_torch()
+    message = str(error.value)
+    assert "built against torch 1.2.3" in message
+    assert f"torch {torch.__version__.split('+')[0]} is installed" in message
+    assert "pip install torch==1.2.3" in message
+
+
+def test_the_torch_it_was_built_against_passes(monkeypatch):
+    version = torch.__version__.split("+")[0]
+    monkeypatch.setattr(_native.metadata, "requires", lambda name: [f"torch=={version}", "numpy; extra == 'x'"])
+    _native.check_torch()
+
+
+def test_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", gat_ext.__version__)
