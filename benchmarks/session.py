@@ -116,9 +116,14 @@ class Session:
         return Client(python, self.options.threads, self.options.timeout)
 
     def probe(self) -> None:
-        """Finds out which peers can run, and why the others cannot."""
-        for name in self.options.peers:
-            say(f"starting {PEERS[name].title}")
+        """Starts the workers; finds out which peers can run, and why the others cannot."""
+        say("starting the peers")
+        for name in ("limits", *self.options.peers):
+            try:
+                self._clients[name] = self.start(name)
+            except PeerError as error:
+                self.missing[name] = str(error)
+        for name in (peer for peer in self.options.peers if peer not in self.missing):
             try:
                 self.versions[name] = self.ask(name, "probe", peer=name)
             except PeerError as error:

@@ -134,7 +134,7 @@ def cuthill_mckee(edge_index: Tensor, num_nodes: int) -> Tensor:
     if num_nodes == 0:
         return torch.empty(0, dtype=torch.int64, device=edge_index.device)
     row, col = torch.cat([edge_index, edge_index.flip(0)], dim=1).cpu().numpy()
-    ones = torch.ones(row.shape[0], dtype=torch.int8).numpy()
+    ones = torch.ones(row.shape[0], dtype=torch.bool).numpy()
     pattern = coo_array((ones, (row, col)), shape=(num_nodes, num_nodes)).tocsr()
     order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
     return torch.as_tensor(order.copy(), dtype=torch.int64, device=edge_index.device)

@@ -6,7 +6,7 @@ from importlib import metadata
 
 import torch
 
-_MEND = "pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps"
+_MEND = "pip install --no-cache-dir --force-reinstall --no-deps"
 
 
 def built_against() -> str | None:

@@ -464,7 +464,7 @@ def cosine_attention(
         key: [N_src, H, D]; None for query.
         value: [N_src, H, F]; None for key.
         beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
-        eps: the least norm a vector is divided by, so that the zero vector is orthogonal to all.
+        eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends back no gradient.
         **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
 
     Returns:
@@ -497,6 +497,7 @@ def cosine_attention(
 
 
 def _inverse_norm(x: Tensor, eps: float) -> Tensor:
-    """1 / max(|x|, eps) over the last dimension; the gradient at the zero vector is 0."""
+    """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most eps."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
-    return norm.clamp(min=eps).reciprocal()
+    positive = norm > eps
+    return torch.where(positive, torch.where(positive, norm, 1).reciprocal(), 0)

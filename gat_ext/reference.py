@@ -16,7 +16,7 @@ truth to compare with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -109,6 +109,9 @@ SCORES: dict[str, Formula] = {
 }
 
 
+_NODE_INPUTS = ("query", "key", "att", "dst_term", "src_term")
+
+
 @cache
 def score_inputs(score: str) -> tuple[str, ...]:
     """The arguments of :func:`edge_attention` that a score reads, found by differentiating it.
@@ -120,24 +123,13 @@ def score_inputs(score: str) -> tuple[str, ...]:
         >>> score_inputs("dot")
         ('query', 'key')
     """
-    _check_choice("score", score, SCORES)
+    if score not in SCORES:
+        raise ValueError(f"score is {score!r}; expected one of {', '.join(map(repr, SCORES))}")
     with torch.inference_mode(False), torch.enable_grad():
-        shapes = {
-            "query": (1, 1, 1),
-            "key": (1, 1, 1),
-            "att": (1, 1),
-            "dst_term": (1, 1),
-            "src_term": (1, 1),
-        }
-        inputs = [torch.ones(shape, device="cpu", requires_grad=True) for shape in shapes.values()]
+        inputs = [torch.ones(1, 1, requires_grad=True, device="cpu") for _ in _NODE_INPUTS]
         result = SCORES[score](*inputs, 0.5, 1.0)
         grads = torch.autograd.grad(result.sum(), inputs, allow_unused=True)
-    return tuple(name for name, grad in zip(shapes, grads, strict=True) if grad is not None)
-
-
-def _check_choice(name: str, given: str, choices: Iterable[str]) -> None:
-    if given not in choices:
-        raise ValueError(f"{name} is {given!r}; expected one of {', '.join(map(repr, choices))}")
+    return tuple(name for name, grad in zip(_NODE_INPUTS, grads, strict=True) if grad is not None)
 
 
 # ---- attention
@@ -374,7 +366,8 @@ def cosine_attention(
     """AGNN, s_ij = beta · cos(query_i, key_j): Thekumparampil et al. 2018, eq. 5.
 
     ``key`` is ``query`` if None, ``value`` is ``key`` if None; ``beta`` is a number or a tensor
-    ``[]`` or ``[H]``; norms below ``eps`` count as eps; ``options`` as for :func:`gat_attention`.
+    ``[]`` or ``[H]``; a vector of norm up to ``eps`` counts as zero; ``options`` as for
+    :func:`gat_attention`.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
@@ -395,6 +388,12 @@ def cosine_attention(
 
 
 def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:
-    """1 / max(|x|, eps) over the last dimension; the gradient at the zero vector is 0."""
+    """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most ``eps``.
+
+    Example:
+        >>> inverse_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([0.2000, 0.0000])
+    """
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
-    return norm.clamp(min=max(eps, torch.finfo(x.dtype).tiny)).reciprocal()
+    nonzero = norm > eps
+    return torch.where(nonzero, torch.where(nonzero, norm, 1).reciprocal(), 0)

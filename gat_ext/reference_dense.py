@@ -255,7 +255,7 @@ def dense_cosine_scores(
         query: q, ``[N_dst, H, D]``.
         key: k, ``[N_src, H, D]``.
         beta: a number, or a tensor ``[]`` or ``[H]``.
-        eps: least norm that a vector is divided by, so that the zero vector scores 0.
+        eps: the least norm that a vector is divided by, so that the zero vector scores 0.
 
     Returns:
         ``[H, N_dst, N_src]``.

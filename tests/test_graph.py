@@ -6,6 +6,7 @@ import copy
 import doctest
 import io
 import pickle
+import sys
 
 import hypothesis.strategies as st
 import numpy as np
@@ -44,7 +45,7 @@ def assert_consistent(graph: Graph, edge_index: torch.Tensor) -> None:
     assert edge_id.tolist() == [by_dst[k] for k in by_src]
     assert (edge_id is pos) == (graph.edge_id is None)
     for tensor in (graph.col, graph.edge_id, col, pos, edge_id):
-        assert tensor is None or tensor.dtype == graph.index_dtype and tensor.is_contiguous()
+        assert tensor is None or (tensor.dtype == graph.index_dtype and tensor.is_contiguous())
     assert graph.rowptr.dtype == rowptr.dtype == graph.edge_index.dtype == torch.int64
     assert torch.equal(graph.edge_index.cpu(), edge_index.long().cpu())
 
@@ -238,7 +239,6 @@ def test_to_device_keeps_the_transpose():
     assert moved.transpose().edge_id.device.type == "meta"
     path = sample_graph("path")
     path.transpose()
-    assert path.to("meta").transpose().edge_id is path.to("meta").transpose().pos or True
     moved = path.to("meta")
     assert moved.transpose().edge_id is moved.transpose().pos
 
@@ -326,7 +326,7 @@ def test_reorder_by_rcm_narrows_the_band():
 def test_reorder_errors(monkeypatch):
     with pytest.raises(ValueError, match=r"'metis'.*'degree', 'rcm'"):
         sample_graph("path").reorder("metis")
-    monkeypatch.setitem(__import__("sys").modules, "scipy.sparse", None)
+    monkeypatch.setitem(sys.modules, "scipy.sparse", None)
     with pytest.raises(ImportError, match=r"pip install 'gat_ext\[train\]'"):
         sample_graph("path").reorder("rcm")
 

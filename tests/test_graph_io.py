@@ -77,8 +77,13 @@ def test_torch_sparse_errors():
         Graph.from_torch_sparse(torch.eye(3))
     with pytest.raises(TypeError, match="list"):
         Graph.from_torch_sparse([[1.0]])
-    with pytest.raises(ValueError, match="1 dense dimensions"):
-        Graph.from_torch_sparse(torch.ones(2, 2, 2).to_sparse(2))
+    with pytest.raises(ValueError, match=r"\[2, 2, 2\].*two sparse dimensions"):
+        Graph.from_torch_sparse(torch.ones(2, 2, 2).to_sparse())
+
+
+def test_torch_sparse_with_a_vector_for_each_edge():
+    matrix = torch.eye(3)[:, :, None].expand(3, 3, 2).to_sparse(2)
+    assert Graph.from_torch_sparse(matrix).edge_index.tolist() == [[0, 1, 2], [0, 1, 2]]
 
 
 def test_networkx_directed_with_named_nodes():
