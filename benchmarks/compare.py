@@ -11,7 +11,10 @@ from torch import Tensor
 
 # Largest difference, as a share of the largest entry of the tensor. Sums run over a row's in-edges,
 # and those of a weight's gradient over all nodes, in each library's own order.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+_TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+# Half precision is judged against a float32 reference. gat_ext sums in float32; libraries that sum
+# in the storage dtype lose digits on long rows: their error tells, and is not a wrong formula.
+_HALF, _HALF_SUMS = 0.1, 0.5
 HALF = ("float16", "bfloat16")
 
 Groups = list[list[str]]
@@ -53,12 +56,19 @@ def differences(got: Mapping[str, Any], want: Mapping[str, Any], own: Groups) ->
     return found
 
 
-def verdict(errors: Mapping[str, float], dtype: str, reference: str) -> str | None:
-    """None where all is equal, else the sentence that names the worst tensor."""
+def tolerance(dtype: str, peer: str) -> float:
+    """The largest difference that a peer's rounding explains."""
+    if dtype in HALF:
+        return _HALF if peer == "gat_ext" else _HALF_SUMS
+    return _TOLERANCE[dtype]
+
+
+def verdict(errors: Mapping[str, float], limit: float, reference: str) -> str | None:
+    """None where all is equal up to ``limit``, else the sentence that names the worst tensor."""
     name, worst = max(errors.items(), key=lambda entry: entry[1])
-    if worst <= TOLERANCE[dtype]:
+    if worst <= limit:
         return None
     return (
         f"WRONG RESULT: '{name}' differs from {reference} by {worst:.1e} of its largest entry; "
-        f"the tolerance for {dtype} is {TOLERANCE[dtype]:.0e}"
+        f"the tolerance is {limit:.0e}"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from cases import DATASETS, Case, Setting, make_case
 from client import Client, PeerError
-from compare import HALF, Groups, differences, restrict, verdict
+from compare import HALF, Groups, differences, restrict, tolerance, verdict
 from peers import PEERS, Item
 
 BASE = "gat_ext"
@@ -261,7 +261,8 @@ class ItemRun:
         errors = differences(got, want, groups)
         row.reference = title
         row.errors = {name: max(value, row.errors.get(name, 0.0)) for name, value in errors.items()}
-        if (sentence := verdict(errors, case.setting.dtype, title)) is not None:
+        limit = tolerance(case.setting.dtype, peer)
+        if (sentence := verdict(errors, limit, title)) is not None:
             row.stop("wrong", f"{sentence} (N = {case.num_nodes:,})")
 
     def _prepare(

@@ -98,7 +98,7 @@ def broken(body):
     return replace(gat, build={**gat.build, "dense": program})
 
 ITEMS = {
-    "bad_result": broken(lambda out, x: 1.01 * out),
+    "bad_result": broken(lambda out, x: out + 0.01 * out.detach()),
     "bad_gradient": broken(lambda out, x: out + 0.01 * (x - x.detach())),
 }
 """
@@ -219,15 +219,16 @@ def test_dgl_agrees_with_tied_weights(monkeypatch):
 
 
 def test_differences_see_shapes_and_nan():
-    from compare import difference, restrict, verdict
+    from compare import difference, restrict, tolerance, verdict
 
     one = torch.ones(3)
     assert difference(one, one) == 0
     assert difference(one + 1e-3, one) == pytest.approx(1e-3, rel=1e-3)
     assert difference(one.reshape(3, 1), one) == float("inf")
     assert difference(torch.full((3,), torch.nan), one) == float("inf")
-    assert verdict({"out": 1e-6}, "float32", "x") is None
-    assert "'grad y'" in verdict({"out": 0.0, "grad y": 0.5}, "float32", "x")
+    assert verdict({"out": 1e-6}, 1e-4, "x") is None
+    assert "'grad y'" in verdict({"out": 0.0, "grad y": 0.5}, 1e-4, "x")
+    assert tolerance("bfloat16", "gat_ext") < tolerance("bfloat16", "pyg")
     tied = restrict(
         {"a": one, "b": 2 * one, "c": one, "grad_out": one}, [["a", "b"]], ["a", "b", "c"]
     )

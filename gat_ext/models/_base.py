@@ -1,0 +1,132 @@
+"""What the models share: a stack of attention layers, and a look at their attention."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import Self
+
+from gat_ext.graph import Graph
+
+Attention = tuple[Tensor, Tensor]
+"""(edge_index [2, E], alpha [E, H])"""
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
+
+
+def make_norm(name: str | None, channels: int) -> nn.Module:
+    """A normalisation by name; None is the identity."""
+    if name is None:
+        return nn.Identity()
+    if name not in _NORMS:
+        raise ValueError(f"norm is {name!r}; expected None or one of {', '.join(map(repr, _NORMS))}")
+    return _NORMS[name](channels)
+
+
+def check_depth(num_layers: int) -> None:
+    """Refuses a network without layers."""
+    if num_layers < 1:
+        raise ValueError(f"num_layers is {num_layers}; expected at least 1")
+
+
+class AttentionModel(nn.Module, ABC):
+    """A network of attention layers."""
+
+    @classmethod
+    @abstractmethod
+    def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
+        """The architecture that the paper used on a data set, or its common one for a data set it did not use.
+
+        Args:
+            dataset: name of the data set.
+            in_channels: size of the node features.
+            out_channels: number of classes.
+        """
+
+    @abstractmethod
+    def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
+        """The forward pass; appends what each layer attended to where a list is given."""
+
+    def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
+        """Scores of the classes.
+
+        Args:
+            x: [N, in_channels].
+            graph: a Graph, sorted once, or an edge_index [2, E], sorted at every call.
+
+        Returns:
+            [N, out_channels], before softmax or sigmoid.
+        """
+        return self._run(x, self._graph(x, graph), None)
+
+    @torch.no_grad()
+    def attention_weights(self, x: Tensor, graph: Graph | Tensor) -> list[Attention]:
+        """What each attention layer attends to, without dropout.
+
+        Args:
+            x: [N, in_channels].
+            graph: a Graph or an edge_index.
+
+        Returns:
+            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            attention: list[Attention] = []
+            self._run(x, self._graph(x, graph), attention)
+        finally:
+            self.train(was_training)
+        return attention
+
+    @staticmethod
+    def _graph(x: Tensor, graph: Graph | Tensor) -> Graph:
+        return graph if isinstance(graph, Graph) else Graph(graph, num_nodes=x.shape[0])
+
+
+def apply_layer(
+    layer: nn.Module, x: Tensor, graph: Graph, attention: list[Attention] | None
+) -> Tensor:
+    """The output of a layer, whose attention is appended where a list is given."""
+    if attention is None:
+        out: Tensor = layer(x, graph)
+        return out
+    out, weights = layer(x, graph, return_attention_weights=True)
+    attention.append(weights)
+    return out
+
+
+class StackedModel(AttentionModel):
+    """Attention layers one after the other: dropout, layer, normalisation, activation; the last one bare.
+
+    Args:
+        layers: the attention layers.
+        norms: a normalisation after each layer but the last.
+        activation: after each normalisation.
+        dropout: probability with which an element of a layer's input is dropped in training.
+    """
+
+    def __init__(
+        self,
+        layers: list[nn.Module],
+        norms: list[nn.Module],
+        activation: Callable[[Tensor], Tensor],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
+        self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(norms)
+        self.activation, self.dropout = activation, dropout
+
+    def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
+        for layer, norm in zip(self.layers, [*self.norms, None], strict=True):
+            x = F.dropout(x, self.dropout, self.training)
+            x = apply_layer(layer, x, graph, attention)
+            if norm is not None:
+                x = self.activation(norm(x))
+        return x
