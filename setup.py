@@ -30,13 +30,24 @@ def want_cuda() -> bool:
     if choice == "1" and missing:
         sys.exit(f"GAT_EXT_CUDA=1, but: {'; '.join(missing)}")
     build = choice != "0" and not missing
-    reason = "GAT_EXT_CUDA=0" if choice == "0" else "; ".join(missing) or "torch has CUDA and nvcc is there"
-    print(f"gat_ext: torch {torch.__version__}; CUDA kernels: {'yes' if build else 'no'} ({reason})", flush=True)
+    reason = (
+        "GAT_EXT_CUDA=0"
+        if choice == "0"
+        else "; ".join(missing) or "torch has CUDA and nvcc is there"
+    )
+    print(
+        f"gat_ext: torch {torch.__version__}; CUDA kernels: {'yes' if build else 'no'} ({reason})",
+        flush=True,
+    )
     return build
 
 
 def extension() -> CppExtension:
-    sources = [*ROOT.glob("csrc/torch/*.cpp"), *ROOT.glob("csrc/torch/cpu/*.cpp"), *ROOT.glob("csrc/cpu/isa/*.cpp")]
+    sources = [
+        *ROOT.glob("csrc/torch/*.cpp"),
+        *ROOT.glob("csrc/torch/cpu/*.cpp"),
+        *ROOT.glob("csrc/cpu/isa/*.cpp"),
+    ]
     return CppExtension(
         "gat_ext._C",
         sorted(str(path.relative_to(ROOT)) for path in sources),
@@ -54,6 +65,8 @@ def requirement() -> str:
 want_cuda()
 setup(
     ext_modules=[extension()],
-    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=shutil.which("ninja") is not None)},
+    cmdclass={
+        "build_ext": BuildExtension.with_options(use_ninja=shutil.which("ninja") is not None)
+    },
     install_requires=[requirement(), "numpy"],
 )

@@ -47,7 +47,7 @@ class Case:
 
     Attributes:
         edge_index: int64 ``[2, E]``, sorted by destination.
-        features: ``[N, C]`` of a data set, None for a generated graph.
+        features: ``[N, C]`` of a data set, of unit mean square; None for a generated graph.
         tensors: inputs and weights by name; "grad_out" is the upstream gradient.
         dropout: the attention dropout that the timed layers apply; results are compared without it.
     """
@@ -148,7 +148,9 @@ def _from_dataset(setting: Setting) -> Case:
 
     data = datasets.load(setting.graph, root=setting.root)
     edges = _finish(data.edge_index.numpy(), data.num_nodes, setting)
-    return Case(setting, data.num_nodes, edges, features=data.x, num_classes=data.num_classes)
+    # Of unit mean square, scores are of order one and their gradients well above rounding.
+    x = data.x / data.x.square().mean().sqrt()
+    return Case(setting, data.num_nodes, edges, features=x, num_classes=data.num_classes)
 
 
 def _finish(edges: np.ndarray, nodes: int, setting: Setting) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Largest difference, as a share of the largest entry of the tensor. Sums run over a row's in-edges,
-# and those of a weight's gradient over all nodes, in each library's own order.
-_TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+# Norm of the difference over the norm of the tensor. A norm over all entries, since a score that
+# rounding moves across the kink of leaky_relu rightly changes the gradients of its two rows.
+_TOLERANCE = {"float64": 1e-9, "float32": 3e-4}
 # Half precision is judged against a float32 reference. gat_ext sums in float32; libraries that sum
 # in the storage dtype lose digits on long rows: their error tells, and is not a wrong formula.
 _HALF, _HALF_SUMS = 0.1, 0.5
@@ -34,13 +34,11 @@ def restrict(tensors: Mapping[str, Tensor], own: Groups, every: Iterable[str]) -
 
 
 def difference(got: Tensor, want: Tensor) -> float:
-    """``max |got - want| / max |want|``; infinite where shapes differ or an entry is not finite."""
+    """``||got - want|| / ||want||``; infinite where shapes differ or an entry is not finite."""
     if got.shape != want.shape:
         return math.inf
-    if want.numel() == 0:
-        return 0.0
-    distance = (got.double() - want.double()).abs().max().item()
-    scale = want.double().abs().max().item()
+    distance = torch.linalg.vector_norm(got.double() - want.double()).item()
+    scale = torch.linalg.vector_norm(want.double()).item()
     if not math.isfinite(distance):
         return math.inf
     return distance / scale if scale > 0 else distance
@@ -69,6 +67,6 @@ def verdict(errors: Mapping[str, float], limit: float, reference: str) -> str | 
     if worst <= limit:
         return None
     return (
-        f"WRONG RESULT: '{name}' differs from {reference} by {worst:.1e} of its largest entry; "
+        f"WRONG RESULT: '{name}' differs from {reference} by {worst:.1e} of its norm; "
         f"the tolerance is {limit:.0e}"
     )

@@ -24,8 +24,8 @@ _COLUMNS = (
 LEGEND = (
     "total: forward, backward and, for an epoch, the optimizer. × gat_ext: total over gat_ext's.\n"
     "peak RSS: of a process that runs this alone. step adds: how far one step raises it.\n"
-    "error: largest difference from the reference, of the output and every gradient, as a share "
-    "of the tensor's largest entry."
+    "error: norm of the difference from the reference as a share of the norm, the largest over the "
+    "output and every gradient."
 )
 
 

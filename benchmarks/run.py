@@ -69,7 +69,11 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE) -> int:
     except ValueError as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
-    outcomes = run(items, options, arguments, args.out)
+    try:
+        outcomes = run(items, options, arguments, args.out)
+    except KeyboardInterrupt:
+        print(f"stopped; {args.out / 'results.json'} has what was done", file=sys.stderr)
+        return 130
     return finish(args.out, outcomes)
 
 

@@ -81,11 +81,16 @@ class Outcome:
 
     @property
     def excess(self) -> float | None:
-        """Forward of gat_ext without the projections, in units of the gather limit."""
+        """Forward of gat_ext without the projections, in units of the gather limit.
+
+        None where the projections take so much of it that the difference would be noise.
+        """
         row = self.rows.get(BASE)
         if row is None or not row.median or not self.gathers:
             return None
         own = row.median["forward"] - self.projections * self.limit("projection_forward")
+        if own < row.median["forward"] / 3:
+            return None
         return own / (self.gathers * self.limit("gather"))
 
 

@@ -43,9 +43,13 @@ def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
     floating(a, a_name)
     floating(b, b_name)
     if a.dtype != b.dtype and not torch.is_autocast_enabled(a.device.type):
-        raise TypeError(f"{a_name} has dtype {a.dtype} and {b_name} has dtype {b.dtype}; cast one of them")
+        raise TypeError(
+            f"{a_name} has dtype {a.dtype} and {b_name} has dtype {b.dtype}; cast one of them"
+        )
     if a.device != b.device:
-        raise ValueError(f"{a_name} is on {a.device} and {b_name} is on {b.device}; move one of them")
+        raise ValueError(
+            f"{a_name} is on {a.device} and {b_name} is on {b.device}; move one of them"
+        )
 
 
 def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
@@ -90,7 +94,9 @@ def same_tail(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
 def heads(tensor: Tensor, count: int, name: str, other: str) -> None:
     """Refuses a per-edge tensor whose number of heads is neither 1 nor count."""
     if tensor.shape[1] not in (1, count):
-        raise ValueError(f"{name} has {tensor.shape[1]} heads and {other} has {count}; expected {count} or 1")
+        raise ValueError(
+            f"{name} has {tensor.shape[1]} heads and {other} has {count}; expected {count} or 1"
+        )
 
 
 def attention_inputs(

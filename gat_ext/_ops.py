@@ -56,10 +56,17 @@ def _edge_softmax_double_backward(ctx: Any, grad: Tensor) -> Grads:
     #   d/dalpha = u (g - r) - g s.
     rowptr, edge_id, g, alpha = ctx.saved_tensors
     row = _edge_rows(rowptr, edge_id, alpha.shape[0])
-    zeros = torch.zeros((rowptr.numel() - 1, *alpha.shape[1:]), dtype=alpha.dtype, device=alpha.device)
+    zeros = torch.zeros(
+        (rowptr.numel() - 1, *alpha.shape[1:]), dtype=alpha.dtype, device=alpha.device
+    )
     r = zeros.index_add(0, row, alpha * g).index_select(0, row)
     s = zeros.index_add(0, row, alpha * grad).index_select(0, row)
-    return None, None, ops.edge_softmax_backward(rowptr, edge_id, grad, alpha), grad * (g - r) - g * s
+    return (
+        None,
+        None,
+        ops.edge_softmax_backward(rowptr, edge_id, grad, alpha),
+        grad * (g - r) - g * s,
+    )
 
 
 def _edge_rows(rowptr: Tensor, edge_id: Tensor | None, num_edges: int) -> Tensor:
@@ -206,7 +213,7 @@ def _extremum_backward(ctx: Any, grad: Tensor, _: Tensor) -> Grads:
 
 
 def _gather_winners(x: Tensor, t_rowptr: Tensor, t_edge_id: Tensor, arg: Tensor) -> Tensor:
-    """x of the source of the winning edge: [N_dst, H, F], 0 where a row has none."""
+    """Features of the source of the winning edge: [N_dst, H, F], 0 where a row has none."""
     source = _edge_rows(t_rowptr, t_edge_id, t_edge_id.shape[0])
     if source.numel() == 0:
         return torch.zeros_like(arg, dtype=x.dtype)

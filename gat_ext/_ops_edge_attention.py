@@ -71,9 +71,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
         weights,
         needs_grad,
     )
-    wanted = [
-        grad if needed else None for grad, needed in zip(gradients, needs_grad, strict=True)
-    ]
+    wanted = [grad if needed else None for grad, needed in zip(gradients, needs_grad, strict=True)]
     return *([None] * _FIRST_INPUT), *wanted, *([None] * 8)
 
 
@@ -168,7 +166,7 @@ def _compose(
     _, edge_in_value, _, _, dropout_p = constants
     assert value is not None
     csr = rowptr, col, edge_id, t_rowptr, t_col, t_pos if t_edge_id is None else t_edge_id
-    num_edges, num_dst = col.shape[0], rowptr.shape[0] - 1
+    num_edges = col.shape[0]
     dst = _edge_rows(rowptr, edge_id, num_edges)
     scores = _scores(csr, inputs, constants, dst)
     if bias is not None:

@@ -81,7 +81,7 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
     checks.edge_values(graph, scores, "scores")
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
     if by == "dst":
-        alpha = ops.edge_softmax(graph.rowptr, graph.edge_id, flat)
+        alpha: Tensor = ops.edge_softmax(graph.rowptr, graph.edge_id, flat)
     else:
         t = graph.transpose()
         alpha = ops.edge_softmax(t.rowptr, t.edge_id, flat)
@@ -271,7 +271,15 @@ def edge_attention(
         checks.positive_integer(top_k, "top_k")
     if dropout_p > 0:
         seed = _draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
-    graph_arguments: tuple[Any, ...] = (graph.rowptr, graph.col, graph.edge_id, None, None, None, None)
+    graph_arguments: tuple[Any, ...] = (
+        graph.rowptr,
+        graph.col,
+        graph.edge_id,
+        None,
+        None,
+        None,
+        None,
+    )
     if _needs_grad(value, *inputs.values()):
         t = graph.transpose()
         own_id = None if graph.edge_id is None else t.edge_id

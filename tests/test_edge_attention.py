@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gat_ext import Graph, functional, reference
+from gat_ext import functional, reference
 from gat_ext._ops import ops
 from gat_ext.testing import (
     GRAPHS,
@@ -30,7 +30,11 @@ F64 = torch.float64
 
 
 def leaves(inputs):
-    return {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor) and k not in ("seed", "dropout_mask")}
+    return {
+        k: v
+        for k, v in inputs.items()
+        if isinstance(v, torch.Tensor) and k not in ("seed", "dropout_mask")
+    }
 
 
 def native_and_reference(inputs, graph, dtype):
@@ -42,7 +46,10 @@ def native_and_reference(inputs, graph, dtype):
     for function, arguments in ((functional, inputs), (reference, truth)):
         results = function.edge_attention(graph, **arguments, return_weights=True, return_lse=True)
         if upstream is None:
-            upstream = [torch.randn(r.shape, generator=generator, dtype=F64).to(r.device, dtype) for r in results]
+            upstream = [
+                torch.randn(r.shape, generator=generator, dtype=F64).to(r.device, dtype)
+                for r in results
+            ]
             upstream[2] = upstream[2].masked_fill(results[2] == -torch.inf, 0)
         grads = torch.autograd.grad(
             [r if i < 2 else r.masked_fill(r == -torch.inf, 0) for i, r in enumerate(results)],
@@ -78,7 +85,12 @@ def test_values_and_gradients_equal_reference(score, name, dtype, device):
             if ours is None:
                 continue
             scale = max(1.0, theirs.abs().max().item() if theirs.numel() else 1.0)
-            assert_close(ours.to(F64) / scale, theirs / scale, **bounds, msg=lambda m, v=variant, k=key: f"{v} {k}: {m}")
+            assert_close(
+                ours.to(F64) / scale,
+                theirs / scale,
+                **bounds,
+                msg=lambda m, v=variant, k=key: f"{v} {k}: {m}",
+            )
 
 
 @pytest.mark.parametrize("channels", [(1, 1), (3, 2), (8, 8), (1, 33), (2, 130)])
@@ -99,7 +111,9 @@ def test_any_number_of_heads_and_channels(score, channels):
 @pytest.mark.parametrize("name", ["unsorted", "isolated", "more_sources"])
 def test_gradcheck_and_gradgradcheck(score, name):
     graph = sample_graph(name)
-    for variant, inputs in sample_inputs(score, graph, heads=2, channels=2, requires_grad=True).items():
+    for variant, inputs in sample_inputs(
+        score, graph, heads=2, channels=2, requires_grad=True
+    ).items():
         if variant == "masked":  # finite differences of -inf
             continue
         tensors = leaves(inputs)
@@ -122,7 +136,12 @@ def raw_arguments(inputs, graph, top_k=0, return_weights=True):
         *(inputs.get(n) for n in names),
         inputs.get("seed"),
         *(inputs["score"], inputs.get("edge_in_value", False), inputs.get("negative_slope", 0.2)),
-        *(inputs.get("scale", 1.0), inputs.get("dropout_p", 0.0), inputs.get("top_k", top_k), return_weights),
+        *(
+            inputs.get("scale", 1.0),
+            inputs.get("dropout_p", 0.0),
+            inputs.get("top_k", top_k),
+            return_weights,
+        ),
     )
 
 
@@ -130,15 +149,30 @@ def raw_arguments(inputs, graph, top_k=0, return_weights=True):
 @pytest.mark.parametrize("score", SCORES)
 def test_opcheck(score, device):
     graph = sample_graph("unsorted", device)
-    variants = sample_inputs(score, graph, heads=2, channels=3, dtype=torch.float32, requires_grad=True)
+    variants = sample_inputs(
+        score, graph, heads=2, channels=3, dtype=torch.float32, requires_grad=True
+    )
     for variant in ("plain", "everything"):
         torch.library.opcheck(ops.edge_attention.default, raw_arguments(variants[variant], graph))
-    inputs = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in variants["everything"].items()}
+    inputs = {
+        k: v.detach() if isinstance(v, torch.Tensor) else v
+        for k, v in variants["everything"].items()
+    }
     arguments = raw_arguments(inputs, graph)
     out, lse, _, selected, weights = ops.edge_attention(*arguments)
     torch.library.opcheck(
         ops.edge_attention_backward.default,
-        (*arguments[:22], torch.ones_like(out), None, None, out, lse, selected, weights, [True] * 9),
+        (
+            *arguments[:22],
+            torch.ones_like(out),
+            None,
+            None,
+            out,
+            lse,
+            selected,
+            weights,
+            [True] * 9,
+        ),
         test_utils=("test_schema", "test_faketensor"),
     )
 
@@ -164,7 +198,9 @@ def test_index_width_does_not_matter(score, index_dtype):
 @pytest.mark.parametrize("score", SCORES)
 def test_same_bits_for_any_number_of_threads_and_runs(score, name):
     graph = sample_graph(name)
-    inputs = sample_inputs(score, graph, heads=2, channels=6, dtype=torch.float32, requires_grad=True)["everything"]
+    inputs = sample_inputs(
+        score, graph, heads=2, channels=6, dtype=torch.float32, requires_grad=True
+    )["everything"]
     before = torch.get_num_threads()
     runs = []
     try:
@@ -194,7 +230,10 @@ def test_narrower_instruction_sets_agree(isa):
         "print(gat_ext._C.isa())\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script], env={"GAT_EXT_ISA": isa, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        env={"GAT_EXT_ISA": isa, "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() in (isa, "baseline")  # a machine without avx2 falls back
@@ -210,7 +249,9 @@ def test_large_logits_are_finite(score):
     for shift in (1e4, -1e4):
         shifted = inputs | {"bias": inputs["bias"] + shift}
         out, lse = functional.edge_attention(graph, **shifted, return_lse=True)
-        expected, expected_lse = reference.edge_attention(graph, **reference_inputs(graph, shifted, dtype=F64), return_lse=True)
+        expected, expected_lse = reference.edge_attention(
+            graph, **reference_inputs(graph, shifted, dtype=F64), return_lse=True
+        )
         assert out.isfinite().all()
         assert_close(out.to(F64), expected, rtol=1e-2, atol=1e-2)  # 1e4 leaves float32 three digits
         assert_close(lse.to(F64), expected_lse, rtol=1e-6, atol=0)
@@ -253,7 +294,9 @@ def test_equal_scores_average():
 def test_complete_graph_is_dense_attention():
     graph = complete_graph(7)
     q, k, v = (torch.randn(7, 2, 4, dtype=F64) for _ in range(3))
-    dense = torch.nn.functional.scaled_dot_product_attention(*(t.transpose(0, 1) for t in (q, k, v)))
+    dense = torch.nn.functional.scaled_dot_product_attention(
+        *(t.transpose(0, 1) for t in (q, k, v))
+    )
     assert_close(functional.dot_attention(graph, q, k, v), dense.transpose(0, 1))
 
 
@@ -271,9 +314,14 @@ def test_empty_rows(score):
 def test_non_contiguous_inputs():
     graph = sample_graph("unsorted")
     inputs = sample_inputs("dot", graph)["bias"]
-    strided = {k: v.transpose(0, 1).contiguous().transpose(0, 1) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    strided = {
+        k: v.transpose(0, 1).contiguous().transpose(0, 1) if isinstance(v, torch.Tensor) else v
+        for k, v in inputs.items()
+    }
     assert not strided["value"].is_contiguous()
-    assert torch.equal(functional.edge_attention(graph, **strided), functional.edge_attention(graph, **inputs))
+    assert torch.equal(
+        functional.edge_attention(graph, **strided), functional.edge_attention(graph, **inputs)
+    )
 
 
 def test_dropout_statistics_and_seed():
@@ -282,7 +330,9 @@ def test_dropout_statistics_and_seed():
 
     def weights(seed, p=0.25):
         seed = None if seed is None else torch.tensor([seed])
-        return functional.gat_attention(graph, value, zeros, zeros, dropout_p=p, seed=seed, return_weights=True)[1]
+        return functional.gat_attention(
+            graph, value, zeros, zeros, dropout_p=p, seed=seed, return_weights=True
+        )[1]
 
     kept = (weights(1) > 0).double()
     assert abs(kept.mean().item() - 0.75) < 4 * math.sqrt(0.25 * 0.75 / kept.numel())
@@ -293,21 +343,34 @@ def test_dropout_statistics_and_seed():
     torch.manual_seed(3)
     assert torch.equal(first, weights(None)) and not torch.equal(first, weights(None))
     correlation = torch.corrcoef(kept.t())
-    assert (correlation - torch.eye(3)).abs().max() < 5 / math.sqrt(3600)  # heads draw independently
+    assert (correlation - torch.eye(3)).abs().max() < 5 / math.sqrt(
+        3600
+    )  # heads draw independently
     assert (weights(1, p=1.0) == 0).all()
 
 
 def test_named_forms_equal_reference():
     graph = sample_graph("more_sources")
-    q, k, v = (torch.randn(n, 2, 4, dtype=F64) for n in (graph.num_dst, graph.num_src, graph.num_src))
+    q, k, v = (
+        torch.randn(n, 2, 4, dtype=F64) for n in (graph.num_dst, graph.num_src, graph.num_src)
+    )
     e, att = torch.randn(graph.num_edges, 2, 4, dtype=F64), torch.randn(2, 4, dtype=F64)
     for module in (functional, reference):
         assert module.edge_attention is not None
     pairs = [
-        [m.gat_attention(graph, v, q[..., 0], k[..., 0], edge_term=e[..., 0]) for m in (functional, reference)],
-        [m.gatv2_attention(graph, q, k, att, edge_feat=e, negative_slope=0.1) for m in (functional, reference)],
+        [
+            m.gat_attention(graph, v, q[..., 0], k[..., 0], edge_term=e[..., 0])
+            for m in (functional, reference)
+        ],
+        [
+            m.gatv2_attention(graph, q, k, att, edge_feat=e, negative_slope=0.1)
+            for m in (functional, reference)
+        ],
         [m.dot_attention(graph, q, k, v, edge_feat=e) for m in (functional, reference)],
-        [m.cosine_attention(graph, q, k, v, beta=torch.tensor([2.0, -1.0], dtype=F64)) for m in (functional, reference)],
+        [
+            m.cosine_attention(graph, q, k, v, beta=torch.tensor([2.0, -1.0], dtype=F64))
+            for m in (functional, reference)
+        ],
     ]
     for ours, theirs in pairs:
         assert_close(ours, theirs)
@@ -364,7 +427,11 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 def test_memory_does_not_grow_with_edges_times_channels(score):
     def peak(channels):
         done = subprocess.run(
-            [sys.executable, "-c", MEMORY, score, str(channels)], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", MEMORY, score, str(channels)],
+            env={"PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return int(done.stdout)
 

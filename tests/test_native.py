@@ -39,7 +39,9 @@ def test_another_torch_is_named(monkeypatch):
 
 def test_the_torch_it_was_built_against_passes(monkeypatch):
     version = torch.__version__.split("+")[0]
-    monkeypatch.setattr(_native.metadata, "requires", lambda name: [f"torch=={version}", "numpy; extra == 'x'"])
+    monkeypatch.setattr(
+        _native.metadata, "requires", lambda name: [f"torch=={version}", "numpy; extra == 'x'"]
+    )
     _native.check_torch()
 
 

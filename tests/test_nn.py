@@ -11,7 +11,7 @@ import torch_geometric.nn as pyg
 from torch.testing import assert_close
 
 from gat_ext import Graph, nn
-from gat_ext.nn import _common
+from gat_ext.nn import _loops
 
 # Layer → (positional arguments, variants of keyword arguments, whether it is bipartite, its edge_dim variants).
 EDGE = {"edge_dim": 3}
@@ -25,7 +25,11 @@ LAYERS = {
     "TransformerConv": ((5, 4), [{}, {"heads": 3}, {"heads": 2, "concat": False}, {"heads": 2, "beta": True},
                                  {"heads": 2, "concat": False, "beta": True}, {"root_weight": False}, {"bias": False}], True, [EDGE]),
 }  # fmt: skip
-CASES = [(name, {**a, **b}) for name, (_, plain, _, edge) in LAYERS.items() for a, b in itertools.product(plain, [{}, *edge])]
+CASES = [
+    (name, {**a, **b})
+    for name, (_, plain, _, edge) in LAYERS.items()
+    for a, b in itertools.product(plain, [{}, *edge])
+]
 SHAPES = {"homogeneous": (9, 9), "more sources": (11, 6), "more destinations": (6, 11)}
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -64,13 +68,19 @@ def compare(ours, theirs, x, edge_index, edge_attr, dtype):
         torch.autograd.grad(o, [*leaves, *layer.parameters()], upstream, allow_unused=True)
         for o, layer in ((out, ours), (expected, theirs))
     ]
-    names = [*("x" for _ in tensors), *("edge_attr" for _ in arguments), *dict(theirs.named_parameters())]
+    names = [
+        *("x" for _ in tensors),
+        *("edge_attr" for _ in arguments),
+        *dict(theirs.named_parameters()),
+    ]
     for what, a, b in zip(names, *grads, strict=True):
         if a is None or b is None:
             assert (a is None or not a.any()) and (b is None or not b.any()), what
             continue
         scale = max(1.0, b.abs().max().item())
-        assert_close(a / scale, b / scale, rtol=bound, atol=bound, msg=lambda m, w=what: f"{w}: {m}")
+        assert_close(
+            a / scale, b / scale, rtol=bound, atol=bound, msg=lambda m, w=what: f"{w}: {m}"
+        )
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -80,8 +90,15 @@ def test_equals_pyg(name, options, shape, dtype):
     num_src, num_dst = SHAPES[shape]
     if shape != "homogeneous" and not LAYERS[name][2]:
         pytest.skip("the layer takes one kind of node")
-    if shape == "more destinations" and "edge_dim" in options and name != "TransformerConv" and isinstance(options.get("fill_value", ""), str):
-        options = options | {"fill_value": 1.5}  # PyG cannot reduce over destinations that are not sources
+    if (
+        shape == "more destinations"
+        and "edge_dim" in options
+        and name != "TransformerConv"
+        and isinstance(options.get("fill_value", ""), str)
+    ):
+        options = options | {
+            "fill_value": 1.5
+        }  # PyG cannot reduce over destinations that are not sources
     edge_index = random_graph(num_src, num_dst)
     draw = torch.Generator().manual_seed(1)
 
@@ -93,8 +110,17 @@ def test_equals_pyg(name, options, shape, dtype):
         ours, theirs = both(name, options, 5, dtype)
         compare(ours, theirs, normal(num_src, 5), edge_index, edge_attr, dtype)
     else:
-        ours, theirs = both(name, options, (5, 7) if not options.get("share_weights") else (5, 5), dtype)
-        compare(ours, theirs, (normal(num_src, 5), normal(num_dst, 5 if options.get("share_weights") else 7)), edge_index, edge_attr, dtype)
+        ours, theirs = both(
+            name, options, (5, 7) if not options.get("share_weights") else (5, 5), dtype
+        )
+        compare(
+            ours,
+            theirs,
+            (normal(num_src, 5), normal(num_dst, 5 if options.get("share_weights") else 7)),
+            edge_index,
+            edge_attr,
+            dtype,
+        )
 
 
 def test_every_layer_has_a_row():
@@ -116,14 +142,23 @@ def test_initial_distributions(name):
     options = {"heads": 8} if LAYERS[name][0] else {}
     arguments = (64, 32) if LAYERS[name][0] else ()
     torch.manual_seed(0)
-    ours, theirs = getattr(nn, name)(*arguments, **options), getattr(pyg, name)(*arguments, **options)
+    ours, theirs = (
+        getattr(nn, name)(*arguments, **options),
+        getattr(pyg, name)(*arguments, **options),
+    )
     for (key, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert abs(a.std(correction=0) - b.std(correction=0)) <= 0.12 * b.std(correction=0) + 1e-8, key
+        assert (
+            abs(a.std(correction=0) - b.std(correction=0)) <= 0.12 * b.std(correction=0) + 1e-8
+        ), key
         if a.numel() > 1000:
             assert_close(a.abs().max(), b.abs().max(), rtol=0.02, atol=0)
     before = [p.clone() for p in ours.parameters()]
     ours.reset_parameters()
-    changed = [not torch.equal(p, q) for p, q in zip(ours.parameters(), before, strict=True) if p.numel() > 1 and q.any()]
+    changed = [
+        not torch.equal(p, q)
+        for p, q in zip(ours.parameters(), before, strict=True)
+        if p.numel() > 1 and q.any()
+    ]
     assert all(changed)
 
 
@@ -150,7 +185,9 @@ def test_one_sided_features():
     ours, theirs = both("GATConv", {"heads": 2, "add_self_loops": False}, (5, 7), torch.float64)
     x = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     edge_index = random_graph(9, 6)
-    assert_close(ours((x, None), edge_index, size=(9, 6)), theirs((x, None), edge_index, size=(9, 6)))
+    assert_close(
+        ours((x, None), edge_index, size=(9, 6)), theirs((x, None), edge_index, size=(9, 6))
+    )
 
 
 def test_edge_features_as_a_vector():
@@ -175,13 +212,13 @@ def test_dropout_only_in_training(name):
 
 def test_self_loops_are_remembered_and_forgotten():
     graph = Graph(random_graph(9, 9), num_nodes=9)
-    looped = _common.with_self_loops(graph)
-    assert _common.with_self_loops(graph) is looped
+    looped = _loops.with_self_loops(graph, 9, 9)
+    assert _loops.with_self_loops(graph, 9, 9) is looped
     assert (looped.graph.edge_index[:, -9:] == torch.arange(9)).all()
-    before = len(_common._looped)
+    before = len(_loops._looped)
     del graph, looped
     gc.collect()
-    assert len(_common._looped) == before - 1
+    assert len(_loops._looped) == before - 1
 
 
 EDGES = torch.tensor([[0, 1], [1, 2]])
@@ -192,12 +229,23 @@ BAD = [
     (lambda: nn.GATConv(5, 4)(torch.ones(3, 6), EDGES), r"\[3, 6\]"),
     (lambda: nn.GATConv(5, 4)(torch.ones(2, 5), EDGES), "2"),
     (lambda: nn.GATConv(5, 4)(torch.ones(4, 5), Graph(EDGES, num_nodes=3)), "4 sources"),
-    (lambda: nn.GATConv(5, 4, edge_dim=2)(torch.ones(3, 5), EDGES, torch.ones(2, 3)), "edge_attr has shape"),
-    (lambda: nn.GATConv(5, 4, edge_dim=2, fill_value="median")(torch.ones(3, 5), EDGES, torch.ones(2, 2)), "'median'"),
+    (
+        lambda: nn.GATConv(5, 4, edge_dim=2)(torch.ones(3, 5), EDGES, torch.ones(2, 3)),
+        "edge_attr has shape",
+    ),
+    (
+        lambda: nn.GATConv(5, 4, edge_dim=2, fill_value="median")(
+            torch.ones(3, 5), EDGES, torch.ones(2, 2)
+        ),
+        "'median'",
+    ),
     (lambda: nn.GATv2Conv(5, 4)((torch.ones(3, 5), None), EDGES), "destinations"),
     (lambda: nn.GATv2Conv(5, 4)(torch.ones(3, 5), EDGES, torch.ones(2, 2)), "without edge_dim"),
     (lambda: nn.TransformerConv(5, 4, edge_dim=2)(torch.ones(3, 5), EDGES), "missing"),
-    (lambda: nn.TransformerConv(5, 4)(torch.ones(3, 5), EDGES, torch.ones(2, 2)), "without edge_dim"),
+    (
+        lambda: nn.TransformerConv(5, 4)(torch.ones(3, 5), EDGES, torch.ones(2, 2)),
+        "without edge_dim",
+    ),
     (lambda: nn.AGNNConv()(torch.ones(3), EDGES), "matrix"),
 ]
 

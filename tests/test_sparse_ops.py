@@ -29,12 +29,21 @@ def calls(graph, dtype, device, heads=2, channels=5):
         f"edge_softmax by {by}": (lambda m, s, by=by: m.edge_softmax(graph, s, by=by), (scores,))
         for by in ("dst", "src")
     }
-    table["edge_softmax of a vector"] = (lambda m, s: m.edge_softmax(graph, s), (scores.detach()[:, 0].clone().requires_grad_(),))
+    table["edge_softmax of a vector"] = (
+        lambda m, s: m.edge_softmax(graph, s),
+        (scores.detach()[:, 0].clone().requires_grad_(),),
+    )
     table["sddmm"] = (lambda m, a, b: m.sddmm(graph, a, b), (x, y))
     for reduce in REDUCTIONS:
         table[f"spmm {reduce}"] = (lambda m, b, r=reduce: m.spmm(graph, b, reduce=r), (y,))
-        table[f"spmm {reduce} weighted"] = (lambda m, b, w, r=reduce: m.spmm(graph, b, w, reduce=r), (y, scores))
-    table["spmm of a matrix"] = (lambda m, b: m.spmm(graph, b), (y.detach()[:, 0].clone().requires_grad_(),))
+        table[f"spmm {reduce} weighted"] = (
+            lambda m, b, w, r=reduce: m.spmm(graph, b, w, reduce=r),
+            (y, scores),
+        )
+    table["spmm of a matrix"] = (
+        lambda m, b: m.spmm(graph, b),
+        (y.detach()[:, 0].clone().requires_grad_(),),
+    )
     return table
 
 
@@ -50,17 +59,27 @@ def test_values_and_gradients_equal_reference(name, dtype, device):
         theirs = function(reference, *exact)
         scale = max(1.0, theirs.abs().max().item() if theirs.numel() else 1.0)
         assert ours.dtype == dtype
-        assert_close(ours.to(F64) / scale, theirs / scale, **bounds, msg=lambda m, w=what: f"{w}: {m}")
+        assert_close(
+            ours.to(F64) / scale, theirs / scale, **bounds, msg=lambda m, w=what: f"{w}: {m}"
+        )
         upstream = draw(theirs.shape, dtype, device, 9).detach()
         grads = torch.autograd.grad(ours, tensors, upstream)
         for a, b in zip(grads, torch.autograd.grad(theirs, exact, upstream.to(F64)), strict=True):
-            if name == "multi_edges" and ("max" in what or "min" in what) and "weighted" not in what:
+            if (
+                name == "multi_edges"
+                and ("max" in what or "min" in what)
+                and "weighted" not in what
+            ):
                 continue  # equal values: the gradient goes to one of them here, to another there
-            if dtype in (torch.bfloat16, torch.float16) and ("max" in what or "min" in what or "softmax" in what):
+            if dtype in (torch.bfloat16, torch.float16) and (
+                "max" in what or "min" in what or "softmax" in what
+            ):
                 continue  # winners may differ after rounding; the softmax is saved rounded
             scale = max(1.0, b.abs().max().item() if b.numel() else 1.0)
             loose = {k: v * 10 for k, v in bounds.items()} if name == "long_row" else bounds
-            assert_close(a.to(F64) / scale, b / scale, **loose, msg=lambda m, w=what: f"grad of {w}: {m}")
+            assert_close(
+                a.to(F64) / scale, b / scale, **loose, msg=lambda m, w=what: f"grad of {w}: {m}"
+            )
 
 
 @pytest.mark.parametrize("name", SMALL_GRAPHS)
@@ -69,6 +88,7 @@ def test_gradcheck_and_gradgradcheck(name):
     if graph.num_edges == 0:
         pytest.skip("finite differences need an edge; values and gradients are compared above")
     for what, (function, tensors) in calls(graph, F64, "cpu", heads=2, channels=2).items():
+
         def call(*values, function=function):
             return function(functional, *values)
 
@@ -85,7 +105,10 @@ def test_opcheck(device):
     csr = (graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id)
     check = torch.library.opcheck
     check(ops.edge_softmax.default, (graph.rowptr, graph.edge_id, scores))
-    check(ops.edge_softmax_backward.default, (graph.rowptr, graph.edge_id, scores, scores.detach().exp().requires_grad_()))
+    check(
+        ops.edge_softmax_backward.default,
+        (graph.rowptr, graph.edge_id, scores, scores.detach().exp().requires_grad_()),
+    )
     check(ops.sddmm.default, (*csr, x, y))
     check(ops.spmm.default, (*csr, scores, y))
     check(ops.spmm.default, (*csr, None, y))
@@ -134,12 +157,18 @@ def test_one_weight_for_all_heads():
     graph = sample_graph("unsorted")
     x = draw((8, 3, 2), F64, "cpu")
     weight = draw((graph.num_edges,), F64, "cpu", 1)
-    assert_close(functional.spmm(graph, x, weight), functional.spmm(graph, x, weight.unsqueeze(1).repeat(1, 3)))
+    assert_close(
+        functional.spmm(graph, x, weight),
+        functional.spmm(graph, x, weight.unsqueeze(1).repeat(1, 3)),
+    )
 
 
 def test_autocast():
     graph = sample_graph("unsorted")
-    x, scores = draw((8, 2, 4), torch.float32, "cpu"), draw((graph.num_edges, 2), torch.float32, "cpu")
+    x, scores = (
+        draw((8, 2, 4), torch.float32, "cpu"),
+        draw((graph.num_edges, 2), torch.float32, "cpu"),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert functional.spmm(graph, x, scores).dtype == torch.bfloat16
         assert functional.spmm(graph, x, reduce="max").dtype == torch.bfloat16
@@ -150,13 +179,33 @@ def test_autocast():
 GRAPH = sample_graph("more_sources")  # 9 sources, 4 destinations, 17 edges
 BAD = [
     (lambda: functional.edge_softmax(GRAPH, torch.ones(16, 2)), ValueError, "17 edges"),
-    (lambda: functional.edge_softmax(GRAPH, torch.ones(17, 2), by="row"), ValueError, "'dst', 'src'"),
-    (lambda: functional.edge_softmax(GRAPH, torch.ones(17, 2, dtype=torch.int32)), TypeError, "int32"),
-    (lambda: functional.sddmm(GRAPH, torch.ones(9, 2), torch.ones(4, 2)), ValueError, "num_dst = 4"),
+    (
+        lambda: functional.edge_softmax(GRAPH, torch.ones(17, 2), by="row"),
+        ValueError,
+        "'dst', 'src'",
+    ),
+    (
+        lambda: functional.edge_softmax(GRAPH, torch.ones(17, 2, dtype=torch.int32)),
+        TypeError,
+        "int32",
+    ),
+    (
+        lambda: functional.sddmm(GRAPH, torch.ones(9, 2), torch.ones(4, 2)),
+        ValueError,
+        "num_dst = 4",
+    ),
     (lambda: functional.sddmm(GRAPH, torch.ones(4, 2), torch.ones(9, 3)), ValueError, "agree"),
-    (lambda: functional.sddmm(GRAPH, torch.ones(4, 2), torch.ones(9, 2, dtype=F64)), TypeError, "cast"),
+    (
+        lambda: functional.sddmm(GRAPH, torch.ones(4, 2), torch.ones(9, 2, dtype=F64)),
+        TypeError,
+        "cast",
+    ),
     (lambda: functional.spmm(GRAPH, torch.ones(4, 2)), ValueError, "num_src = 9"),
-    (lambda: functional.spmm(GRAPH, torch.ones(9, 2), reduce="prod"), ValueError, "'sum', 'mean', 'max', 'min'"),
+    (
+        lambda: functional.spmm(GRAPH, torch.ones(9, 2), reduce="prod"),
+        ValueError,
+        "'sum', 'mean', 'max', 'min'",
+    ),
     (lambda: functional.spmm(GRAPH, torch.ones(9, 3, 2), torch.ones(17, 2)), ValueError, "2 heads"),
     (lambda: functional.spmm(GRAPH, torch.ones(9, 2).to_sparse()), TypeError, "layout"),
 ]

@@ -57,7 +57,9 @@ def test_include_directions(folder):
                 target = local.relative_to(CSRC).parts[0]
                 assert target in MAY_INCLUDE[folder], f"{path} includes {name}"
             elif folder != "torch":
-                assert not re.match(r"(torch|ATen|c10|pybind11|Python)\b", name), f"{path} includes {name}"
+                assert not re.match(r"(torch|ATen|c10|pybind11|Python)\b", name), (
+                    f"{path} includes {name}"
+                )
                 if folder == "core":
                     assert "/" not in name, f"{path} includes {name}: core stands on std alone"
 
@@ -87,13 +89,19 @@ def test_import_directions(path):
 
 def test_package_does_not_import_tests_or_benchmarks():
     for path in modules():
-        assert not re.search(r"^\s*(from|import) (tests|benchmarks)\b", path.read_text(), re.M), path
+        assert not re.search(r"^\s*(from|import) (tests|benchmarks)\b", path.read_text(), re.M), (
+            path
+        )
 
 
 def test_files_are_short():
     files = [*modules(), *CSRC.rglob("*.h"), *CSRC.rglob("*.cpp"), *CSRC.rglob("*.cuh")]
-    long = {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 420}
-    assert set(long) <= {"gat_ext/functional.py", "gat_ext/reference.py"}, long  # docstrings, mostly
+    long = {
+        str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 420
+    }
+    assert set(long) <= {"gat_ext/functional.py", "gat_ext/reference.py"}, (
+        long
+    )  # docstrings, mostly
 
 
 def test_scores_agree():
@@ -111,7 +119,9 @@ def test_every_operator_has_fake_and_device_kernels():
             assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "Autograd"), name
 
 
-@pytest.mark.parametrize("name", ["edge_softmax", "sddmm", "spmm", "spmm_extremum", "edge_attention"])
+@pytest.mark.parametrize(
+    "name", ["edge_softmax", "sddmm", "spmm", "spmm_extremum", "edge_attention"]
+)
 @pytest.mark.parametrize("key", ["AutocastCPU", "AutocastCUDA"])
 def test_every_public_operator_has_autocast(name, key):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gat_ext::{name}", key)

@@ -53,22 +53,22 @@ struct EdgeAttentionInputs {
 template <class T>
 struct EdgeAttentionForward {
   EdgeAttentionInputs<T> in;
-  T* out = nullptr;            // [N_dst, H, F]
-  Acc<T>* lse = nullptr;       // [N_dst, H]
-  Acc<T>* out_acc = nullptr;   // [N_dst, H, F] out before rounding; null where T is Acc<T>
+  T* out = nullptr;           // [N_dst, H, F]
+  Acc<T>* lse = nullptr;      // [N_dst, H]
+  Acc<T>* out_acc = nullptr;  // [N_dst, H, F] out before rounding; null where T is Acc<T>
 };
 
 template <class T>
 struct EdgeAttentionBackward {
   EdgeAttentionInputs<T> in;
-  CsrView transpose;  // rows are sources; edge ids are the caller's
-  IndexArray position;  // [E] position in csr of each edge of the transpose
-  const T* grad_out = nullptr;             // g [N_dst, H, F]
-  const T* grad_weights = nullptr;         // r [E, H] or null
-  const Acc<T>* lse = nullptr;             // [N_dst, H]
-  const Acc<T>* delta = nullptr;           // [N_dst, H] delta_i - q_i
-  Acc<T>* edge_grad = nullptr;             // [E, H] scratch, CSR order: ds (dz for a score without a term)
-  Acc<T>* edge_weight = nullptr;           // [E, H] scratch, CSR order: alpha m; unused without a term
+  CsrView transpose;                // rows are sources; edge ids are the caller's
+  IndexArray position;              // [E] position in csr of each edge of the transpose
+  const T* grad_out = nullptr;      // g [N_dst, H, F]
+  const T* grad_weights = nullptr;  // r [E, H] or null
+  const Acc<T>* lse = nullptr;      // [N_dst, H]
+  const Acc<T>* delta = nullptr;    // [N_dst, H] delta_i - q_i
+  Acc<T>* edge_grad = nullptr;      // [E, H] scratch, CSR order: ds (dz for a score without a term)
+  Acc<T>* edge_weight = nullptr;    // [E, H] scratch, CSR order: alpha m; unused without a term
   // gradients; null where nobody asks
   T* grad_query = nullptr;
   T* grad_key = nullptr;

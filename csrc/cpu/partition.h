@@ -1,8 +1,8 @@
 // Rows shared out by edges.
 //
-// The rows of a CSR are cut into work items of about equal cost. The cut depends on the graph alone, never on the number of threads,
-// and every sum is either within one item or over items in their order: results are the same, bit for bit, for any number of
-// threads. A row longer than kLongRow edges is cut into pieces whose states merge in order.
+// The rows of a CSR are cut into work items of about equal cost. The cut depends on the graph alone, never on the number of
+// threads, and every sum is either within one item or over items in their order: results are the same, bit for bit, for any
+// number of threads. A row longer than kLongRow edges is cut into pieces whose states merge in order.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Checks that the binding makes of its arguments, and views of tensors that kernels take. Public functions of gat_ext.functional have
-// checked their arguments already, with messages in the caller's words; these hold for whoever calls the operators directly.
+// Checks that the binding makes of its arguments, and views of tensors that kernels take. Public functions of gat_ext.functional
+// have checked their arguments already, with messages in the caller's words; these hold for whoever calls the operators directly.
 #pragma once
 
 #include <ATen/core/Tensor.h>

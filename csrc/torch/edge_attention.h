@@ -44,9 +44,7 @@ struct EdgeAttentionTensors {
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
 
   const at::Tensor& value() const { return input[kValue]; }
-  at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const {
-    return at::empty(shape, value().options().dtype(dtype));
-  }
+  at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const { return at::empty(shape, value().options().dtype(dtype)); }
 
   EdgeAttentionTensors(const at::Tensor& rowptr_, const at::Tensor& col_, const OptionalTensor& edge_id_, const at::Tensor& value,
                        const std::array<OptionalTensor, kNumInputs - 1>& others, std::string_view score_name, bool edge_in_value)

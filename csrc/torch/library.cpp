@@ -9,9 +9,9 @@
 #include "../core/scores/all.h"
 #include "../cpu/isa.h"
 
-// Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR by
-// destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E] is the
-// CSR position of each edge of the transpose. All edge tensors are in the caller's order.
+// Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR
+// by destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E]
+// is the CSR position of each edge of the transpose. All edge tensors are in the caller's order.
 TORCH_LIBRARY(gat_ext, m) {
   m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
   m.def("edge_softmax_backward(Tensor rowptr, Tensor? edge_id, Tensor grad, Tensor alpha) -> Tensor");
@@ -20,7 +20,9 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def(("sddmm(" + graph + ", Tensor x, Tensor y) -> Tensor").c_str());
   m.def(("spmm(" + graph + ", Tensor? weight, Tensor x) -> Tensor").c_str());
   m.def(("spmm_extremum(" + graph + ", Tensor? weight, Tensor x, bool largest) -> (Tensor out, Tensor arg)").c_str());
-  m.def("spmm_extremum_backward(Tensor t_rowptr, Tensor t_col, Tensor t_edge_id, Tensor? weight, Tensor grad, Tensor arg) -> Tensor");
+  m.def(
+      "spmm_extremum_backward(Tensor t_rowptr, Tensor t_col, Tensor t_edge_id, Tensor? weight, Tensor grad, Tensor arg) -> "
+      "Tensor");
 
   m.def("edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) -> Tensor");
 
@@ -32,11 +34,12 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def(("edge_attention(" + attention +
          ", int top_k, bool return_weights) -> (Tensor out, Tensor lse, Tensor out_acc, Tensor selected, Tensor weights)")
             .c_str());
-  m.def(("edge_attention_backward(" + attention +
-        ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor lse, Tensor selected, Tensor weights, "
-        "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
-        "Tensor edge_term, Tensor bias, Tensor edge_feat)")
-            .c_str());
+  m.def(
+      ("edge_attention_backward(" + attention +
+       ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor lse, Tensor selected, Tensor weights, "
+       "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
+       "Tensor edge_term, Tensor bias, Tensor edge_feat)")
+          .c_str());
 }
 
 namespace {

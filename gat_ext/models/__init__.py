@@ -37,7 +37,8 @@ def build(name: str) -> type[AttentionModel]:
     """The class of a model.
 
     Raises:
-        ValueError: there is none of that name; the message lists those there are, the closest first.
+        ValueError: there is none of that name; the message lists those there are, the closest
+            first.
 
     Example:
         >>> build("gat").__name__

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from typing_extensions import Self
 
 from gat_ext.graph import Graph
+from gat_ext.models._dropout import dropout_features
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Attention = tuple[Tensor, Tensor]
 """(edge_index [2, E], alpha [E, H])"""
@@ -23,7 +26,8 @@ def make_norm(name: str | None, channels: int) -> nn.Module:
     if name is None:
         return nn.Identity()
     if name not in _NORMS:
-        raise ValueError(f"norm is {name!r}; expected None or one of {', '.join(map(repr, _NORMS))}")
+        names = ", ".join(map(repr, _NORMS))
+        raise ValueError(f"norm is {name!r}; expected None or one of {names}")
     return _NORMS[name](channels)
 
 
@@ -33,13 +37,19 @@ def check_depth(num_layers: int) -> None:
         raise ValueError(f"num_layers is {num_layers}; expected at least 1")
 
 
+def check_dropout(dropout: float) -> None:
+    """Refuses what is not a probability."""
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
+
+
 class AttentionModel(nn.Module, ABC):
     """A network of attention layers."""
 
     @classmethod
     @abstractmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """The architecture that the paper used on a data set, or its common one for a data set it did not use.
+        """The paper's architecture for a data set, or a sensible one for any other name.
 
         Args:
             dataset: name of the data set.
@@ -74,13 +84,14 @@ class AttentionModel(nn.Module, ABC):
         Returns:
             (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last.
         """
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             attention: list[Attention] = []
             self._run(x, self._graph(x, graph), attention)
         finally:
-            self.train(was_training)
+            for module, mode in modes:
+                module.training = mode
         return attention
 
     @staticmethod
@@ -101,7 +112,9 @@ def apply_layer(
 
 
 class StackedModel(AttentionModel):
-    """Attention layers one after the other: dropout, layer, normalisation, activation; the last one bare.
+    """Attention layers, each with dropout before and normalisation and activation after it.
+
+    The last one is followed by nothing.
 
     Args:
         layers: the attention layers.
@@ -117,15 +130,15 @@ class StackedModel(AttentionModel):
         activation: Callable[[Tensor], Tensor],
         dropout: float,
     ) -> None:
+        """Creates the layers; see the class for the arguments."""
         super().__init__()
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
+        check_dropout(dropout)
         self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(norms)
         self.activation, self.dropout = activation, dropout
 
     def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
         for layer, norm in zip(self.layers, [*self.norms, None], strict=True):
-            x = F.dropout(x, self.dropout, self.training)
+            x = dropout_features(x, self.dropout, self.training)
             x = apply_layer(layer, x, graph, attention)
             if norm is not None:
                 x = self.activation(norm(x))

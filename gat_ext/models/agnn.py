@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing_extensions import Self
 
 from gat_ext.graph import Graph
-from gat_ext.models._base import Attention, AttentionModel, apply_layer, check_depth
+from gat_ext.models._base import (
+    Attention,
+    AttentionModel,
+    apply_layer,
+    check_depth,
+    check_dropout,
+)
+from gat_ext.models._dropout import dropout_features
 from gat_ext.nn import AGNNConv
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class AGNN(AttentionModel):
-    """Attention-based graph neural network: a linear layer with ReLU, propagation by cosine attention, a linear layer.
+    """Attention-based graph neural network.
+
+    A linear layer with ReLU, propagation layers of cosine attention, a linear layer.
 
     Args:
         in_channels: size of the node features.
@@ -21,12 +33,14 @@ class AGNN(AttentionModel):
         out_channels: number of classes.
         num_layers: number of propagation layers.
         dropout: of the inputs of the two linear layers.
-        learn_first_beta: learn the temperature of the first propagation layer; else it is 0, which averages the neighbourhood.
+        learn_first_beta: learn the inverse temperature of the first propagation layer; else it is
+            0, which averages the neighbourhood.
 
     Raises:
         ValueError: a size or probability is out of range.
 
-    Source: Thekumparampil, Wang, Oh, Li, "Attention-based Graph Neural Network for Semi-supervised Learning", 2018, section 4.
+    Source: Thekumparampil, Wang, Oh, Li, "Attention-based Graph Neural Network for Semi-supervised
+    Learning", 2018, section 4.
 
     Example:
         >>> import torch
@@ -45,26 +59,33 @@ class AGNN(AttentionModel):
         dropout: float = 0.5,
         learn_first_beta: bool = True,
     ) -> None:
+        """Creates the layers; see the class for the arguments."""
         super().__init__()
         check_depth(num_layers)
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
+        check_dropout(dropout)
+        for name, size in (
+            ("in_channels", in_channels),
+            ("hidden_channels", hidden_channels),
+            ("out_channels", out_channels),
+        ):
+            if size < 1:
+                raise ValueError(f"{name} is {size}; expected at least 1")
         self.dropout = dropout
         self.lin_in = nn.Linear(in_channels, hidden_channels)
-        self.layers = nn.ModuleList(
-            AGNNConv(requires_grad=learn_first_beta or i > 0) for i in range(num_layers)
-        )
+        layers = [AGNNConv(requires_grad=learn_first_beta or i > 0) for i in range(num_layers)]
+        if not learn_first_beta:
+            layers[0].beta.zero_()
+        self.layers = nn.ModuleList(layers)
         self.lin_out = nn.Linear(hidden_channels, out_channels)
         for linear in (self.lin_in, self.lin_out):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
-        if not learn_first_beta:
-            with torch.no_grad():
-                self.layers[0].beta.zero_()  # type: ignore[union-attr, operator]
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """The paper's network: 16 features and 2 propagation layers (cora: the first with beta 0; pubmed: 4 layers).
+        """The paper's network: 16 features and 2 propagation layers, on pubmed 4.
+
+        On cora the first propagation layer has beta 0.
 
         Args:
             dataset: cora, citeseer or pubmed; any other name gives the network of citeseer.
@@ -72,10 +93,21 @@ class AGNN(AttentionModel):
             out_channels: number of classes.
         """
         num_layers = 4 if dataset == "pubmed" else 2
-        return cls(in_channels, 16, out_channels, num_layers=num_layers, learn_first_beta=dataset != "cora")
+        learn_first_beta = dataset != "cora"
+        return cls(
+            in_channels,
+            16,
+            out_channels,
+            num_layers=num_layers,
+            learn_first_beta=learn_first_beta,
+        )
 
     def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
-        x = F.dropout(x, self.dropout, self.training)
+        if x.dim() != 2 or x.shape[1] != self.lin_in.in_features:
+            raise ValueError(
+                f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}]"
+            )
+        x = dropout_features(x, self.dropout, self.training)
         x = F.relu(self.lin_in(x))
         for layer in self.layers:
             x = apply_layer(layer, x, graph, attention)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 from torch.nn import functional as F
-from typing_extensions import Self
 
 from gat_ext.models._base import StackedModel, check_depth, make_norm
 from gat_ext.nn import GATConv
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class GAT(StackedModel):
@@ -22,7 +26,8 @@ class GAT(StackedModel):
         out_heads: heads of the last layer, averaged.
         dropout: of every layer's input.
         attn_dropout: of the attention weights.
-        feat_dropout: of the projected features that are summed, after the attention was computed from them.
+        feat_dropout: of the projected features that are summed, after the attention was computed
+            from them.
         residual: add a linear map of its input to each hidden layer but the first.
         norm: None, "layer" or "batch": normalisation after each hidden layer.
 
@@ -53,6 +58,7 @@ class GAT(StackedModel):
         residual: bool = False,
         norm: str | None = None,
     ) -> None:
+        """Creates the layers; see the class for the arguments."""
         check_depth(num_layers)
         width = heads * hidden_channels
         layers: list[nn.Module] = [
@@ -79,7 +85,10 @@ class GAT(StackedModel):
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """The paper's network: 8 heads of 8, then 1 (pubmed: 8) averaged; ppi: 4 of 256 twice, then 6 averaged.
+        """The paper's network: 8 heads of 8, then 1 (pubmed: 8) averaged.
+
+        ppi: 4 heads of 256, twice, then 6 averaged, with a residual across the middle layer and no
+        dropout.
 
         Args:
             dataset: cora, citeseer, pubmed or ppi; any other name gives the network of cora.

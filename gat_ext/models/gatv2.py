@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 from torch.nn import functional as F
-from typing_extensions import Self
 
 from gat_ext.models._base import StackedModel, check_depth, make_norm
 from gat_ext.nn import GATv2Conv
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class GATv2(StackedModel):
@@ -53,6 +57,7 @@ class GATv2(StackedModel):
         residual: bool = False,
         norm: str | None = None,
     ) -> None:
+        """Creates the layers; see the class for the arguments."""
         check_depth(num_layers)
         width = heads * hidden_channels
         layers: list[nn.Module] = [
@@ -79,7 +84,9 @@ class GATv2(StackedModel):
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """The shapes of GAT's presets, with shared weights on the small citation graphs so that the size is GAT's too.
+        """The shapes of GAT's presets.
+
+        Both ends of an edge share their weights but on ppi, so that the size is GAT's too.
 
         Args:
             dataset: cora, citeseer, pubmed or ppi; any other name gives the network of cora.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 from torch.nn import functional as F
-from typing_extensions import Self
 
 from gat_ext.models._base import StackedModel, check_depth, make_norm
 from gat_ext.nn import TransformerConv
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class GraphTransformer(StackedModel):
@@ -28,12 +32,14 @@ class GraphTransformer(StackedModel):
     Raises:
         ValueError: a size or probability is out of range, or the norm is unknown.
 
-    Source: Shi et al., "Masked Label Prediction", IJCAI 2021, section 3.1; labels are not propagated here.
+    Source: Shi et al., "Masked Label Prediction", IJCAI 2021, section 3.1; labels are not
+    propagated here.
 
     Example:
         >>> import torch
         >>> from gat_ext.models import GraphTransformer
-        >>> GraphTransformer(16, 8, 3)(torch.randn(4, 16), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
+        >>> model = GraphTransformer(16, 8, 3)
+        >>> model(torch.randn(4, 16), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
         torch.Size([4, 3])
     """
 
@@ -51,6 +57,7 @@ class GraphTransformer(StackedModel):
         residual: bool = True,
         norm: str | None = "layer",
     ) -> None:
+        """Creates the layers; see the class for the arguments."""
         check_depth(num_layers)
         width = heads * hidden_channels
         layers: list[nn.Module] = [
@@ -78,9 +85,10 @@ class GraphTransformer(StackedModel):
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """Three layers of two heads of 128 on ppi, else two layers of two heads of 32 with strong dropout.
+        """On ppi three layers of two heads of 128, else two layers of two heads of 32.
 
-        The paper trains on larger graphs with label propagation; these sizes are this package's own.
+        The paper trains on larger graphs, with label propagation: these sizes, and the strong
+        dropout of the latter network, are this package's own.
 
         Args:
             dataset: name of the data set.

@@ -1,7 +1,8 @@
 """Layers: the attention operators with learned projections.
 
-Constructor arguments, parameter names and results are those of PyG's layers of the same names, so a state_dict moves over
-unchanged. Each accepts a :class:`gat_ext.Graph`, which sorts its edges once, or an edge_index, which is sorted at every call.
+Constructor arguments, parameter names and results are those of PyG's layers of the same names, so
+a state_dict moves over unchanged. Each accepts a :class:`gat_ext.Graph`, which sorts its edges
+once, or an edge_index, which is sorted at every call.
 """
 
 from __future__ import annotations

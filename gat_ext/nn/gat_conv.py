@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gat_ext.functional import gat_attention
+from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
-from gat_ext.nn._common import Adjacency, Attention, GlorotLinear, NodeFeatures
+from gat_ext.nn import _loops as loops
+from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 
 
 class GATConv(nn.Module):
@@ -20,30 +22,36 @@ class GATConv(nn.Module):
         (a_{dst}^\top W x_i + a_{src}^\top W x_j + a_{edge}^\top W_e e_{ij})
 
     Args:
-        in_channels: size of the input features, or a pair (source, destination) with a projection each.
+        in_channels: size of the input features, or a pair (source, destination) with a projection
+            each; -1 takes the size from the first input.
         out_channels: size C of a head's output.
         heads: H.
         concat: concatenate the heads, else average them.
         negative_slope: of LeakyReLU.
         dropout: probability with which an attention weight is dropped in training.
         add_self_loops: replace the graph's self-loops by one for every node.
-        edge_dim: size of edge features, None for none.
-        fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over the node's in-edges
-            ("add", "mean", "min", "max", "mul").
+        edge_dim: size of edge features, None for none; without it edge_attr is not looked at.
+        fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
+            the edges into the node ("add", "mean", "min", "max", "mul").
         bias: add a learned bias.
         residual: add a learned linear map of the destination's features.
-        feat_dropout: dropout of the projected features that are summed, after the attention was computed from them (the
-            second feature dropout of the authors' code). Not in PyG's layer.
+        feat_dropout: dropout of the projected features that are summed, after the attention was
+            computed from them (the second feature dropout of the authors' code). Not in PyG's
+            layer.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in] or None); edge_index [2, E] or a Graph; edge_attr [E, edge_dim]
-        or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
-        (out, (edge_index, alpha [E', H])), self-loops last.
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in] or None); edge_index [2, E] or a
+        Graph; edge_attr [E, edge_dim] or [E]; size (N_src, N_dst), needed where x has no
+        destinations and their number is not that of the sources; returns [N_dst, H · C], or
+        [N_dst, C] without concat. With ``return_attention_weights=True`` returns
+        (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout included.
 
     Raises:
+        TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
         ValueError: sizes do not match.
+        IndexError: edge_index names a node that does not exist.
 
-    Source: Veličković et al., "Graph Attention Networks", ICLR 2018.
+    Source: Veličković et al., "Graph Attention Networks", ICLR 2018, eq. 3 to 6.
 
     Example:
         >>> import torch
@@ -69,25 +77,44 @@ class GATConv(nn.Module):
         *,
         feat_dropout: float = 0.0,
     ) -> None:
+        """Creates the parameters; see the class for the arguments."""
         super().__init__()
-        common.check_sizes(out_channels, heads, dropout)
+        common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
+        common.check_probability("feat_dropout", feat_dropout)
+        loops.check_fill_value(fill_value)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.negative_slope, self.dropout = concat, negative_slope, dropout
         self.add_self_loops, self.edge_dim, self.fill_value = add_self_loops, edge_dim, fill_value
         self.residual, self.feat_dropout = residual, feat_dropout
-        width, (src_channels, dst_channels) = heads * out_channels, common.pair(in_channels)
-        shared = isinstance(in_channels, int)
-        self.lin = GlorotLinear(src_channels, width, bias=False) if shared else None
-        self.lin_src = None if shared else GlorotLinear(src_channels, width, bias=False)
-        self.lin_dst = None if shared else GlorotLinear(dst_channels, width, bias=False)
+        self._create_projections(heads * out_channels)
         self.att_src = nn.Parameter(torch.empty(1, heads, out_channels))
         self.att_dst = nn.Parameter(torch.empty(1, heads, out_channels))
-        self.lin_edge = None if edge_dim is None else GlorotLinear(edge_dim, width, bias=False)
-        self.att_edge = None if edge_dim is None else nn.Parameter(torch.empty(1, heads, out_channels))
-        total = width if concat else out_channels
-        self.res = GlorotLinear(dst_channels, total, bias=False) if residual else None
+        self.lin_edge: nn.Linear | None = None
+        self.att_edge: nn.Parameter | None = None
+        if edge_dim is not None:
+            self.lin_edge = common.linear(edge_dim, heads * out_channels, bias=False)
+            self.att_edge = nn.Parameter(torch.empty(1, heads, out_channels))
+        total, dst_channels = out_channels * (heads if concat else 1), common.pair(in_channels)[1]
+        self.res = common.linear(dst_channels, total, bias=False) if residual else None
         self.bias = nn.Parameter(torch.empty(total)) if bias else None
         self.reset_parameters()
+
+    def _create_projections(self, width: int) -> None:
+        """One projection, or one for each end of an edge where in_channels is a pair."""
+        self.lin: nn.Linear | None = None
+        self.lin_src: nn.Linear | None = None
+        self.lin_dst: nn.Linear | None = None
+        if isinstance(self.in_channels, int):
+            self.lin = common.linear(self.in_channels, width, bias=False)
+        else:
+            self.lin_src = common.linear(self.in_channels[0], width, bias=False)
+            self.lin_dst = common.linear(self.in_channels[1], width, bias=False)
+
+    def _projections(self) -> tuple[nn.Linear, nn.Linear]:
+        if self.lin is not None:
+            return self.lin, self.lin
+        assert self.lin_src is not None and self.lin_dst is not None
+        return self.lin_src, self.lin_dst
 
     def reset_parameters(self) -> None:
         """Draws new parameters."""
@@ -99,26 +126,6 @@ class GATConv(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def _project(self, x: NodeFeatures) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(W x of the sources, W x of the destinations, features of the destinations)."""
-        shape = (-1, self.heads, self.out_channels)
-        lin_src, lin_dst = (self.lin, self.lin) if self.lin is not None else (self.lin_src, self.lin_dst)
-        assert lin_src is not None and lin_dst is not None
-        if isinstance(x, Tensor):
-            src = lin_src(x).view(shape)
-            return src, src if lin_dst is lin_src else lin_dst(x).view(shape), x
-        x_src, x_dst = x
-        return lin_src(x_src).view(shape), None if x_dst is None else lin_dst(x_dst).view(shape), x_dst
-
-    def _edge_term(self, edge_attr: Tensor | None, num_edges: int) -> Tensor | None:
-        """a_edge · (W_e e) of every edge, [E, H], with W_e folded into [edge_dim, H] before it meets the edges."""
-        if edge_attr is None:
-            return None
-        edge_attr = common.edge_matrix(edge_attr, num_edges, self.edge_dim)
-        assert self.lin_edge is not None and self.att_edge is not None
-        weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
-        return edge_attr @ (weight * self.att_edge.view(self.heads, -1, 1)).sum(1).t()
-
     def forward(
         self,
         x: NodeFeatures,
@@ -128,34 +135,74 @@ class GATConv(nn.Module):
         return_attention_weights: bool | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
-        common.check_features(x, common.pair(self.in_channels), self)
-        src, dst, x_dst = self._project(x)
-        num_dst = size[1] if size is not None else src.shape[0] if dst is None else dst.shape[0]
-        graph = common.as_graph(edge_index, src.shape[0], num_dst)
-        if edge_attr is not None and self.edge_dim is not None:
-            edge_attr = common.edge_matrix(edge_attr, graph.num_edges, self.edge_dim)
-        if self.add_self_loops:
-            looped = common.with_self_loops(graph)
-            graph, edge_attr = looped.graph, common.with_loop_features(edge_attr, looped, self.fill_value)
+        lin_src, lin_dst = self._projections()
+        x_src, x_dst = common.split_features(x, lin_src, lin_dst, self)
+        sizes = _sizes(x_src, x_dst, edge_index, size)
+        graph, edge_attr = loops.graph_and_edges(
+            edge_index,
+            sizes,
+            edge_attr if self.edge_dim is not None else None,
+            self.edge_dim,
+            self.fill_value,
+            self.add_self_loops,
+        )
+        src = self._split_heads(lin_src(x_src))
         src_term = (src * self.att_src).sum(-1)
-        dst_term = src_term.new_zeros(num_dst, self.heads) if dst is None else (dst * self.att_dst).sum(-1)
         result = gat_attention(
             graph,
             F.dropout(src, self.feat_dropout, self.training),
-            dst_term,
+            self._dst_term(x_dst, src if x_dst is x_src else None, src_term, sizes[1]),
             src_term,
-            edge_term=self._edge_term(edge_attr, graph.num_edges) if self.edge_dim is not None else None,
+            edge_term=None if edge_attr is None else self._edge_term(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
-        out = common.join_heads(out, self.concat)
-        if self.res is not None and x_dst is not None:
-            out = out + self.res(x_dst)
-        if self.bias is not None:
-            out = out + self.bias
+        out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
         return common.with_attention(out, graph, weights)
 
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        return projected.view(-1, self.heads, self.out_channels)
+
+    def _dst_term(
+        self, x_dst: Tensor | None, src: Tensor | None, src_term: Tensor, num_dst: int
+    ) -> Tensor:
+        """a_dst · W x of the destinations [N_dst, H]; ``src`` is W x where both ends are one."""
+        if x_dst is None:
+            return src_term.new_zeros(num_dst, self.heads)
+        lin_src, lin_dst = self._projections()
+        shared = src is not None and lin_dst is lin_src
+        dst = src if shared else self._split_heads(lin_dst(x_dst))
+        assert dst is not None
+        return (dst * self.att_dst).sum(-1)
+
+    def _edge_term(self, edge_attr: Tensor) -> Tensor:
+        """a_edge · W_e e of every edge, [E, H]; W_e is folded into [edge_dim, H] first."""
+        assert self.lin_edge is not None and self.att_edge is not None
+        weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
+        folded = (weight * self.att_edge.view(self.heads, self.out_channels, 1)).sum(1)
+        return F.linear(edge_attr, folded)
+
     def __repr__(self) -> str:
+        """As PyG's."""
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+def _sizes(
+    x_src: Tensor, x_dst: Tensor | None, adjacency: Adjacency, size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """(N_src, N_dst) from what is known of the destinations."""
+    num_src = x_src.shape[0]
+    if x_dst is not None:
+        num_dst = x_dst.shape[0]
+    elif size is not None:
+        num_dst = size[1]
+    else:
+        num_dst = adjacency.num_dst if isinstance(adjacency, Graph) else num_src
+    if size is not None and tuple(size) != (num_src, num_dst):
+        raise ValueError(
+            f"size is {tuple(size)}, but x has {num_src} sources and {num_dst} destinations; "
+            "leave size out, or give these"
+        )
+    return num_src, num_dst

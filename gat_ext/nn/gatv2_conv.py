@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from gat_ext.functional import gatv2_attention
 from gat_ext.nn import _common as common
-from gat_ext.nn._common import Adjacency, Attention, GlorotLinear, NodeFeatures
+from gat_ext.nn import _loops as loops
+from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 
 
 class GATv2Conv(nn.Module):
@@ -15,10 +16,12 @@ class GATv2Conv(nn.Module):
 
     .. math::
         x'_i = \Vert_h \sum_{j \in N(i) \cup \{i\}} \alpha^h_{ij} W_l^h x_j, \qquad
-        \alpha_{ij} = \mathrm{softmax}_j\, a^\top \mathrm{LeakyReLU}(W_r x_i + W_l x_j + W_e e_{ij})
+        \alpha_{ij} = \mathrm{softmax}_j\, a^\top
+        \mathrm{LeakyReLU}(W_r x_i + W_l x_j + W_e e_{ij})
 
     Args:
-        in_channels: size of the input features, or a pair (source, destination).
+        in_channels: size of the input features, or a pair (source, destination); -1 takes the size
+            from the first input.
         out_channels: size C of a head's output.
         heads: H.
         concat: concatenate the heads, else average them.
@@ -26,21 +29,24 @@ class GATv2Conv(nn.Module):
         dropout: probability with which an attention weight is dropped in training.
         add_self_loops: replace the graph's self-loops by one for every node.
         edge_dim: size of edge features, None for none.
-        fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over the node's in-edges
-            ("add", "mean", "min", "max", "mul").
+        fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
+            the edges into the node ("add", "mean", "min", "max", "mul").
         bias: learned biases, of the projections and of the output.
-        share_weights: one projection for both ends: W_l = W_r.
+        share_weights: one projection for both ends of an edge: W_l = W_r.
         residual: add a learned linear map of the destination's features.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph; edge_attr [E, edge_dim] or [E];
-        returns [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
-        (out, (edge_index, alpha [E', H])), self-loops last.
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
+        edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
+        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', H])), self-loops
+        last, alpha as applied, dropout included.
 
     Raises:
-        ValueError: sizes do not match.
+        TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
+        ValueError: sizes do not match, or edge_attr was given to a layer without edge_dim.
+        IndexError: edge_index names a node that does not exist.
 
-    Source: Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022.
+    Source: Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022, eq. 7.
 
     Example:
         >>> import torch
@@ -65,19 +71,26 @@ class GATv2Conv(nn.Module):
         share_weights: bool = False,
         residual: bool = False,
     ) -> None:
+        """Creates the parameters; see the class for the arguments."""
         super().__init__()
-        common.check_sizes(out_channels, heads, dropout)
+        common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
+        loops.check_fill_value(fill_value)
+        src_channels, dst_channels = common.pair(in_channels)
+        if share_weights and src_channels != dst_channels:
+            raise ValueError(
+                f"share_weights projects both ends of an edge by one matrix, but in_channels is "
+                f"{in_channels}; give one size, or leave share_weights out"
+            )
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.negative_slope, self.dropout = concat, negative_slope, dropout
         self.add_self_loops, self.edge_dim, self.fill_value = add_self_loops, edge_dim, fill_value
         self.residual, self.share_weights = residual, share_weights
-        width, (src_channels, dst_channels) = heads * out_channels, common.pair(in_channels)
-        self.lin_l = GlorotLinear(src_channels, width, bias=bias)
-        self.lin_r = self.lin_l if share_weights else GlorotLinear(dst_channels, width, bias=bias)
+        width, total = heads * out_channels, out_channels * (heads if concat else 1)
+        self.lin_l = common.linear(src_channels, width, bias=bias)
+        self.lin_r = self.lin_l if share_weights else common.linear(dst_channels, width, bias=bias)
         self.att = nn.Parameter(torch.empty(1, heads, out_channels))
-        self.lin_edge = None if edge_dim is None else GlorotLinear(edge_dim, width, bias=False)
-        total = width if concat else out_channels
-        self.res = GlorotLinear(dst_channels, total, bias=False) if residual else None
+        self.lin_edge = None if edge_dim is None else common.linear(edge_dim, width, bias=False)
+        self.res = common.linear(dst_channels, total, bias=False) if residual else None
         self.bias = nn.Parameter(torch.empty(total)) if bias else None
         self.reset_parameters()
 
@@ -98,36 +111,42 @@ class GATv2Conv(nn.Module):
         return_attention_weights: bool | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
-        common.check_features(x, common.pair(self.in_channels), self)
-        x_src, x_dst = (x, x) if isinstance(x, Tensor) else x
+        x_src, x_dst = common.split_features(x, self.lin_l, self.lin_r, self)
         if x_dst is None:
             raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
-        shape = (-1, self.heads, self.out_channels)
-        key = self.lin_l(x_src).view(shape)
-        query = key if self.share_weights and x_dst is x_src else self.lin_r(x_dst).view(shape)
-        graph = common.as_graph(edge_index, key.shape[0], query.shape[0])
-        if edge_attr is not None:
-            edge_attr = common.edge_matrix(edge_attr, graph.num_edges, self.edge_dim)
-        if self.add_self_loops:
-            looped = common.with_self_loops(graph)
-            graph, edge_attr = looped.graph, common.with_loop_features(edge_attr, looped, self.fill_value)
+        graph, edge_attr = loops.graph_and_edges(
+            edge_index,
+            (x_src.shape[0], x_dst.shape[0]),
+            edge_attr,
+            self.edge_dim,
+            self.fill_value,
+            self.add_self_loops,
+        )
+        key = self._split_heads(self.lin_l(x_src))
+        same = self.share_weights and x_dst is x_src
         result = gatv2_attention(
             graph,
-            query,
+            key if same else self._split_heads(self.lin_r(x_dst)),
             key,
             self.att.squeeze(0),
-            edge_feat=None if edge_attr is None or self.lin_edge is None else self.lin_edge(edge_attr).view(shape),
+            edge_feat=self._project_edges(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
-        out = common.join_heads(out, self.concat)
-        if self.res is not None:
-            out = out + self.res(x_dst)
-        if self.bias is not None:
-            out = out + self.bias
+        out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
         return common.with_attention(out, graph, weights)
 
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        return projected.view(-1, self.heads, self.out_channels)
+
+    def _project_edges(self, edge_attr: Tensor | None) -> Tensor | None:
+        """W_e e of every edge, [E, H, C]."""
+        if edge_attr is None or self.lin_edge is None:
+            return None
+        return self._split_heads(self.lin_edge(edge_attr))
+
     def __repr__(self) -> str:
+        """As PyG's."""
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import dot_attention
+from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 
@@ -15,12 +16,15 @@ class TransformerConv(nn.Module):
 
     .. math::
         x'_i = W_s x_i + \Vert_h \sum_{j \in N(i)} \alpha^h_{ij} (W_v^h x_j + W_e^h e_{ij}), \qquad
-        \alpha_{ij} = \mathrm{softmax}_j\, \frac{(W_q x_i)^\top (W_k x_j + W_e e_{ij})}{\sqrt{C}}
+        \alpha_{ij} = \mathrm{softmax}_j\,
+        \frac{(W_q x_i)^\top (W_k x_j + W_e e_{ij})}{\sqrt{C}}
 
-    With ``beta`` the two summands are mixed by a gate: β_i W_s x_i + (1 - β_i) m_i, β_i = σ(w^T [m_i, W_s x_i, m_i - W_s x_i]).
+    With ``beta`` a gate mixes the two summands, r_i = W_s x_i and the sum m_i:
+    β_i r_i + (1 - β_i) m_i with β_i = σ(w^T [m_i, r_i, m_i - r_i]).
 
     Args:
-        in_channels: size of the input features, or a pair (source, destination).
+        in_channels: size of the input features, or a pair (source, destination); -1 takes the size
+            from the first input.
         out_channels: size C of a head's output.
         heads: H.
         concat: concatenate the heads, else average them.
@@ -31,14 +35,19 @@ class TransformerConv(nn.Module):
         root_weight: add W_s x_i.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph; edge_attr [E, edge_dim];
-        returns [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
-        (out, (edge_index, alpha [E, H])), alpha as applied, dropout included.
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
+        edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
+        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha as
+        applied, dropout included.
 
     Raises:
-        ValueError: sizes do not match, or edge_attr is missing.
+        TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
+        ValueError: sizes do not match, or edge_attr is missing, or it was given to a layer without
+            edge_dim.
+        IndexError: edge_index names a node that does not exist.
 
-    Source: Shi et al., "Masked Label Prediction: Unified Message Passing Model for Semi-Supervised Classification", IJCAI 2021.
+    Source: Shi et al., "Masked Label Prediction: Unified Message Passing Model for Semi-Supervised
+    Classification", IJCAI 2021, eq. 3 to 5.
 
     Example:
         >>> import torch
@@ -60,25 +69,30 @@ class TransformerConv(nn.Module):
         bias: bool = True,
         root_weight: bool = True,
     ) -> None:
+        """Creates the parameters; see the class for the arguments."""
         super().__init__()
-        common.check_sizes(out_channels, heads, dropout)
+        common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.beta, self.dropout = concat, beta and root_weight, dropout
         self.edge_dim, self.root_weight = edge_dim, root_weight
-        width, (src_channels, dst_channels) = heads * out_channels, common.pair(in_channels)
-        total = width if concat else out_channels
-        self.lin_key = nn.Linear(src_channels, width, bias=bias)
-        self.lin_query = nn.Linear(dst_channels, width, bias=bias)
-        self.lin_value = nn.Linear(src_channels, width, bias=bias)
-        self.lin_edge = None if edge_dim is None else nn.Linear(edge_dim, width, bias=False)
-        self.lin_skip = nn.Linear(dst_channels, total, bias=bias)
-        self.lin_beta = nn.Linear(3 * total, 1, bias=False) if self.beta else None
+        width, total = heads * out_channels, out_channels * (heads if concat else 1)
+        src_channels, dst_channels = common.pair(in_channels)
+
+        def linear(size: int, out: int, bias: bool) -> nn.Linear:
+            return common.linear(size, out, bias=bias, glorot=False)
+
+        self.lin_key = linear(src_channels, width, bias)
+        self.lin_query = linear(dst_channels, width, bias)
+        self.lin_value = linear(src_channels, width, bias)
+        self.lin_edge = None if edge_dim is None else linear(edge_dim, width, False)
+        self.lin_skip = linear(dst_channels, total, bias)
+        self.lin_beta = linear(3 * total, 1, False) if self.beta else None
 
     def reset_parameters(self) -> None:
         """Draws new parameters."""
-        for linear in self.children():
-            if isinstance(linear, nn.Linear):
-                linear.reset_parameters()
+        for module in self.children():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
 
     def forward(
         self,
@@ -88,26 +102,16 @@ class TransformerConv(nn.Module):
         return_attention_weights: bool | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
-        common.check_features(x, common.pair(self.in_channels), self)
-        x_src, x_dst = (x, x) if isinstance(x, Tensor) else x
+        x_src, x_dst = common.split_features(x, self.lin_key, self.lin_query, self)
         if x_dst is None:
             raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
-        shape = (-1, self.heads, self.out_channels)
-        query = self.lin_query(x_dst).view(shape)
-        key = self.lin_key(x_src).view(shape)
-        graph = common.as_graph(edge_index, key.shape[0], query.shape[0])
-        edge_feat = None
-        if self.lin_edge is not None:
-            if edge_attr is None:
-                raise ValueError(f"{self} was made with edge_dim={self.edge_dim}; edge_attr is missing")
-            edge_feat = self.lin_edge(common.edge_matrix(edge_attr, graph.num_edges, self.edge_dim)).view(shape)
-        elif edge_attr is not None:
-            raise ValueError("edge_attr was given, but the layer was made without edge_dim")
+        graph = common.as_graph(edge_index, x_src.shape[0], x_dst.shape[0])
+        edge_feat = self._project_edges(edge_attr, graph)
         result = dot_attention(
             graph,
-            query,
-            key,
-            self.lin_value(x_src).view(shape),
+            self._split_heads(self.lin_query(x_dst)),
+            self._split_heads(self.lin_key(x_src)),
+            self._split_heads(self.lin_value(x_src)),
             edge_feat=edge_feat,
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=bool(return_attention_weights),
@@ -118,11 +122,26 @@ class TransformerConv(nn.Module):
             out = self._add_root(out, self.lin_skip(x_dst))
         return common.with_attention(out, graph, weights)
 
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        return projected.view(-1, self.heads, self.out_channels)
+
+    def _project_edges(self, edge_attr: Tensor | None, graph: Graph) -> Tensor | None:
+        """W_e e of every edge, [E, H, C]."""
+        if edge_attr is not None:
+            edge_attr = common.edge_matrix(edge_attr, graph.num_edges, self.edge_dim)
+        if self.lin_edge is None:
+            return None
+        if edge_attr is None:
+            raise ValueError(f"{self} was made with edge_dim={self.edge_dim}; edge_attr is missing")
+        return self._split_heads(self.lin_edge(edge_attr))
+
     def _add_root(self, message: Tensor, root: Tensor) -> Tensor:
         if self.lin_beta is None:
             return message + root
-        gate = self.lin_beta(torch.cat([message, root, message - root], dim=-1)).sigmoid()
+        stacked = torch.cat([message, root, message - root], dim=-1)
+        gate: Tensor = self.lin_beta(stacked).sigmoid()
         return gate * root + (1 - gate) * message
 
     def __repr__(self) -> str:
+        """As PyG's."""
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

@@ -22,7 +22,10 @@ def weak_symbols(archive: str) -> set[str]:
 def offenders(archive: str) -> dict[str, int]:
     weak = weak_symbols(archive)
     code = subprocess.run(
-        ["objdump", "-dC", "--no-show-raw-insn", archive], check=True, capture_output=True, text=True
+        ["objdump", "-dC", "--no-show-raw-insn", archive],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     found: dict[str, int] = {}
     function, kernels = "", 0

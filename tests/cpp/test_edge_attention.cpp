@@ -1,6 +1,6 @@
 // The fused kernels on every instruction set this machine runs: against a plain loop, and against themselves on other numbers of
-// threads. Gradients are checked against autograd by the Python tests; here they must be the same bits for any schedule, and clean
-// under the sanitizers.
+// threads. Gradients are checked against autograd by the Python tests; here they must be the same bits for any schedule, and
+// clean under the sanitizers.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -87,7 +87,8 @@ void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out
         const std::int64_t j = g.col[k];
         double acc = 0;
         for (std::int64_t d = 0; d < D; ++d) {
-          acc += Score::term(double(x.query[(i * H + h) * D + d]), double(x.key[(j * H + h) * D + d]), double(x.att[h * D + d]), p);
+          acc +=
+              Score::term(double(x.query[(i * H + h) * D + d]), double(x.key[(j * H + h) * D + d]), double(x.att[h * D + d]), p);
         }
         const double s = Score::finish(acc, double(x.dst_term[i * H + h]), double(x.src_term[j * H + h]), p) + x.bias[k * H + h];
         total += std::exp(s);

@@ -79,7 +79,8 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   std::int64_t shared_size() const { return args.grad_att ? H * D : 0; }
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
-  void add_term_gradients(A g, A weight, std::int64_t row, std::int64_t src, std::int64_t id, std::int64_t h, A* grad_x, A* grad_w) const {
+  void add_term_gradients(A g, A weight, std::int64_t row, std::int64_t src, std::int64_t id, std::int64_t h, A* grad_x,
+                          A* grad_w) const {
     const T* const x = in.query + (row * H + h) * D;
     const T* const y = in.key + (src * H + h) * D;
     const T* const e = this->edge_feat(id, h);

@@ -65,7 +65,8 @@ struct ForwardPass : NothingShared {
       if (in.dropout.active()) {
         draw_multipliers(in.dropout, H, n, s);
         for (std::int64_t h = 0; h < H; ++h) {
-          for (int e = 0; e < n; ++e) s.weight[static_cast<std::size_t>(h * kTile + e)] *= s.multiplier[static_cast<std::size_t>(h * kTile + e)];
+          for (int e = 0; e < n; ++e)
+            s.weight[static_cast<std::size_t>(h * kTile + e)] *= s.multiplier[static_cast<std::size_t>(h * kTile + e)];
         }
       }
       A* const acc = state + 2 * H;

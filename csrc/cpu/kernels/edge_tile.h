@@ -16,7 +16,8 @@ inline constexpr std::int64_t kPrefetchEdges = 12;  // a row is asked for this m
 
 // <x, y + e> and its like for one edge and head: sum_d term(x_d, y_d + e_d, w_d).
 template <class Isa, class Score, class T>
-GAT_HD Acc<T> sum_terms(const T* x, const T* y, const T* e, const T* w, std::int64_t channels, const ScoreParams<Acc<T>>& params) {
+GAT_HD Acc<T> sum_terms(const T* x, const T* y, const T* e, const T* w, std::int64_t channels,
+                        const ScoreParams<Acc<T>>& params) {
   using A = Acc<T>;
   Vec<A, kLanes<Isa, A>> full{};
   A rest{};

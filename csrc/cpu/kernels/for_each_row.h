@@ -66,7 +66,8 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
   if (shared_size > 0) {
     std::vector<Scalar> total(static_cast<std::size_t>(shared_size));
     for (std::int64_t t = 0; t < num_items; ++t) {
-      for (std::int64_t d = 0; d < shared_size; ++d) total[static_cast<std::size_t>(d)] += shared[static_cast<std::size_t>(t * shared_size + d)];
+      for (std::int64_t d = 0; d < shared_size; ++d)
+        total[static_cast<std::size_t>(d)] += shared[static_cast<std::size_t>(t * shared_size + d)];
     }
     pass.finish_shared(total.data());
   }

@@ -51,8 +51,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_atte
     const OptionalTensor& att, const OptionalTensor& dst_term, const OptionalTensor& src_term, const OptionalTensor& edge_term,
     const OptionalTensor& bias, const OptionalTensor& edge_feat, const OptionalTensor& seed, std::string_view score,
     bool edge_in_value, double negative_slope, double scale, double dropout_p, std::int64_t top_k, bool return_weights) {
-  const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat}, score,
-                               edge_in_value);
+  const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat},
+                               score, edge_in_value);
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
   const std::int64_t H = t.num_heads, F = t.value_channels;
   const at::Tensor out = t.empty({t.num_dst, H, F}, dtype), lse = t.empty({t.num_dst, H}, acc);
@@ -78,18 +78,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_atte
   return {out, lse, out_acc, selected, weights};
 }
 
-using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Gradients =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-Gradients edge_attention_backward(
-    const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, const OptionalTensor& t_rowptr,
-    const OptionalTensor& t_col, const OptionalTensor& t_pos, const OptionalTensor& t_edge_id, const at::Tensor& value,
-    const OptionalTensor& query, const OptionalTensor& key, const OptionalTensor& att, const OptionalTensor& dst_term,
-    const OptionalTensor& src_term, const OptionalTensor& edge_term, const OptionalTensor& bias, const OptionalTensor& edge_feat,
-    const OptionalTensor& seed, std::string_view score, bool edge_in_value, double negative_slope, double scale, double dropout_p,
-    const at::Tensor& grad_out, const OptionalTensor& grad_lse, const OptionalTensor& grad_weights, const at::Tensor& out_acc,
-    const at::Tensor& lse, const at::Tensor& selected, const at::Tensor& weights, c10::List<bool> needs_grad) {
-  const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat}, score,
-                               edge_in_value);
+Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
+                                  const OptionalTensor& t_rowptr, const OptionalTensor& t_col, const OptionalTensor& t_pos,
+                                  const OptionalTensor& t_edge_id, const at::Tensor& value, const OptionalTensor& query,
+                                  const OptionalTensor& key, const OptionalTensor& att, const OptionalTensor& dst_term,
+                                  const OptionalTensor& src_term, const OptionalTensor& edge_term, const OptionalTensor& bias,
+                                  const OptionalTensor& edge_feat, const OptionalTensor& seed, std::string_view score,
+                                  bool edge_in_value, double negative_slope, double scale, double dropout_p,
+                                  const at::Tensor& grad_out, const OptionalTensor& grad_lse, const OptionalTensor& grad_weights,
+                                  const at::Tensor& out_acc, const at::Tensor& lse, const at::Tensor& selected,
+                                  const at::Tensor& weights, c10::List<bool> needs_grad) {
+  const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat},
+                               score, edge_in_value);
   TORCH_CHECK_VALUE(t_rowptr.has_value() && t_col.has_value() && t_pos.has_value(), "the gradient needs the transposed graph");
   TORCH_CHECK_VALUE(needs_grad.size() == kNumInputs, "needs_grad must have ", int{kNumInputs}, " elements");
   check_shape(*t_rowptr, {t.num_src + 1}, "t_rowptr");

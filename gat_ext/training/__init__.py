@@ -1,0 +1,17 @@
+"""Training for node classification: loop, early stopping, checkpoints, recipes of the papers, plots and the command line."""
+
+from __future__ import annotations
+
+from gat_ext.training.loop import SeedResult, Trainer
+from gat_ext.training.recipes import Recipe, recipe
+from gat_ext.training.stopping import BestValidation, EarlyStopping, PaperStopping
+
+__all__ = [
+    "BestValidation",
+    "EarlyStopping",
+    "PaperStopping",
+    "Recipe",
+    "SeedResult",
+    "Trainer",
+    "recipe",
+]

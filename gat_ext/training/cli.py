@@ -1,0 +1,270 @@
+"""The command line: gat-ext train, info, bench."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pickle
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+except ImportError:
+    sys.exit("gat-ext needs typer and rich, which are not installed: pip install 'gat_ext[train]'")
+
+import torch
+
+from gat_ext import _C, __version__, datasets, models
+from gat_ext.training.compare import compare
+from gat_ext.training.loop import Trainer
+from gat_ext.training.metrics import logistic_regression
+from gat_ext.training.recipes import recipe
+from gat_ext.training.run import Interrupted, Run, RunConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sparse graph attention: train a model, look at the installation, time this machine.",
+)
+console = Console(highlight=False, soft_wrap=True)
+_ENVIRONMENT_ERRORS = (
+    OSError,
+    ImportError,
+    ValueError,
+    TypeError,
+    FloatingPointError,
+    pickle.UnpicklingError,
+)
+
+
+def _fail(error: BaseException | str) -> NoReturn:
+    print(f"Error: {error}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _check_name(choices: list[str], what: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value in choices:
+            return value
+        close = difflib.get_close_matches(value, choices, n=len(choices))
+        ordered = [*close, *(c for c in choices if c not in close)]
+        raise typer.BadParameter(
+            f"no {what} is called {value!r}; choose one of {', '.join(ordered)}"
+        )
+
+    return check
+
+
+def _check_device(value: str) -> str:
+    choices = ["cpu"]
+    if _C.build_info()["cuda"] and torch.cuda.is_available():
+        choices += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if value not in choices:
+        why = "" if _C.build_info()["cuda"] else " (this build has no CUDA kernels)"
+        raise typer.BadParameter(
+            f"no device {value!r} here; choose one of {', '.join(choices)}{why}"
+        )
+    return value
+
+
+_MODEL = typer.Argument(
+    help=f"One of {', '.join(models.available())}.",
+    callback=_check_name(models.available(), "model"),
+)
+_DATASET = typer.Option(
+    help=f"One of {', '.join(datasets.available())}.",
+    callback=_check_name(datasets.available(), "data set"),
+)
+
+
+@app.command()
+def train(
+    model: Annotated[str, _MODEL] = "gat",
+    dataset: Annotated[str, _DATASET] = "digits",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the data set's files; else they are downloaded."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first run; the next ones count up.")
+    ] = 0,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Settings: those of the model's paper.", callback=_check_name(["paper"], "preset")
+        ),
+    ] = "paper",
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most so many epochs.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(min=0.0, help="Factor of the L2 penalty.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Epochs without improvement before training stops.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Attention layers.")] = None,
+    hidden: Annotated[int | None, typer.Option(min=1, help="Hidden channels (of a head).")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Heads of the hidden layers.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.", callback=_check_device)] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; runs/MODEL-DATASET by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")
+    ] = False,
+) -> None:
+    """Train MODEL on a data set; write metrics, plots and a checkpoint."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if heads is not None and model == "agnn":
+        raise typer.BadParameter("agnn has no heads; leave --heads out")
+    folder = Path("runs") / f"{model}-{dataset}" if out is None else out
+    options = {"num_layers": layers, "hidden_channels": hidden, "heads": heads}
+    config = RunConfig(
+        model,
+        dataset,
+        seed,
+        seeds,
+        recipe(model, dataset).with_overrides(
+            epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience
+        ),
+        {name: value for name, value in options.items() if value is not None},
+    )
+    try:
+        data = datasets.load(dataset, root=root).to(device)
+        run = Run(config, data, folder)
+        if resume:
+            run.resume()
+        folder.mkdir(parents=True, exist_ok=True)
+        _train(run)
+        _report(run)
+    except Interrupted:
+        again = [argument for argument in sys.argv[1:] if argument != "--resume"]
+        console.print(f"Interrupted. To go on: gat-ext {shlex.join([*again, '--resume'])}")
+        raise typer.Exit(130) from None
+    except _ENVIRONMENT_ERRORS as error:
+        _fail(error)
+
+
+def _train(run: Run) -> None:
+    data, config = run.data, run.config
+    console.print(
+        f"{config.model} on {data.name}: {data.num_nodes} nodes, {data.num_edges} edges, {data.num_features} features, "
+        f"{data.num_classes} classes"
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[score]}"),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        task = bars.add_task("seed", total=None, score="")
+        shown = len(run.results)
+
+        def progress(trainer: Trainer) -> None:
+            nonlocal shown
+            shown = _announce(run, shown)
+            total = min(
+                config.recipe.epochs,
+                trainer.epoch - trainer.stopping.waited + trainer.stopping.patience,
+            )
+            bars.update(
+                task,
+                description=f"seed {trainer.seed}",
+                completed=trainer.epoch,
+                total=total,
+                score=f"validation {100 * trainer.history['val_score'][-1]:.1f} %",
+            )
+
+        run.train(progress)
+        _announce(run, shown)
+
+
+def _announce(run: Run, shown: int) -> int:
+    """Prints the results that are new."""
+    for result in run.results[shown:]:
+        console.print(
+            f"seed {result.seed}: test {100 * result.test_score:.1f} %, validation {100 * result.val_score:.1f} %, "
+            f"epoch {result.best_epoch} of {result.epochs}, {result.seconds:.1f} s"
+        )
+    return len(run.results)
+
+
+def _report(run: Run) -> None:
+    baseline = {}
+    if run.config.dataset == "digits":
+        baseline["logistic_regression"] = logistic_regression(run.data, run.config.seed)
+    run.report(**baseline)
+    console.print(f"Plots, metrics and checkpoint are in {run.folder.resolve()}{os.sep}")
+    if baseline:
+        console.print(
+            f"Logistic regression on the same labels, without the graph: {100 * baseline['logistic_regression']:.1f} %"
+        )
+    mean, deviation = run.summary()
+    what = "micro-F1" if run.data.multilabel else "accuracy"
+    spread = f" ± {100 * deviation:.1f}" if run.config.seeds > 1 else ""
+    plural = "s" if run.config.seeds > 1 else ""
+    console.print(f"Test {what}: {100 * mean:.1f}{spread} % ({run.config.seeds} seed{plural})")
+
+
+@app.command()
+def info() -> None:
+    """Say what is installed and what it runs on."""
+    table = Table(show_header=False, box=None)
+    rows = {"gat_ext": __version__, "torch": torch.__version__, "python": sys.version.split()[0]}
+    rows |= {f"built with {name}": str(value) for name, value in _C.build_info().items()}
+    rows |= {
+        "instruction set": _C.isa(),
+        "threads": str(_C.num_threads()),
+        "scores": ", ".join(_C.score_names()),
+    }
+    rows |= {"models": ", ".join(models.available()), "data sets": ", ".join(datasets.available())}
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+@app.command()
+def bench(
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+) -> None:
+    """Time GAT's attention, forward and backward, against dense masked PyTorch on this machine."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    table = Table("nodes", "edges", "dense [ms]", "fused [ms]", "ratio", box=None)
+    for num_nodes in (250, 500, 1000, 2000):
+        row = compare(num_nodes, degree=10)
+        table.add_row(
+            str(row.num_nodes),
+            str(row.num_edges),
+            f"{row.dense:.2f}",
+            f"{row.fused:.2f}",
+            f"{row.dense / row.fused:.1f}",
+        )
+    console.print(
+        f"4 heads × 16 channels, float32, {torch.get_num_threads()} threads; results agree; medians"
+    )
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of the command gat-ext."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""How the papers trained their networks, by model and data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training run, all but the network.
+
+    Attributes:
+        lr: learning rate of Adam.
+        weight_decay: factor of the L2 penalty's gradient, on all parameters but biases.
+        epochs: at most so many.
+        patience: epochs without improvement before training stops.
+        stopping: "paper" (the rule of GAT's authors) or "best" (the best validation accuracy).
+        graphs_per_batch: graphs in a batch where a data set is many graphs; 0 for all of them.
+    """
+
+    lr: float = 0.005
+    weight_decay: float = 5e-4
+    epochs: int = 100_000
+    patience: int = 100
+    stopping: str = "paper"
+    graphs_per_batch: int = 0
+
+    def with_overrides(self, **overrides: Any) -> Recipe:
+        """The recipe with those settings changed that are not None."""
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return replace(self, **given)
+
+
+_GAT = Recipe()
+_AGNN = Recipe(lr=0.01, weight_decay=5e-4, epochs=1000, patience=1000, stopping="best")
+_RECIPES: dict[tuple[str, str], Recipe] = {
+    # Velickovic et al. 2018, section 3.3.
+    ("gat", "pubmed"): replace(_GAT, lr=0.01, weight_decay=1e-3),
+    ("gat", "ppi"): replace(_GAT, weight_decay=0.0, graphs_per_batch=2),
+    ("gatv2", "pubmed"): replace(_GAT, lr=0.01, weight_decay=1e-3),
+    ("gatv2", "ppi"): replace(_GAT, weight_decay=0.0, graphs_per_batch=2),
+    ("transformer", "ppi"): Recipe(lr=0.001, weight_decay=0.0, graphs_per_batch=2),
+}
+_DEFAULTS = {"agnn": _AGNN}
+
+
+def recipe(model: str, dataset: str) -> Recipe:
+    """The paper's recipe for a data set, or the model's common one for a data set that the paper did not use.
+
+    Example:
+        >>> recipe("gat", "cora").lr
+        0.005
+    """
+    return _RECIPES.get((model, dataset), _DEFAULTS.get(model, _GAT))

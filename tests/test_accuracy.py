@@ -1,0 +1,36 @@
+"""The papers' accuracies, 10 seeds each: run with --run-slow. Bars are the papers' means less their deviations."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from gat_ext import datasets
+from gat_ext.training import recipe
+from gat_ext.training.run import Run, RunConfig
+
+BARS = {
+    ("gat", "cora"): 82.3,
+    ("gat", "citeseer"): 71.8,
+    ("agnn", "cora"): 82.4,
+    ("agnn", "citeseer"): 71.0,
+}
+
+
+def scores(model, data, folder, seeds):
+    run = Run(RunConfig(model, data.name, 0, seeds, recipe(model, data.name), {}), data, folder)
+    run.train(lambda trainer: None)
+    return [100 * result.test_score for result in run.results]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "dataset"), BARS)
+def test_papers(model, dataset, data_dir, tmp_path):
+    data = datasets.load(dataset, root=data_dir)
+    assert statistics.fmean(scores(model, data, tmp_path, seeds=10)) >= BARS[model, dataset]
+
+
+@pytest.mark.slow
+def test_digits(tmp_path):
+    assert statistics.fmean(scores("gat", datasets.load("digits"), tmp_path, seeds=3)) >= 96.0

@@ -1,0 +1,166 @@
+"""The command line, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from gat_ext.training.cli import app
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("model", ["gat", "gatv2", "agnn", "transformer"])
+def test_train_every_model(model, tmp_path):
+    result = run(
+        "train", model, "--dataset", "karate", "--epochs", 5, "--seeds", 2, "--out", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "metrics.json",
+        "curves.png",
+        "attention.png",
+        "checkpoint.pt",
+    }
+    last = result.output.strip().splitlines()[-1]
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    mean, deviation = 100 * report["test_score_mean"], 100 * report["test_score_std"]
+    assert last == f"Test accuracy: {mean:.1f} ± {deviation:.1f} % (2 seeds)"
+
+
+def test_train_options_reach_the_model(tmp_path):
+    options = (
+        "--layers",
+        3,
+        "--hidden",
+        5,
+        "--heads",
+        2,
+        "--lr",
+        0.02,
+        "--weight-decay",
+        0,
+        "--patience",
+        3,
+    )
+    result = run("train", "--dataset", "karate", "--epochs", 4, *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "metrics.json").read_text())["config"]
+    assert config["options"] == {"num_layers": 3, "hidden_channels": 5, "heads": 2}
+    assert (
+        config["recipe"]["lr"],
+        config["recipe"]["weight_decay"],
+        config["recipe"]["patience"],
+    ) == (0.02, 0.0, 3)
+
+
+def test_digits_beat_logistic_regression(tmp_path):
+    """Real training on the default data set, cut short; the whole run is in test_accuracy.py."""
+    result = run("train", "--epochs", 60, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["test_score_mean"] > report["logistic_regression"] > 0.9
+    assert report["test_score_mean"] >= 0.94
+    assert "Logistic regression" in result.output and str(tmp_path) in result.output
+
+
+MISTAKES = [
+    (("train", "gta"), 2, "gat, "),
+    (("train", "gat", "--dataset", "coar"), 2, "cora, "),
+    (("train", "--preset", "papr"), 2, "paper"),
+    (("train", "--device", "gpu"), 2, "cpu"),
+    (("train", "--epochs", "0"), 2, "epochs"),
+    (("train", "agnn", "--heads", "2"), 2, "no heads"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES, ids=lambda v: str(v))
+def test_mistakes_list_the_choices(arguments, code, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert words in " ".join(result.output.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())  # nothing ran
+
+
+def test_missing_files_and_foreign_checkpoints(tmp_path):
+    result = run("train", "--dataset", "cora", "--root", tmp_path / "nowhere", "--out", tmp_path)
+    assert (
+        result.exit_code == 1
+        and result.output.startswith("Error: ")
+        and "Traceback" not in result.output
+    )
+    assert (
+        run("train", "--dataset", "karate", "--resume", "--out", tmp_path / "none").exit_code == 1
+    )
+    run("train", "--dataset", "karate", "--epochs", 2, "--out", tmp_path)
+    result = run("train", "--dataset", "karate", "--epochs", 3, "--resume", "--out", tmp_path)
+    assert result.exit_code == 1 and "recipe" in result.output
+
+
+def test_interrupt_leaves_a_checkpoint_and_resume_is_exact(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "gat_ext.training.cli",
+        "train",
+        "--dataset",
+        "karate",
+        "--epochs",
+        "150",
+        "--patience",
+        "150",
+    ]
+    # Slow the run down with several seeds rather than sleeping in it.
+    command += ["--seeds", "2", "--threads", "1"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run([*command, "--out", whole], check=True, env=ENVIRONMENT, capture_output=True)
+    process = subprocess.Popen(
+        [*command, "--out", cut],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (cut / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert (
+        "To go on: gat-ext train" in output and "--resume" in output and "Traceback" not in errors
+    )
+    subprocess.run(
+        [*command, "--out", cut, "--resume"], check=True, env=ENVIRONMENT, capture_output=True
+    )
+    reports = [
+        json.loads((folder / "metrics.json").read_text())["seeds"] for folder in (whole, cut)
+    ]
+    for report in reports:
+        for seed in report:
+            del seed["seconds"]
+    assert reports[0] == reports[1]
+
+
+def test_info_and_bench(monkeypatch):
+    result = run("info")
+    assert (
+        result.exit_code == 0
+        and "instruction set" in result.output
+        and "additive_v2" in result.output
+    )
+    result = run("bench", "--threads", 1)
+    assert result.exit_code == 0 and "2000" in result.output
