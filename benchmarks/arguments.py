@@ -53,7 +53,7 @@ def _add_setting(parser: argparse.ArgumentParser) -> None:
     add("--heads", type=_count, default=default.heads, help="attention heads (%(default)s)")
     add("--channels", type=_count, default=default.channels, help="of a head (%(default)s)")
     add("--dtype", choices=list(DTYPES), default=default.dtype, help="(%(default)s)")
-    add("--dropout", type=_share, help="on the attention; default: 0, and 0.6 for an epoch")
+    add("--dropout", type=_share, help="on a layer's attention; default: 0, and 0.6 for an epoch")
     add("--shuffle", action="store_true", help="renumber the nodes at random")
     add("--root", help="folder of the data sets' files; default: downloaded once")
     add("--seed", type=int, default=default.seed, help="(%(default)s)")

@@ -287,6 +287,8 @@ def test_peak_memory_sees_an_allocation():
         return tensor + torch.ones(8_000_000).sum() * 0
 
     found = peak_memory(Program(allocates, (x,), {("x",): x}), torch.ones(1000))
+    if not found["warmed"]:
+        pytest.skip("the system does not let a process reset its high-water mark")
     assert 31e6 < found["increase"] < 64e6
     assert found["kept"] == 2 * 4000
 

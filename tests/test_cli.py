@@ -126,10 +126,13 @@ def test_interrupt_leaves_a_checkpoint_and_resume_is_exact(tmp_path):
     # Slow the run down with several seeds rather than sleeping in it.
     command += ["--seeds", "2", "--threads", "1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run([*command, "--out", whole], check=True, env=ENVIRONMENT, capture_output=True)
+    subprocess.run(
+        [*command, "--out", whole], check=True, env=ENVIRONMENT, cwd=tmp_path, capture_output=True
+    )
     process = subprocess.Popen(
         [*command, "--out", cut],
         env=ENVIRONMENT,
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -144,7 +147,11 @@ def test_interrupt_leaves_a_checkpoint_and_resume_is_exact(tmp_path):
         "To go on: gat-ext train" in output and "--resume" in output and "Traceback" not in errors
     )
     subprocess.run(
-        [*command, "--out", cut, "--resume"], check=True, env=ENVIRONMENT, capture_output=True
+        [*command, "--out", cut, "--resume"],
+        check=True,
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
     )
     reports = [
         json.loads((folder / "metrics.json").read_text())["seeds"] for folder in (whole, cut)

@@ -215,7 +215,7 @@ def test_same_bits_for_any_number_of_threads_and_runs(score, name):
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
-def test_narrower_instruction_sets_agree(isa):
+def test_narrower_instruction_sets_agree(isa, tmp_path):
     script = (
         "import torch, gat_ext; from gat_ext.testing import *; from gat_ext import functional, reference\n"
         "graph = sample_graph('unsorted')\n"
@@ -231,7 +231,8 @@ def test_narrower_instruction_sets_agree(isa):
     )
     result = subprocess.run(
         [sys.executable, "-c", script],
-        env={"GAT_EXT_ISA": isa, "PYTHONPATH": ":".join(sys.path)},
+        env={"GAT_EXT_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
     )
@@ -424,11 +425,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_memory_does_not_grow_with_edges_times_channels(score):
+def test_memory_does_not_grow_with_edges_times_channels(score, tmp_path):
     def peak(channels):
         done = subprocess.run(
             [sys.executable, "-c", MEMORY, score, str(channels)],
-            env={"PYTHONPATH": ":".join(sys.path)},
+            env={"PYTHONPATH": ":".join(filter(None, sys.path))},
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             check=True,

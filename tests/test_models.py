@@ -93,6 +93,66 @@ def test_presets_have_the_papers_shapes():
     assert parameters(models.AGNN.preset("citeseer", 1433, 7)) == linear + 2
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_attention_weights_leave_the_modes_alone(name):
+    model = make(name)
+    model.layers[0].eval()
+    model.attention_weights(X, GRAPH)
+    assert [m.training for m in (model, *model.layers)] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["gat", "gatv2", "agnn"])
+def test_self_loops_are_added_once(name, monkeypatch):
+    graph = Graph(GRAPH.edge_index, num_nodes=GRAPH.num_nodes)
+    made, build = [], Graph.__init__
+
+    def counted(self, *args, **kwargs):
+        made.append(args)
+        build(self, *args, **kwargs)
+
+    monkeypatch.setattr(Graph, "__init__", counted)
+    model = make(name, num_layers=3)
+    for _ in range(2):
+        model(X, graph)
+    assert len(made) == 1
+
+
+def test_dropout_of_inputs_attention_and_features():
+    """Each of GAT's three dropouts alone makes training differ, and none is active in evaluation."""
+    off = {"dropout": 0.0, "attn_dropout": 0.0, "feat_dropout": 0.0}
+    model = make("gat", **off)
+    assert torch.equal(model(X, GRAPH), model(X, GRAPH))
+    for which in off:
+        model = make("gat", **off | {which: 0.5})
+        assert not torch.equal(model(X, GRAPH), model(X, GRAPH))
+        assert torch.equal(model.eval()(X, GRAPH), make("gat", **off)(X, GRAPH))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_in_inference_mode(name):
+    model = make(name)
+    with torch.inference_mode():
+        bags = (X > 1.5).float()
+        assert not torch.equal(model(bags, GRAPH), model(bags, GRAPH))
+    model(X, GRAPH).sum().backward()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_learns(name):
+    """A few steps fit the labels of a small graph."""
+    model = make(name, dropout=0.0)
+    labels = torch.arange(GRAPH.num_nodes) % 3
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    losses = []
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(model(X, GRAPH), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses[-5:]) < 0.5 * losses[0]
+
+
 def test_first_beta_of_zero_averages():
     model = models.AGNN(10, 4, 3, learn_first_beta=False)
     (edges, alpha), _ = model.attention_weights(X, GRAPH)
@@ -112,7 +172,9 @@ def test_a_model_equals_itself_on_a_permuted_graph(name):
 def test_dropout_of_sparse_features():
     """The same distribution as torch's dropout, drawn for the nonzero elements only; writes to x are noticed."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(200, 300, generator=generator) * (torch.rand(200, 300, generator=generator) < 0.1)
+    x = torch.randn(200, 300, generator=generator) * (
+        torch.rand(200, 300, generator=generator) < 0.1
+    )
     torch.manual_seed(0)
     out = dropout_features(x, 0.4, training=True)
     kept = out != 0
@@ -136,6 +198,9 @@ BAD = [
     (lambda: models.GAT(10, 4, 3, dropout=1.5), "dropout is 1.5"),
     (lambda: models.GATv2(10, 4, 3, norm="bach"), "'batch'"),
     (lambda: models.AGNN(10, 4, 3, dropout=-1), "dropout is -1"),
+    (lambda: models.AGNN(10, 0, 3), "hidden_channels is 0"),
+    (lambda: models.AGNN(10, 4, 3)(X[:, :4], GRAPH), r"\[N, 10\]"),
+    (lambda: models.GAT(10, 4, 3, attn_dropout=7), "dropout is 7"),
     (lambda: models.GAT(10, 4, 3)(X[:, :4], GRAPH), r"\[N, 10\]"),
 ]
 

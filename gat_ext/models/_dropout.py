@@ -39,9 +39,10 @@ def dropout_features(x: Tensor, p: float, training: bool) -> Tensor:
         >>> dropout_features(x, 0.5, training=True).unique()
         tensor([0., 2.])
     """
-    if not training or p == 0 or x.requires_grad:
+    # A tensor made in inference mode does not count the writes to it.
+    if not training or p == 0 or x.requires_grad or x.is_inference():
         return F.dropout(x, p, training)
-    known = _known.get(x)
+    known: _NonZeros | None = _known.get(x)
     if known is None or known.version != x._version:
         known = _known[x] = _find(x)
     if known.position is None or known.value is None:
