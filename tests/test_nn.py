@@ -318,6 +318,7 @@ def test_graph_and_edge_index_agree(name):
         graph = Graph(EDGES, num_nodes=9, index_dtype=index_dtype)
         assert torch.equal(layer(x, graph), out)
         assert torch.equal(layer(x, EDGES.to(index_dtype)), out)
+        assert _loops.with_self_loops(graph, 9, 9).graph.index_dtype == index_dtype
 
 
 @pytest.mark.parametrize("name", LAYERS)

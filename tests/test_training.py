@@ -31,9 +31,12 @@ def data():
     return datasets.load("karate")
 
 
-def make_trainer(data, recipe=SHORT, seed=0):
+def make_trainer(data, recipe=SHORT, seed=0, **options):
     return Trainer(
-        lambda: models.GAT(data.num_features, 4, data.num_classes, heads=2), data, recipe, seed
+        lambda: models.GAT(data.num_features, 4, data.num_classes, heads=2, **options),
+        data,
+        recipe,
+        seed,
     )
 
 
@@ -79,7 +82,8 @@ def test_unknown_rule_and_patience():
 def test_training_learns_and_reproduces(data):
     first, second = finish(make_trainer(data)), finish(make_trainer(data))
     assert first.history == second.history and first.test_score == second.test_score
-    assert first.history["train_loss"][-1] < first.history["train_loss"][0]
+    certain = finish(make_trainer(data, dropout=0.0, attn_dropout=0.0)).history["train_loss"]
+    assert certain[-1] < 0.8 * certain[0]
     assert finish(make_trainer(data, seed=1)).history != first.history
     assert first.epochs == 12 and 1 <= first.best_epoch <= 12
 

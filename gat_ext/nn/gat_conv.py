@@ -147,7 +147,7 @@ class GATConv(nn.Module):
             self.add_self_loops,
         )
         src = self._split_heads(lin_src(x_src))
-        src_term = (src * self.att_src).sum(-1)
+        src_term = _dot_heads(src, self.att_src)
         result = gat_attention(
             graph,
             F.dropout(src, self.feat_dropout, self.training),
@@ -175,7 +175,7 @@ class GATConv(nn.Module):
         shared = src is not None and lin_dst is lin_src
         dst = src if shared else self._split_heads(lin_dst(x_dst))
         assert dst is not None
-        return (dst * self.att_dst).sum(-1)
+        return _dot_heads(dst, self.att_dst)
 
     def _edge_term(self, edge_attr: Tensor) -> Tensor:
         """a_edge · W_e e of every edge, [E, H]; W_e is folded into [edge_dim, H] first."""
@@ -206,3 +206,14 @@ def _sizes(
             "leave size out, or give these"
         )
     return num_src, num_dst
+
+
+def _dot_heads(x: Tensor, att: Tensor) -> Tensor:
+    """The product of every head of x [N, H, C] with its vector of att [1, H, C]: [N, H].
+
+    As one matrix product with the block-diagonal [H · C, H] of att, which reads x once and makes no [N, H, C].
+    """
+    heads, channels = att.shape[1:]
+    eye = torch.eye(heads, dtype=att.dtype, device=att.device)
+    blocks = (att.view(heads, channels, 1) * eye.unsqueeze(1)).flatten(0, 1)
+    return x.flatten(1) @ blocks
