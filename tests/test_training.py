@@ -82,8 +82,9 @@ def test_unknown_rule_and_patience():
 def test_training_learns_and_reproduces(data):
     first, second = finish(make_trainer(data)), finish(make_trainer(data))
     assert first.history == second.history and first.test_score == second.test_score
-    certain = finish(make_trainer(data, dropout=0.0, attn_dropout=0.0)).history["train_loss"]
-    assert certain[-1] < 0.8 * certain[0]
+    faster = Recipe(epochs=12, lr=0.05)
+    losses = finish(make_trainer(data, faster, dropout=0.0, attn_dropout=0.0)).history["train_loss"]
+    assert losses[-1] < 0.5 * losses[0]
     assert finish(make_trainer(data, seed=1)).history != first.history
     assert first.epochs == 12 and 1 <= first.best_epoch <= 12
 
