@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -111,30 +111,62 @@ def apply_layer(
     return out
 
 
+class Shape(NamedTuple):
+    """Sizes of a stack of attention layers."""
+
+    in_channels: int
+    hidden_channels: int  # of one head
+    out_channels: int
+    num_layers: int
+    heads: int  # of the hidden layers, concatenated
+    out_heads: int  # of the last layer, averaged
+
+
+class LayerFactory(Protocol):
+    """Makes a layer of a stack, the first of which has position 0; the last one does not concatenate its heads."""
+
+    def __call__(
+        self, position: int, in_channels: int, out_channels: int, heads: int, concat: bool
+    ) -> nn.Module:
+        """Returns the layer."""
+
+
 class StackedModel(AttentionModel):
     """Attention layers, each with dropout before and normalisation and activation after it.
 
     The last one is followed by nothing.
 
     Args:
-        layers: the attention layers.
-        norms: a normalisation after each layer but the last.
+        make_layer: makes a layer of given sizes.
+        shape: sizes of the stack.
+        norm: None, "layer" or "batch": normalisation after each hidden layer.
         activation: after each normalisation.
         dropout: probability with which an element of a layer's input is dropped in training.
     """
 
     def __init__(
         self,
-        layers: list[nn.Module],
-        norms: list[nn.Module],
+        make_layer: LayerFactory,
+        shape: Shape,
+        *,
+        norm: str | None,
         activation: Callable[[Tensor], Tensor],
         dropout: float,
     ) -> None:
         """Creates the layers; see the class for the arguments."""
         super().__init__()
+        check_depth(shape.num_layers)
         check_dropout(dropout)
-        self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(norms)
         self.activation, self.dropout = activation, dropout
+        self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
+        channels, width = shape.in_channels, shape.heads * shape.hidden_channels
+        for position in range(shape.num_layers - 1):
+            layer = make_layer(position, channels, shape.hidden_channels, shape.heads, True)
+            self.layers.append(layer)
+            self.norms.append(make_norm(norm, width))
+            channels = width
+        last = shape.num_layers - 1
+        self.layers.append(make_layer(last, channels, shape.out_channels, shape.out_heads, False))
 
     def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
         for layer, norm in zip(self.layers, [*self.norms, None], strict=True):

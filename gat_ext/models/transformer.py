@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn import functional as F
 
-from gat_ext.models._base import StackedModel, check_depth, make_norm
+from gat_ext.models._base import Shape, StackedModel
 from gat_ext.nn import TransformerConv
 
 if TYPE_CHECKING:
@@ -58,30 +58,22 @@ class GraphTransformer(StackedModel):
         norm: str | None = "layer",
     ) -> None:
         """Creates the layers; see the class for the arguments."""
-        check_depth(num_layers)
-        width = heads * hidden_channels
-        layers: list[nn.Module] = [
-            TransformerConv(
-                in_channels if i == 0 else width,
-                hidden_channels,
+
+        def make_layer(
+            position: int, in_channels: int, out_channels: int, heads: int, concat: bool
+        ) -> nn.Module:
+            return TransformerConv(
+                in_channels,
+                out_channels,
                 heads,
+                concat,
                 beta=residual,
                 root_weight=residual,
                 dropout=attn_dropout,
             )
-            for i in range(num_layers - 1)
-        ]
-        last = TransformerConv(
-            in_channels if num_layers == 1 else width,
-            out_channels,
-            out_heads,
-            concat=False,
-            beta=residual,
-            root_weight=residual,
-            dropout=attn_dropout,
-        )
-        norms = [make_norm(norm, width) for _ in range(num_layers - 1)]
-        super().__init__([*layers, last], norms, F.relu, dropout)
+
+        shape = Shape(in_channels, hidden_channels, out_channels, num_layers, heads, out_heads)
+        super().__init__(make_layer, shape, norm=norm, activation=F.relu, dropout=dropout)
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
