@@ -1,4 +1,4 @@
-"""The papers' accuracies, 10 seeds each: run with --run-slow. Bars are the papers' means less their deviations."""
+"""The papers' accuracies, 10 seeds each: run with --run-slow. Bars are the papers' means less 0.7."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ def test_papers(model, dataset, data_dir, tmp_path):
 
 @pytest.mark.slow
 def test_digits(tmp_path):
-    assert statistics.fmean(scores("gat", datasets.load("digits"), tmp_path, seeds=3)) >= 96.0
+    assert statistics.fmean(scores("gat", datasets.load("digits"), tmp_path, seeds=10)) >= 96.0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -75,9 +76,37 @@ def test_digits_beat_logistic_regression(tmp_path):
     assert "Logistic regression" in result.output and str(tmp_path) in result.output
 
 
+def test_several_labels_and_graphs_give_micro_f1(tmp_path):
+    """Two graphs for training and one each for validation and test, as files in the format of ppi."""
+    generator = np.random.default_rng(0)
+    for split, graphs in (("train", [1, 2]), ("valid", [3]), ("test", [4])):
+        graph_id = np.repeat(graphs, 3)
+        links = [
+            {"source": i, "target": i + 1} for i in range(len(graph_id) - 1) if (i + 1) % 3 != 0
+        ]
+        graph = {"nodes": [{"id": i} for i in range(len(graph_id))], "links": links}
+        (tmp_path / f"{split}_graph.json").write_text(json.dumps(graph))
+        np.save(tmp_path / f"{split}_feats.npy", generator.random((len(graph_id), 5)))
+        np.save(tmp_path / f"{split}_labels.npy", generator.integers(0, 2, (len(graph_id), 4)))
+        np.save(tmp_path / f"{split}_graph_id.npy", graph_id)
+    options = ("--dataset", "ppi", "--root", tmp_path, "--hidden", 4, "--epochs", 3)
+    result = run("train", *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["metric"] == "micro-F1" and report["config"]["recipe"]["graphs_per_batch"] == 2
+    last = result.output.strip().splitlines()[-1]
+    assert last == f"Test micro-F1: {100 * report['test_score_mean']:.1f} % (1 seed)"
+
+
 MISTAKES = [
-    (("train", "gta"), 2, "gat, "),
-    (("train", "gat", "--dataset", "coar"), 2, "cora, "),
+    (("train", "gta"), 2, "one of gat, "),
+    (("train", "gat", "--dataset", "coar"), 2, "one of cora, "),
+    (("train", "gat", "--dataset", "PUBMED"), 2, "one of pubmed, "),
+    (("train", "--lr", "nan"), 2, "not a positive number"),
+    (("train", "--lr", "0"), 2, "not a positive number"),
+    (("train", "--weight-decay", "-1"), 2, "not 0 or a positive number"),
+    (("train", "--seed", "99999999999999999999"), 2, "less than or equal"),
+    (("train", "--out", __file__), 2, "is a file"),
     (("train", "--preset", "papr"), 2, "paper"),
     (("train", "--device", "gpu"), 2, "cpu"),
     (("train", "--epochs", "0"), 2, "epochs"),
@@ -102,9 +131,10 @@ def test_missing_files_and_foreign_checkpoints(tmp_path):
         and result.output.startswith("Error: ")
         and "Traceback" not in result.output
     )
-    assert (
-        run("train", "--dataset", "karate", "--resume", "--out", tmp_path / "none").exit_code == 1
-    )
+    result = run("train", "--dataset", "karate", "--resume", "--out", tmp_path / "none")
+    assert result.exit_code == 1 and "start without --resume" in result.output
+    result = run("train", "--dataset", "karate", "--hidden", 10**12, "--out", tmp_path / "huge")
+    assert result.exit_code == 1 and result.output.splitlines()[-1].startswith("Error: out of mem")
     run("train", "--dataset", "karate", "--epochs", 2, "--out", tmp_path)
     result = run("train", "--dataset", "karate", "--epochs", 3, "--resume", "--out", tmp_path)
     assert result.exit_code == 1 and "recipe" in result.output
@@ -136,6 +166,7 @@ def test_interrupt_leaves_a_checkpoint_and_resume_is_exact(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in the foreground
     )
     deadline = time.monotonic() + 60
     while not (cut / "checkpoint.pt").exists() and time.monotonic() < deadline:
@@ -162,12 +193,13 @@ def test_interrupt_leaves_a_checkpoint_and_resume_is_exact(tmp_path):
     assert reports[0] == reports[1]
 
 
-def test_info_and_bench(monkeypatch):
+def test_info_and_bench():
     result = run("info")
     assert (
         result.exit_code == 0
         and "instruction set" in result.output
         and "additive_v2" in result.output
+        and "cpu (" in result.output
     )
     result = run("bench", "--threads", 1)
     assert result.exit_code == 0 and "2000" in result.output

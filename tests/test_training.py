@@ -1,9 +1,8 @@
-"""Loop, early stopping, checkpoints, metrics."""
+"""Loop, early stopping, metrics, recipes."""
 
 from __future__ import annotations
 
-import json
-import pickle
+import dataclasses
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from gat_ext.training import (
     metrics,
     recipe,
 )
-from gat_ext.training.run import Run, RunConfig
 from gat_ext.training.stopping import make_stopping
 
 SHORT = Recipe(epochs=12, patience=50)
@@ -95,8 +93,6 @@ def test_kept_weights_are_the_best_and_the_test_set_is_not_used(data):
     history = result.history["val_score"]
     assert history[result.best_epoch - 1] == max(history) == result.val_score
     # Other test labels: the same weights, another test score.
-    import dataclasses
-
     flipped = dataclasses.replace(data, y=torch.where(data.test_mask, 1 - data.y, data.y))
     other_trainer = make_trainer(flipped, Recipe(epochs=30, patience=30, stopping="best"))
     other = finish(other_trainer)
@@ -122,33 +118,33 @@ def test_resume_is_exact(data, tmp_path):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="seed"):
         make_trainer(data, seed=3).load_state_dict(trainer.state_dict())
+    with pytest.raises(ValueError, match="another model"):
+        make_trainer(data, num_layers=3).load_state_dict(trainer.state_dict())
 
 
-def test_checkpoint_is_read_without_running_code(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "pwned"), "w"))
+def test_a_state_is_a_copy(data):
+    """Neither training on, nor a trainer that was loaded with it, changes a state."""
+    trainer = make_trainer(data)
+    trainer.step()
+    state = trainer.state_dict()
+    weights = {name: value.clone() for name, value in state["model"].items()}
+    finish(trainer)
+    results = []
+    for _ in range(2):
+        other = make_trainer(data)
+        other.load_state_dict(state)
+        results.append(finish(other))
+    assert len(state["history"]["val_loss"]) == 1
+    assert all(torch.equal(value, state["model"][name]) for name, value in weights.items())
+    assert results[0].history == results[1].history == trainer.history
 
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
-    torch.save({"format": 1, "x": Evil()}, tmp_path / "evil2.pt")
-    for name in ("evil.pt", "evil2.pt"):
-        with pytest.raises(ValueError, match="not a checkpoint"):
-            checkpoint.load(tmp_path / name)
-    assert not (tmp_path / "pwned").exists()
-    torch.save({"format": 99}, tmp_path / "new.pt")
-    with pytest.raises(ValueError, match="format 99"):
-        checkpoint.load(tmp_path / "new.pt")
-    with pytest.raises(FileNotFoundError):
-        checkpoint.load(tmp_path / "none.pt")
 
-
-def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
-    path = tmp_path / "c.pt"
-    checkpoint.save({"x": torch.ones(2)}, path)
-    with pytest.raises(Exception, match="pickle"):
-        checkpoint.save({"x": lambda: None}, path)
-    assert torch.equal(checkpoint.load(path)["x"], torch.ones(2))
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_every_split_needs_nodes(data, split):
+    mask = f"{split}_mask"
+    empty = dataclasses.replace(data, **{mask: torch.zeros_like(data.train_mask)})
+    with pytest.raises(ValueError, match=f"{mask} is empty"):
+        make_trainer(empty)
 
 
 def test_diverged_training_is_refused(data):
@@ -157,46 +153,6 @@ def test_diverged_training_is_refused(data):
         trainer.model.layers[0].bias.fill_(torch.inf)
     with pytest.raises(FloatingPointError, match="epoch 1"):
         trainer.step()
-
-
-def test_run_over_seeds_resumes_and_reports(data, tmp_path):
-    config = RunConfig("gat", "karate", 0, 3, Recipe(epochs=6), {})
-    whole = Run(config, data, tmp_path / "whole")
-    whole.train(lambda trainer: None)
-
-    class Stop(Exception):
-        pass
-
-    def stop_in_second_seed(trainer):
-        if trainer.seed == 1 and trainer.epoch == 3:
-            cut.save_checkpoint()
-            raise Stop
-
-    cut = Run(config, data, tmp_path / "cut")
-    with pytest.raises(Stop):
-        cut.train(stop_in_second_seed)
-    resumed = Run(config, data, tmp_path / "cut")
-    resumed.resume()
-    assert len(resumed.results) == 1
-    resumed.train(lambda trainer: None)
-    for a, b in zip(whole.results, resumed.results, strict=True):
-        assert (a.history, a.test_score, a.best_epoch) == (b.history, b.test_score, b.best_epoch)
-    for key, value in whole.best_model.items():
-        assert torch.equal(value, resumed.best_model[key])
-    mean, deviation = whole.summary()
-    scores = [r.test_score for r in whole.results]
-    assert mean == pytest.approx(np.mean(scores)) and deviation == pytest.approx(
-        np.std(scores, ddof=1)
-    )
-    with pytest.raises(ValueError, match="seeds differ"):
-        Run(RunConfig("gat", "karate", 0, 4, Recipe(epochs=6), {}), data, tmp_path / "cut").resume()
-
-    whole.report(extra_figure=0.5)
-    report = json.loads((tmp_path / "whole" / "metrics.json").read_text())
-    assert report["test_score_mean"] == mean and report["extra_figure"] == 0.5
-    assert len(report["seeds"]) == 3 and len(report["seeds"][0]["history"]["val_loss"]) == 6
-    for name in ("curves.png", "attention.png"):
-        assert (tmp_path / "whole" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_scores_and_entropies():
@@ -220,15 +176,22 @@ def test_graphs_in_batches():
     edges = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4]])
     masks = torch.eye(3, dtype=torch.bool).repeat_interleave(2, dim=1)
     data = datasets.NodeDataset(
-        "three", torch.randn(6, 4), torch.tensor([[1.0, 0.0], [0.0, 1.0]] * 3), edges, masks[0] | masks[1], masks[2],
-        torch.zeros(6, dtype=torch.bool) | (torch.arange(6) > 99), 2, multilabel=True, graph_ids=torch.tensor([0, 0, 1, 1, 2, 2]),
+        "three", torch.randn(6, 4), torch.tensor([[1.0, 0.0], [0.0, 1.0]] * 3), edges,
+        masks[1] | (torch.arange(6) == 0), masks[2], masks[0] & (torch.arange(6) == 1), 2, multilabel=True,
+        graph_ids=torch.tensor([0, 0, 1, 1, 2, 2]),
     )  # fmt: skip
     trainer = make_trainer(data, Recipe(epochs=2, graphs_per_batch=1))
     assert len(trainer.batches) == 2
-    for batch, x in zip(trainer.batches, (data.x[:2], data.x[2:4]), strict=True):
-        assert torch.equal(batch.x, x) and batch.graph.num_edges == 2 and batch.train_mask.all()
+    for batch, (x, counted) in zip(
+        trainer.batches, ((data.x[:2], [True, False]), (data.x[2:4], [True, True])), strict=True
+    ):
+        assert torch.equal(batch.x, x) and batch.graph.num_edges == 2
+        assert batch.mask.tolist() == counted
+    seen = []
+    trainer.model.register_forward_hook(lambda model, given, out: seen.append(given[0]))
     trainer.step()
-    assert trainer.epoch == 1
+    assert trainer.epoch == 1 and len(seen) == 3
+    assert torch.equal(seen[-1], data.x[4:])  # validation looks at its own graph alone
 
 
 def test_recipes():

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gat_ext.training.files import replacing
+
 FORMAT = 1
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint beside its final place and then moves it there, so that a crash leaves the old one.
+    """Writes a checkpoint; a crash in between leaves the old one.
 
     Args:
         state: tensors, numbers, strings, and lists and dictionaries of them.
         path: where to; the folder is made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -39,10 +32,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no checkpoint {path} to go on from; start without --resume"
+        ) from error
+    except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint of gat-ext: {error}") from error
+        raise ValueError(
+            f"{path} is not a checkpoint of gat-ext: it is damaged, or holds more than tensors, "
+            "numbers and text"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"{path} has checkpoint format {found!r}; expected {FORMAT}")
@@ -58,5 +58,5 @@ def random_state() -> dict[str, Any]:
 def restore_random_state(state: dict[str, Any]) -> None:
     """Puts torch's random number generators where a state was taken."""
     torch.set_rng_state(state["cpu"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    for index, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(cuda.cpu(), index)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import pickle
+import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -19,9 +22,11 @@ try:
 except ImportError:
     sys.exit("gat-ext needs typer and rich, which are not installed: pip install 'gat_ext[train]'")
 
+import numpy as np
 import torch
 
 from gat_ext import _C, __version__, datasets, models
+from gat_ext.training import plots
 from gat_ext.training.compare import compare
 from gat_ext.training.loop import Trainer
 from gat_ext.training.metrics import logistic_regression
@@ -50,28 +55,52 @@ def _fail(error: BaseException | str) -> NoReturn:
     raise typer.Exit(1)
 
 
+def _closest_first(value: str, choices: list[str]) -> str:
+    def likeness(choice: str) -> float:
+        return difflib.SequenceMatcher(None, value.lower(), choice).ratio()
+
+    return ", ".join(sorted(choices, key=likeness, reverse=True))
+
+
 def _check_name(choices: list[str], what: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         if value in choices:
             return value
-        close = difflib.get_close_matches(value, choices, n=len(choices))
-        ordered = [*close, *(c for c in choices if c not in close)]
         raise typer.BadParameter(
-            f"no {what} is called {value!r}; choose one of {', '.join(ordered)}"
+            f"no {what} is called {value!r}; choose one of {_closest_first(value, choices)}"
         )
 
     return check
 
 
-def _check_device(value: str) -> str:
-    choices = ["cpu"]
+def _devices() -> dict[str, str]:
+    """The devices that can train, and what they are."""
+    devices = {"cpu": platform.machine()}
     if _C.build_info()["cuda"] and torch.cuda.is_available():
-        choices += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        devices |= {"cuda": names[0]} | {f"cuda:{i}": name for i, name in enumerate(names)}
+    return devices
+
+
+def _check_device(value: str) -> str:
+    choices = list(_devices())
     if value not in choices:
         why = "" if _C.build_info()["cuda"] else " (this build has no CUDA kernels)"
         raise typer.BadParameter(
-            f"no device {value!r} here; choose one of {', '.join(choices)}{why}"
+            f"no device {value!r} here; choose one of {_closest_first(value, choices)}{why}"
         )
+    return value
+
+
+def _check_rate(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"{value} is not a positive number")
+    return value
+
+
+def _check_penalty(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise typer.BadParameter(f"{value} is not 0 or a positive number")
     return value
 
 
@@ -95,7 +124,8 @@ def train(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 1,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the first run; the next ones count up.")
+        int,
+        typer.Option(min=0, max=2**32 - 1, help="Seed of the first run; the next ones count up."),
     ] = 0,
     preset: Annotated[
         str,
@@ -104,9 +134,9 @@ def train(
         ),
     ] = "paper",
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many epochs.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", callback=_check_rate)] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(min=0.0, help="Factor of the L2 penalty.")
+        float | None, typer.Option(help="Factor of the L2 penalty.", callback=_check_penalty)
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Epochs without improvement before training stops.")
@@ -117,7 +147,8 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda.", callback=_check_device)] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results; runs/MODEL-DATASET by default.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for results; runs/MODEL-DATASET by default."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")
@@ -140,20 +171,38 @@ def train(
         ),
         {name: value for name, value in options.items() if value is not None},
     )
-    try:
+    with _mistakes_explained():
+        plots.require()
         data = datasets.load(dataset, root=root).to(device)
         run = Run(config, data, folder)
         if resume:
             run.resume()
-        folder.mkdir(parents=True, exist_ok=True)
-        _train(run)
-        _report(run)
+        try:
+            _train(run)
+            _report(run)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+
+@contextmanager
+def _mistakes_explained() -> Iterator[None]:
+    """Turns what a person can mend into one line, and Ctrl-C into how to go on."""
+    try:
+        yield
     except Interrupted:
         again = [argument for argument in sys.argv[1:] if argument != "--resume"]
-        console.print(f"Interrupted. To go on: gat-ext {shlex.join([*again, '--resume'])}")
+        command = f"gat-ext {shlex.join([*again, '--resume'])}"
+        console.print(f"Interrupted. To go on: {command}", markup=False)
+        raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        console.print("Interrupted before training began.")
         raise typer.Exit(130) from None
     except _ENVIRONMENT_ERRORS as error:
         _fail(error)
+    except RuntimeError as error:
+        if "allocate" not in str(error):
+            raise
+        _fail(f"out of memory; a smaller network or data set may fit: {error}")
 
 
 def _train(run: Run) -> None:
@@ -225,11 +274,13 @@ def _report(run: Run) -> None:
 def info() -> None:
     """Say what is installed and what it runs on."""
     table = Table(show_header=False, box=None)
-    rows = {"gat_ext": __version__, "torch": torch.__version__, "python": sys.version.split()[0]}
+    rows = {"gat_ext": __version__, "torch": torch.__version__}
+    rows |= {"numpy": np.__version__, "python": platform.python_version()}
     rows |= {f"built with {name}": str(value) for name, value in _C.build_info().items()}
     rows |= {
         "instruction set": _C.isa(),
         "threads": str(_C.num_threads()),
+        "devices": ", ".join(f"{device} ({what})" for device, what in _devices().items()),
         "scores": ", ".join(_C.score_names()),
     }
     rows |= {"models": ", ".join(models.available()), "data sets": ", ".join(datasets.available())}

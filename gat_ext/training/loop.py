@@ -44,14 +44,14 @@ class SeedResult:
     history: dict[str, list[float]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Batch:
-    """Some of the graphs of a data set."""
+    """Some of the graphs of a data set, and which of their nodes count."""
 
     x: Tensor
     y: Tensor
     graph: Graph
-    train_mask: Tensor
+    mask: Tensor
 
 
 class Trainer:
@@ -62,6 +62,9 @@ class Trainer:
         data: the data set, on the device to train on.
         recipe: optimiser, length and stopping.
         seed: of torch's generators.
+
+    Raises:
+        ValueError: the data set has no training, validation or test nodes.
 
     Example:
         >>> from gat_ext.datasets import load
@@ -80,15 +83,20 @@ class Trainer:
         recipe: Recipe,
         seed: int,
     ) -> None:
+        for split in ("train", "val", "test"):
+            if not getattr(data, f"{split}_mask").any():
+                raise ValueError(f"{data.name}: {split}_mask is empty; every split needs a node")
         torch.manual_seed(seed)
         self.data, self.recipe, self.seed = data, recipe, seed
-        self.graph = Graph(data.edge_index, num_nodes=data.num_nodes)
         self.model = make_model().to(data.x.device)
         self.optimizer = torch.optim.Adam(
             _parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr
         )
         self.stopping = make_stopping(recipe.stopping, recipe.patience)
-        self.batches = _split(data, self.graph, recipe.graphs_per_batch)
+        graph = Graph(data.edge_index, num_nodes=data.num_nodes)
+        self.batches = _split(data, graph, recipe.graphs_per_batch)
+        self._validation = _of(data, graph, data.val_mask)
+        self._test = _of(data, graph, data.test_mask)
         self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
         self.best_epoch, self.seconds = 0, 0.0
         self.best_state = copy.deepcopy(self.model.state_dict())
@@ -113,7 +121,7 @@ class Trainer:
             return False
         start = time.perf_counter()
         train_loss = self._train_epoch()
-        val_loss, val_score = self._evaluate(self.data.val_mask)
+        val_loss, val_score = self._evaluate(self._validation)
         self.seconds += time.perf_counter() - start
         for name, value in zip(HISTORY, (train_loss, val_loss, val_score), strict=True):
             self.history[name].append(value)
@@ -126,8 +134,8 @@ class Trainer:
         total = 0.0
         for batch in self._shuffled():
             self.optimizer.zero_grad(set_to_none=True)
-            logits = self.model(batch.x, batch.graph)[batch.train_mask]
-            loss = metrics.loss(logits, batch.y[batch.train_mask], self.data.multilabel)
+            logits = self.model(batch.x, batch.graph)[batch.mask]
+            loss = metrics.loss(logits, batch.y[batch.mask], self.data.multilabel)
             if not loss.isfinite():
                 raise FloatingPointError(
                     f"the training loss is {loss.item()} in epoch {self.epoch + 1}; try a smaller learning rate"
@@ -142,9 +150,9 @@ class Trainer:
         return (self.batches[i] for i in order)
 
     @torch.no_grad()
-    def _evaluate(self, mask: Tensor) -> tuple[float, float]:
+    def _evaluate(self, nodes: _Batch) -> tuple[float, float]:
         self.model.eval()
-        logits, labels = self.model(self.data.x, self.graph)[mask], self.data.y[mask]
+        logits, labels = self.model(nodes.x, nodes.graph)[nodes.mask], nodes.y[nodes.mask]
         multilabel = self.data.multilabel
         return metrics.loss(logits, labels, multilabel).item(), metrics.score(
             logits, labels, multilabel
@@ -153,8 +161,8 @@ class Trainer:
     def result(self) -> SeedResult:
         """Puts the kept weights into the model and looks at the test nodes, for the first and only time."""
         self.model.load_state_dict(self.best_state)
-        _, val_score = self._evaluate(self.data.val_mask)
-        _, test_score = self._evaluate(self.data.test_mask)
+        _, val_score = self._evaluate(self._validation)
+        _, test_score = self._evaluate(self._test)
         return SeedResult(
             self.seed,
             self.epoch,
@@ -166,8 +174,8 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on as if training had never stopped."""
-        return {
+        """All that :meth:`load_state_dict` needs to go on as if training had never stopped; a copy."""
+        state = {
             "seed": self.seed,
             "recipe": asdict(self.recipe),
             "model": self.model.state_dict(),
@@ -179,6 +187,7 @@ class Trainer:
             "seconds": self.seconds,
             "random": checkpoint.random_state(),
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from where a state was taken.
@@ -189,11 +198,16 @@ class Trainer:
         for name, own in (("seed", self.seed), ("recipe", asdict(self.recipe))):
             if state[name] != own:
                 raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:  # what torch raises for other names or shapes
+            raise ValueError(f"the checkpoint is of another model: {error}") from error
+        # The optimizer would go on writing into the tensors that it is given.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.stopping.load_state_dict(state["stopping"])
         self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
-        self.history, self.seconds = state["history"], state["seconds"]
+        self.history = {name: list(values) for name, values in state["history"].items()}
+        self.seconds = state["seconds"]
         checkpoint.restore_random_state(state["random"])
 
 
@@ -212,13 +226,20 @@ def _split(data: NodeDataset, graph: Graph, graphs_per_batch: int) -> list[_Batc
     if data.graph_ids is None or graphs_per_batch == 0:
         return [_Batch(data.x, data.y, graph, data.train_mask)]
     ids = data.graph_ids[data.train_mask].unique()
-    return [_subset(data, chosen) for chosen in ids.split(graphs_per_batch)]
+    return [_subset(data, chosen, data.train_mask) for chosen in ids.split(graphs_per_batch)]
 
 
-def _subset(data: NodeDataset, ids: Tensor) -> _Batch:
+def _of(data: NodeDataset, graph: Graph, mask: Tensor) -> _Batch:
+    """The graphs that hold the nodes of a mask."""
+    if data.graph_ids is None:
+        return _Batch(data.x, data.y, graph, mask)
+    return _subset(data, data.graph_ids[mask].unique(), mask)
+
+
+def _subset(data: NodeDataset, ids: Tensor, mask: Tensor) -> _Batch:
     assert data.graph_ids is not None
     nodes = torch.isin(data.graph_ids, ids)
     position = nodes.cumsum(0) - 1
     edges = data.edge_index[:, nodes[data.edge_index[0]]]
     graph = Graph(position[edges], num_nodes=int(nodes.sum()))
-    return _Batch(data.x[nodes], data.y[nodes], graph, data.train_mask[nodes])
+    return _Batch(data.x[nodes], data.y[nodes], graph, mask[nodes])

@@ -5,16 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from gat_ext.training.files import replacing
 from gat_ext.training.loop import SeedResult
 from gat_ext.training.metrics import entropies
 
 # Colours that colour-blind readers can tell apart: Okabe and Ito, "Color Universal Design", 2008.
 _TRAIN, _VALIDATION, _UNIFORM = "#0072B2", "#D55E00", "#999999"
+_COLUMNS = 4  # panels side by side
+_BINS = 40
 
 
-def _pyplot() -> Any:
+def require() -> Any:
+    """Matplotlib's pyplot, drawing to files alone.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:
@@ -25,51 +34,44 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def curves(results: list[SeedResult], title: str, path: Path) -> None:
-    """Loss and validation score of every epoch and seed; a dot where the weights were kept.
+def curves(results: list[SeedResult], metric: str, title: str, path: Path) -> None:
+    """Loss and validation score of every epoch: the mean of the seeds that got there, in the band from the least to the most.
 
     Args:
-        results: one for each seed.
+        results: one for each seed; a dot marks the epoch whose weights were kept.
+        metric: what the score is.
         title: of the figure.
         path: PNG to write.
     """
-    pyplot = _pyplot()
+    pyplot = require()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for i, result in enumerate(results):
-        epochs = range(1, result.epochs + 1)
-        alpha = 1.0 if len(results) == 1 else 0.5
-        for name, colour in (("train_loss", _TRAIN), ("val_loss", _VALIDATION)):
-            label = {"train_loss": "training", "val_loss": "validation"}[name] if i == 0 else None
-            left.plot(
-                epochs, result.history[name], color=colour, alpha=alpha, linewidth=1, label=label
-            )
-        score = result.history["val_score"]
-        right.plot(
-            epochs,
-            score,
-            color=_VALIDATION,
-            alpha=alpha,
-            linewidth=1,
-            label="validation" if i == 0 else None,
-        )
-        if result.best_epoch:
-            kept = result.best_epoch
-            right.plot(
-                kept,
-                score[kept - 1],
-                "o",
-                color="black",
-                markersize=4,
-                label="weights kept" if i == 0 else None,
-            )
-    left.set(xlabel="epoch", ylabel="cross-entropy [nats]", yscale="log", title="loss")
-    right.set(xlabel="epoch", ylabel="share of nodes right", title="score")
-    for axes in (left, right):
+    _curve(left, [r.history["train_loss"] for r in results], _TRAIN, "training, with dropout")
+    _curve(left, [r.history["val_loss"] for r in results], _VALIDATION, "validation")
+    scores = [[100 * score for score in r.history["val_score"]] for r in results]
+    _curve(right, scores, _VALIDATION, "validation")
+    kept = [r.best_epoch for r in results if r.best_epoch]
+    at = [s[r.best_epoch - 1] for r, s in zip(results, scores, strict=True) if r.best_epoch]
+    right.plot(kept, at, "o", color="black", markersize=4, label="weights kept")
+    left.set(xlabel="epoch", ylabel="cross-entropy [nats]", title="loss")
+    right.set(xlabel="epoch", ylabel=f"{metric} [%]", title=metric)
+    for axes, corner in ((left, "upper right"), (right, "lower right")):
         axes.grid(alpha=0.3)
-        axes.legend()
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+        axes.legend(loc=corner)
+    left.set_ylim(bottom=0)
+    seeds = f"{len(results)} seeds: mean, least and most" if len(results) > 1 else "1 seed"
+    figure.suptitle(f"{title} ({seeds})")
+    _save(figure, path)
+
+
+def _curve(axes: Any, series: list[list[float]], colour: str, label: str) -> None:
+    values = np.full((len(series), max(map(len, series))), np.nan)
+    for row, one in zip(values, series, strict=True):
+        row[: len(one)] = one
+    epochs = np.arange(1, values.shape[1] + 1)
+    if len(series) > 1:
+        least, most = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        axes.fill_between(epochs, least, most, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(epochs, np.nanmean(values, axis=0), color=colour, linewidth=1, label=label)
 
 
 def attention(layers: list[tuple[Tensor, Tensor]], num_nodes: int, title: str, path: Path) -> None:
@@ -81,29 +83,47 @@ def attention(layers: list[tuple[Tensor, Tensor]], num_nodes: int, title: str, p
         title: of the figure.
         path: PNG to write.
     """
-    pyplot = _pyplot()
-    figure, grid = pyplot.subplots(
-        1, len(layers), figsize=(4.5 * len(layers), 3.6), layout="constrained", squeeze=False
-    )
-    for number, ((edge_index, alpha), axes) in enumerate(
-        zip(layers, grid[0], strict=True), start=1
-    ):
+    panels = []
+    for number, (edge_index, alpha) in enumerate(layers, start=1):
         entropy, uniform = (t.cpu().numpy() for t in entropies(edge_index, alpha, num_nodes))
-        limits = (0.0, max(float(uniform.max(initial=0)), 1e-3))
-        axes.hist(uniform, bins=40, range=limits, color=_UNIFORM, alpha=0.5, label="uniform")
-        colours = pyplot.get_cmap("viridis")
-        for head in range(entropy.shape[1]):
-            colour = colours(head / max(entropy.shape[1] - 1, 1) * 0.9)
-            axes.hist(
-                entropy[:, head],
-                bins=40,
-                range=limits,
-                histtype="step",
-                color=colour,
-                label=f"head {head + 1}",
-            )
-        axes.set(xlabel="entropy of attention [nats]", ylabel="nodes", title=f"layer {number}")
-        axes.legend(fontsize="small")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+        for head, values in enumerate(entropy.T, start=1):
+            panels.append((f"layer {number}, head {head}", values, uniform))
+    columns = min(_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = require().subplots(
+        rows,
+        columns,
+        figsize=(max(2.4 * columns, 4.5), 1.9 * rows + 0.9),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    limits = (0.0, max(*(float(u.max(initial=0)) for _, _, u in panels), 1e-3))
+    for axes, (name, values, uniform) in zip(grid.flat, panels, strict=False):
+        _histogram(axes, values, uniform, limits)
+        axes.set_title(f"{name}: mean {values.mean():.2f} of {uniform.mean():.2f}", fontsize=8)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid.flat[max(len(panels) - columns, 0) : len(panels)]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel("entropy of the attention of a node [nats]", fontsize=10)
+    figure.supylabel("nodes", fontsize=10)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=8)
+    figure.suptitle(title, x=0.02, ha="left")
+    _save(figure, path)
+
+
+def _histogram(axes: Any, values: Any, uniform: Any, limits: tuple[float, float]) -> None:
+    common = {"bins": _BINS, "range": limits}
+    axes.hist(uniform, **common, color=_UNIFORM, alpha=0.55, label="uniform, log(in-degree)")
+    axes.hist(values, **common, histtype="step", color=_TRAIN, label="learned")
+    axes.grid(alpha=0.3)
+    axes.tick_params(labelsize=8)
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
+    require().close(figure)

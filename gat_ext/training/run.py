@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from signal import SIGINT, getsignal, signal
+from signal import SIG_IGN, SIGINT, getsignal, signal
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from gat_ext import __version__
 from gat_ext.datasets import NodeDataset
 from gat_ext.models import AttentionModel, build
 from gat_ext.training import checkpoint, plots
+from gat_ext.training.files import replacing
 from gat_ext.training.loop import SeedResult, Trainer
 from gat_ext.training.recipes import Recipe
 
-CHECKPOINT_EVERY = 100  # epochs
+CHECKPOINT_SECONDS = 10.0
 Progress = Callable[[Trainer], None]
 
 
@@ -51,14 +55,21 @@ class RunConfig:
     options: dict[str, int | float]
 
     def make_model(self, data: NodeDataset) -> AttentionModel:
-        """A new model for a data set."""
-        cls = build(self.model)
-        if not self.options:
-            return cls.preset(self.dataset, data.num_features, data.num_classes)
-        options = dict(self.options)
-        hidden = options.pop("hidden_channels", 16 if self.model == "agnn" else 8)
-        make: Callable[..., AttentionModel] = cls
-        return make(data.num_features, hidden, data.num_classes, **options)
+        """A new model for a data set: the preset, with the options in place of what it says."""
+        return _with(build(self.model), self.options).preset(
+            self.dataset, data.num_features, data.num_classes
+        )
+
+
+def _with(cls: type[AttentionModel], options: dict[str, int | float]) -> type[AttentionModel]:
+    """A model whose presets are built with some constructor arguments changed."""
+    changes = dict(options)
+    hidden = changes.pop("hidden_channels", None)
+
+    def init(self: Any, inputs: int, preset: int, outputs: int, **arguments: Any) -> None:
+        cls.__init__(self, inputs, hidden or preset, outputs, **{**arguments, **changes})
+
+    return type(cls.__name__, (cls,), {"__init__": init})
 
 
 class Run:
@@ -76,6 +87,7 @@ class Run:
         self.trainer: Trainer | None = None
         self.best_model: dict[str, Any] = {}
         self._resumed: dict[str, Any] | None = None
+        self._saved = 0.0  # when the last checkpoint was written
 
     @property
     def checkpoint_path(self) -> Path:
@@ -90,6 +102,9 @@ class Run:
             ValueError: it is of another run.
         """
         state = checkpoint.load(self.checkpoint_path, self.data.x.device)
+        missing = {"config", "results", "best_model", "trainer"} - state.keys()
+        if missing:
+            raise ValueError(f"{self.checkpoint_path} is not of a run: it has no {min(missing)}")
         if state["config"] != asdict(self.config):
             differing = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
             raise ValueError(
@@ -104,6 +119,7 @@ class Run:
 
         Raises:
             Interrupted: on Ctrl-C, after the running epoch; the checkpoint holds all of it.
+            KeyboardInterrupt: on a second Ctrl-C, at once; the checkpoint is the last one written.
         """
         with _deferred_interrupt() as interrupted:
             while len(self.results) < self.config.seeds:
@@ -114,6 +130,7 @@ class Run:
                 if self._resumed is not None:
                     self.trainer.load_state_dict(self._resumed)
                     self._resumed = None
+                self.save_checkpoint()
                 self._train_seed(self.trainer, progress, interrupted)
                 self.results.append(self.trainer.result())
                 self.best_model = self.trainer.best_state
@@ -127,7 +144,7 @@ class Run:
             if interrupted:
                 self.save_checkpoint()
                 raise Interrupted
-            if trainer.epoch % CHECKPOINT_EVERY == 0:
+            if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
                 self.save_checkpoint()
 
     def save_checkpoint(self) -> None:
@@ -139,6 +156,7 @@ class Run:
             "trainer": None if self.trainer is None else self.trainer.state_dict(),
         }
         checkpoint.save(state, self.checkpoint_path)
+        self._saved = time.monotonic()
 
     def summary(self) -> tuple[float, float]:
         """Mean and sample standard deviation of the test score over the seeds; 0 deviation for one seed."""
@@ -157,13 +175,17 @@ class Run:
             "versions": {
                 "gat_ext": __version__,
                 "torch": torch.__version__,
+                "numpy": np.__version__,
                 "python": platform.python_version(),
             },
+            "device": str(self.data.x.device),
+            "threads": torch.get_num_threads(),
             "seeds": [asdict(result) for result in self.results],
         }
-        (self.folder / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
+        with replacing(self.folder / "metrics.json") as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
         title = f"{self.config.model} on {self.config.dataset}"
-        plots.curves(self.results, title, self.folder / "curves.png")
+        plots.curves(self.results, report["metric"], title, self.folder / "curves.png")
         model = self.config.make_model(self.data).to(self.data.x.device)
         model.load_state_dict(self.best_model)
         layers = model.attention_weights(self.data.x, self.data.edge_index)
@@ -172,9 +194,15 @@ class Run:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[list[bool]]:
-    """Turns the first Ctrl-C into a note, so that an epoch is never cut in half; the second one is immediate."""
+    """Turns the first Ctrl-C into a note, so that an epoch is never cut in half; the second one is immediate.
+
+    A run that ignores Ctrl-C, being in the background, goes on to; only the main thread can watch for it.
+    """
     noted: list[bool] = []
     before = getsignal(SIGINT)
+    if before in (None, SIG_IGN) or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(True)

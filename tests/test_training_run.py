@@ -1,0 +1,214 @@
+"""Runs over seeds: checkpoints, resuming, Ctrl-C, reports, the comparison with dense PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from gat_ext import datasets
+from gat_ext.training import Recipe, checkpoint
+from gat_ext.training import compare as compare_module
+from gat_ext.training import run as run_module
+from gat_ext.training.compare import compare
+from gat_ext.training.files import replacing
+from gat_ext.training.run import Interrupted, Run, RunConfig
+
+SHORT = Recipe(epochs=12, patience=50)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.load("karate")
+
+
+def test_checkpoint_is_read_without_running_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    torch.save({"format": 1, "x": Evil()}, tmp_path / "evil2.pt")
+    for name in ("evil.pt", "evil2.pt"):
+        with pytest.raises(ValueError, match="not a checkpoint"):
+            checkpoint.load(tmp_path / name)
+    assert not (tmp_path / "pwned").exists()
+    torch.save({"format": 99}, tmp_path / "new.pt")
+    with pytest.raises(ValueError, match="format 99"):
+        checkpoint.load(tmp_path / "new.pt")
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none.pt")
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "c.pt"
+    checkpoint.save({"x": torch.ones(2)}, path)
+    with pytest.raises(Exception, match="pickle"):
+        checkpoint.save({"x": lambda: None}, path)
+    assert torch.equal(checkpoint.load(path)["x"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_files_are_replaced_whole_and_readable_by_others(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+    with replacing(path) as file:
+        file.write(b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+        file.write(b"ne")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_run_over_seeds_resumes_and_reports(data, tmp_path):
+    config = RunConfig("gat", "karate", 0, 3, Recipe(epochs=6), {})
+    whole = Run(config, data, tmp_path / "whole")
+    whole.train(lambda trainer: None)
+
+    class Stop(Exception):
+        pass
+
+    def stop_in_second_seed(trainer):
+        if trainer.seed == 1 and trainer.epoch == 3:
+            cut.save_checkpoint()
+            raise Stop
+
+    cut = Run(config, data, tmp_path / "cut")
+    with pytest.raises(Stop):
+        cut.train(stop_in_second_seed)
+    resumed = Run(config, data, tmp_path / "cut")
+    resumed.resume()
+    assert len(resumed.results) == 1
+    resumed.train(lambda trainer: None)
+    for a, b in zip(whole.results, resumed.results, strict=True):
+        assert (a.history, a.test_score, a.best_epoch) == (b.history, b.test_score, b.best_epoch)
+    for key, value in whole.best_model.items():
+        assert torch.equal(value, resumed.best_model[key])
+    mean, deviation = whole.summary()
+    scores = [r.test_score for r in whole.results]
+    assert mean == pytest.approx(np.mean(scores)) and deviation == pytest.approx(
+        np.std(scores, ddof=1)
+    )
+    with pytest.raises(ValueError, match="seeds differ"):
+        Run(RunConfig("gat", "karate", 0, 4, Recipe(epochs=6), {}), data, tmp_path / "cut").resume()
+
+    whole.report(extra_figure=0.5)
+    written = {p.name for p in (tmp_path / "whole").iterdir()}
+    assert written == {"metrics.json", "curves.png", "attention.png", "checkpoint.pt"}
+    report = json.loads((tmp_path / "whole" / "metrics.json").read_text())
+    assert report["test_score_mean"] == mean and report["extra_figure"] == 0.5
+    assert len(report["seeds"]) == 3 and len(report["seeds"][0]["history"]["val_loss"]) == 6
+    for name in ("curves.png", "attention.png"):
+        assert (tmp_path / "whole" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_options_change_the_preset_and_nothing_else(data):
+    def model(name, dataset, **options):
+        return RunConfig(name, dataset, 0, 1, SHORT, options).make_model(data)
+
+    gat = model("gat", "cora", heads=4)
+    assert [layer.heads for layer in gat.layers] == [4, 1]
+    assert [layer.feat_dropout for layer in gat.layers] == [0.6, 0.6]
+    pubmed = model("gat", "pubmed", hidden_channels=16)
+    assert [(layer.heads, layer.out_channels) for layer in pubmed.layers] == [(8, 16), (8, 2)]
+    agnn = model("agnn", "cora", hidden_channels=32, num_layers=3)
+    assert agnn.lin_in.out_features == 32
+    assert [layer.beta.requires_grad for layer in agnn.layers] == [False, True, True]
+    assert agnn.layers[0].beta.item() == 0
+
+
+def interrupted(config, data, folder, times):
+    run = Run(config, data, folder)
+
+    def progress(trainer):
+        if trainer.epoch == 3:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        run.train(progress)
+    finally:
+        assert signal.getsignal(signal.SIGINT) is before
+    return run
+
+
+@pytest.fixture
+def handler():
+    """Sets what SIGINT does; the tests may themselves run in the background, where it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda chosen: signal.signal(signal.SIGINT, chosen)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_first_interrupt_waits_for_the_epoch_second_does_not(data, tmp_path, handler):
+    handler(signal.default_int_handler)
+    config = RunConfig("gat", "karate", 0, 1, Recipe(epochs=6), {})
+    for folder, times, error, epoch in (("a", 1, Interrupted, 3), ("b", 2, KeyboardInterrupt, 0)):
+        with pytest.raises(error):
+            interrupted(config, data, tmp_path / folder, times)
+        state = checkpoint.load(tmp_path / folder / "checkpoint.pt")
+        assert len(state["trainer"]["history"]["val_loss"]) == epoch
+
+
+def test_a_run_that_ignores_interrupts_or_is_in_a_thread_goes_on(data, tmp_path, handler):
+    config = RunConfig("gat", "karate", 0, 1, Recipe(epochs=6), {})
+    handler(signal.SIG_IGN)
+    assert interrupted(config, data, tmp_path / "ignores", 1).results[0].epochs == 6
+    run = Run(config, data, tmp_path / "thread")
+    thread = threading.Thread(target=run.train, args=(lambda trainer: None,))
+    thread.start()
+    thread.join()
+    assert run.results[0].epochs == 6
+
+
+def test_a_long_run_saves_now_and_then(data, tmp_path, monkeypatch):
+    """A killed run goes on from the last of them, and ends as if it had not been killed."""
+    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+    config = RunConfig("gat", "karate", 0, 1, Recipe(epochs=6), {})
+    whole, killed = Run(config, data, tmp_path / "whole"), Run(config, data, tmp_path / "killed")
+    whole.train(lambda trainer: None)
+
+    class Killed(Exception):
+        pass
+
+    def kill(trainer):
+        if trainer.epoch == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        killed.train(kill)
+    saved = checkpoint.load(tmp_path / "killed" / "checkpoint.pt")
+    assert len(saved["trainer"]["history"]["val_loss"]) == 3
+    resumed = Run(config, data, tmp_path / "killed")
+    resumed.resume()
+    resumed.train(lambda trainer: None)
+    assert resumed.results[0].history == whole.results[0].history
+    assert all(torch.equal(v, whole.best_model[k]) for k, v in resumed.best_model.items())
+
+
+def test_checkpoint_of_something_else_is_refused(data, tmp_path):
+    run = Run(RunConfig("gat", "karate", 0, 1, SHORT, {}), data, tmp_path)
+    checkpoint.save({"config": {}}, run.checkpoint_path)
+    with pytest.raises(ValueError, match="not of a run"):
+        run.resume()
+
+
+def test_comparison_checks_before_it_times(monkeypatch):
+    row = compare(40, degree=3, repeats=1)
+    assert row.num_nodes == 40 and 0 < row.num_edges <= 120 and row.dense > 0 and row.fused > 0
+    right = compare_module.gat_attention
+
+    def wrong_gradient(graph, value, dst_term, src_term):
+        return right(graph, value, dst_term, src_term.detach() + 0 * src_term)
+
+    monkeypatch.setattr(compare_module, "gat_attention", wrong_gradient)
+    with pytest.raises(AssertionError):
+        compare(40, degree=3, repeats=1)
