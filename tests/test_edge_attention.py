@@ -93,18 +93,31 @@ def test_values_and_gradients_equal_reference(score, name, dtype, device):
             )
 
 
-@pytest.mark.parametrize("channels", [(1, 1), (3, 2), (8, 8), (1, 33), (2, 130)])
+# Heads and channels: single elements, odd numbers, whole vectors, more than a warp of a GPU holds, more than it holds at once.
+WIDTHS = ((1, 1), (1, 3), (2, 7), (3, 2), (8, 8), (1, 33), (1, 64), (2, 130), (1, 300), (1, 1100))
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", WIDTHS, ids=str)
 @pytest.mark.parametrize("score", SCORES)
-def test_any_number_of_heads_and_channels(score, channels):
-    heads, width = channels
-    graph = sample_graph("unsorted")
-    inputs = sample_inputs(score, graph, heads, width, torch.float32, requires_grad=True)["plain"]
-    (results, grads), (expected, truth) = native_and_reference(inputs, graph, torch.float32)
-    for ours, theirs in zip(results, expected, strict=True):
-        assert_close(ours.to(F64), theirs, rtol=1e-4, atol=1e-5)
-    for key in grads:
-        scale = max(1.0, truth[key].abs().max().item())
-        assert_close(grads[key].to(F64) / scale, truth[key] / scale, rtol=1e-4, atol=1e-5)
+def test_any_number_of_heads_and_channels(score, width, dtype, device):
+    graph = sample_graph("unsorted", device)
+    variants = sample_inputs(score, graph, *width, dtype, requires_grad=True)
+    bounds = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else tolerance(dtype)
+    for variant in ("plain", "uneven", "edge_in_value"):
+        if variant not in variants:
+            continue
+        inputs = variants[variant]
+        for name in ("att",) if "att" in inputs else ("query",) if "query" in inputs else ():
+            # logits of order one, whatever the width
+            inputs[name] = (inputs[name].detach() / width[1] ** 0.5).requires_grad_()
+        (results, grads), (expected, truth) = native_and_reference(inputs, graph, dtype)
+        for ours, theirs in zip(results, expected, strict=True):
+            assert_close(ours.to(F64), theirs, **bounds)
+        for key in grads:
+            scale = max(1.0, truth[key].abs().max().item())
+            assert_close(grads[key].to(F64) / scale, truth[key] / scale, **bounds)
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "macros.h"
 
@@ -13,7 +12,7 @@ namespace gat {
 
 template <class A>
 GAT_HD constexpr A negative_infinity() {
-  return -std::numeric_limits<A>::infinity();
+  return -static_cast<A>(__builtin_huge_val());
 }
 
 // The value to subtract in exp(s - m): m, but 0 for the empty state, so that -inf - m stays -inf and NaN stays NaN.
@@ -25,7 +24,7 @@ GAT_HD A safe_max(A m) {
 // The value to subtract in alpha = exp(s - lse): lse, but +inf for an empty row, whose weights are then 0.
 template <class A>
 GAT_HD A safe_lse(A lse) {
-  return lse == negative_infinity<A>() ? std::numeric_limits<A>::infinity() : lse;
+  return lse == negative_infinity<A>() ? static_cast<A>(__builtin_huge_val()) : lse;
 }
 
 // Factors by which the sums of two states are multiplied when the states merge.

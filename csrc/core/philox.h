@@ -32,20 +32,24 @@ GAT_HD Philox4 philox(std::uint64_t seed, std::uint64_t counter_low, std::uint64
 
 // Inverted dropout on attention weights: a weight is multiplied by 0 with probability p, else by 1 / (1 - p).
 struct Dropout {
-  std::uint64_t seed = 0;
-  std::uint64_t threshold = 0;  // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off
-  double keep_scale = 1;        // 1 / (1 - p), or 0 when p = 1
+  const std::int64_t* seed = nullptr;  // in the memory of the device, so that a recorded launch sees a new one
+  std::uint64_t threshold = 0;         // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off
+  double keep_scale = 1;               // 1 / (1 - p), or 0 when p = 1
 
-  static Dropout make(double p, std::uint64_t seed) {
+  static Dropout make(double p, const std::int64_t* seed) {
     return {seed, static_cast<std::uint64_t>(p * 4294967296.0), p < 1 ? 1 / (1 - p) : 0};
   }
   GAT_HD bool active() const { return threshold != 0; }
 
   // One counter serves four consecutive heads.
   GAT_HD Philox4 draw(std::int64_t edge, std::int64_t head_group) const {
-    return philox(seed, static_cast<std::uint64_t>(edge), static_cast<std::uint64_t>(head_group));
+    return philox(static_cast<std::uint64_t>(*seed), static_cast<std::uint64_t>(edge), static_cast<std::uint64_t>(head_group));
   }
-  GAT_HD bool kept(const Philox4& numbers, std::int64_t head) const { return numbers.word[head & 3] >= threshold; }
+  // Chosen by comparison: a register cannot be indexed.
+  GAT_HD bool kept(const Philox4& numbers, std::int64_t head) const {
+    const std::uint32_t even = head & 2 ? numbers.word[2] : numbers.word[0], odd = head & 2 ? numbers.word[3] : numbers.word[1];
+    return (head & 1 ? odd : even) >= threshold;
+  }
   template <class A>
   GAT_HD A multiplier(const Philox4& numbers, std::int64_t head) const {
     return kept(numbers, head) ? static_cast<A>(keep_scale) : A(0);

@@ -1,19 +1,7 @@
-// Fused edge attention on the CPU: arguments, and the table of kernels for one score and storage type.
+// Fused edge attention on the CPU: the table of kernels for one score and storage type.
 //
-// Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - lse_i), m_ij the dropout multiplier and
-// out_i = sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout (and optionally q_i = dL/dlse_i) gives
-//
-//     dalpha_ij = m_ij <g_i, v_j>
-//     delta_i   = sum_j alpha_ij dalpha_ij = <g_i, out_i>
-//     ds_ij     = alpha_ij (dalpha_ij - delta_i + q_i)
-//     dv_j      = sum_i alpha_ij m_ij g_i
-//
-// so that out and lse suffice: alpha is recomputed, nothing per edge is kept between forward and backward. delta comes from the
-// sum before it was rounded to 16 bits, else it would not cancel against dalpha when all v_j are equal. If the weights
-// alpha_ij m_ij are an output too, with upstream gradient r_ij, then dalpha_ij gains m_ij r_ij and delta_i gains
-// sum_j alpha_ij m_ij r_ij, as if every v_j had one more feature that only edge ij reads.
-//
-// Two ways to share the work, each row of each gradient having exactly one owner:
+// See Note [one-pass backward] in ../core/edge_attention.h. Two ways to share its work, each row of each gradient having exactly
+// one owner:
 //   scores with a term (additive_v2, dot, cosine): a destination pass gathers y_j and v_j, sums the gradients of x_i and a_i, and
 //     writes ds and alpha m of each edge; a source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j.
 //   scores without one (additive): the source pass gathers g_i alone and recomputes the score from the node terms; it writes
@@ -22,64 +10,9 @@
 
 #include <cstdint>
 
-#include "../core/csr.h"
-#include "../core/philox.h"
-#include "../core/scores/score.h"
-#include "../core/types.h"
+#include "../core/edge_attention.h"
 
 namespace gat::cpu {
-
-// What the score and the softmax of an edge are made of. Pointers a score does not use are null; so are absent options.
-template <class T>
-struct EdgeAttentionInputs {
-  CsrView csr;  // rows are destinations
-  std::int64_t num_heads = 1, score_channels = 0, value_channels = 0;
-  const T* query = nullptr;      // x [N_dst, H, D]
-  const T* key = nullptr;        // y [N_src, H, D]
-  const T* value = nullptr;      // v [N_src, H, F]
-  const T* att = nullptr;        // w [H, D]
-  const T* dst_term = nullptr;   // a [N_dst, H]
-  const T* src_term = nullptr;   // b [N_src, H]
-  const T* edge_term = nullptr;  // [E, H] adds to b
-  const T* bias = nullptr;       // [E, H] adds to the finished score
-  const T* edge_feat = nullptr;  // [E, H, D] adds to y, and to v if edge_in_value
-  bool edge_in_value = false;
-  const std::uint8_t* selected = nullptr;  // [E, H], CSR order: 1 for the edges that top-k keeps
-  ScoreParams<Acc<T>> params;
-  Dropout dropout;
-  int num_threads = 1;
-};
-
-template <class T>
-struct EdgeAttentionForward {
-  EdgeAttentionInputs<T> in;
-  T* out = nullptr;           // [N_dst, H, F]
-  Acc<T>* lse = nullptr;      // [N_dst, H]
-  Acc<T>* out_acc = nullptr;  // [N_dst, H, F] out before rounding; null where T is Acc<T>
-};
-
-template <class T>
-struct EdgeAttentionBackward {
-  EdgeAttentionInputs<T> in;
-  CsrView transpose;                // rows are sources; edge ids are the caller's
-  IndexArray position;              // [E] position in csr of each edge of the transpose
-  const T* grad_out = nullptr;      // g [N_dst, H, F]
-  const T* grad_weights = nullptr;  // r [E, H] or null
-  const Acc<T>* lse = nullptr;      // [N_dst, H]
-  const Acc<T>* delta = nullptr;    // [N_dst, H] delta_i - q_i
-  Acc<T>* edge_grad = nullptr;      // [E, H] scratch, CSR order: ds (dz for a score without a term)
-  Acc<T>* edge_weight = nullptr;    // [E, H] scratch, CSR order: alpha m; unused without a term
-  // gradients; null where nobody asks
-  T* grad_query = nullptr;
-  T* grad_key = nullptr;
-  T* grad_value = nullptr;
-  T* grad_att = nullptr;
-  T* grad_dst_term = nullptr;
-  T* grad_src_term = nullptr;
-  T* grad_edge_term = nullptr;
-  T* grad_bias = nullptr;
-  T* grad_edge_feat = nullptr;
-};
 
 template <class T>
 struct EdgeAttentionKernels {

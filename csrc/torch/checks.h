@@ -18,12 +18,16 @@ inline void check_shape(const at::Tensor& t, at::IntArrayRef shape, const char* 
   TORCH_CHECK_VALUE(t.sizes() == shape, name, " has shape ", t.sizes(), "; expected ", shape);
 }
 
+inline void check_device(const at::Tensor& t, at::Device device, const char* name) {
+  TORCH_CHECK_VALUE(t.device() == device, name, " is on ", t.device(), "; expected ", device);
+}
+
 // A contiguous tensor of the expected shape, dtype and device; undefined where the argument is absent.
 inline at::Tensor prepare(const OptionalTensor& t, at::IntArrayRef shape, const at::Tensor& like, const char* name) {
   if (!t.has_value()) return {};
   TORCH_CHECK_TYPE(t->scalar_type() == like.scalar_type(), name, " has dtype ", t->scalar_type(), "; expected ",
                    like.scalar_type());
-  TORCH_CHECK_VALUE(t->device() == like.device(), name, " is on ", t->device(), "; expected ", like.device());
+  check_device(*t, like.device(), name);
   check_shape(*t, shape, name);
   return t->contiguous();
 }
@@ -36,14 +40,22 @@ inline IndexArray index_array(const at::Tensor& t, const char* name) {
   return {t.const_data_ptr(), t.scalar_type() == at::kLong};
 }
 
-// The tensors of a CSR must outlive the view; indices are trusted, for the Graph that made them checked them.
-inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id) {
+// The CSR of num_edges edges; col is undefined where columns are not read. The tensors must outlive the view. Indices are
+// trusted, for the Graph that made them checked them.
+inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, std::int64_t num_edges,
+                        at::Device device) {
   TORCH_CHECK_TYPE(rowptr.scalar_type() == at::kLong, "rowptr has dtype ", rowptr.scalar_type(), "; expected int64");
   TORCH_CHECK_VALUE(rowptr.dim() == 1 && rowptr.numel() >= 1 && rowptr.is_contiguous(),
                     "rowptr must be a contiguous vector of at least one element");
-  if (edge_id.has_value()) check_shape(*edge_id, {col.numel()}, "edge_id");
-  return {rowptr.const_data_ptr<std::int64_t>(), index_array(col, "col"),
-          edge_id.has_value() ? index_array(*edge_id, "edge_id") : IndexArray{}, rowptr.numel() - 1};
+  check_device(rowptr, device, "rowptr");
+  CsrView view{rowptr.const_data_ptr<std::int64_t>(), index_array(col, "col"), {}, rowptr.numel() - 1};
+  if (col.defined()) check_device(col, device, "col");
+  if (edge_id.has_value()) {
+    check_shape(*edge_id, {num_edges}, "edge_id");
+    check_device(*edge_id, device, "edge_id");
+    view.edge_id = index_array(*edge_id, "edge_id");
+  }
+  return view;
 }
 
 }  // namespace gat::binding

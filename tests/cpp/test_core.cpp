@@ -23,7 +23,8 @@ void philox_known_answers() {
 }
 
 void dropout_rate() {
-  const auto dropout = gat::Dropout::make(0.3, 7);
+  const std::int64_t seed = 7;
+  const auto dropout = gat::Dropout::make(0.3, &seed);
   int kept = 0;
   const int edges = 20000;
   for (int e = 0; e < edges; ++e) {
@@ -32,8 +33,8 @@ void dropout_rate() {
   }
   CHECK(close(kept / (4.0 * edges), 0.7, 0.006));  // 4 standard deviations
   CHECK(close(dropout.multiplier<float>({{~0u, 0, 0, 0}}, 0), 1 / 0.7, 1e-6));
-  CHECK(!gat::Dropout::make(1.0, 7).kept({{~0u, ~0u, ~0u, ~0u}}, 2));
-  CHECK(!gat::Dropout::make(0.0, 7).active());
+  CHECK(!gat::Dropout::make(1.0, &seed).kept({{~0u, ~0u, ~0u, ~0u}}, 2));
+  CHECK(!gat::Dropout::make(0.0, &seed).active());
 }
 
 void softmax_states_merge() {

@@ -122,7 +122,8 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, std::in
   std::vector<std::uint8_t> selected(g.edges() * H);
   EdgeAttentionForward<float> forward;
   forward.in = arguments(g, x, threads);
-  forward.in.dropout = Dropout::make(dropout_p, 11);
+  const std::int64_t seed = 11;
+  forward.in.dropout = Dropout::make(dropout_p, &seed);
   if (top_k > 0) {
     kernels.select_top_k(forward.in, top_k, selected.data());
     forward.in.selected = selected.data();

@@ -1,4 +1,4 @@
-// Backward of fused edge attention: see Note [one-pass backward] in ../edge_attention.h.
+// Backward of fused edge attention: see Note [one-pass backward] in ../../core/edge_attention.h.
 #pragma once
 
 #include <algorithm>

@@ -1,0 +1,283 @@
+// What all passes of edge attention share: the scores of a few edges of one row.
+#pragma once
+
+#include <initializer_list>
+#include <limits>
+#include <stdexcept>
+#include <type_traits>
+
+#include "../core/online_softmax.h"
+#include "../core/scores/all.h"
+#include "edge_attention.h"
+#include "edge_batch.cuh"
+#include "pack.cuh"
+
+namespace gat::cuda {
+
+// The inputs with the layout of their rows.
+template <class T>
+struct Attention {
+  EdgeAttentionInputs<T> in;
+  Channels score, value;  // of x, y, w, e and of v, g
+  int score_blocks, value_blocks;
+  int heads;
+
+  // Where the head of a node, or of an edge, is found in [N, H] or [E, H].
+  __device__ __forceinline__ std::int64_t at(std::int64_t node, int head) const { return node * heads + head; }
+};
+
+// Two variants of every pass: rows of one pack a lane, which is most graphs; and the general one, with longer rows, in blocks if
+// need be, and edge features.
+inline constexpr int kGeneralPacks = 2;
+template <int C>
+inline constexpr bool kGeneral = C > 1;
+// Edges that a team takes at a time; fewer where their channels take many registers.
+template <class T, int C>
+inline constexpr int kEdges = !kGeneral<C>     ? 4
+                              : sizeof(T) == 2 ? 1
+                                               : 2;
+
+// Thread blocks on a multiprocessor: as many as its registers hold without spilling any, which leaves enough loads in flight.
+template <class T, int C, bool has_term = false>
+inline constexpr int kBlocksAtOnce = kGeneral<C> || (has_term && sizeof(T) == 2) ? 2 : 3;
+
+// The graph as a pass walks it: rows are destinations, or with `position` sources of the transpose.
+struct Walk {
+  CsrView csr;
+  IndexArray position;  // in the CSR by destination; null where that is walked
+
+  __device__ __forceinline__ std::int64_t position_of(std::int64_t k) const { return position ? position[k] : k; }
+};
+
+// The blocks of channels in an order that ends with `own`, whose fragments then stay in registers.
+__device__ __forceinline__ int block_before(int own, int step, int blocks) { return blocks == 1 ? 0 : (own + 1 + step) % blocks; }
+
+// The block of channels whose fragments a task keeps. Where x and v differ in size, one may have fewer blocks than there are
+// tasks: what is then kept belongs to no channel, and is never stored.
+__device__ __forceinline__ int own_block(const Task& task, int blocks) { return blocks == 1 ? 0 : task.block; }
+
+template <class T, int C>
+__device__ __forceinline__ Fragment<T, C> load_own(const T* base, const Channels& channels, const Task& task, int block) {
+  const T* const head = base + static_cast<std::int64_t>(task.head) * channels.count;
+  Fragment<T, C> out;
+#pragma unroll
+  for (int c = 0; c < C; ++c) {
+    const int first = first_channel<T, C>(task.team, block, c);
+    with_access<T>(channels.access, [&](auto bytes) {
+      load_units<decltype(bytes)::value>(head + task.row * channels.stride + first, channels.count - first, out.pack[c]);
+    });
+  }
+  return out;
+}
+
+// Calls f(block) with the fragments of each block of channels of the row of a task, which stays, and of its neighbours.
+template <class T, int C, int n, class F>
+__device__ __forceinline__ void for_each_block(const Channels& channels, int blocks, const Task& task, const EdgeBatch<n>& batch,
+                                               const T* own, const T* other, Fragment<T, C>& own_fragment,
+                                               Fragment<T, C> (&fragments)[n], F&& f) {
+  if constexpr (kGeneral<C>) {
+    for (int step = 0; step < blocks; ++step) {
+      const int block = block_before(task.block, step, blocks);
+      gather(other, batch, channels, task, block, fragments);
+      if (blocks > 1) own_fragment = load_own<T, C>(own, channels, task, block);
+      f(block);
+    }
+  } else {
+    gather(other, batch, channels, task, 0, fragments);
+    f(0);
+  }
+}
+
+// Scores of a few edges. RowIsDst says which end the row of the task is: x of it stays, y is gathered, or the reverse.
+template <class Score, class T, int C, bool RowIsDst>
+struct EdgeScores {
+  using A = Acc<T>;
+  static constexpr int n = kEdges<T, C>;
+  Fragment<T, C> own;          // of the row: x, or y
+  Fragment<T, C> gathered[n];  // of the other ends: y, or x
+  A raw[n], score[n];          // the sum over the term; the finished score, -inf for an edge that does not count
+
+  __device__ __forceinline__ const T* own_rows(const Attention<T>& a) const { return RowIsDst ? a.in.query : a.in.key; }
+  __device__ __forceinline__ A x(int u, int c, int i) const { return RowIsDst ? own(c, i) : gathered[u](c, i); }
+  __device__ __forceinline__ A y(int u, int c, int i) const { return RowIsDst ? gathered[u](c, i) : own(c, i); }
+  __device__ __forceinline__ std::int64_t dst(const Task& task, const EdgeBatch<n>& batch, int u) const {
+    return RowIsDst ? task.row : batch.neighbor[u];
+  }
+  __device__ __forceinline__ std::int64_t src(const Task& task, const EdgeBatch<n>& batch, int u) const {
+    return RowIsDst ? batch.neighbor[u] : task.row;
+  }
+
+  __device__ __forceinline__ void begin_row(const Attention<T>& a, const Task& task) {
+    if constexpr (Score::has_term) {
+      own = load_own<T, C>(own_rows(a), a.score, task, own_block(task, a.score_blocks));
+    }
+  }
+
+  // Pack c of the features of an edge, zero without them.
+  __device__ __forceinline__ static Pack<T> edge_feat(const Attention<T>& a, const Walk& walk, const Task& task, std::int64_t k,
+                                                      bool valid, int block, int c) {
+    if constexpr (kGeneral<C>) {
+      if (a.in.edge_feat && valid) {
+        return load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(k), task.head), a.score, task.team, block, c);
+      }
+    }
+    return {};
+  }
+
+  __device__ __forceinline__ void sum_terms(const Attention<T>& a, const Walk& walk, const Task& task,
+                                            const EdgeBatch<n>& batch) {
+    const auto add_block = [&](int block) {
+      Fragment<T, C> w;
+      if constexpr (Score::has_weight) w = load_fragment<T, C>(a.in.att, task.head, a.score, task.team, block);
+#pragma unroll
+      for (int u = 0; u < n; ++u) {
+#pragma unroll
+        for (int c = 0; c < C; ++c) {
+          const Pack<T> e = edge_feat(a, walk, task, batch.first + u, batch.valid(u), block, c);
+#pragma unroll
+          for (int i = 0; i < kPack<T>; ++i) {
+            A wi{}, yi = y(u, c, i);
+            if constexpr (Score::has_weight) wi = w(c, i);
+            if constexpr (kGeneral<C>) yi += e[i];
+            raw[u] += Score::term(x(u, c, i), yi, wi, a.in.params);
+          }
+        }
+      }
+    };
+    for_each_block(a.score, a.score_blocks, task, batch, own_rows(a), RowIsDst ? a.in.key : a.in.query, own, gathered, add_block);
+    task.team.sum(raw);
+  }
+
+  __device__ __forceinline__ void node_terms(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch,
+                                             int u, A& dst_term, A& src_term) const {
+    if constexpr (Score::has_node_terms) {
+      dst_term = widen(a.in.dst_term[a.at(dst(task, batch, u), task.head)]);
+      src_term = widen(a.in.src_term[a.at(src(task, batch, u), task.head)]);
+      if (a.in.edge_term) src_term += widen(a.in.edge_term[a.at(walk.csr.id(batch.first + u), task.head)]);
+    }
+  }
+
+  __device__ __forceinline__ void compute(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch) {
+#pragma unroll
+    for (int u = 0; u < n; ++u) raw[u] = A(0);
+    if constexpr (Score::has_term) sum_terms(a, walk, task, batch);
+#pragma unroll
+    for (int u = 0; u < n; ++u) {
+      score[u] = negative_infinity<A>();
+      if (!batch.valid(u)) continue;
+      A dst_term{}, src_term{};
+      node_terms(a, walk, task, batch, u, dst_term, src_term);
+      A s = Score::finish(raw[u], dst_term, src_term, a.in.params);
+      const std::int64_t k = batch.first + u;
+      if (a.in.bias) s += widen(a.in.bias[a.at(walk.csr.id(k), task.head)]);
+      if (!a.in.selected || a.in.selected[a.at(walk.position_of(k), task.head)]) score[u] = s;
+    }
+  }
+
+  // The gradients of finish for edge u.
+  __device__ __forceinline__ FinishGrad<A> finish_grad(const Attention<T>& a, const Walk& walk, const Task& task,
+                                                       const EdgeBatch<n>& batch, int u, A ds) const {
+    A dst_term{}, src_term{};
+    node_terms(a, walk, task, batch, u, dst_term, src_term);
+    return Score::finish_vjp(ds, raw[u], dst_term, src_term, a.in.params);
+  }
+};
+
+// The dropout multipliers of the edges of a batch, which are those of csr. The lanes of a team draw for different edges.
+template <class A, int n>
+__device__ __forceinline__ void dropout_multipliers(const Dropout& dropout, const CsrView& csr, const Task& task,
+                                                    const EdgeBatch<n>& batch, A (&multiplier)[n]) {
+#pragma unroll
+  for (int u = 0; u < n; ++u) multiplier[u] = A(1);
+  if (!dropout.active()) return;
+  const int lanes = task.team.lanes, first_lane = lane_id() - task.team.lane;
+  for (int base = 0; base < n; base += lanes) {
+    const std::int64_t mine = batch.first + base + task.team.lane;
+    const std::int64_t id = mine < task.end ? csr.id(mine) : 0;
+    const int kept = dropout.kept(dropout.draw(id, task.head / 4), task.head);
+#pragma unroll
+    for (int u = 0; u < n; ++u) {
+      const int from = u - base;
+      const int theirs = __shfl_sync(kFullWarp, kept, first_lane + (from & (lanes - 1)));
+      if (from >= 0 && from < lanes) multiplier[u] = theirs ? static_cast<A>(dropout.keep_scale) : A(0);
+    }
+  }
+}
+
+// ---- on the host
+
+inline int common_access(int access, const void* p) {
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  while (address % static_cast<unsigned>(access) != 0) access /= 2;
+  return access;
+}
+
+// How rows of `count` channels of T are accessed, given the addresses of all arrays that hold such rows.
+template <class T, class... Pointers>
+Channels row_channels(std::int64_t heads, std::int64_t count, const Pointers*... p) {
+  int access = 16;
+  while (static_cast<std::int64_t>(sizeof(T)) * count % access != 0) access /= 2;
+  ((access = common_access(access, p)), ...);
+  return {checked_int(count, "the number of channels"), checked_int(heads * count, "heads times channels"), access};
+}
+
+// How the channels of a row and head are shared out: lanes of a team, packs a lane (1, or kGeneralPacks), blocks of channels.
+struct RowShape {
+  int lanes, packs, blocks;
+
+  template <class T>
+  static RowShape of(std::int64_t channels, bool edge_features = false) {
+    const std::int64_t packs = ceil_div(channels, kPack<T>);
+    if (packs <= kWarp && !edge_features) return {power_of_two_at_least(packs), 1, 1};
+    const std::int64_t lanes = packs <= kWarp * kGeneralPacks ? power_of_two_at_least(ceil_div(packs, kGeneralPacks)) : kWarp;
+    const RowShape shape{static_cast<int>(lanes), kGeneralPacks, 1};
+    return {shape.lanes, shape.packs, shape.blocks_of<T>(channels)};
+  }
+  // Of the rows of x and of v.
+  template <class T>
+  static RowShape of(const EdgeAttentionInputs<T>& in) {
+    return of<T>(in.score_channels > in.value_channels ? in.score_channels : in.value_channels, in.edge_feat != nullptr);
+  }
+  // Blocks of rows of `channels` channels under this shape; one even of none.
+  template <class T>
+  int blocks_of(std::int64_t channels) const {
+    const std::int64_t n = ceil_div(channels, static_cast<std::int64_t>(lanes) * packs * kPack<T>);
+    return n > 1 ? static_cast<int>(n) : 1;
+  }
+};
+
+// The inputs as passes take them; the extra pointers are to arrays with rows like x and y, and like v, that the pass also
+// accesses.
+template <class T>
+Attention<T> make_attention(const EdgeAttentionInputs<T>& in, const RowShape& shape,
+                            std::initializer_list<const void*> like_score, std::initializer_list<const void*> like_value) {
+  Attention<T> a;
+  a.in = in;
+  a.score = row_channels<T>(in.num_heads, in.score_channels, in.query, in.key, in.att, in.edge_feat);
+  a.value = row_channels<T>(in.num_heads, in.value_channels, in.value, in.edge_in_value ? in.edge_feat : nullptr);
+  for (const void* p : like_score) a.score.access = common_access(a.score.access, p);
+  for (const void* p : like_value) a.value.access = common_access(a.value.access, p);
+  a.heads = checked_int(in.num_heads, "the number of heads");
+  a.score_blocks = shape.blocks_of<T>(in.score_channels);
+  a.value_blocks = shape.blocks_of<T>(in.value_channels);
+  return a;
+}
+
+// Calls f with the type of score number `index`.
+template <class F, class... Ss>
+void with_score(TypeList<Ss...>, int index, F&& f) {
+  int i = 0;
+  ((i++ == index ? f(Ss{}) : void()), ...);
+}
+
+// Calls f with the number of packs a lane as a constant.
+template <class F>
+void with_packs(int packs, F&& f) {
+  if (packs == 1) {
+    f(std::integral_constant<int, 1>{});
+  } else {
+    f(std::integral_constant<int, kGeneralPacks>{});
+  }
+}
+
+}  // namespace gat::cuda

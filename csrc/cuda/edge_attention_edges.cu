@@ -1,0 +1,81 @@
+// Scores, weights and the choice of the top k on the GPU, and delta of the backward.
+#include "edge_attention_edges.cuh"
+
+#include <algorithm>
+
+namespace gat::cuda {
+namespace {
+
+template <class T>
+void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
+               const EdgeOutputs<T>& to) {
+  // Longer rows go by in blocks of channels, within one task.
+  const RowShape shape = RowShape::of<T>(in.score_channels, in.edge_feat != nullptr);
+  with_packs(shape.packs, [&](auto packs) {
+    with_score(Scores{}, score, [&](auto type) {
+      using Pass = EdgePass<decltype(type), T, decltype(packs)::value>;
+      Pass pass;
+      pass.attention = make_attention(in, shape, {}, {});
+      pass.to = to;
+      run_pass(context, pass,
+               plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, 1, shape.lanes, Pass::kUnroll));
+    });
+  });
+}
+
+}  // namespace
+
+template <class T>
+void edge_attention_select(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
+                           std::int64_t top_k, std::uint8_t* selected) {
+  using A = Acc<T>;
+  EdgeOutputs<T> to;
+  to.scores = static_cast<A*>(context.allocate(static_cast<std::size_t>(sizes.num_edges * in.num_heads) * sizeof(A)));
+  run_edges(context, score, sizes, in, to);
+  launch(context, ceil_div(in.csr.num_rows * in.num_heads * kWarp, kBlock), &select_kernel<A>, in.csr.rowptr, in.csr.num_rows,
+         in.num_heads, static_cast<const A*>(to.scores), top_k, selected);
+}
+
+template <class T>
+void edge_attention_weights(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
+                            const Acc<T>* lse, T* weights) {
+  EdgeOutputs<T> to;
+  to.lse = lse, to.weights = weights;
+  run_edges(context, score, sizes, in, to);
+}
+
+template <class T>
+void edge_attention_delta(Context& context, const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
+                          const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+  const std::int64_t rows = in.csr.num_rows * in.num_heads;
+  const int lanes = std::min(power_of_two_at_least(in.value_channels), kWarp);
+  launch(context, ceil_div(rows * lanes, kBlock), &delta_kernel<T>, in, rows, lanes, grad_out, out, grad_weights, weights,
+         grad_lse, delta);
+}
+
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, std::int64_t,
+                                    std::uint8_t*);
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, std::int64_t,
+                                    std::uint8_t*);
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, std::int64_t,
+                                    std::uint8_t*);
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, std::int64_t,
+                                    std::uint8_t*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, const float*,
+                                     float*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, const double*,
+                                     double*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, const float*,
+                                     bf16*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, const float*,
+                                     fp16*);
+template void edge_attention_delta(Context&, const EdgeAttentionInputs<float>&, const float*, const float*, const float*,
+                                   const float*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionInputs<double>&, const double*, const double*, const double*,
+                                   const double*, const double*, double*);
+template void edge_attention_delta(Context&, const EdgeAttentionInputs<bf16>&, const bf16*, const float*, const bf16*,
+                                   const bf16*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionInputs<fp16>&, const fp16*, const float*, const fp16*,
+                                   const fp16*, const float*, float*);
+
+}  // namespace gat::cuda

@@ -1,0 +1,131 @@
+// Passes of edge attention that leave one number for each edge and head, its score or its weight; the choice of the top k; and
+// delta, one number for each destination and head.
+#pragma once
+
+#include "attention.cuh"
+
+namespace gat::cuda {
+
+template <class T>
+struct EdgeOutputs {
+  Acc<T>* scores = nullptr;     // [E, H] in CSR order
+  const Acc<T>* lse = nullptr;  // [N_dst, H]
+  T* weights = nullptr;         // [E, H] in the caller's order: alpha m
+};
+
+template <class Score, class T, int C>
+struct EdgePass : NothingShared {
+  using A = Acc<T>;
+  using Sink = NoSink;
+  using State = NoState;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C, Score::has_term>;
+
+  Attention<T> attention;
+  EdgeOutputs<T> to;
+  Sink sink;
+
+  __device__ __forceinline__ void accumulate(const Task& task, State&, Nothing&) const {
+    const EdgeAttentionInputs<T>& in = attention.in;
+    const Walk walk{in.csr, {}};
+    EdgeScores<Score, T, C, true> scores;
+    scores.begin_row(attention, task);
+    A shift{};
+    if (to.weights) shift = safe_lse(to.lse[attention.at(task.row, task.head)]);
+    for_each_batch<kUnroll>(in.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
+      scores.compute(attention, walk, task, batch);
+      A multiplier[kUnroll];
+      if (to.weights) dropout_multipliers(in.dropout, in.csr, task, batch, multiplier);
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        if (!batch.valid(u) || task.team.lane != 0) continue;
+        const std::int64_t k = batch.first + u;
+        if (to.scores) to.scores[attention.at(k, task.head)] = scores.score[u];
+        if (to.weights) {
+          to.weights[attention.at(in.csr.id(k), task.head)] = narrow<T>(std::exp(scores.score[u] - shift) * multiplier[u]);
+        }
+      }
+    });
+  }
+};
+
+// Unsigned keys in the order of the scores: NaN above all, so that it is kept and seen; the two zeros equal.
+__device__ __forceinline__ unsigned order_key(float score) {
+  if (score != score) return ~0u;
+  const unsigned bits = __float_as_uint(score + 0.0f);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ unsigned long long order_key(double score) {
+  if (score != score) return ~0ull;
+  const auto bits = static_cast<unsigned long long>(__double_as_longlong(score + 0.0));
+  return bits >> 63 ? ~bits : bits | 0x8000000000000000ull;
+}
+
+// Number of edges in [begin, end) whose key fulfils a condition; all lanes get it.
+template <class A, class F>
+__device__ __forceinline__ std::int64_t count_edges(const A* scores, std::int64_t heads, std::int64_t begin, std::int64_t end,
+                                                    F&& condition) {
+  std::int64_t count = 0;
+  for (std::int64_t base = begin; base < end; base += kWarp) {
+    const std::int64_t k = base + lane_id();
+    const bool holds = k < end && condition(order_key(scores[k * heads]));
+    count += __popc(__ballot_sync(kFullWarp, holds));
+  }
+  return count;
+}
+
+// A warp for each row and head: the key of the k-th largest score bit by bit, then the edges above it, and of those at it the
+// first ones until there are k.
+template <class A>
+__global__ void __launch_bounds__(kBlock) select_kernel(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t heads,
+                                                        const A* all_scores, std::int64_t top_k, std::uint8_t* selected) {
+  const std::int64_t warp = thread_id() / kWarp;
+  if (warp >= num_rows * heads) return;
+  const std::int64_t row = divide(warp, heads), head = warp - row * heads;
+  const std::int64_t begin = rowptr[row], end = rowptr[row + 1];
+  const A* const scores = all_scores + head;
+  using Key = decltype(order_key(A()));
+  Key threshold = 0;
+  std::int64_t at_threshold = end - begin;  // how many to take of the edges at the threshold
+  if (end - begin > top_k) {
+    for (Key bit = Key(1) << (8 * sizeof(Key) - 1); bit != 0; bit >>= 1) {
+      const Key candidate = threshold | bit;
+      if (count_edges(scores, heads, begin, end, [&](Key key) { return key >= candidate; }) >= top_k) threshold = candidate;
+    }
+    at_threshold = top_k - count_edges(scores, heads, begin, end, [&](Key key) { return key > threshold; });
+  }
+  for (std::int64_t base = begin; base < end; base += kWarp) {
+    const std::int64_t k = base + lane_id();
+    const Key key = k < end ? order_key(scores[k * heads]) : Key(0);
+    const bool equal = k < end && key == threshold && end - begin > top_k;
+    const unsigned equals = __ballot_sync(kFullWarp, equal);
+    const bool taken = equal ? __popc(equals & ((1u << lane_id()) - 1)) < at_threshold : end - begin <= top_k || key > threshold;
+    if (k < end) selected[k * heads + head] = taken ? 1 : 0;
+    at_threshold -= __popc(equals);
+  }
+}
+
+// delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. `lanes` lanes share it, a power of two.
+template <class T>
+__global__ void __launch_bounds__(kBlock)
+    delta_kernel(const EdgeAttentionInputs<T> in, std::int64_t rows, int lanes, const T* grad_out, const Acc<T>* out,
+                 const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+  using A = Acc<T>;
+  const std::int64_t r = thread_id() / lanes;
+  const Team team(lanes, 1);
+  const std::int64_t F = in.value_channels, H = in.num_heads;
+  A sum[1] = {A(0)};
+  if (r < rows) {
+    for (std::int64_t d = team.lane; d < F; d += lanes) sum[0] += widen(grad_out[r * F + d]) * out[r * F + d];
+    if (grad_weights) {
+      const std::int64_t row = divide(r, H), head = r - row * H;
+      for (std::int64_t k = in.csr.rowptr[row] + team.lane; k < in.csr.rowptr[row + 1]; k += lanes) {
+        const std::int64_t e = in.csr.id(k) * H + head;
+        sum[0] += widen(grad_weights[e]) * widen(weights[e]);
+      }
+    }
+  }
+  team.sum(sum);
+  if (r < rows && team.lane == 0) delta[r] = grad_lse ? sum[0] - grad_lse[r] : sum[0];
+}
+
+}  // namespace gat::cuda

@@ -1,0 +1,143 @@
+// Forward of fused edge attention: out = sum_j alpha_ij m_ij v_j with an online softmax, and lse.
+//
+// Bytes: for each edge one row of values (and of keys, where the score has a term and they are not the values), a column, and
+// the node terms; for each destination a row of out and lse. Nothing of the size E x H x F exists.
+#pragma once
+
+#include "attention.cuh"
+
+namespace gat::cuda {
+
+// State of a row: max and sum of exp(s - max), the weighted sum of this lane's channels.
+template <class T, int C>
+struct ForwardSink {
+  using A = Acc<T>;
+  static constexpr int kChannels = C * kPack<T>;
+  struct State {
+    static constexpr int kWords = 2 + kChannels;
+    A max, sum, acc[kChannels];
+
+    template <class F>
+    __device__ __forceinline__ void each(F&& f) {
+      f(max);
+      f(sum);
+#pragma unroll
+      for (int i = 0; i < kChannels; ++i) f(acc[i]);
+    }
+  };
+
+  T* out = nullptr;      // [N_dst, H, F]
+  A* out_acc = nullptr;  // [N_dst, H, F] or null
+  A* lse = nullptr;      // [N_dst, H]
+  std::int64_t num_heads = 1;
+  Channels value, value_acc;
+
+  __device__ __forceinline__ void init(State& state) const {
+    state.max = negative_infinity<A>();
+    state.sum = A(0);
+#pragma unroll
+    for (int i = 0; i < kChannels; ++i) state.acc[i] = A(0);
+  }
+
+  __device__ __forceinline__ void merge(State& state, const State& other) const {
+    const auto f = merge_factors(state.max, other.max);
+    state.max = f.max;
+    state.sum = state.sum * f.left + other.sum * f.right;
+#pragma unroll
+    for (int i = 0; i < kChannels; ++i) state.acc[i] = state.acc[i] * f.left + other.acc[i] * f.right;
+  }
+
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team, const State& state) const {
+    const std::int64_t r = row * num_heads + head;
+    const A scale = normalizer(state.sum);
+    store_fragment<T, C>(out, r, value, team, block, state.acc, scale);
+    if (out_acc) store_acc(r, block, team, state, scale);
+    if (block == 0 && team.lane == 0) lse[r] = log_sum_exp(state.max, state.sum);
+  }
+
+  // The sums before rounding: a pack of T is one or more packs of A.
+  __device__ __forceinline__ void store_acc(std::int64_t r, int block, const Team& team, const State& state, A scale) const {
+    with_access<A>(value_acc.access, [&](auto bytes) {
+#pragma unroll
+      for (int c = 0; c < C; ++c) {
+        const int first = first_channel<T, C>(team, block, c);
+#pragma unroll
+        for (int j = 0; j < kPack<T>; j += kPack<A>) {
+          Pack<A> pack;
+#pragma unroll
+          for (int i = 0; i < kPack<A>; ++i) pack.set(i, state.acc[c * kPack<T> + j + i] * scale);
+          store_units<decltype(bytes)::value>(out_acc + r * value.count + first + j, value.count - first - j, pack);
+        }
+      }
+    });
+  }
+};
+
+template <class Score, class T, int C>
+struct ForwardPass : NothingShared {
+  using A = Acc<T>;
+  using Sink = ForwardSink<T, C>;
+  using State = typename Sink::State;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C, Score::has_term>;
+
+  Attention<T> attention;
+  Sink sink;
+
+  __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
+    const EdgeAttentionInputs<T>& in = attention.in;
+    const Walk walk{in.csr, {}};
+    EdgeScores<Score, T, C, true> scores;
+    scores.begin_row(attention, task);
+    for_each_batch<kUnroll>(in.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
+      Fragment<T, C> value[kUnroll];
+      gather(in.value, batch, attention.value, task, task.block, value);
+      scores.compute(attention, walk, task, batch);
+      A p[kUnroll], multiplier[kUnroll];
+      absorb(scores.score, state, p);
+      dropout_multipliers(in.dropout, in.csr, task, batch, multiplier);
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        if (batch.valid(u)) add_value(task, batch.first + u, p[u] * multiplier[u], value[u], state);
+      }
+    });
+  }
+
+  // Takes scores into the running max and sum; p = exp(s - max).
+  __device__ __forceinline__ static void absorb(const A (&score)[kUnroll], State& state, A (&p)[kUnroll]) {
+    A top = state.max;
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) top = score[u] > top ? score[u] : top;
+    const A shift = safe_max(top);
+    if (top != state.max) {
+      const A factor = std::exp(state.max - shift);
+      state.sum *= factor;
+#pragma unroll
+      for (int i = 0; i < Sink::kChannels; ++i) state.acc[i] *= factor;
+      state.max = top;
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      p[u] = std::exp(score[u] - shift);
+      state.sum += p[u];
+    }
+  }
+
+  __device__ __forceinline__ void add_value(const Task& task, std::int64_t k, A weight, const Fragment<T, C>& value,
+                                            State& state) const {
+#pragma unroll
+    for (int c = 0; c < C; ++c) {
+      Pack<T> e;
+      if (kGeneral<C> && attention.in.edge_in_value) {
+        e = load_pack<T, C>(attention.in.edge_feat, attention.at(attention.in.csr.id(k), task.head), attention.value, task.team,
+                            task.block, c);
+      }
+#pragma unroll
+      for (int i = 0; i < kPack<T>; ++i) {
+        const A v = kGeneral<C> ? value(c, i) + e[i] : value(c, i);
+        state.acc[c * kPack<T> + i] += weight * v;
+      }
+    }
+  }
+};
+
+}  // namespace gat::cuda

@@ -1,0 +1,135 @@
+// Softmax over the edges of each row, and its gradient: a pass that leaves the statistics of the rows, and one over their edges.
+//
+// Bytes: the scores are read twice and alpha is written once; the second reading finds short rows in the cache.
+#pragma once
+
+#include "../core/online_softmax.h"
+#include "row_sums.cuh"
+#include "sparse.h"
+
+namespace gat::cuda {
+
+// State of a row: max and sum of exp(s - max). Ends as what turns a score into its weight: exp(s - shift) * scale.
+template <class T>
+struct SoftmaxSink {
+  using A = Acc<T>;
+  struct State {
+    static constexpr int kWords = 2;
+    A max, sum;
+
+    template <class F>
+    __device__ __forceinline__ void each(F&& f) {
+      f(max);
+      f(sum);
+    }
+  };
+
+  A* shift = nullptr;  // [rows, H]
+  A* scale = nullptr;  // [rows, H]
+  std::int64_t num_heads = 1;
+
+  __device__ __forceinline__ void init(State& state) const {
+    state.max = negative_infinity<A>();
+    state.sum = A(0);
+  }
+  __device__ __forceinline__ void merge(State& state, const State& other) const {
+    const auto f = merge_factors(state.max, other.max);
+    state.max = f.max;
+    state.sum = state.sum * f.left + other.sum * f.right;
+  }
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int, const Team&, const State& state) const {
+    shift[row * num_heads + head] = safe_max(state.max);
+    scale[row * num_heads + head] = normalizer(state.sum);
+  }
+};
+
+template <class T>
+struct SoftmaxPass : NothingShared {
+  using A = Acc<T>;
+  using Sink = SoftmaxSink<T>;
+  using State = typename Sink::State;
+  static constexpr int kUnroll = 2, kMinBlocks = 4;
+
+  CsrView csr;
+  const T* scores = nullptr;  // [E, H]
+  Sink sink;
+
+  __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
+    for_each_batch<kUnroll>(CsrView{}, task, [&](const EdgeBatch<kUnroll>& batch) {
+      A s[kUnroll], top = state.max;
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        s[u] = batch.valid(u) ? widen(scores[csr.id(batch.first + u) * sink.num_heads + task.head]) : negative_infinity<A>();
+        top = s[u] > top ? s[u] : top;
+      }
+      const A shift = safe_max(top);
+      state.sum *= std::exp(state.max - shift);
+      state.max = top;
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) state.sum += std::exp(s[u] - shift);
+    });
+  }
+};
+
+// Writes out[id, h] = value(row, id, head) for every edge.
+template <class Value, class T>
+struct EdgeMapPass : NothingShared {
+  using A = Acc<T>;
+  using Sink = NoSink;
+  using State = NoState;
+  static constexpr int kUnroll = 2, kMinBlocks = 4;
+
+  CsrView csr;
+  std::int64_t num_heads = 1;
+  Value value;
+  T* out = nullptr;  // [E, H]
+  Sink sink;
+
+  __device__ __forceinline__ void accumulate(const Task& task, State&, Nothing&) const {
+    for_each_batch<kUnroll>(CsrView{}, task, [&](const EdgeBatch<kUnroll>& batch) {
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        if (!batch.valid(u)) continue;
+        const std::int64_t e = csr.id(batch.first + u) * num_heads + task.head;
+        out[e] = narrow<T>(value(task.row * num_heads + task.head, e));
+      }
+    });
+  }
+};
+
+template <class T>
+struct SoftmaxOf {
+  using A = Acc<T>;
+  const T* scores;
+  const A *shift, *scale;
+
+  __device__ __forceinline__ A operator()(std::int64_t row, std::int64_t e) const {
+    return std::exp(widen(scores[e]) - shift[row]) * scale[row];
+  }
+};
+
+template <class T>
+struct SoftmaxGrad {
+  using A = Acc<T>;
+  const T *grad, *alpha;
+  const A* sum;  // of alpha grad over the row
+
+  __device__ __forceinline__ A operator()(std::int64_t row, std::int64_t e) const {
+    return widen(alpha[e]) * (widen(grad[e]) - sum[row]);
+  }
+};
+
+// alpha grad of an edge, to be summed.
+template <class T>
+struct AlphaGrad {
+  CsrView csr;
+  std::int64_t num_heads;
+  const T *grad, *alpha;
+
+  __device__ __forceinline__ Acc<T> operator()(std::int64_t position, int head) const {
+    const std::int64_t e = csr.id(position) * num_heads + head;
+    return widen(alpha[e]) * widen(grad[e]);
+  }
+};
+
+}  // namespace gat::cuda

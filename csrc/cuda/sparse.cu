@@ -1,0 +1,96 @@
+// Edge softmax and SDDMM on the GPU, and the dropout mask.
+#include "sparse.h"
+
+#include "edge_softmax.cuh"
+#include "spmm.cuh"
+
+namespace gat::cuda {
+namespace {
+
+template <class A>
+A* allocate(Context& context, std::int64_t count) {
+  return static_cast<A*>(context.allocate(static_cast<std::size_t>(count) * sizeof(A)));
+}
+
+// A plan for passes that read numbers, not rows: one lane an edge.
+RowPlan plan_edges(const SparseGraph& graph, int unroll) {
+  return plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, 1, unroll);
+}
+
+template <class T, class Value>
+void map_edges(Context& context, const SparseGraph& graph, const Value& value, T* out) {
+  using Pass = EdgeMapPass<Value, T>;
+  Pass pass;
+  pass.csr = graph.csr, pass.num_heads = graph.num_heads, pass.value = value, pass.out = out;
+  run_pass(context, pass, plan_edges(graph, Pass::kUnroll));
+}
+
+// A thread for each edge and group of four heads, which share a draw.
+__global__ void __launch_bounds__(kBlock)
+    dropout_mask_kernel(const Dropout dropout, std::int64_t num_edges, std::int64_t num_heads, bool* kept) {
+  const std::int64_t groups = (num_heads + 3) / 4, t = thread_id();
+  if (t >= num_edges * groups) return;
+  const std::int64_t edge = t / groups, group = t - edge * groups;
+  const Philox4 numbers = dropout.draw(edge, group);
+  for (std::int64_t h = 4 * group; h < 4 * group + 4 && h < num_heads; ++h) {
+    kept[edge * num_heads + h] = dropout.kept(numbers, h);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void edge_softmax(Context& context, const SparseGraph& graph, const T* scores, T* alpha) {
+  using A = Acc<T>;
+  using Pass = SoftmaxPass<T>;
+  const std::int64_t rows = graph.csr.num_rows * graph.num_heads;
+  Pass pass;
+  pass.csr = graph.csr, pass.scores = scores;
+  pass.sink.shift = allocate<A>(context, rows), pass.sink.scale = allocate<A>(context, rows);
+  pass.sink.num_heads = graph.num_heads;
+  run_pass(context, pass, plan_edges(graph, Pass::kUnroll));
+  map_edges(context, graph, SoftmaxOf<T>{scores, pass.sink.shift, pass.sink.scale}, alpha);
+}
+
+template <class T>
+void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* grad, const T* alpha, T* grad_scores) {
+  using A = Acc<T>;
+  A* const sum = allocate<A>(context, graph.csr.num_rows * graph.num_heads);
+  run_row_sums(context, graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads,
+               AlphaGrad<T>{graph.csr, graph.num_heads, grad, alpha}, sum);
+  map_edges(context, graph, SoftmaxGrad<T>{grad, alpha, sum}, grad_scores);
+}
+
+template <class T>
+void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* x, const T* y, T* out) {
+  // Longer rows go by in blocks of channels, within one task.
+  const RowShape shape = RowShape::of<T>(channels);
+  with_packs(shape.packs, [&](auto packs) {
+    using Pass = SddmmPass<T, decltype(packs)::value>;
+    Pass pass;
+    pass.graph = graph, pass.x = x, pass.y = y, pass.out = out;
+    pass.channels = row_channels<T>(graph.num_heads, channels, x, y), pass.blocks = shape.blocks;
+    run_pass(context, pass,
+             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, shape.lanes, Pass::kUnroll));
+  });
+}
+
+void edge_dropout_mask(Context& context, const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads, bool* kept) {
+  launch(context, ceil_div(num_edges * ceil_div(num_heads, 4), kBlock), &dropout_mask_kernel, dropout, num_edges, num_heads,
+         kept);
+}
+
+template void edge_softmax(Context&, const SparseGraph&, const float*, float*);
+template void edge_softmax(Context&, const SparseGraph&, const double*, double*);
+template void edge_softmax(Context&, const SparseGraph&, const bf16*, bf16*);
+template void edge_softmax(Context&, const SparseGraph&, const fp16*, fp16*);
+template void edge_softmax_backward(Context&, const SparseGraph&, const float*, const float*, float*);
+template void edge_softmax_backward(Context&, const SparseGraph&, const double*, const double*, double*);
+template void edge_softmax_backward(Context&, const SparseGraph&, const bf16*, const bf16*, bf16*);
+template void edge_softmax_backward(Context&, const SparseGraph&, const fp16*, const fp16*, fp16*);
+template void sddmm(Context&, const SparseGraph&, std::int64_t, const float*, const float*, float*);
+template void sddmm(Context&, const SparseGraph&, std::int64_t, const double*, const double*, double*);
+template void sddmm(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, bf16*);
+template void sddmm(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, fp16*);
+
+}  // namespace gat::cuda

@@ -1,0 +1,71 @@
+// SpMM on the GPU: sums and extrema.
+#include "spmm.cuh"
+
+namespace gat::cuda {
+namespace {
+
+// Fills in what all passes that gather rows of x share, and runs one.
+template <class Pass, class T, class... Pointers>
+void run_gather(Context& context, Pass pass, const SparseGraph& graph, std::int64_t channels, const RowShape& shape,
+                const T* weight, const T* gathered, T* out) {
+  pass.graph = graph, pass.weight = weight;
+  pass.channels = row_channels<T>(graph.num_heads, channels, gathered, out);
+  pass.sink.out = out, pass.sink.num_heads = graph.num_heads, pass.sink.channels = pass.channels;
+  run_pass(context, pass,
+           plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, shape.blocks, shape.lanes,
+                     Pass::kUnroll));
+}
+
+}  // namespace
+
+template <class T>
+void spmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* x, T* out) {
+  const RowShape shape = RowShape::of<T>(channels);
+  with_packs(shape.packs, [&](auto packs) {
+    SpmmPass<T, decltype(packs)::value> pass;
+    pass.x = x;
+    run_gather(context, pass, graph, channels, shape, weight, x, out);
+  });
+}
+
+template <class T>
+void spmm_extremum(Context& context, const SparseGraph& graph, std::int64_t channels, int sign, const T* weight, const T* x,
+                   T* out, std::int64_t* arg) {
+  const RowShape shape = RowShape::of<T>(channels);
+  with_packs(shape.packs, [&](auto packs) {
+    ExtremumPass<T, decltype(packs)::value> pass;
+    pass.x = x, pass.sink.csr = graph.csr, pass.sink.sign = sign, pass.sink.arg = arg;
+    run_gather(context, pass, graph, channels, shape, weight, x, out);
+  });
+}
+
+template <class T>
+void spmm_extremum_backward(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* grad,
+                            const std::int64_t* arg, T* grad_x) {
+  const RowShape shape = RowShape::of<T>(channels);
+  with_packs(shape.packs, [&](auto packs) {
+    ExtremumGradPass<T, decltype(packs)::value> pass;
+    pass.grad = grad, pass.arg = arg;
+    run_gather(context, pass, graph, channels, shape, weight, grad, grad_x);
+  });
+}
+
+template void spmm(Context&, const SparseGraph&, std::int64_t, const float*, const float*, float*);
+template void spmm(Context&, const SparseGraph&, std::int64_t, const double*, const double*, double*);
+template void spmm(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, bf16*);
+template void spmm(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, fp16*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const float*, const float*, float*, std::int64_t*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const double*, const double*, double*,
+                            std::int64_t*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const bf16*, const bf16*, bf16*, std::int64_t*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const fp16*, const fp16*, fp16*, std::int64_t*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const float*, const float*, const std::int64_t*,
+                                     float*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const double*, const double*,
+                                     const std::int64_t*, double*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, const std::int64_t*,
+                                     bf16*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, const std::int64_t*,
+                                     fp16*);
+
+}  // namespace gat::cuda
