@@ -1,60 +1,110 @@
-"""Builds the native extension gat_ext._C against the torch that is installed; metadata is in pyproject.toml."""
+"""Builds the native extension gat_ext._C against the torch that is installed; metadata is in pyproject.toml.
+
+GAT_EXT_CUDA=auto|0|1       whether to build the CUDA kernels; auto: where torch has CUDA and a fitting nvcc is there
+TORCH_CUDA_ARCH_LIST=9.0    for which GPUs; unset: for the one that is there, or DEFAULT_ARCHITECTURES where there is none
+MAX_JOBS=2                  compilers to run at once
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import torch
-from setuptools import setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension
+from setuptools import Extension, setup
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 
 ROOT = Path(__file__).resolve().parent
-COMPILE_FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+CXX_FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fvisibility=hidden"]
+DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 
 
-def want_cuda() -> bool:
-    """Whether to build the CUDA kernels: GAT_EXT_CUDA=0|1, or auto: torch has CUDA, and nvcc and the kernels are there."""
-    choice = os.environ.get("GAT_EXT_CUDA", "auto")
+class Nvcc:
+    """The CUDA compiler, and what it says of itself: its version, and where its headers and libraries are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # Not guessed from the path, which may be a wrapper's, or a layout with folders per target.
+        told = subprocess.run(
+            [path, "--dryrun", "-E", "-x", "cu", os.devnull],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        release = re.search(r"__CUDACC_VER_MAJOR__=(\d+) -D__CUDACC_VER_MINOR__=(\d+)", told)
+        if release is None:
+            sys.exit(f"{path} --dryrun does not name its version")
+        self.version = f"{release[1]}.{release[2]}"
+        self.include_dirs = self._folders(told, "INCLUDES", "-I")
+        self.library_dirs = self._folders(told, "LIBRARIES", "-L")
+
+    @staticmethod
+    def _folders(told: str, name: str, flag: str) -> list[str]:
+        line = re.search(rf"^#\$ {name}=(.*)$", told, re.MULTILINE)
+        words = shlex.split(line[1]) if line else []
+        return [os.path.realpath(word.removeprefix(flag)) for word in words]
+
+
+def find_nvcc() -> Nvcc | None:
+    path = Path(CUDA_HOME or "", "bin", "nvcc")
+    return Nvcc(path) if CUDA_HOME and path.is_file() else None
+
+
+def architectures() -> str:
+    """For which GPUs to build, in words; sets the default that torch would look for in vain without a GPU."""
+    given = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    if given not in ("", "native"):
+        return f"TORCH_CUDA_ARCH_LIST={given}"
+    if torch.cuda.is_available():
+        return "the GPU that is here"
+    os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_ARCHITECTURES
+    return f"{DEFAULT_ARCHITECTURES}, as no GPU is here; TORCH_CUDA_ARCH_LIST chooses"
+
+
+def choose_nvcc() -> Nvcc | None:
+    """The compiler for the CUDA kernels, or None where they are not to be built. Says what it decided and why."""
+    choice = os.environ.get("GAT_EXT_CUDA") or "auto"
     if choice not in ("auto", "0", "1"):
         sys.exit(f"GAT_EXT_CUDA is {choice!r}; expected auto, 0 or 1")
+    nvcc = None if choice == "0" else find_nvcc()
     missing = []
-    if not list(ROOT.glob("csrc/cuda/*.cu")):
-        missing.append("this version has no CUDA kernels")
-    if torch.version.cuda is None:
+    if choice == "0":
+        missing.append("GAT_EXT_CUDA=0")
+    elif torch.version.cuda is None:
         missing.append("torch was built without CUDA")
-    if CUDA_HOME is None:
-        missing.append("no nvcc")
+    elif nvcc is None:
+        missing.append("no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda")
+    elif nvcc.version.split(".")[0] != torch.version.cuda.split(".")[0]:
+        missing.append(f"nvcc is {nvcc.version}, torch was built with CUDA {torch.version.cuda}")
     if choice == "1" and missing:
         sys.exit(f"GAT_EXT_CUDA=1, but: {'; '.join(missing)}")
-    build = choice != "0" and not missing
-    reason = (
-        "GAT_EXT_CUDA=0"
-        if choice == "0"
-        else "; ".join(missing) or "torch has CUDA and nvcc is there"
-    )
-    print(
-        f"gat_ext: torch {torch.__version__}; CUDA kernels: {'yes' if build else 'no'} ({reason})",
-        flush=True,
-    )
-    return build
+    said = f"no ({missing[0]})" if missing else f"yes, by nvcc {nvcc.version} for {architectures()}"
+    print(f"gat_ext: torch {torch.__version__}; CUDA kernels: {said}", flush=True)
+    return None if missing else nvcc
 
 
-def extension() -> CppExtension:
-    sources = [
-        *ROOT.glob("csrc/torch/*.cpp"),
-        *ROOT.glob("csrc/torch/cpu/*.cpp"),
-        *ROOT.glob("csrc/cpu/isa/*.cpp"),
-    ]
-    return CppExtension(
-        "gat_ext._C",
-        sorted(str(path.relative_to(ROOT)) for path in sources),
-        extra_compile_args={"cxx": COMPILE_FLAGS},
-        extra_link_args=["-fopenmp"],
-        py_limited_api=False,
-    )
+def extension(nvcc: Nvcc | None) -> Extension:
+    patterns = ["csrc/torch/*.cpp", "csrc/torch/cpu/*.cpp", "csrc/cpu/isa/*.cpp"]
+    options = {"extra_compile_args": {"cxx": CXX_FLAGS}, "extra_link_args": ["-fopenmp"]}
+    if nvcc:
+        patterns += ["csrc/torch/cuda/*.cpp", "csrc/cuda/*.cu"]
+        options["extra_compile_args"]["nvcc"] = NVCC_FLAGS
+        options["define_macros"] = [("GAT_EXT_WITH_CUDA", None)]
+        options["include_dirs"] = nvcc.include_dirs
+        options["library_dirs"] = nvcc.library_dirs
+        if shutil.which("ccache"):
+            # Depend mode: nvcc -E, which ccache would hash, leaves out the code of all architectures but one.
+            cached = f"env CCACHE_DEPEND=1 ccache {shlex.quote(str(nvcc.path))}"
+            os.environ.setdefault("PYTORCH_NVCC", cached)
+    sources = sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
+    make = CUDAExtension if nvcc else CppExtension
+    return make("gat_ext._C", sources, py_limited_api=False, **options)
 
 
 def requirement() -> str:
@@ -62,9 +112,8 @@ def requirement() -> str:
     return f"torch=={torch.__version__.split('+')[0]}"
 
 
-want_cuda()
 setup(
-    ext_modules=[extension()],
+    ext_modules=[extension(choose_nvcc())],
     cmdclass={
         "build_ext": BuildExtension.with_options(use_ninja=shutil.which("ninja") is not None)
     },

@@ -65,16 +65,31 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE) -> int:
     args = parser.parse_args(arguments)
     try:
         options = parse_options(args)
-        items = select(args.names, discover(folder))
+        benches = discover(folder)
+        items = select(args.names, benches)
     except ValueError as error:
         parser.error(str(error))
     args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        outcomes = run(items, options, arguments, args.out)
-    except KeyboardInterrupt:
-        print(f"stopped; {args.out / 'results.json'} has what was done", file=sys.stderr)
-        return 130
-    return finish(args.out, outcomes)
+    status = 0
+    if items:
+        try:
+            outcomes = run(items, options, arguments, args.out)
+        except KeyboardInterrupt:
+            print(f"stopped; {args.out / 'results.json'} has what was done", file=sys.stderr)
+            return 130
+        status = finish(args.out, outcomes)
+    return max([status, *run_alone(args.names, benches, args.out)])
+
+
+def run_alone(names: Sequence[str], benches: Benches, out: Path) -> list[int]:
+    """Runs the benchmarks that have no items but ``run_alone(out)``: their exit statuses.
+
+    They measure in this process, on a device that peers cannot share.
+    """
+    modules = [
+        load_bench(path) for name, (path, _) in benches.items() if not names or name in names
+    ]
+    return [module.run_alone(out) for module in modules if hasattr(module, "run_alone")]
 
 
 def run(

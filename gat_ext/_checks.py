@@ -15,6 +15,7 @@ from gat_ext.graph import Graph
 
 # The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
 _REQUIRED = _C.score_inputs()
+_HAS_CUDA = _C.build_info()["cuda"]
 
 
 def choice(given: str, choices: Sequence[str], name: str) -> None:
@@ -57,6 +58,11 @@ def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
     if tensor.device != graph.device:
         raise ValueError(
             f"{name} is on {tensor.device} and the graph is on {graph.device}; move one of them with .to()"
+        )
+    if tensor.is_cuda and not _HAS_CUDA:
+        raise RuntimeError(
+            f"{name} is on {tensor.device}, and this build of gat_ext has no CUDA kernels; where nvcc is, install with "
+            "GAT_EXT_CUDA=1 pip install --no-build-isolation ."
         )
 
 

@@ -18,15 +18,16 @@ _NUM_SHARED = 22  # what edge_attention_backward takes over: all but top_k and r
 
 @torch.library.register_fake("gat_ext::edge_attention")
 def _(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rowptr, col, value, (top_k, return_weights) = args[0], args[1], args[7], args[-2:]
+    rowptr, col, t_rowptr, value = args[0], args[1], args[3], args[_FIRST_INPUT]
+    top_k, return_weights = args[-2:]
     num_dst, num_edges = rowptr.shape[0] - 1, col.shape[0]
     _, heads, channels = value.shape
     accumulate = accumulate_dtype(value.dtype)
-    exact = value.dtype == accumulate
+    keep_accumulated = value.dtype != accumulate and t_rowptr is not None
     return (
         value.new_empty((num_dst, heads, channels)),
         value.new_empty((num_dst, heads), dtype=accumulate),
-        value.new_empty((0,) if exact else (num_dst, heads, channels), dtype=accumulate),
+        value.new_empty((num_dst, heads, channels) if keep_accumulated else (0,), dtype=accumulate),
         value.new_empty((num_edges, heads) if top_k > 0 else (0,), dtype=torch.uint8),
         value.new_empty((num_edges, heads) if return_weights else (0,)),
     )

@@ -18,6 +18,21 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption(
+        "--cuda-emulation",
+        metavar="LIBRARY",
+        help="run CPU tensors on the emulated CUDA kernels of tests/cuda_emulation/build.py",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    library = config.getoption("--cuda-emulation")
+    if library is not None:
+        import torch
+
+        import gat_ext  # noqa: F401  registers the operators that the library then replaces
+
+        torch.ops.load_library(library)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gat_ext import functional, reference
+from gat_ext import Graph, functional, reference
 from gat_ext._ops import ops
 from gat_ext.testing import (
     GRAPHS,
@@ -118,6 +118,31 @@ def test_any_number_of_heads_and_channels(score, width, dtype, device):
         for key in grads:
             scale = max(1.0, truth[key].abs().max().item())
             assert_close(grads[key].to(F64) / scale, truth[key] / scale, **bounds)
+
+
+# In-degrees around 512, at which a GPU begins to split rows: parts that start and end anywhere, and exactly at a boundary.
+LONG_ROWS = (
+    (512, 513, 0, 511, 600, 3, 1024, 1025, 1),
+    (100, 2000, 700, 0, 0, 512, 512, 1536),
+    (1, 5000, 1),
+)
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("degrees", LONG_ROWS, ids=str)
+@pytest.mark.parametrize("score", SCORES)
+def test_long_rows_are_split_and_merged(score, degrees, device):
+    dst = torch.arange(len(degrees)).repeat_interleave(torch.tensor(degrees))
+    src = torch.randint(7, dst.shape, generator=torch.Generator().manual_seed(0))
+    for edges in (torch.stack([src, dst]), torch.stack([dst, src])):  # long for the source pass too
+        graph = Graph(edges.to(device), num_src=10, num_dst=10)
+        inputs = sample_inputs(score, graph, 3, 2, F64, requires_grad=True)
+        for variant in ("plain", "everything"):
+            (results, grads), (expected, truth) = native_and_reference(inputs[variant], graph, F64)
+            for ours, theirs in zip(results, expected, strict=True):
+                assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+            for key in grads:
+                assert_close(grads[key], truth[key], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -47,3 +47,14 @@ def test_the_torch_it_was_built_against_passes(monkeypatch):
 
 def test_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", gat_ext.__version__)
+
+
+def test_emulated_kernels_are_in_place_when_asked_for(request):
+    library = request.config.getoption("--cuda-emulation")
+    if library is None:
+        pytest.skip("needs --cuda-emulation")
+    names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("gat_ext::")]
+    assert len(names) >= 9
+    for name in names:
+        lines = torch._C._dispatch_dump(name).splitlines()
+        assert "cuda_emulation" in next(line for line in lines if line.startswith("CPU:")), name

@@ -249,8 +249,9 @@ struct RowShape {
 // The inputs as passes take them; the extra pointers are to arrays with rows like x and y, and like v, that the pass also
 // accesses.
 template <class T>
-Attention<T> make_attention(const EdgeAttentionInputs<T>& in, const RowShape& shape,
+Attention<T> make_attention(const EdgeAttentionInputs<T>& in, const EdgeAttentionSizes& sizes, const RowShape& shape,
                             std::initializer_list<const void*> like_score, std::initializer_list<const void*> like_value) {
+  checked_int(sizes.num_src, kNodes), checked_int(in.csr.num_rows, kNodes);
   Attention<T> a;
   a.in = in;
   a.score = row_channels<T>(in.num_heads, in.score_channels, in.query, in.key, in.att, in.edge_feat);

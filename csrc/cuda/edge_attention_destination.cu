@@ -33,7 +33,7 @@ void edge_attention_destination(Context& context, int score, const EdgeAttention
       if constexpr (Score::has_term) {
         using Pass = DestinationPass<Score, T, decltype(packs)::value>;
         Pass pass;
-        pass.args.attention = make_attention(in, shape, {args.grad_query, args.grad_edge_feat}, {args.grad_out});
+        pass.args.attention = make_attention(in, sizes, shape, {args.grad_query, args.grad_edge_feat}, {args.grad_out});
         pass.args.to = args, pass.args.att_parts = att_parts;
         pass.sink.grad_query = args.grad_query, pass.sink.grad_dst_term = args.grad_dst_term;
         pass.sink.num_heads = in.num_heads, pass.sink.score = pass.args.attention.score;

@@ -15,7 +15,7 @@ void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes, con
     with_score(Scores{}, score, [&](auto type) {
       using Pass = EdgePass<decltype(type), T, decltype(packs)::value>;
       Pass pass;
-      pass.attention = make_attention(in, shape, {}, {});
+      pass.attention = make_attention(in, sizes, shape, {}, {});
       pass.to = to;
       run_pass(context, pass,
                plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, 1, shape.lanes, Pass::kUnroll));

@@ -11,7 +11,7 @@ void edge_attention_forward(Context& context, int score, const EdgeAttentionSize
     with_score(Scores{}, score, [&](auto type) {
       using Pass = ForwardPass<decltype(type), T, decltype(packs)::value>;
       Pass pass;
-      pass.attention = make_attention(in, shape, {}, {args.out});
+      pass.attention = make_attention(in, sizes, shape, {}, {args.out});
       pass.sink.out = args.out, pass.sink.out_acc = args.out_acc, pass.sink.lse = args.lse;
       pass.sink.num_heads = in.num_heads, pass.sink.value = pass.attention.value;
       pass.sink.value_acc = row_channels<Acc<T>>(in.num_heads, in.value_channels, args.out_acc);

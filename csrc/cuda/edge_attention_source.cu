@@ -25,7 +25,7 @@ void edge_attention_source(Context& context, int score, const EdgeAttentionSizes
     with_score(Scores{}, score, [&](auto type) {
       using Pass = SourcePass<decltype(type), T, decltype(packs)::value>;
       Pass pass;
-      pass.args.attention = make_attention(in, shape, {args.grad_key}, {args.grad_out, args.grad_value});
+      pass.args.attention = make_attention(in, sizes, shape, {args.grad_key}, {args.grad_out, args.grad_value});
       pass.args.to = args;
       pass.sink.grad_key = args.grad_key, pass.sink.grad_value = args.grad_value, pass.sink.grad_src_term = args.grad_src_term;
       pass.sink.num_heads = in.num_heads;

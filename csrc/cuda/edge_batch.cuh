@@ -68,6 +68,8 @@ __device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch,
 
 // ---- on the host
 
+inline constexpr const char* kNodes = "the number of nodes";
+
 inline int checked_int(std::int64_t value, const char* what) {
   if (value > std::numeric_limits<std::int32_t>::max()) {
     throw std::length_error(std::string("gat_ext: on CUDA ") + what + " must be less than 2^31; got " + std::to_string(value));

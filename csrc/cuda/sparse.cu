@@ -64,6 +64,7 @@ void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* 
 template <class T>
 void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* x, const T* y, T* out) {
   // Longer rows go by in blocks of channels, within one task.
+  checked_int(graph.num_cols, kNodes);
   const RowShape shape = RowShape::of<T>(channels);
   with_packs(shape.packs, [&](auto packs) {
     using Pass = SddmmPass<T, decltype(packs)::value>;

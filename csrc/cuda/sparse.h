@@ -13,7 +13,7 @@ namespace gat::cuda {
 // A graph in the memory of the device, with sizes that the host cannot read there.
 struct SparseGraph {
   CsrView csr;
-  std::int64_t num_edges = 0, num_heads = 1;
+  std::int64_t num_cols = 0, num_edges = 0, num_heads = 1;
 };
 
 // Edge tensors are in the caller's order: edge k of the CSR reads and writes row csr.id(k). T is float, double, bf16 or fp16.

@@ -5,9 +5,10 @@ namespace gat::cuda {
 namespace {
 
 // Fills in what all passes that gather rows of x share, and runs one.
-template <class Pass, class T, class... Pointers>
+template <class Pass, class T>
 void run_gather(Context& context, Pass pass, const SparseGraph& graph, std::int64_t channels, const RowShape& shape,
                 const T* weight, const T* gathered, T* out) {
+  checked_int(graph.num_cols, kNodes);
   pass.graph = graph, pass.weight = weight;
   pass.channels = row_channels<T>(graph.num_heads, channels, gathered, out);
   pass.sink.out = out, pass.sink.num_heads = graph.num_heads, pass.sink.channels = pass.channels;

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <torch/library.h>
 
 #include <array>
 #include <optional>
@@ -113,18 +114,21 @@ EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const EdgeAt
 
 template <class Device>
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_attention(
-    const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, const OptionalTensor&, const OptionalTensor&,
-    const OptionalTensor&, const OptionalTensor&, const at::Tensor& value, const OptionalTensor& query, const OptionalTensor& key,
-    const OptionalTensor& att, const OptionalTensor& dst_term, const OptionalTensor& src_term, const OptionalTensor& edge_term,
-    const OptionalTensor& bias, const OptionalTensor& edge_feat, const OptionalTensor& seed, std::string_view score,
-    bool edge_in_value, double negative_slope, double scale, double dropout_p, std::int64_t top_k, bool return_weights) {
+    const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, const OptionalTensor& t_rowptr,
+    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const at::Tensor& value, const OptionalTensor& query,
+    const OptionalTensor& key, const OptionalTensor& att, const OptionalTensor& dst_term, const OptionalTensor& src_term,
+    const OptionalTensor& edge_term, const OptionalTensor& bias, const OptionalTensor& edge_feat, const OptionalTensor& seed,
+    std::string_view score, bool edge_in_value, double negative_slope, double scale, double dropout_p, std::int64_t top_k,
+    bool return_weights) {
   const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat},
                                score, edge_in_value);
   Device device(value);
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
   const std::int64_t H = t.num_heads, F = t.value_channels;
   const at::Tensor out = t.empty({t.num_dst, H, F}, dtype), lse = t.empty({t.num_dst, H}, acc);
-  const at::Tensor out_acc = dtype == acc ? t.empty({0}, acc) : t.empty({t.num_dst, H, F}, acc);
+  // Only the backward reads it, and only with the transposed graph is there one.
+  const bool keep_acc = dtype != acc && t_rowptr.has_value();
+  const at::Tensor out_acc = keep_acc ? t.empty({t.num_dst, H, F}, acc) : t.empty({0}, acc);
   const at::Tensor selected = top_k > 0 ? t.empty({t.num_edges, H}, at::kByte) : t.empty({0}, at::kByte);
   const at::Tensor weights = return_weights ? t.empty({t.num_edges, H}, dtype) : t.empty({0}, dtype);
 
@@ -138,7 +142,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_atte
     }
     args.out = mutable_data<T>(out);
     args.lse = mutable_data<Acc<T>>(lse);
-    args.out_acc = dtype == acc ? nullptr : mutable_data<Acc<T>>(out_acc);
+    args.out_acc = keep_acc ? mutable_data<Acc<T>>(out_acc) : nullptr;
     device.template forward<T>(t, args);
     if (return_weights) device.template weights<T>(t, args.in, args.lse, mutable_data<T>(weights));
   });
@@ -203,6 +207,13 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
     if (!tensor.defined()) tensor = t.empty({0}, dtype);
   }
   return std::tuple_cat(grad);
+}
+
+// Registers the operators under the dispatch key of m.
+template <class Device>
+void register_edge_attention(torch::Library& m) {
+  m.impl("edge_attention", &edge_attention<Device>);
+  m.impl("edge_attention_backward", &edge_attention_backward<Device>);
 }
 
 }  // namespace gat::binding

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <torch/library.h>
 
 #include <tuple>
 
@@ -18,7 +19,7 @@ namespace gat::binding {
 // A graph and the sizes of what lies on it.
 struct SparseShape {
   CsrView csr;
-  std::int64_t num_edges, num_heads, channels;
+  std::int64_t num_cols, num_edges, num_heads, channels;
 };
 
 template <class Device>
@@ -29,7 +30,7 @@ at::Tensor edge_softmax(const at::Tensor& rowptr, const OptionalTensor& edge_id,
   const CsrView csr = csr_view(rowptr, {}, edge_id, s.size(0), s.device());
   with_storage_type(s.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template edge_softmax<T>({csr, s.size(0), s.size(1), 0}, data<T>(s), mutable_data<T>(alpha));
+    device.template edge_softmax<T>({csr, 0, s.size(0), s.size(1), 0}, data<T>(s), mutable_data<T>(alpha));
   });
   return alpha;
 }
@@ -43,7 +44,7 @@ at::Tensor edge_softmax_backward(const at::Tensor& rowptr, const OptionalTensor&
   const CsrView csr = csr_view(rowptr, {}, edge_id, a.size(0), a.device());
   with_storage_type(a.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template edge_softmax_backward<T>({csr, a.size(0), a.size(1), 0}, data<T>(g), data<T>(a),
+    device.template edge_softmax_backward<T>({csr, 0, a.size(0), a.size(1), 0}, data<T>(g), data<T>(a),
                                              mutable_data<T>(grad_scores));
   });
   return grad_scores;
@@ -60,7 +61,7 @@ at::Tensor sddmm(const at::Tensor& rowptr, const at::Tensor& col, const Optional
   const at::Tensor out = at::empty({col.numel(), H}, x.options());
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template sddmm<T>({csr, col.numel(), H, F}, data<T>(xs), data<T>(ys), mutable_data<T>(out));
+    device.template sddmm<T>({csr, y.size(0), col.numel(), H, F}, data<T>(xs), data<T>(ys), mutable_data<T>(out));
   });
   return out;
 }
@@ -76,7 +77,7 @@ at::Tensor spmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalT
   const at::Tensor out = at::empty({csr.num_rows, H, F}, x.options());
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template spmm<T>({csr, col.numel(), H, F}, data<T>(w), data<T>(xs), mutable_data<T>(out));
+    device.template spmm<T>({csr, x.size(0), col.numel(), H, F}, data<T>(w), data<T>(xs), mutable_data<T>(out));
   });
   return out;
 }
@@ -94,8 +95,8 @@ std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const
   const at::Tensor arg = at::empty(out.sizes(), x.options().dtype(at::kLong));
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template spmm_extremum<T>({csr, col.numel(), H, F}, largest ? 1 : -1, data<T>(w), data<T>(xs), mutable_data<T>(out),
-                                     mutable_data<std::int64_t>(arg));
+    device.template spmm_extremum<T>({csr, x.size(0), col.numel(), H, F}, largest ? 1 : -1, data<T>(w), data<T>(xs),
+                                     mutable_data<T>(out), mutable_data<std::int64_t>(arg));
   });
   return {out, arg};
 }
@@ -113,8 +114,8 @@ at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& 
   const at::Tensor grad_x = at::empty({csr.num_rows, H, F}, grad.options());
   with_storage_type(grad.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template spmm_extremum_backward<T>({csr, t_col.numel(), H, F}, data<T>(w), data<T>(g), data<std::int64_t>(a),
-                                              mutable_data<T>(grad_x));
+    device.template spmm_extremum_backward<T>({csr, grad.size(0), t_col.numel(), H, F}, data<T>(w), data<T>(g),
+                                              data<std::int64_t>(a), mutable_data<T>(grad_x));
   });
   return grad_x;
 }
@@ -127,6 +128,18 @@ at::Tensor edge_dropout_mask(const at::Tensor& seed, std::int64_t num_edges, std
   device.dropout_mask(Dropout::make(dropout_p, seed.const_data_ptr<std::int64_t>()), num_edges, num_heads,
                       mutable_data<bool>(mask));
   return mask;
+}
+
+// Registers the operators under the dispatch key of m.
+template <class Device>
+void register_sparse(torch::Library& m) {
+  m.impl("edge_softmax", &edge_softmax<Device>);
+  m.impl("edge_softmax_backward", &edge_softmax_backward<Device>);
+  m.impl("sddmm", &sddmm<Device>);
+  m.impl("spmm", &spmm<Device>);
+  m.impl("spmm_extremum", &spmm_extremum<Device>);
+  m.impl("spmm_extremum_backward", &spmm_extremum_backward<Device>);
+  m.impl("edge_dropout_mask", &edge_dropout_mask<Device>);
 }
 
 }  // namespace gat::binding

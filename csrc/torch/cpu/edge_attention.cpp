@@ -1,8 +1,6 @@
 // edge_attention on the CPU.
 #include "../../cpu/edge_attention.h"
 
-#include <torch/library.h>
-
 #include "../../cpu/isa.h"
 #include "../edge_attention.h"
 
@@ -45,9 +43,6 @@ struct Cpu {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
-  m.impl("edge_attention", &edge_attention<Cpu>);
-  m.impl("edge_attention_backward", &edge_attention_backward<Cpu>);
-}
+TORCH_LIBRARY_IMPL(gat_ext, CPU, m) { register_edge_attention<Cpu>(m); }
 
 }  // namespace gat::binding

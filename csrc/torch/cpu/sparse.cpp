@@ -2,7 +2,6 @@
 #include "../../cpu/sparse.h"
 
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include "../../cpu/isa.h"
 #include "../sparse.h"
@@ -52,14 +51,6 @@ struct Cpu {
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
-  m.impl("edge_softmax", &edge_softmax<Cpu>);
-  m.impl("edge_softmax_backward", &edge_softmax_backward<Cpu>);
-  m.impl("sddmm", &sddmm<Cpu>);
-  m.impl("spmm", &spmm<Cpu>);
-  m.impl("spmm_extremum", &spmm_extremum<Cpu>);
-  m.impl("spmm_extremum_backward", &spmm_extremum_backward<Cpu>);
-  m.impl("edge_dropout_mask", &edge_dropout_mask<Cpu>);
-}
+TORCH_LIBRARY_IMPL(gat_ext, CPU, m) { register_sparse<Cpu>(m); }
 
 }  // namespace gat::binding

@@ -2,7 +2,6 @@
 #include "../edge_attention.h"
 
 #include <ATen/ops/sum.h>
-#include <torch/library.h>
 
 #include "../../cuda/edge_attention.h"
 #include "device.h"
@@ -65,9 +64,6 @@ struct Cuda : CudaDevice {
 
 }  // namespace
 
-void register_edge_attention_cuda(torch::Library& m) {
-  m.impl("edge_attention", &edge_attention<Cuda>);
-  m.impl("edge_attention_backward", &edge_attention_backward<Cuda>);
-}
+void register_edge_attention_cuda(torch::Library& m) { register_edge_attention<Cuda>(m); }
 
 }  // namespace gat::binding

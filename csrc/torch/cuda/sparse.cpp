@@ -1,8 +1,6 @@
 // edge_softmax, sddmm, spmm and the dropout mask on the GPU.
 #include "../sparse.h"
 
-#include <torch/library.h>
-
 #include "../../cuda/sparse.h"
 #include "device.h"
 #include "register.h"
@@ -13,7 +11,7 @@ namespace {
 struct Cuda : CudaDevice {
   using CudaDevice::CudaDevice;
 
-  static cuda::SparseGraph graph(const SparseShape& s) { return {s.csr, s.num_edges, s.num_heads}; }
+  static cuda::SparseGraph graph(const SparseShape& s) { return {s.csr, s.num_cols, s.num_edges, s.num_heads}; }
 
   template <class T>
   void edge_softmax(const SparseShape& s, const T* scores, T* alpha) {
@@ -46,14 +44,6 @@ struct Cuda : CudaDevice {
 
 }  // namespace
 
-void register_sparse_cuda(torch::Library& m) {
-  m.impl("edge_softmax", &edge_softmax<Cuda>);
-  m.impl("edge_softmax_backward", &edge_softmax_backward<Cuda>);
-  m.impl("sddmm", &sddmm<Cuda>);
-  m.impl("spmm", &spmm<Cuda>);
-  m.impl("spmm_extremum", &spmm_extremum<Cuda>);
-  m.impl("spmm_extremum_backward", &spmm_extremum_backward<Cuda>);
-  m.impl("edge_dropout_mask", &edge_dropout_mask<Cuda>);
-}
+void register_sparse_cuda(torch::Library& m) { register_sparse<Cuda>(m); }
 
 }  // namespace gat::binding
