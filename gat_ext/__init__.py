@@ -13,9 +13,10 @@ torch.
 
 from __future__ import annotations
 
-from gat_ext._native import check_torch
+from gat_ext import _native
 
-check_torch()
+_native.check_torch()
+_native.load()
 
 from gat_ext import functional, reference  # noqa: E402
 from gat_ext.graph import Graph  # noqa: E402

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gat_ext import _C  # noqa: F401  registers torch.ops.gat_ext
+
+ops = torch.ops.gat_ext
+
 # One less than the largest int32, so that a number of rows plus one is an int32 too.
 _INT32_LIMIT = 2**31 - 2
 
@@ -42,12 +46,17 @@ def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dt
     src, dst = edge_index[0].to(dtype, copy=True), edge_index[1].to(dtype)
     if is_sorted:
         return row_pointers(dst.contiguous(), num_dst), src.contiguous(), None
+    if src.is_cpu:
+        return ops.csr_of_edges(src, dst.contiguous(), num_dst)  # type: ignore[no-any-return]
     ascending, order = torch.sort(dst, stable=True)
     return row_pointers(ascending, num_dst), src[order], order.to(dtype)
 
 
 def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:
     """The CSR by source of a CSR by destination; edges of a source keep their CSR order."""
+    if col.is_cpu:
+        t_rowptr, t_col, pos = ops.csr_transpose(rowptr, col, num_src)
+        return Transpose(t_rowptr, t_col, pos, pos if edge_id is None else edge_id[pos])
     ascending, order = torch.sort(col, stable=True)
     pos = order.to(col.dtype)
     return Transpose(

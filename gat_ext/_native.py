@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib import metadata
 
 import torch
@@ -30,3 +31,17 @@ def check_torch() -> None:
             f"build it again with `{_MEND} <the gat_ext source folder>`, "
             f"or install the torch it knows with `pip install torch=={built}`."
         )
+
+
+def load() -> None:
+    """Loads the native module; raises ImportError with one sentence where the torch here lacks the CUDA it was built with."""
+    try:
+        importlib.import_module("gat_ext._C")
+    except ImportError as error:
+        if not any(name in str(error) for name in ("libc10_cuda", "libtorch_cuda", "libcudart")):
+            raise
+        raise ImportError(
+            f"gat_ext was built for a torch with CUDA, but torch {torch.__version__} here is for "
+            f"{'CUDA ' + torch.version.cuda if torch.version.cuda else 'CPUs only'}; "
+            f"build it again with `{_MEND} <the gat_ext source folder>`, or install the torch it was built with. ({error})"
+        ) from error

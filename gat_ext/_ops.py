@@ -23,6 +23,20 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+# ---- graph building, on the CPU; other devices sort with torch's operators
+
+
+@torch.library.register_fake("gat_ext::csr_of_edges")
+def _(src: Tensor, dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor, Tensor]:
+    rowptr = src.new_empty((num_dst + 1,), dtype=torch.int64)
+    return rowptr, torch.empty_like(src), torch.empty_like(src)
+
+
+@torch.library.register_fake("gat_ext::csr_transpose")
+def _(rowptr: Tensor, col: Tensor, num_src: int) -> tuple[Tensor, Tensor, Tensor]:
+    return rowptr.new_empty((num_src + 1,)), torch.empty_like(col), torch.empty_like(col)
+
+
 # ---- edge_softmax: closed under differentiation through its own backward and row sums
 
 

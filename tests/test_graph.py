@@ -53,6 +53,36 @@ def assert_consistent(graph: Graph, edge_index: torch.Tensor) -> None:
 # ---- construction
 
 
+@pytest.mark.parametrize("index_dtype", INDEX_DTYPES)
+def test_native_sort_is_stable_on_any_number_of_threads(index_dtype):
+    generator = torch.Generator().manual_seed(0)
+    src, dst = torch.randint(70, (2, 100_000), generator=generator).to(index_dtype)
+    ascending, order = torch.sort(dst, stable=True)
+    rowptr = torch.searchsorted(ascending, torch.arange(71, dtype=index_dtype))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            built = torch.ops.gat_ext.csr_of_edges(src, dst, 70)
+            for ours, theirs in zip(built, (rowptr, src[order], order), strict=True):
+                assert torch.equal(ours.long(), theirs.long())
+            t_rowptr, t_col, pos = torch.ops.gat_ext.csr_transpose(built[0], built[1], 70)
+            by_src, expected = torch.sort(src[order], stable=True)
+            assert torch.equal(pos.long(), expected)
+            assert torch.equal(t_col, ascending[expected])
+            bounds = torch.arange(71, dtype=index_dtype)
+            assert torch.equal(t_rowptr, torch.searchsorted(by_src, bounds))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_opcheck_of_native_sorts():
+    src, dst = torch.tensor([[2, 0, 1, 0], [1, 0, 1, 2]])
+    torch.library.opcheck(torch.ops.gat_ext.csr_of_edges.default, (src, dst, 3))
+    rowptr, col, _ = torch.ops.gat_ext.csr_of_edges(src, dst, 3)
+    torch.library.opcheck(torch.ops.gat_ext.csr_transpose.default, (rowptr, col, 3))
+
+
 @pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize("index_dtype", INDEX_DTYPES)
 @pytest.mark.parametrize("name", [name for name in GRAPHS if name != "long_row"])

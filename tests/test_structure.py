@@ -24,7 +24,7 @@ MAY_INCLUDE = {
 # Module of gat_ext → the modules of gat_ext it may import, beside itself. Private helpers are listed under whom they serve.
 MAY_IMPORT = {
     "graph": {"_graph_csr", "_graph_io"},
-    "_graph_csr": {"graph"},
+    "_graph_csr": {"_C", "graph"},
     "_graph_io": {"graph", "_graph_csr"},
     "reference": {"graph", "_reference_edges", "reference_dense"},
     "_reference_edges": {"graph"},
@@ -108,6 +108,10 @@ def test_scores_agree():
     assert set(_C.score_names()) == set(reference.SCORES) == set(_C.score_inputs())
 
 
+WITHOUT_GRADIENT = {"gat_ext::edge_dropout_mask", "gat_ext::csr_of_edges", "gat_ext::csr_transpose"}
+CPU_ONLY = {"gat_ext::csr_of_edges", "gat_ext::csr_transpose"}
+
+
 def test_every_operator_has_fake_and_device_kernels():
     names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("gat_ext::")]
     assert len(names) >= 9
@@ -115,7 +119,9 @@ def test_every_operator_has_fake_and_device_kernels():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"), name
         entry = torch._library.simple_registry.singleton.find(name)
         assert entry.fake_impl.kernel is not None, f"{name} has no fake kernel"
-        if name != "gat_ext::edge_dropout_mask":  # returns booleans
+        if _C.build_info()["cuda"] and name not in CPU_ONLY:
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name
+        if name not in WITHOUT_GRADIENT:
             assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "Autograd"), name
 
 

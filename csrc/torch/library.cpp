@@ -13,6 +13,9 @@
 // by destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E]
 // is the CSR position of each edge of the transpose. All edge tensors are in the caller's order.
 TORCH_LIBRARY(gat_ext, m) {
+  m.def("csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
+  m.def("csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) -> (Tensor t_rowptr, Tensor t_col, Tensor t_pos)");
+
   m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
   m.def("edge_softmax_backward(Tensor rowptr, Tensor? edge_id, Tensor grad, Tensor alpha) -> Tensor");
 

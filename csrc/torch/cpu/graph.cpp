@@ -1,0 +1,77 @@
+// Graph building on the CPU. Indices are trusted: the Graph that calls this has checked them.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/library.h>
+
+#include <tuple>
+#include <type_traits>
+
+#include "../../cpu/counting_sort.h"
+#include "../checks.h"
+
+namespace gat::binding {
+namespace {
+
+// Calls f with a pointer to the indices, int32 or int64.
+template <class F>
+void with_indices(const at::Tensor& t, const char* name, F&& f) {
+  const IndexArray array = index_array(t, name);
+  if (array.wide) {
+    f(static_cast<const std::int64_t*>(array.data));
+  } else {
+    f(static_cast<const std::int32_t*>(array.data));
+  }
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& src, const at::Tensor& dst, std::int64_t num_dst) {
+  check_shape(dst, src.sizes(), "dst");
+  TORCH_CHECK_TYPE(src.scalar_type() == dst.scalar_type(), "src has dtype ", src.scalar_type(), ", dst ", dst.scalar_type());
+  const at::Tensor rowptr = at::empty({num_dst + 1}, src.options().dtype(at::kLong));
+  const at::Tensor col = at::empty_like(src), edge_id = at::empty_like(src);
+  with_indices(src, "src", [&](auto* sources) {
+    using Index = std::remove_const_t<std::remove_pointer_t<decltype(sources)>>;
+    const auto* const rows = dst.const_data_ptr<Index>();
+    auto* const to_col = col.mutable_data_ptr<Index>();
+    auto* const to_id = edge_id.mutable_data_ptr<Index>();
+    cpu::counting_sort(
+        src.numel(), num_dst, at::get_num_threads(), rowptr.mutable_data_ptr<std::int64_t>(),
+        [rows](std::int64_t k) { return rows[k]; },
+        [=](std::int64_t position, std::int64_t k) {
+          to_col[position] = sources[k];
+          to_id[position] = static_cast<Index>(k);
+        });
+  });
+  return {rowptr, col, edge_id};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_transpose(const at::Tensor& rowptr, const at::Tensor& col,
+                                                             std::int64_t num_src) {
+  const at::Tensor t_rowptr = at::empty({num_src + 1}, rowptr.options());
+  const at::Tensor row = at::empty_like(col), t_col = at::empty_like(col), pos = at::empty_like(col);
+  with_indices(col, "col", [&](auto* columns) {
+    using Index = std::remove_const_t<std::remove_pointer_t<decltype(columns)>>;
+    const auto* const begin = rowptr.const_data_ptr<std::int64_t>();
+    auto* const rows = row.mutable_data_ptr<Index>();
+    for (std::int64_t i = 0; i + 1 < rowptr.numel(); ++i) std::fill(rows + begin[i], rows + begin[i + 1], static_cast<Index>(i));
+    auto* const to_col = t_col.mutable_data_ptr<Index>();
+    auto* const to_pos = pos.mutable_data_ptr<Index>();
+    cpu::counting_sort(
+        col.numel(), num_src, at::get_num_threads(), t_rowptr.mutable_data_ptr<std::int64_t>(),
+        [columns](std::int64_t k) { return columns[k]; },
+        [=](std::int64_t position, std::int64_t k) {
+          to_col[position] = rows[k];
+          to_pos[position] = static_cast<Index>(k);
+        });
+  });
+  return {t_rowptr, t_col, pos};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
+  m.impl("csr_of_edges", &csr_of_edges);
+  m.impl("csr_transpose", &csr_transpose);
+}
+
+}  // namespace gat::binding
