@@ -120,6 +120,29 @@ def test_any_number_of_heads_and_channels(score, width, dtype, device):
             assert_close(grads[key].to(F64) / scale, truth[key] / scale, **bounds)
 
 
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("offset", [1, 2, 4])
+@pytest.mark.parametrize("score", SCORES)
+def test_rows_may_start_anywhere_in_memory(score, offset, dtype, device):
+    graph = sample_graph("unsorted", device)
+    inputs = sample_inputs(score, graph, 2, 16, dtype, requires_grad=True)["bias"]
+    moved = {}
+    for name, tensor in inputs.items():
+        moved[name] = tensor
+        if isinstance(tensor, torch.Tensor):
+            room = torch.empty(offset + tensor.numel(), dtype=tensor.dtype, device=device)
+            moved[name] = room[offset:].view(tensor.shape).copy_(tensor.detach()).requires_grad_()
+    out, same = (functional.edge_attention(graph, **given) for given in (inputs, moved))
+    assert torch.equal(out, same)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.sin().sum(), leaves(inputs).values()),
+        torch.autograd.grad(same.sin().sum(), leaves(moved).values()),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
 # In-degrees around 512, at which a GPU begins to split rows: parts that start and end anywhere, and exactly at a boundary.
 LONG_ROWS = (
     (512, 513, 0, 511, 600, 3, 1024, 1025, 1),

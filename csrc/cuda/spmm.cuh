@@ -62,7 +62,7 @@ struct SpmmPass : NothingShared {
   using A = Acc<T>;
   using Sink = SpmmSink<T, C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = sizeof(T) == 2 ? 2 : kBlocksAtOnce<T, C>;
 
   SparseGraph graph;
   const T *weight = nullptr, *x = nullptr;
