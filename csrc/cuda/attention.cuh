@@ -27,7 +27,7 @@ struct Attention {
 };
 
 // Two variants of every pass: rows of one pack a lane, which is most graphs; and the general one, with longer rows, in blocks if
-// need be, and edge features.
+// need be, edge features, and rows of 16-bit channels that are hardly aligned.
 inline constexpr int kGeneralPacks = 2;
 template <int C>
 inline constexpr bool kGeneral = C > 1;
@@ -38,8 +38,8 @@ inline constexpr int kEdges = !kGeneral<C>     ? 4
                                                : 2;
 
 // Thread blocks on a multiprocessor: as many as its registers hold without spilling any, which leaves enough loads in flight.
-template <class T, int C, bool has_term = false>
-inline constexpr int kBlocksAtOnce = kGeneral<C> || (has_term && sizeof(T) == 2) ? 2 : 3;
+template <int C>
+inline constexpr int kBlocksAtOnce = kGeneral<C> ? 2 : 3;
 
 // The graph as a pass walks it: rows are destinations, or with `position` sources of the transpose.
 struct Walk {
@@ -63,7 +63,7 @@ __device__ __forceinline__ Fragment<T, C> load_own(const T* base, const Channels
 #pragma unroll
   for (int c = 0; c < C; ++c) {
     const int first = first_channel<T, C>(task.team, block, c);
-    with_access<T>(channels.access, [&](auto bytes) {
+    with_access<T, C>(channels.access, [&](auto bytes) {
       load_units<decltype(bytes)::value>(head + task.row * channels.stride + first, channels.count - first, out.pack[c]);
     });
   }
@@ -225,18 +225,18 @@ Channels row_channels(std::int64_t heads, std::int64_t count, const Pointers*...
 struct RowShape {
   int lanes, packs, blocks;
 
+  // For rows of up to `channels` channels; `general` where they need the general variant whatever their length.
   template <class T>
-  static RowShape of(std::int64_t channels, bool edge_features = false) {
+  static RowShape of(std::int64_t channels, bool general) {
     const std::int64_t packs = ceil_div(channels, kPack<T>);
-    if (packs <= kWarp && !edge_features) return {power_of_two_at_least(packs), 1, 1};
+    if (packs <= kWarp && !general) return {power_of_two_at_least(packs), 1, 1};
     const std::int64_t lanes = packs <= kWarp * kGeneralPacks ? power_of_two_at_least(ceil_div(packs, kGeneralPacks)) : kWarp;
     const RowShape shape{static_cast<int>(lanes), kGeneralPacks, 1};
     return {shape.lanes, shape.packs, shape.blocks_of<T>(channels)};
   }
-  // Of the rows of x and of v.
   template <class T>
-  static RowShape of(const EdgeAttentionInputs<T>& in) {
-    return of<T>(in.score_channels > in.value_channels ? in.score_channels : in.value_channels, in.edge_feat != nullptr);
+  static RowShape of(const Channels& channels) {
+    return of<T>(channels.count, is_narrow<T>(channels.access));
   }
   // Blocks of rows of `channels` channels under this shape; one even of none.
   template <class T>
@@ -246,11 +246,19 @@ struct RowShape {
   }
 };
 
-// The inputs as passes take them; the extra pointers are to arrays with rows like x and y, and like v, that the pass also
-// accesses.
+// The inputs as passes take them, and how their channels are shared out.
 template <class T>
-Attention<T> make_attention(const EdgeAttentionInputs<T>& in, const EdgeAttentionSizes& sizes, const RowShape& shape,
-                            std::initializer_list<const void*> like_score, std::initializer_list<const void*> like_value) {
+struct AttentionLayout {
+  Attention<T> attention;
+  RowShape shape;
+};
+
+// The extra pointers are to arrays with rows like x and y, and like v, that the pass also accesses. A pass that reads scores only
+// has its lanes shared out by them alone.
+template <class T>
+AttentionLayout<T> lay_out(const EdgeAttentionInputs<T>& in, const EdgeAttentionSizes& sizes,
+                           std::initializer_list<const void*> like_score, std::initializer_list<const void*> like_value,
+                           bool scores_only = false) {
   checked_int(sizes.num_src, kNodes), checked_int(in.csr.num_rows, kNodes);
   Attention<T> a;
   a.in = in;
@@ -259,9 +267,12 @@ Attention<T> make_attention(const EdgeAttentionInputs<T>& in, const EdgeAttentio
   for (const void* p : like_score) a.score.access = common_access(a.score.access, p);
   for (const void* p : like_value) a.value.access = common_access(a.value.access, p);
   a.heads = checked_int(in.num_heads, "the number of heads");
+  const bool narrow = is_narrow<T>(a.score.access) || (!scores_only && is_narrow<T>(a.value.access));
+  const std::int64_t longest = scores_only || in.score_channels > in.value_channels ? in.score_channels : in.value_channels;
+  const RowShape shape = RowShape::of<T>(longest, narrow || in.edge_feat != nullptr);
   a.score_blocks = shape.blocks_of<T>(in.score_channels);
   a.value_blocks = shape.blocks_of<T>(in.value_channels);
-  return a;
+  return {a, shape};
 }
 
 // Calls f with the type of score number `index`.

@@ -117,7 +117,7 @@ struct DestinationPass {
   using State = typename Sink::State;
   using Scores = EdgeScores<Score, T, C, true>;
   using Grads = WeightGrads<T, C, true>;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C, Score::has_term>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
   struct Shared {
     A att[Score::has_weight ? Sink::kChannels : 1] = {};
   };
@@ -254,7 +254,7 @@ struct SourcePass : NothingShared {
   using State = typename Sink::State;
   using Scores = EdgeScores<Score, T, C, false>;
   using Grads = WeightGrads<T, C, false>;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C, Score::has_term>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
   BackwardArgs<T> args;
   Sink sink;

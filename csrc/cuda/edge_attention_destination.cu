@@ -18,7 +18,7 @@ RowPlan destination_plan(const EdgeAttentionSizes& sizes, const EdgeAttentionInp
 
 template <class T>
 std::int64_t att_part_rows(const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in) {
-  const RowPlan plan = destination_plan(sizes, in, RowShape::of<T>(in), 1, true);
+  const RowPlan plan = destination_plan(sizes, in, RowShape{1, 1, 1}, 1, true);
   return plan.num_chunks + plan.row_slots;
 }
 
@@ -26,14 +26,15 @@ template <class T>
 void edge_attention_destination(Context& context, int score, const EdgeAttentionSizes& sizes,
                                 const EdgeAttentionBackward<T>& args, Acc<T>* att_parts) {
   const EdgeAttentionInputs<T>& in = args.in;
-  const RowShape shape = RowShape::of<T>(in);
+  const AttentionLayout<T> layout = lay_out(in, sizes, {args.grad_query, args.grad_edge_feat}, {args.grad_out});
+  const RowShape& shape = layout.shape;
   with_packs(shape.packs, [&](auto packs) {
     with_score(Scores{}, score, [&](auto type) {
       using Score = decltype(type);
       if constexpr (Score::has_term) {
         using Pass = DestinationPass<Score, T, decltype(packs)::value>;
         Pass pass;
-        pass.args.attention = make_attention(in, sizes, shape, {args.grad_query, args.grad_edge_feat}, {args.grad_out});
+        pass.args.attention = layout.attention;
         pass.args.to = args, pass.args.att_parts = att_parts;
         pass.sink.grad_query = args.grad_query, pass.sink.grad_dst_term = args.grad_dst_term;
         pass.sink.num_heads = in.num_heads, pass.sink.score = pass.args.attention.score;

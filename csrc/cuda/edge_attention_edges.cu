@@ -10,12 +10,13 @@ template <class T>
 void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
                const EdgeOutputs<T>& to) {
   // Longer rows go by in blocks of channels, within one task.
-  const RowShape shape = RowShape::of<T>(in.score_channels, in.edge_feat != nullptr);
+  const AttentionLayout<T> layout = lay_out(in, sizes, {}, {}, true);
+  const RowShape& shape = layout.shape;
   with_packs(shape.packs, [&](auto packs) {
     with_score(Scores{}, score, [&](auto type) {
       using Pass = EdgePass<decltype(type), T, decltype(packs)::value>;
       Pass pass;
-      pass.attention = make_attention(in, sizes, shape, {}, {});
+      pass.attention = layout.attention;
       pass.to = to;
       run_pass(context, pass,
                plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, 1, shape.lanes, Pass::kUnroll));

@@ -18,7 +18,7 @@ struct EdgePass : NothingShared {
   using A = Acc<T>;
   using Sink = NoSink;
   using State = NoState;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C, Score::has_term>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
   Attention<T> attention;
   EdgeOutputs<T> to;

@@ -6,12 +6,13 @@ namespace gat::cuda {
 template <class T>
 void edge_attention_forward(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionForward<T>& args) {
   const EdgeAttentionInputs<T>& in = args.in;
-  const RowShape shape = RowShape::of<T>(in);
+  const AttentionLayout<T> layout = lay_out(in, sizes, {}, {args.out});
+  const RowShape& shape = layout.shape;
   with_packs(shape.packs, [&](auto packs) {
     with_score(Scores{}, score, [&](auto type) {
       using Pass = ForwardPass<decltype(type), T, decltype(packs)::value>;
       Pass pass;
-      pass.attention = make_attention(in, sizes, shape, {}, {args.out});
+      pass.attention = layout.attention;
       pass.sink.out = args.out, pass.sink.out_acc = args.out_acc, pass.sink.lse = args.lse;
       pass.sink.num_heads = in.num_heads, pass.sink.value = pass.attention.value;
       pass.sink.value_acc = row_channels<Acc<T>>(in.num_heads, in.value_channels, args.out_acc);

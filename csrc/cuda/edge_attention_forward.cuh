@@ -57,7 +57,7 @@ struct ForwardSink {
 
   // The sums before rounding: a pack of T is one or more packs of A.
   __device__ __forceinline__ void store_acc(std::int64_t r, int block, const Team& team, const State& state, A scale) const {
-    with_access<A>(value_acc.access, [&](auto bytes) {
+    with_access<A, C>(value_acc.access, [&](auto bytes) {
 #pragma unroll
       for (int c = 0; c < C; ++c) {
         const int first = first_channel<T, C>(team, block, c);
@@ -78,7 +78,7 @@ struct ForwardPass : NothingShared {
   using A = Acc<T>;
   using Sink = ForwardSink<T, C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C, Score::has_term>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
   Attention<T> attention;
   Sink sink;

@@ -20,12 +20,13 @@ struct EdgeGrad {
 template <class T>
 void edge_attention_source(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionBackward<T>& args) {
   const EdgeAttentionInputs<T>& in = args.in;
-  const RowShape shape = RowShape::of<T>(in);
+  const AttentionLayout<T> layout = lay_out(in, sizes, {args.grad_key}, {args.grad_out, args.grad_value});
+  const RowShape& shape = layout.shape;
   with_packs(shape.packs, [&](auto packs) {
     with_score(Scores{}, score, [&](auto type) {
       using Pass = SourcePass<decltype(type), T, decltype(packs)::value>;
       Pass pass;
-      pass.args.attention = make_attention(in, sizes, shape, {args.grad_key}, {args.grad_out, args.grad_value});
+      pass.args.attention = layout.attention;
       pass.args.to = args;
       pass.sink.grad_key = args.grad_key, pass.sink.grad_value = args.grad_value, pass.sink.grad_src_term = args.grad_src_term;
       pass.sink.num_heads = in.num_heads;

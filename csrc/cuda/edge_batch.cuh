@@ -52,7 +52,7 @@ template <int n, class T, int C>
 __device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch, const Channels& channels, const Task& task,
                                        int block, Fragment<T, C> (&out)[n]) {
   const T* const head = base + static_cast<std::int64_t>(task.head) * channels.count;
-  with_access<T>(channels.access, [&](auto bytes) {
+  with_access<T, C>(channels.access, [&](auto bytes) {
 #pragma unroll
     for (int u = 0; u < n; ++u) {
       const T* const row = head + static_cast<std::int64_t>(batch.neighbor[u]) * channels.stride;

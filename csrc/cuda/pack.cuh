@@ -103,21 +103,28 @@ __device__ __forceinline__ void store_units(T* p, int channels, const Pack<T>& p
   }
 }
 
+// Rows of 16-bit channels that are not even aligned to 8 bytes are for the general variant of a pass (C > 1): to put words
+// together from such accesses takes registers that the other one has better use for.
+template <class T>
+__device__ __host__ constexpr bool is_narrow(int access) {
+  return sizeof(T) == 2 && access < 8;
+}
+
 // Calls f with the access width as a constant.
-template <class T, class F>
+template <class T, int C, class F>
 __device__ __forceinline__ void with_access(int access, F&& f) {
   if (access == 16) {
     f(std::integral_constant<int, 16>{});
-  } else if (access == 8 && sizeof(T) <= 8) {
+  } else if (access == 8 || sizeof(T) == 8 || (sizeof(T) == 2 && C == 1)) {
     f(std::integral_constant<int, 8>{});
-  } else if constexpr (sizeof(T) == 2) {
+  } else if constexpr (sizeof(T) == 4) {
+    f(std::integral_constant<int, 4>{});
+  } else if constexpr (sizeof(T) == 2 && C > 1) {
     if (access == 4) {
       f(std::integral_constant<int, 4>{});
     } else {
       f(std::integral_constant<int, 2>{});
     }
-  } else if constexpr (sizeof(T) == 4) {
-    f(std::integral_constant<int, 4>{});
   }
 }
 
@@ -148,7 +155,7 @@ __device__ __forceinline__ Pack<T> load_pack(const T* base, std::int64_t row, co
                                              int block, int c) {
   Pack<T> pack;
   const int first = first_channel<T, C>(team, block, c);
-  with_access<T>(channels.access, [&](auto bytes) {
+  with_access<T, C>(channels.access, [&](auto bytes) {
     load_units<decltype(bytes)::value>(base + row * channels.count + first, channels.count - first, pack);
   });
   return pack;
@@ -158,7 +165,7 @@ template <class T, int C>
 __device__ __forceinline__ void store_pack(T* base, std::int64_t row, const Channels& channels, const Team& team, int block,
                                            int c, const Pack<T>& pack) {
   const int first = first_channel<T, C>(team, block, c);
-  with_access<T>(channels.access, [&](auto bytes) {
+  with_access<T, C>(channels.access, [&](auto bytes) {
     store_units<decltype(bytes)::value>(base + row * channels.count + first, channels.count - first, pack);
   });
 }
@@ -176,7 +183,7 @@ __device__ __forceinline__ Fragment<T, C> load_fragment(const T* base, std::int6
 template <class T, int C>
 __device__ __forceinline__ void store_fragment(T* base, std::int64_t row, const Channels& channels, const Team& team, int block,
                                                const Acc<T> (&values)[C * kPack<T>], Acc<T> scale = Acc<T>(1)) {
-  with_access<T>(channels.access, [&](auto bytes) {
+  with_access<T, C>(channels.access, [&](auto bytes) {
 #pragma unroll
     for (int c = 0; c < C; ++c) {
       Pack<T> pack;

@@ -65,12 +65,13 @@ template <class T>
 void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* x, const T* y, T* out) {
   // Longer rows go by in blocks of channels, within one task.
   checked_int(graph.num_cols, kNodes);
-  const RowShape shape = RowShape::of<T>(channels);
+  const Channels rows = row_channels<T>(graph.num_heads, channels, x, y);
+  const RowShape shape = RowShape::of<T>(rows);
   with_packs(shape.packs, [&](auto packs) {
     using Pass = SddmmPass<T, decltype(packs)::value>;
     Pass pass;
     pass.graph = graph, pass.x = x, pass.y = y, pass.out = out;
-    pass.channels = row_channels<T>(graph.num_heads, channels, x, y), pass.blocks = shape.blocks;
+    pass.channels = rows, pass.blocks = shape.blocks;
     run_pass(context, pass,
              plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, shape.lanes, Pass::kUnroll));
   });

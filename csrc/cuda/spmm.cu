@@ -4,50 +4,51 @@
 namespace gat::cuda {
 namespace {
 
-// Fills in what all passes that gather rows of x share, and runs one.
-template <class Pass, class T>
-void run_gather(Context& context, Pass pass, const SparseGraph& graph, std::int64_t channels, const RowShape& shape,
-                const T* weight, const T* gathered, T* out) {
+// Runs the pass that make(packs) makes, which gathers rows of x: fills in what all such passes share.
+template <class T, class Make>
+void run_gather(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* x, T* out,
+                const Make& make) {
   checked_int(graph.num_cols, kNodes);
-  pass.graph = graph, pass.weight = weight;
-  pass.channels = row_channels<T>(graph.num_heads, channels, gathered, out);
-  pass.sink.out = out, pass.sink.num_heads = graph.num_heads, pass.sink.channels = pass.channels;
-  run_pass(context, pass,
-           plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, shape.blocks, shape.lanes,
-                     Pass::kUnroll));
+  const Channels rows = row_channels<T>(graph.num_heads, channels, x, out);
+  const RowShape shape = RowShape::of<T>(rows);
+  with_packs(shape.packs, [&](auto packs) {
+    auto pass = make(packs);
+    pass.graph = graph, pass.weight = weight, pass.channels = rows;
+    pass.sink.out = out, pass.sink.num_heads = graph.num_heads, pass.sink.channels = rows;
+    run_pass(context, pass,
+             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, shape.blocks, shape.lanes,
+                       decltype(pass)::kUnroll));
+  });
 }
 
 }  // namespace
 
 template <class T>
 void spmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* x, T* out) {
-  const RowShape shape = RowShape::of<T>(channels);
-  with_packs(shape.packs, [&](auto packs) {
+  run_gather(context, graph, channels, weight, x, out, [&](auto packs) {
     SpmmPass<T, decltype(packs)::value> pass;
     pass.x = x;
-    run_gather(context, pass, graph, channels, shape, weight, x, out);
+    return pass;
   });
 }
 
 template <class T>
 void spmm_extremum(Context& context, const SparseGraph& graph, std::int64_t channels, int sign, const T* weight, const T* x,
                    T* out, std::int64_t* arg) {
-  const RowShape shape = RowShape::of<T>(channels);
-  with_packs(shape.packs, [&](auto packs) {
+  run_gather(context, graph, channels, weight, x, out, [&](auto packs) {
     ExtremumPass<T, decltype(packs)::value> pass;
     pass.x = x, pass.sink.csr = graph.csr, pass.sink.sign = sign, pass.sink.arg = arg;
-    run_gather(context, pass, graph, channels, shape, weight, x, out);
+    return pass;
   });
 }
 
 template <class T>
 void spmm_extremum_backward(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* grad,
                             const std::int64_t* arg, T* grad_x) {
-  const RowShape shape = RowShape::of<T>(channels);
-  with_packs(shape.packs, [&](auto packs) {
+  run_gather(context, graph, channels, weight, grad, grad_x, [&](auto packs) {
     ExtremumGradPass<T, decltype(packs)::value> pass;
     pass.grad = grad, pass.arg = arg;
-    run_gather(context, pass, graph, channels, shape, weight, grad, grad_x);
+    return pass;
   });
 }
 

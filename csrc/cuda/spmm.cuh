@@ -62,7 +62,7 @@ struct SpmmPass : NothingShared {
   using A = Acc<T>;
   using Sink = SpmmSink<T, C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = sizeof(T) == 2 ? 2 : kBlocksAtOnce<T, C>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
   SparseGraph graph;
   const T *weight = nullptr, *x = nullptr;
@@ -152,7 +152,7 @@ struct ExtremumPass : NothingShared {
   using A = Acc<T>;
   using Sink = ExtremumSink<T, C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
   SparseGraph graph;
   const T *weight = nullptr, *x = nullptr;
@@ -183,7 +183,7 @@ struct ExtremumGradPass : NothingShared {
   using A = Acc<T>;
   using Sink = SpmmSink<T, C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = 2, kMinBlocks = kBlocksAtOnce<T, C>;
+  static constexpr int kUnroll = 2, kMinBlocks = kBlocksAtOnce<C>;
 
   SparseGraph graph;  // the transpose
   const T *weight = nullptr, *grad = nullptr;
@@ -220,7 +220,7 @@ struct SddmmPass : NothingShared {
   using A = Acc<T>;
   using Sink = NoSink;
   using State = NoState;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<T, C>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
   SparseGraph graph;
   const T *x = nullptr, *y = nullptr;

@@ -142,7 +142,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="REGEX", help="leave out kernels whose name does not match"
     )
-    parser.add_argument("--max-registers", type=int, default=240, metavar="N")
+    parser.add_argument("--max-registers", type=int, default=224, metavar="N")
     parser.add_argument(
         "--allow", metavar="REGEX", help="kernels that may spill and use any number of registers"
     )
