@@ -187,6 +187,32 @@ GAT_HD A max_lanes(V v) {
   }
 }
 
+// <x, y> over channels.
+template <class Isa, class A, class T, class U>
+GAT_HD A dot_product(const T* x, const U* y, std::int64_t channels) {
+  Vec<A, kLanes<Isa, A>> full{};
+  A rest{};
+  for_lanes<Isa, A>(channels, [&](std::int64_t d, auto lanes) {
+    using V = typename decltype(lanes)::V;
+    const V t = load<V>(x + d) * load<V>(y + d);
+    if constexpr (decltype(lanes)::width == kLanes<Isa, A>) {
+      full += t;
+    } else {
+      rest += sum_lanes<A>(t);
+    }
+  });
+  return sum_lanes<A>(full) + rest;
+}
+
+// dst = scale * src, rounded to T.
+template <class Isa, class A, class T>
+GAT_HD void store_scaled(T* dst, const A* src, A scale, std::int64_t n) {
+  for_lanes<Isa, A>(n, [&](std::int64_t d, auto lanes) {
+    using V = typename decltype(lanes)::V;
+    store(dst + d, V(load<V>(src + d) * scale));
+  });
+}
+
 // ---- exp
 
 // exp(x) for x <= 0 up to rounding: 2^n times the Taylor polynomial of the remainder, |r| <= ln(2) / 2, whose truncation error is
@@ -238,6 +264,15 @@ GAT_HD V exp_of(V x) {
 GAT_HD void prefetch(const void* row, std::int64_t bytes) {
   const char* p = static_cast<const char*>(row);
   for (std::int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(p + offset);
+}
+
+// Asks for the rows of a result that will be written soon: a store that misses holds up those after it, and with them every read
+// of what they write.
+template <class T>
+GAT_HD void prefetch_for_write(const T* rows, std::int64_t size) {
+  const char* p = reinterpret_cast<const char*>(rows);
+  const auto bytes = size * static_cast<std::int64_t>(sizeof(T));
+  for (std::int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(p + offset, 1);
 }
 
 }  // namespace gat::cpu

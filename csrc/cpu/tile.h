@@ -3,22 +3,38 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 namespace gat::cpu {
 
 inline constexpr int kTile = 32;
+inline constexpr int kAhead = kTile;  // what a tile needs is asked for this many edges before, in an earlier tile
+
+struct TileIndices {
+  std::int64_t neighbor[kTile + kAhead];  // of the edges of the tile and those that follow
+  std::int64_t id[kTile];
+};
 
 // The buffers of one thread. Per-edge values are head-major, [H, kTile], so that an exponential runs over the edges of a head.
 template <class A>
-struct TileScratch {
-  std::int64_t neighbor[kTile];
-  std::int64_t id[kTile];
-  std::vector<A> score, weight, multiplier, sum;  // [H, kTile]
+struct TileScratch : TileIndices {
+  std::int64_t own[kTile];  // 0, 1, 2, …: row e of key and value belongs to edge e
+  std::int64_t position[kTile + kAhead];  // in the CSR, of the edges of a tile of the transpose
+  // [H, kTile]: the sum over the term, the terms of the two nodes, lse and delta of the destinations, alpha m, …
+  std::vector<A> sum, dst_term, src_term, score, weight, multiplier, lse, delta;
+  std::vector<A> grad_weight, grad_score, grad_sum, grad_dst_term, grad_src_term;
+  std::vector<A> key, value;  // [kTile, H, D] with edge features added
 
-  TileScratch(std::int64_t num_heads)
-      : score(size(num_heads)), weight(size(num_heads)), multiplier(size(num_heads)), sum(size(num_heads)) {}
-  static std::size_t size(std::int64_t num_heads) { return static_cast<std::size_t>(num_heads * kTile); }
+  TileScratch(std::int64_t num_heads, std::int64_t edge_channels) {
+    std::iota(own, own + kTile, std::int64_t{0});
+    const auto per_edge = static_cast<std::size_t>(num_heads * kTile);
+    for (auto* buffer : {&sum, &dst_term, &src_term, &score, &weight, &multiplier, &lse, &delta, &grad_weight, &grad_score,
+                         &grad_sum, &grad_dst_term, &grad_src_term}) {
+      buffer->resize(per_edge);
+    }
+    for (auto* buffer : {&key, &value}) buffer->resize(per_edge * static_cast<std::size_t>(edge_channels));
+  }
 };
 
 }  // namespace gat::cpu

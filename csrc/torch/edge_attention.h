@@ -7,8 +7,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <array>
@@ -19,6 +17,7 @@
 
 #include "../core/edge_attention.h"
 #include "../core/scores/all.h"
+#include "allocate.h"
 #include "checks.h"
 #include "dispatch.h"
 
@@ -51,7 +50,7 @@ struct EdgeAttentionTensors {
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
 
   const at::Tensor& value() const { return input[kValue]; }
-  at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const { return at::empty(shape, value().options().dtype(dtype)); }
+  at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const { return allocate(shape, value().options().dtype(dtype)); }
 
   EdgeAttentionTensors(const at::Tensor& rowptr_, const at::Tensor& col_, const OptionalTensor& edge_id_, const at::Tensor& value,
                        const std::array<OptionalTensor, kNumInputs - 1>& others, std::string_view score_name, bool edge_in_value)
@@ -183,7 +182,7 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
   std::array<at::Tensor, kNumInputs> grad;
   for (int i = 0; i < kNumInputs; ++i) {
     const bool needed = needs_grad[static_cast<std::size_t>(i)] && t.input[static_cast<std::size_t>(i)].defined();
-    grad[static_cast<std::size_t>(i)] = needed ? at::empty_like(t.input[static_cast<std::size_t>(i)]) : at::Tensor();
+    grad[static_cast<std::size_t>(i)] = needed ? allocate_like(t.input[static_cast<std::size_t>(i)]) : at::Tensor();
   }
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;

@@ -4,13 +4,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <tuple>
 
 #include "../core/philox.h"
+#include "allocate.h"
 #include "checks.h"
 #include "dispatch.h"
 
@@ -25,7 +24,7 @@ struct SparseShape {
 template <class Device>
 at::Tensor edge_softmax(const at::Tensor& rowptr, const OptionalTensor& edge_id, const at::Tensor& scores) {
   TORCH_CHECK_VALUE(scores.dim() == 2, "scores must be [E, H]; they have shape ", scores.sizes());
-  const at::Tensor s = scores.contiguous(), alpha = at::empty_like(s);
+  const at::Tensor s = scores.contiguous(), alpha = allocate_like(s);
   Device device(scores);
   const CsrView csr = csr_view(rowptr, {}, edge_id, s.size(0), s.device());
   with_storage_type(s.scalar_type(), [&](auto type) {
@@ -39,7 +38,7 @@ template <class Device>
 at::Tensor edge_softmax_backward(const at::Tensor& rowptr, const OptionalTensor& edge_id, const at::Tensor& grad,
                                  const at::Tensor& alpha) {
   TORCH_CHECK_VALUE(alpha.dim() == 2, "alpha must be [E, H]; it has shape ", alpha.sizes());
-  const at::Tensor a = alpha.contiguous(), g = prepare(grad, a.sizes(), a, "grad"), grad_scores = at::empty_like(a);
+  const at::Tensor a = alpha.contiguous(), g = prepare(grad, a.sizes(), a, "grad"), grad_scores = allocate_like(a);
   Device device(alpha);
   const CsrView csr = csr_view(rowptr, {}, edge_id, a.size(0), a.device());
   with_storage_type(a.scalar_type(), [&](auto type) {
@@ -58,7 +57,7 @@ at::Tensor sddmm(const at::Tensor& rowptr, const at::Tensor& col, const Optional
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
   const std::int64_t H = x.size(1), F = x.size(2);
   const at::Tensor xs = prepare(x, {csr.num_rows, H, F}, x, "x"), ys = prepare(y, {y.size(0), H, F}, x, "y");
-  const at::Tensor out = at::empty({col.numel(), H}, x.options());
+  const at::Tensor out = allocate({col.numel(), H}, x.options());
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template sddmm<T>({csr, y.size(0), col.numel(), H, F}, data<T>(xs), data<T>(ys), mutable_data<T>(out));
@@ -74,7 +73,7 @@ at::Tensor spmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalT
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
   const std::int64_t H = x.size(1), F = x.size(2);
   const at::Tensor xs = x.contiguous(), w = prepare(weight, {col.numel(), H}, x, "weight");
-  const at::Tensor out = at::empty({csr.num_rows, H, F}, x.options());
+  const at::Tensor out = allocate({csr.num_rows, H, F}, x.options());
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template spmm<T>({csr, x.size(0), col.numel(), H, F}, data<T>(w), data<T>(xs), mutable_data<T>(out));
@@ -91,8 +90,8 @@ std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
   const std::int64_t H = x.size(1), F = x.size(2);
   const at::Tensor xs = x.contiguous(), w = prepare(weight, {col.numel(), H}, x, "weight");
-  const at::Tensor out = at::empty({csr.num_rows, H, F}, x.options());
-  const at::Tensor arg = at::empty(out.sizes(), x.options().dtype(at::kLong));
+  const at::Tensor out = allocate({csr.num_rows, H, F}, x.options());
+  const at::Tensor arg = allocate(out.sizes(), x.options().dtype(at::kLong));
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template spmm_extremum<T>({csr, x.size(0), col.numel(), H, F}, largest ? 1 : -1, data<T>(w), data<T>(xs),
@@ -111,7 +110,7 @@ at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& 
   const CsrView csr = csr_view(t_rowptr, t_col, t_edge_id, t_col.numel(), grad.device());
   const std::int64_t H = grad.size(1), F = grad.size(2);
   const at::Tensor g = grad.contiguous(), a = arg.contiguous(), w = prepare(weight, {t_col.numel(), H}, grad, "weight");
-  const at::Tensor grad_x = at::empty({csr.num_rows, H, F}, grad.options());
+  const at::Tensor grad_x = allocate({csr.num_rows, H, F}, grad.options());
   with_storage_type(grad.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template spmm_extremum_backward<T>({csr, grad.size(0), t_col.numel(), H, F}, data<T>(w), data<T>(g),
@@ -124,7 +123,7 @@ template <class Device>
 at::Tensor edge_dropout_mask(const at::Tensor& seed, std::int64_t num_edges, std::int64_t num_heads, double dropout_p) {
   TORCH_CHECK_VALUE(seed.numel() == 1 && seed.scalar_type() == at::kLong, "seed must be an int64 tensor of one element");
   Device device(seed);
-  const at::Tensor mask = at::empty({num_edges, num_heads}, seed.options().dtype(at::kBool));
+  const at::Tensor mask = allocate({num_edges, num_heads}, seed.options().dtype(at::kBool));
   device.dropout_mask(Dropout::make(dropout_p, seed.const_data_ptr<std::int64_t>()), num_edges, num_heads,
                       mutable_data<bool>(mask));
   return mask;

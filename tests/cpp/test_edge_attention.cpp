@@ -131,7 +131,7 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, std::in
   forward.out = r.out.data(), forward.lse = r.lse.data();
   kernels.forward(forward);
 
-  std::vector<float> delta(r.lse.size()), edge_grad(g.edges() * H), edge_weight(g.edges() * H);
+  std::vector<float> delta(r.lse.size()), edge_grad(g.edges() * H);
   kernels.delta(forward.in, x.grad_out.data(), r.out.data(), nullptr, nullptr, nullptr, delta.data());
   r.grads[0].resize(x.query.size()), r.grads[1].resize(x.key.size()), r.grads[2].resize(x.value.size());
   r.grads[3].resize(x.att.size()), r.grads[4].resize(x.dst_term.size()), r.grads[5].resize(x.src_term.size());
@@ -139,7 +139,7 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, std::in
   backward.in = forward.in;
   backward.transpose = g.transpose(), backward.position = {g.t_pos.data(), false};
   backward.grad_out = x.grad_out.data(), backward.lse = r.lse.data(), backward.delta = delta.data();
-  backward.edge_grad = edge_grad.data(), backward.edge_weight = edge_weight.data();
+  backward.edge_grad = edge_grad.data();
   backward.grad_query = r.grads[0].data(), backward.grad_key = r.grads[1].data(), backward.grad_value = r.grads[2].data();
   backward.grad_att = r.grads[3].data(), backward.grad_dst_term = r.grads[4].data(), backward.grad_src_term = r.grads[5].data();
   kernels.backward(backward);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 #include "edge_tile.h"
 #include "for_each_row.h"
@@ -31,7 +32,13 @@ void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, c
   }
 }
 
-// What the two passes share.
+// {a_i, b_j, delta_i} for a vector of edges.
+template <class V>
+struct NodeValues {
+  V a, b, delta;
+};
+
+// What the passes share.
 template <class Isa, class Score, class T>
 struct BackwardPass {
   using Scalar = Acc<T>;
@@ -40,29 +47,49 @@ struct BackwardPass {
   const EdgeAttentionBackward<T>& args;
   const EdgeAttentionInputs<T>& in = args.in;
   std::int64_t H = in.num_heads, D = in.score_channels, F = in.value_channels;
+  bool edge_ids = reads_edges(in) || args.grad_weights || args.grad_bias || args.grad_edge_term;
 
   explicit BackwardPass(const EdgeAttentionBackward<T>& a) : args(a) {}
-  Scratch make_scratch() const { return Scratch(H); }
+  Scratch make_scratch() const { return make_tile_scratch(in); }
 
-  const T* edge_feat(std::int64_t id, std::int64_t h) const { return in.edge_feat ? in.edge_feat + (id * H + h) * D : nullptr; }
-
-  // dL/d(alpha m) of one edge and head: <g_i, v_j + e_ij> + r_ij.
-  A grad_of_weight(std::int64_t dst, std::int64_t src, std::int64_t id, std::int64_t h) const {
-    const T* const g = args.grad_out + (dst * H + h) * F;
-    A sum = dot_product<Isa, A>(g, in.value + (src * H + h) * F, F);
-    if (in.edge_in_value) sum += dot_product<Isa, A>(g, in.edge_feat + (id * H + h) * F, F);
-    return args.grad_weights ? sum + read(args.grad_weights + id * H + h) : sum;
+  // From alpha in s.weight, dL/d(alpha m) in s.grad_weight and the sum in s.sum: alpha m, ds, and the gradients of the sum and
+  // of the node terms. nodes(h, e, V{}) gives {a_i, b_j, delta_i}. Adds up the gradients of a and b where the sums are not null.
+  template <class Nodes>
+  void differentiate(int n, Scratch& s, const Nodes& nodes, A* sum_dst_term, A* sum_src_term) const {
+    if (args.grad_weights) gather_add_heads(args.grad_weights, s.id, n, H, s.grad_weight.data());
+    if (in.dropout.active()) draw_multipliers(in.dropout, H, n, s);
+    for (std::int64_t h = 0; h < H; ++h) {
+      Vec<A, kLanes<Isa, A>> sum_a{}, sum_b{};
+      for_edges<Isa, A>(n, [&](int e, auto zero) {
+        using V = decltype(zero);
+        const std::int64_t at = h * kTile + e;
+        const V m = in.dropout.active() ? load<V>(s.multiplier.data() + at) : zero + A(1);
+        const V alpha = load<V>(s.weight.data() + at);
+        const auto [a, b, delta] = nodes(h, e, zero);
+        const V ds = alpha * (m * load<V>(s.grad_weight.data() + at) - delta);
+        const auto grad = Score::finish_vjp(ds, load<V>(s.sum.data() + at), a, b, in.params);
+        store(s.weight.data() + at, V(alpha * m));
+        store(s.grad_score.data() + at, ds);
+        if constexpr (Score::has_term) store(s.grad_sum.data() + at, grad.acc);
+        if constexpr (Score::has_node_terms) {
+          store(s.grad_dst_term.data() + at, grad.a);
+          store(s.grad_src_term.data() + at, grad.b);
+          sum_a += below_lane<A>(n - e, grad.a);  // what is after the tile may be NaN
+          sum_b += below_lane<A>(n - e, grad.b);
+        }
+      });
+      if (sum_dst_term) sum_dst_term[h] += sum_lanes<A>(sum_a);
+      if (sum_src_term) sum_src_term[h] += sum_lanes<A>(sum_b);
+    }
   }
 
-  // The gradients of finish for one edge and head; raw is the sum over the term.
-  FinishGrad<A> finish_grad(A ds, A raw, std::int64_t dst, std::int64_t src, std::int64_t id, std::int64_t h) const {
-    A a{}, b{};
-    if constexpr (Score::has_node_terms) {
-      a = read(in.dst_term + dst * H + h);
-      b = read(in.src_term + src * H + h);
-      if (in.edge_term) b += read(in.edge_term + id * H + h);
-    }
-    return Score::finish_vjp(ds, raw, a, b, in.params);
+  void write_edge_gradients(int n, const Scratch& s) const {
+    if (args.grad_bias) scatter_heads(s.grad_score.data(), s.id, n, H, args.grad_bias);
+    if (args.grad_edge_term) scatter_heads(s.grad_src_term.data(), s.id, n, H, args.grad_edge_term);
+  }
+
+  void add_states(A* state, const A* other, std::int64_t size) const {
+    for (std::int64_t d = 0; d < size; ++d) state[d] += other[d];
   }
 };
 
@@ -72,68 +99,65 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   using Base = BackwardPass<Isa, Score, T>;
   using A = typename Base::A;
   using Scratch = typename Base::Scratch;
-  using Base::args, Base::in, Base::H, Base::D, Base::F;
+  using Base::args, Base::in, Base::H, Base::D, Base::F, Base::edge_ids;
   using Base::Base;
 
   std::int64_t state_size() const { return H * (D + 1); }
   std::int64_t shared_size() const { return args.grad_att ? H * D : 0; }
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
-  void add_term_gradients(A g, A weight, std::int64_t row, std::int64_t src, std::int64_t id, std::int64_t h, A* grad_x,
-                          A* grad_w) const {
-    const T* const x = in.query + (row * H + h) * D;
-    const T* const y = in.key + (src * H + h) * D;
-    const T* const e = this->edge_feat(id, h);
-    for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
-      using V = typename decltype(lanes)::V;
-      V yd = load<V>(y + d), wd{};
-      if (e) yd += load<V>(e + d);
-      if constexpr (Score::has_weight) wd = load<V>(in.att + h * D + d);
-      const auto grad = Score::term_vjp(V(V{} + g), load<V>(x + d), yd, wd, in.params);
-      store(grad_x + d, V(load<V>(grad_x + d) + grad.x));
-      if constexpr (Score::has_weight) {
-        if (args.grad_att) store(grad_w + h * D + d, V(load<V>(grad_w + h * D + d) + grad.w));
-      }
-      if (args.grad_edge_feat) {
-        V ge = grad.y;
-        if (in.edge_in_value) ge += load<V>(args.grad_out + (row * H + h) * F + d) * weight;
-        store(args.grad_edge_feat + (id * H + h) * D + d, ge);
-      }
-    });
-  }
-
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A* shared, Scratch& s) const {
-    const bool term_gradients = args.grad_query || args.grad_att || args.grad_edge_feat;
-    const std::int64_t num_edges = in.csr.num_edges();
-    for (std::int64_t k = begin; k < end; k += kTile) {
-      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
-      load_tile(in.csr, k, n, s);
-      score_tile<Isa, Score, T>(in, row, k, n, s);
-      if (in.dropout.active()) draw_multipliers(in.dropout, H, n, s);
+  // The gradient of the edge features of one tile: that of y, and where v has them too, of v.
+  void write_edge_feat_gradients(std::int64_t row, int n, const Scratch& s) const {
+    for (int e = 0; e < n; ++e) {
       for (std::int64_t h = 0; h < H; ++h) {
-        exp_tile<Isa, A>(s.score.data() + h * kTile, safe_lse(args.lse[row * H + h]), n, s.weight.data() + h * kTile);
-      }
-      for (int e = 0; e < n; ++e) {
-        if (in.value != in.key) prefetch_row(in.csr, num_edges, k + e, in.value, H * F);
-        for (std::int64_t h = 0; h < H; ++h) {
-          const auto t = static_cast<std::size_t>(h * kTile + e);
-          const std::int64_t src = s.neighbor[e], id = s.id[e];
-          const A multiplier = in.dropout.active() ? s.multiplier[t] : A(1);
-          const A alpha = s.weight[t], weight = alpha * multiplier;
-          const A ds = alpha * (multiplier * this->grad_of_weight(row, src, id, h) - args.delta[row * H + h]);
-          args.edge_grad[(k + e) * H + h] = ds;
-          args.edge_weight[(k + e) * H + h] = weight;
-          if (args.grad_bias) store(args.grad_bias + id * H + h, ds);
-          const auto grad = this->finish_grad(ds, s.sum[t], row, src, id, h);
-          state[H * D + h] += grad.a;
-          if (term_gradients) add_term_gradients(grad.acc, weight, row, src, id, h, state + h * D, shared);
-        }
+        const auto at = static_cast<std::size_t>(h * kTile + e);
+        const A g = s.grad_sum[at], weight = in.edge_in_value ? s.weight[at] : A(0);
+        const T* const x = in.query + (row * H + h) * D;
+        const A* const y = s.key.data() + (e * H + h) * D;
+        for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
+          using V = typename decltype(lanes)::V;
+          V w{};
+          if constexpr (Score::has_weight) w = load<V>(in.att + h * D + d);
+          V grad = Score::term_vjp(V(V{} + g), load<V>(x + d), load<V>(y + d), w, in.params).y;
+          if (in.edge_in_value) grad += load<V>(args.grad_out + (row * H + h) * F + d) * weight;
+          store(args.grad_edge_feat + (s.id[e] * H + h) * D + d, grad);
+        });
       }
     }
   }
 
-  void merge(A* state, const A* other) const {
-    for (std::int64_t d = 0; d < state_size(); ++d) state[d] += other[d];
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A* shared, Scratch& s) const {
+    const TermInputs<Score, T> term{in.query + row * H * D, in.att, in.params};
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(in.csr, k, edge_ids, s);
+      score_tile<Isa, Score, T>(in, row, k, n, s);
+      for (std::int64_t h = 0; h < H; ++h) {
+        exp_tile<Isa, A>(s.score.data() + h * kTile, safe_lse(args.lse[row * H + h]), n, s.weight.data() + h * kTile);
+      }
+      with_value_rows<Isa, Score>(in, n, s, [&](auto rows) {
+        reduce_rows<Isa, A>(rows, DotWith<T>{args.grad_out + row * H * F}, s.grad_weight.data());
+      });
+      const auto nodes = [&](std::int64_t h, int e, auto zero) {
+        using V = decltype(zero);
+        const A a = Score::has_node_terms ? read(in.dst_term + row * H + h) : A(0);
+        return NodeValues<V>{zero + a, load<V>(s.src_term.data() + h * kTile + e), zero + args.delta[row * H + h]};
+      };
+      this->differentiate(n, s, nodes, state + H * D, nullptr);
+      this->write_edge_gradients(n, s);
+      with_key_rows<Score, Ahead::no>(in, n, s, [&](auto rows) {
+        if (args.grad_query) accumulate_rows<Isa, A>(rows, s.grad_sum.data(), TermGradX<Score, T>{term}, state);
+        if constexpr (Score::has_weight) {
+          if (args.grad_att) accumulate_rows<Isa, A>(rows, s.grad_sum.data(), TermGradW<Score, T>{term}, shared);
+        }
+      });
+      if (args.grad_edge_feat) write_edge_feat_gradients(row, n, s);
+    }
+  }
+
+  void merge(A* state, const A* other) const { this->add_states(state, other, state_size()); }
+  void prepare(std::int64_t row) const {
+    if (args.grad_query) prefetch_for_write(args.grad_query + row * H * D, H * D);
   }
   void finish(std::int64_t row, const A* state) const {
     if (args.grad_query) store_scaled<Isa, A>(args.grad_query + row * H * D, state, A(1), H * D);
@@ -142,63 +166,174 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   void finish_shared(const A* shared) const { store_scaled<Isa, A>(args.grad_att, shared, A(1), H * D); }
 };
 
-// Source pass of a score with a term. State of a row: gradient of y [H, D], of v [H, F], of b [H].
+// What the source pass reads of a destination: a_i, lse_i and delta_i side by side, [N_dst, kNodeColumns, H], so that an edge
+// touches one cache line instead of three.
+inline constexpr std::int64_t kNodeColumns = 4;
+
+template <class T>
+std::unique_ptr<Acc<T>[]> make_node_table(const EdgeAttentionBackward<T>& args) {
+  using A = Acc<T>;
+  const std::int64_t num_dst = args.in.csr.num_rows, H = args.in.num_heads;
+  std::unique_ptr<A[]> table(new A[static_cast<std::size_t>(num_dst * kNodeColumns * H)]);
+#pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
+  for (std::int64_t i = 0; i < num_dst; ++i) {
+    A* const to = table.get() + i * kNodeColumns * H;
+    for (std::int64_t h = 0; h < H; ++h) {
+      to[h] = args.in.dst_term ? read(args.in.dst_term + i * H + h) : A(0);
+      to[H + h] = safe_lse(args.lse[i * H + h]);
+      to[2 * H + h] = args.delta[i * H + h];
+    }
+  }
+  return table;
+}
+
+// Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is kept from the destination pass: its
+// score is computed again from the rows that are gathered anyway.
 template <class Isa, class Score, class T>
 struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   using Base = BackwardPass<Isa, Score, T>;
   using A = typename Base::A;
   using Scratch = typename Base::Scratch;
-  using Base::args, Base::in, Base::H, Base::D, Base::F;
-  using Base::Base;
+  using Base::args, Base::in, Base::H, Base::D, Base::F, Base::edge_ids;
+  const A* node_table;
 
+  SourcePass(const EdgeAttentionBackward<T>& a, const A* table) : Base(a), node_table(table) {}
   std::int64_t state_size() const { return H * (D + F + 1); }
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
-  void add_key_gradients(A ds, std::int64_t dst, std::int64_t row, std::int64_t id, std::int64_t h, A* grad_y, A* grad_b) const {
-    const T* const x = in.query + (dst * H + h) * D;
-    const T* const y = in.key + (row * H + h) * D;
-    const T* const e = this->edge_feat(id, h);
-    const T* const w = Score::has_weight ? in.att + h * D : nullptr;
-    A raw{};
-    if constexpr (Score::has_node_terms) raw = sum_terms<Isa, Score, T>(x, y, e, w, D, in.params);
-    const auto grad = this->finish_grad(ds, raw, dst, row, id, h);
-    *grad_b += grad.b;
-    for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
-      using V = typename decltype(lanes)::V;
-      V yd = load<V>(y + d), wd{};
-      if (e) yd += load<V>(e + d);
-      if constexpr (Score::has_weight) wd = load<V>(w + d);
-      const auto term_grad = Score::term_vjp(V(V{} + grad.acc), load<V>(x + d), yd, wd, in.params);
-      store(grad_y + d, V(load<V>(grad_y + d) + term_grad.y));
+  void read_nodes(int n, Scratch& s) const {
+    with_heads(H, [&](auto heads) {
+      for (int e = 0; e < n; ++e) {
+        const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
+        for (std::int64_t h = 0; h < heads; ++h) {
+          const auto at = static_cast<std::size_t>(h * kTile + e);
+          s.dst_term[at] = from[h], s.lse[at] = from[heads + h], s.delta[at] = from[2 * heads + h];
+        }
+      }
     });
   }
 
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch&) const {
-    const CsrView& csr = args.transpose;
-    const std::int64_t num_edges = csr.num_edges();
-    const bool key_gradients = args.grad_key || args.grad_src_term;
-    for (std::int64_t k = begin; k < end; ++k) {
-      const std::int64_t dst = csr.col[k], id = csr.id(k), position = args.position[k];
-      prefetch_row(csr, num_edges, k, args.grad_out, H * F);
-      if (key_gradients) prefetch_row(csr, num_edges, k, in.query, H * D);
-      if (k + kPrefetchEdges < num_edges) {
-        const std::int64_t next = args.position[k + kPrefetchEdges];
-        prefetch(args.edge_grad + next * H, H * static_cast<std::int64_t>(sizeof(A)));
-        prefetch(args.edge_weight + next * H, H * static_cast<std::int64_t>(sizeof(A)));
-      }
+  // Calls f(position in [H, kTile], V{}) for the vectors of all heads.
+  template <class Fn>
+  void for_all(int n, Fn&& f) const {
+    for (std::int64_t h = 0; h < H; ++h) for_edges<Isa, A>(n, [&](int e, auto zero) { f(h * kTile + e, zero); });
+  }
+
+  // With edge features, y + e and v + e are other vectors for each edge: calls f(e, h, channel, lanes, y + e, w).
+  template <class Fn>
+  void for_edge_terms(std::int64_t row, int n, const Scratch& s, Fn&& f) const {
+    for (int e = 0; e < n; ++e) {
       for (std::int64_t h = 0; h < H; ++h) {
-        if (args.grad_value) {
-          add_scaled<Isa, A>(state + H * D + h * F, args.edge_weight[position * H + h], args.grad_out + (dst * H + h) * F, F);
-        }
-        if (key_gradients) {
-          add_key_gradients(args.edge_grad[position * H + h], dst, row, id, h, state + h * D, state + H * (D + F) + h);
-        }
+        const T *const y = in.key + (row * H + h) * D, *const feat = in.edge_feat + (s.id[e] * H + h) * D;
+        for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
+          using V = typename decltype(lanes)::V;
+          V w{};
+          if constexpr (Score::has_weight) w = load<V>(in.att + h * D + d);
+          f(e, h, d, lanes, V(load<V>(y + d) + load<V>(feat + d)), w);
+        });
       }
     }
   }
 
-  void merge(A* state, const A* other) const {
-    for (std::int64_t d = 0; d < state_size(); ++d) state[d] += other[d];
+  // The sums over the term, into s.sum.
+  void sum_terms(std::int64_t row, int n, Scratch& s) const {
+    if (in.edge_feat) {
+      std::fill(s.sum.begin(), s.sum.end(), A(0));
+      for_edge_terms(row, n, s, [&](int e, std::int64_t h, std::int64_t d, auto lanes, auto y, auto w) {
+        using V = typename decltype(lanes)::V;
+        const V x = load<V>(in.query + (s.neighbor[e] * H + h) * D + d);
+        s.sum[static_cast<std::size_t>(h * kTile + e)] += sum_lanes<A>(V(Score::term(x, y, w, in.params)));
+      });
+    } else {
+      const ScoreTermOfX<Score, T> term{{in.key + row * H * D, in.att, in.params}};
+      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, term, s.sum.data());
+    }
+  }
+
+  // alpha of a tile of the transpose, into s.weight.
+  void recompute_weights(std::int64_t row, int n, Scratch& s) const {
+    if constexpr (Score::has_term) sum_terms(row, n, s);
+    if constexpr (Score::has_node_terms) {
+      for (std::int64_t h = 0; h < H; ++h) {
+        std::fill_n(s.src_term.data() + h * kTile, padded<Isa, A>(n), read(in.src_term + row * H + h));
+      }
+      if (in.edge_term) gather_add_heads(in.edge_term, s.id, n, H, s.src_term.data());
+    }
+    for_all(n, [&](std::int64_t at, auto zero) {
+      using V = decltype(zero);
+      const V a = load<V>(s.dst_term.data() + at), b = load<V>(s.src_term.data() + at);
+      store(s.score.data() + at, Score::finish(load<V>(s.sum.data() + at), a, b, in.params));
+    });
+    if (in.bias) gather_add_heads(in.bias, s.id, n, H, s.score.data());
+    mask_scores<Isa>(in, n, s, [&s](int e) { return s.position[e]; });
+    for_all(n, [&](std::int64_t at, auto zero) {
+      using V = decltype(zero);
+      store(s.weight.data() + at, exp_of<A, V>(load<V>(s.score.data() + at) - load<V>(s.lse.data() + at)));
+    });
+  }
+
+  // <g_i, v_j>, or <g_i, v_j + e_ij>, into s.grad_weight.
+  void differentiate_weights(std::int64_t row, int n, Scratch& s) const {
+    const auto node_ahead = [&](int e) {
+      prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H, kNodeColumns * H * static_cast<std::int64_t>(sizeof(A)));
+    };
+    const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F, node_ahead};
+    reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F}, s.grad_weight.data());
+    if (!in.edge_in_value) return;
+    for (int e = 0; e < n; ++e) {
+      for (std::int64_t h = 0; h < H; ++h) {
+        s.grad_weight[static_cast<std::size_t>(h * kTile + e)] +=
+            dot_product<Isa, A>(args.grad_out + (s.neighbor[e] * H + h) * F, in.edge_feat + (s.id[e] * H + h) * F, F);
+      }
+    }
+  }
+
+  void add_key_gradients(std::int64_t row, int n, const Scratch& s, A* grad_y) const {
+    if (in.edge_feat) {
+      for_edge_terms(row, n, s, [&](int e, std::int64_t h, std::int64_t d, auto lanes, auto y, auto w) {
+        using V = typename decltype(lanes)::V;
+        const V x = load<V>(in.query + (s.neighbor[e] * H + h) * D + d);
+        const V g = V{} + s.grad_sum[static_cast<std::size_t>(h * kTile + e)];
+        A* const to = grad_y + h * D + d;
+        store(to, V(load<V>(to) + Score::term_vjp(g, x, y, w, in.params).y));
+      });
+    } else {
+      const TermGradY<Score, T> term{{in.key + row * H * D, in.att, in.params}};
+      accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.query, s.neighbor, n, H, D}, s.grad_sum.data(), term, grad_y);
+    }
+  }
+
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(args.transpose, k, edge_ids, s);
+      if (in.selected) widen<kTile>(args.position, k, args.transpose.num_edges(), s.position);
+      read_nodes(n, s);
+      recompute_weights(row, n, s);
+      differentiate_weights(row, n, s);
+      const auto nodes = [&](std::int64_t h, int e, auto zero) {
+        using V = decltype(zero);
+        const std::int64_t at = h * kTile + e;
+        return NodeValues<V>{load<V>(s.dst_term.data() + at), load<V>(s.src_term.data() + at), load<V>(s.delta.data() + at)};
+      };
+      this->differentiate(n, s, nodes, nullptr, state + H * (D + F));
+      if constexpr (!Score::has_term) {
+        this->write_edge_gradients(n, s);
+        if (args.edge_grad) copy_heads(s.grad_dst_term.data(), n, H, args.edge_grad + k * H);
+      }
+      if (args.grad_value) {
+        accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F}, s.weight.data(), Scaled{}, state + H * D);
+      }
+      if constexpr (Score::has_term) {
+        if (args.grad_key) add_key_gradients(row, n, s, state);
+      }
+    }
+  }
+
+  void merge(A* state, const A* other) const { this->add_states(state, other, state_size()); }
+  void prepare(std::int64_t row) const {
+    if (args.grad_key) prefetch_for_write(args.grad_key + row * H * D, H * D);
+    if (args.grad_value) prefetch_for_write(args.grad_value + row * H * F, H * F);
   }
   void finish(std::int64_t row, const A* state) const {
     if (args.grad_key) store_scaled<Isa, A>(args.grad_key + row * H * D, state, A(1), H * D);
@@ -207,93 +342,40 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   }
 };
 
-// Source pass of a score without a term. State of a row: gradient of v [H, F], of b [H].
-template <class Isa, class Score, class T>
-struct TermlessSourcePass : BackwardPass<Isa, Score, T>, NothingShared {
-  using Base = BackwardPass<Isa, Score, T>;
-  using A = typename Base::A;
-  using Scratch = typename Base::Scratch;
-  using Base::args, Base::in, Base::H, Base::F;
-  using Base::Base;
-
-  std::int64_t state_size() const { return H * (F + 1); }
-  void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
-
-  // alpha of a tile of the transpose, into s.weight.
-  void recompute_weights(std::int64_t row, std::int64_t begin, int n, Scratch& s) const {
-    for (int e = 0; e < n; ++e) {
-      const std::int64_t dst = s.neighbor[e], position = args.position[begin + e];
-      for (std::int64_t h = 0; h < H; ++h) {
-        A& score = s.score[static_cast<std::size_t>(h * kTile + e)];
-        A raw;
-        score = edge_score<Isa, Score, T>(in, dst, row, s.id[e], h, raw) - safe_lse(args.lse[dst * H + h]);
-        if (in.selected && !in.selected[position * H + h]) score = negative_infinity<A>();
-      }
-    }
-    for (std::int64_t h = 0; h < H; ++h) {
-      A* const score = s.score.data() + h * kTile;
-      std::fill(score + n, score + padded<Isa, A>(n), negative_infinity<A>());
-      exp_tile<Isa, A>(score, A(0), n, s.weight.data() + h * kTile);
-    }
-  }
-
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
-    const CsrView& csr = args.transpose;
-    const std::int64_t num_edges = csr.num_edges();
-    for (std::int64_t k = begin; k < end; k += kTile) {
-      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
-      load_tile(csr, k, n, s);
-      if (in.dropout.active()) draw_multipliers(in.dropout, H, n, s);
-      recompute_weights(row, k, n, s);
-      for (int e = 0; e < n; ++e) {
-        const std::int64_t dst = s.neighbor[e], id = s.id[e], position = args.position[k + e];
-        prefetch_row(csr, num_edges, k + e, args.grad_out, H * F);
-        for (std::int64_t h = 0; h < H; ++h) {
-          const auto t = static_cast<std::size_t>(h * kTile + e);
-          const A multiplier = in.dropout.active() ? s.multiplier[t] : A(1);
-          const A alpha = s.weight[t];
-          const A ds = alpha * (multiplier * this->grad_of_weight(dst, row, id, h) - args.delta[dst * H + h]);
-          const auto grad = this->finish_grad(ds, A(0), dst, row, id, h);
-          args.edge_grad[position * H + h] = grad.a;
-          state[H * F + h] += grad.b;
-          if (args.grad_bias) store(args.grad_bias + id * H + h, ds);
-          if (args.grad_edge_term) store(args.grad_edge_term + id * H + h, grad.b);
-          if (args.grad_value) add_scaled<Isa, A>(state + h * F, alpha * multiplier, args.grad_out + (dst * H + h) * F, F);
-        }
-      }
-    }
-  }
-
-  void merge(A* state, const A* other) const {
-    for (std::int64_t d = 0; d < state_size(); ++d) state[d] += other[d];
-  }
-  void finish(std::int64_t row, const A* state) const {
-    if (args.grad_value) store_scaled<Isa, A>(args.grad_value + row * H * F, state, A(1), H * F);
-    if (args.grad_src_term) store_scaled<Isa, A>(args.grad_src_term + row * H, state + H * F, A(1), H);
-  }
-};
-
-// Sums edge_grad [E, H] over the rows of the CSR: the gradient of a. State of a row: [H].
-template <class Isa, class T>
-struct RowSumPass : NothingShared {
+// The gradient of a: sums edge_grad [E, H], in the order of the transpose, over the rows of the CSR. State of a row: [H].
+//
+// Each edge is read from where its source left it: a line that is read out of order costs less than one that is written so. The
+// inverse of the permutation costs a sixteenth of that, and is made here.
+template <class Isa, class T, class Index>
+struct DstTermPass : NothingShared {
   using Scalar = Acc<T>;
   using A = Scalar;
   struct Scratch {};
   const EdgeAttentionBackward<T>& args;
-  std::int64_t H = args.in.num_heads;
+  std::int64_t H = args.in.num_heads, num_edges = args.in.csr.num_edges();
+  std::unique_ptr<Index[]> inverse{new Index[static_cast<std::size_t>(num_edges)]};  // [E] position in the transpose
 
-  explicit RowSumPass(const EdgeAttentionBackward<T>& a) : args(a) {}
+  explicit DstTermPass(const EdgeAttentionBackward<T>& a) : args(a) {
+#pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
+    for (std::int64_t k = 0; k < num_edges; ++k) inverse[static_cast<std::size_t>(args.position[k])] = static_cast<Index>(k);
+  }
   std::int64_t state_size() const { return H; }
   Scratch make_scratch() const { return {}; }
   void init(A* state) const { std::fill(state, state + H, A(0)); }
   void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch&) const {
-    for (std::int64_t k = begin; k < end; ++k) {
-      for (std::int64_t h = 0; h < H; ++h) state[h] += args.edge_grad[k * H + h];
-    }
+    const auto edge = [this](std::int64_t k) { return args.edge_grad + inverse[static_cast<std::size_t>(k)] * H; };
+    with_heads(H, [&](auto heads) {
+      for (std::int64_t k = begin; k < end; ++k) {
+        prefetch(edge(std::min(k + 2 * kAhead, num_edges - 1)), heads * static_cast<std::int64_t>(sizeof(A)));
+        const A* const from = edge(k);
+        for (std::int64_t h = 0; h < heads; ++h) state[h] += from[h];
+      }
+    });
   }
   void merge(A* state, const A* other) const {
     for (std::int64_t h = 0; h < H; ++h) state[h] += other[h];
   }
+  void prepare(std::int64_t) const {}
   void finish(std::int64_t row, const A* state) const { store_scaled<Isa, A>(args.grad_dst_term + row * H, state, A(1), H); }
 };
 
@@ -307,12 +389,21 @@ void edge_attention_backward(const EdgeAttentionBackward<T>& args) {
   const auto by_destination = [&](const auto& pass) {
     for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), threads, pass);
   };
+  const bool of_edges = args.grad_bias || args.grad_edge_term || args.grad_edge_feat;
+  const bool of_sources = args.grad_key || args.grad_value || args.grad_src_term;
   if constexpr (Score::has_term) {
-    by_destination(DestinationPass<Isa, Score, T>(args));
-    if (args.grad_key || args.grad_value || args.grad_src_term) by_source(SourcePass<Isa, Score, T>(args));
-  } else {
-    by_source(TermlessSourcePass<Isa, Score, T>(args));
-    if (args.grad_dst_term) by_destination(RowSumPass<Isa, T>(args));
+    if (args.grad_query || args.grad_att || args.grad_dst_term || of_edges) by_destination(DestinationPass<Isa, Score, T>(args));
+  }
+  if (of_sources || (!Score::has_term && (args.grad_dst_term || of_edges))) {
+    const auto node_table = make_node_table(args);
+    by_source(SourcePass<Isa, Score, T>(args, node_table.get()));
+  }
+  if constexpr (!Score::has_term) {
+    if (args.grad_dst_term && transpose.num_edges() <= INT32_MAX) {
+      by_destination(DstTermPass<Isa, T, std::int32_t>(args));
+    } else if (args.grad_dst_term) {
+      by_destination(DstTermPass<Isa, T, std::int64_t>(args));
+    }
   }
 }
 

@@ -24,7 +24,7 @@ struct ForwardPass : NothingShared {
 
   explicit ForwardPass(const EdgeAttentionForward<T>& a) : args(a) {}
   std::int64_t state_size() const { return H * (F + 2); }
-  Scratch make_scratch() const { return Scratch(H); }
+  Scratch make_scratch() const { return make_tile_scratch(in); }
 
   void init(A* state) const {
     std::fill(state, state + H, negative_infinity<A>());
@@ -33,14 +33,12 @@ struct ForwardPass : NothingShared {
 
   // Takes the scores of one head of a tile into the running max and sum, and leaves exp(s - max) in s.weight.
   void absorb(std::int64_t h, int n, A* state, Scratch& s) const {
-    constexpr int W = kLanes<Isa, A>;
-    using V = Vec<A, W>;
     const A* const score = s.score.data() + h * kTile;
-    V top = load<V>(score);
-    for (int e = W; e < padded<Isa, A>(n); e += W) {
-      const V v = load<V>(score + e);
+    auto top = load<Vec<A, kLanes<Isa, A>>>(score);
+    for_edges<Isa, A>(n, [&](int e, auto zero) {
+      const auto v = load<decltype(zero)>(score + e);
       top = v > top ? v : top;
-    }
+    });
     const A old_max = state[h];
     const A new_max = std::max(old_max, max_lanes<A>(top));
     const A shift = safe_max(new_max);
@@ -56,29 +54,17 @@ struct ForwardPass : NothingShared {
   }
 
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
-    const std::int64_t num_edges = in.csr.num_edges();
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
-      load_tile(in.csr, k, n, s);
+      load_tile(in.csr, k, reads_edges(in), s);
       score_tile<Isa, Score, T>(in, row, k, n, s);
       for (std::int64_t h = 0; h < H; ++h) absorb(h, n, state, s);
       if (in.dropout.active()) {
         draw_multipliers(in.dropout, H, n, s);
-        for (std::int64_t h = 0; h < H; ++h) {
-          for (int e = 0; e < n; ++e)
-            s.weight[static_cast<std::size_t>(h * kTile + e)] *= s.multiplier[static_cast<std::size_t>(h * kTile + e)];
-        }
+        apply_multipliers(H, n, s, s.weight.data());
       }
-      A* const acc = state + 2 * H;
-      for (int e = 0; e < n; ++e) {
-        prefetch_row(in.csr, num_edges, k + e, in.value, H * F);
-        const T* const value = in.value + s.neighbor[e] * H * F;
-        for (std::int64_t h = 0; h < H; ++h) {
-          const A p = s.weight[static_cast<std::size_t>(h * kTile + e)];
-          add_scaled<Isa, A>(acc + h * F, p, value + h * F, F);
-          if (in.edge_in_value) add_scaled<Isa, A>(acc + h * F, p, in.edge_feat + (s.id[e] * H + h) * F, F);
-        }
-      }
+      with_value_rows<Isa, Score>(in, n, s,
+                           [&](auto rows) { accumulate_rows<Isa, A>(rows, s.weight.data(), Scaled{}, state + 2 * H); });
     }
   }
 
@@ -92,6 +78,7 @@ struct ForwardPass : NothingShared {
     }
   }
 
+  void prepare(std::int64_t row) const { prefetch_for_write(args.out + row * H * F, H * F); }
   void finish(std::int64_t row, const A* state) const {
     for (std::int64_t h = 0; h < H; ++h) {
       const A scale = normalizer(state[H + h]);
@@ -126,9 +113,10 @@ struct SelectPass : NothingShared {
 
   SelectPass(const EdgeAttentionInputs<T>& i, std::int64_t k, std::uint8_t* s) : in(i), top_k(k), selected(s) {}
   std::int64_t state_size() const { return 0; }
-  Scratch make_scratch() const { return {TileScratch<A>(H), {}, {}}; }
+  Scratch make_scratch() const { return {make_tile_scratch(in), {}, {}}; }
   void init(A*) const {}
   void merge(A*, const A*) const {}
+  void prepare(std::int64_t) const {}
   void finish(std::int64_t, const A*) const {}
 
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
@@ -142,7 +130,7 @@ struct SelectPass : NothingShared {
     s.order.resize(static_cast<std::size_t>(degree));
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
-      load_tile(in.csr, k, n, s.tile);
+      load_tile(in.csr, k, reads_edges(in), s.tile);
       score_tile<Isa, Score, T>(in, row, k, n, s.tile);
       for (std::int64_t h = 0; h < H; ++h) {
         std::copy_n(s.tile.score.data() + h * kTile, n, s.scores.data() + h * degree + (k - begin));
@@ -183,25 +171,26 @@ struct WeightsPass : NothingShared {
 
   WeightsPass(const EdgeAttentionInputs<T>& i, const A* l, T* w) : in(i), lse(l), weights(w) {}
   std::int64_t state_size() const { return 0; }
-  Scratch make_scratch() const { return Scratch(H); }
+  Scratch make_scratch() const { return make_tile_scratch(in); }
   void init(A*) const {}
   void merge(A*, const A*) const {}
+  void prepare(std::int64_t) const {}
   void finish(std::int64_t, const A*) const {}
 
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
-      load_tile(in.csr, k, n, s);
+      load_tile(in.csr, k, true, s);
       score_tile<Isa, Score, T>(in, row, k, n, s);
-      if (in.dropout.active()) draw_multipliers(in.dropout, H, n, s);
       for (std::int64_t h = 0; h < H; ++h) {
         const auto tile = static_cast<std::size_t>(h * kTile);
         exp_tile<Isa, A>(s.score.data() + tile, safe_lse(lse[row * H + h]), n, s.weight.data() + tile);
-        for (int e = 0; e < n; ++e) {
-          const A multiplier = in.dropout.active() ? s.multiplier[tile + static_cast<std::size_t>(e)] : A(1);
-          store(weights + s.id[e] * H + h, s.weight[tile + static_cast<std::size_t>(e)] * multiplier);
-        }
       }
+      if (in.dropout.active()) {
+        draw_multipliers(in.dropout, H, n, s);
+        apply_multipliers(H, n, s, s.weight.data());
+      }
+      scatter_heads(s.weight.data(), s.id, n, H, weights);
     }
   }
 };

@@ -4,87 +4,26 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
+#include <type_traits>
 
 #include "../../core/online_softmax.h"
 #include "../edge_attention.h"
 #include "../simd.h"
 #include "../tile.h"
+#include "tile_rows.h"
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kPrefetchEdges = 12;  // a row is asked for this many edges before it is read
-
-// <x, y + e> and its like for one edge and head: sum_d term(x_d, y_d + e_d, w_d).
-template <class Isa, class Score, class T>
-GAT_HD Acc<T> sum_terms(const T* x, const T* y, const T* e, const T* w, std::int64_t channels,
-                        const ScoreParams<Acc<T>>& params) {
-  using A = Acc<T>;
-  Vec<A, kLanes<Isa, A>> full{};
-  A rest{};
-  for_lanes<Isa, A>(channels, [&](std::int64_t d, auto lanes) {
-    using V = typename decltype(lanes)::V;
-    V yd = load<V>(y + d);
-    if (e != nullptr) yd += load<V>(e + d);
-    V wd{};
-    if constexpr (Score::has_weight) wd = load<V>(w + d);
-    const V t = Score::term(load<V>(x + d), yd, wd, params);
-    if constexpr (decltype(lanes)::width == kLanes<Isa, A>) {
-      full += t;
-    } else {
-      rest += sum_lanes<A>(t);
-    }
-  });
-  return sum_lanes<A>(full) + rest;
-}
-
-// <x, y> over channels.
-template <class Isa, class A, class T, class U>
-GAT_HD A dot_product(const T* x, const U* y, std::int64_t channels) {
-  Vec<A, kLanes<Isa, A>> full{};
-  A rest{};
-  for_lanes<Isa, A>(channels, [&](std::int64_t d, auto lanes) {
-    using V = typename decltype(lanes)::V;
-    const V t = load<V>(x + d) * load<V>(y + d);
-    if constexpr (decltype(lanes)::width == kLanes<Isa, A>) {
-      full += t;
-    } else {
-      rest += sum_lanes<A>(t);
-    }
-  });
-  return sum_lanes<A>(full) + rest;
-}
-
-// acc += p * x over channels.
-template <class Isa, class A, class T>
-GAT_HD void add_scaled(A* acc, A p, const T* x, std::int64_t channels) {
-  for_lanes<Isa, A>(channels, [&](std::int64_t d, auto lanes) {
-    using V = typename decltype(lanes)::V;
-    store(acc + d, V(load<V>(acc + d) + load<V>(x + d) * p));
-  });
-}
-
-// dst = scale * src, rounded to T.
-template <class Isa, class A, class T>
-GAT_HD void store_scaled(T* dst, const A* src, A scale, std::int64_t n) {
-  for_lanes<Isa, A>(n, [&](std::int64_t d, auto lanes) {
-    using V = typename decltype(lanes)::V;
-    store(dst + d, V(load<V>(src + d) * scale));
-  });
-}
-
-// Widens the indices of a tile. Edge ids are filled only where something in the caller's order is read or written.
-template <class A>
-GAT_HD void load_tile(const CsrView& csr, std::int64_t begin, int n, TileScratch<A>& s) {
-  for (int e = 0; e < n; ++e) s.neighbor[e] = csr.col[begin + e];
-  for (int e = 0; e < n; ++e) s.id[e] = csr.id(begin + e);
-}
-
-// Asks for the feature row of the edge kPrefetchEdges ahead of position k.
 template <class T>
-GAT_HD void prefetch_row(const CsrView& csr, std::int64_t num_edges, std::int64_t k, const T* rows, std::int64_t row_size) {
-  if (k + kPrefetchEdges < num_edges) {
-    prefetch(rows + csr.col[k + kPrefetchEdges] * row_size, row_size * static_cast<std::int64_t>(sizeof(T)));
-  }
+GAT_HD TileScratch<Acc<T>> make_tile_scratch(const EdgeAttentionInputs<T>& in) {
+  return {in.num_heads, in.edge_feat ? in.score_channels : 0};
+}
+
+// Whether the scores or the sum need something in the caller's order.
+template <class T>
+GAT_HD bool reads_edges(const EdgeAttentionInputs<T>& in) {
+  return in.dropout.active() || in.edge_term || in.bias || in.edge_feat;
 }
 
 // Number of lanes a tile of n edges is padded to.
@@ -94,58 +33,209 @@ GAT_HD int padded(int n) {
   return (n + W - 1) / W * W;
 }
 
-// The score of one edge and head; raw receives the sum over the term.
-template <class Isa, class Score, class T>
-GAT_HD Acc<T> edge_score(const EdgeAttentionInputs<T>& in, std::int64_t dst, std::int64_t src, std::int64_t id, std::int64_t h,
-                         Acc<T>& raw) {
-  using A = Acc<T>;
-  const std::int64_t H = in.num_heads, D = in.score_channels;
-  raw = A(0);
-  if constexpr (Score::has_term) {
-    raw = sum_terms<Isa, Score, T>(in.query + (dst * H + h) * D, in.key + (src * H + h) * D,
-                                   in.edge_feat ? in.edge_feat + (id * H + h) * D : nullptr,
-                                   Score::has_weight ? in.att + h * D : nullptr, D, in.params);
-  }
-  A a{}, b{};
-  if constexpr (Score::has_node_terms) {
-    a = read(in.dst_term + dst * H + h);
-    b = read(in.src_term + src * H + h);
-    if (in.edge_term) b += read(in.edge_term + id * H + h);
-  }
-  const A s = Score::finish(raw, a, b, in.params);
-  return in.bias ? s + read(in.bias + id * H + h) : s;
+// Calls f(e, V) for the vectors of lanes that hold a tile of n edges.
+template <class Isa, class A, class F>
+GAT_HD void for_edges(int n, F&& f) {
+  for (int e = 0; e < padded<Isa, A>(n); e += kLanes<Isa, A>) f(e, Vec<A, kLanes<Isa, A>>{});
 }
 
-// Fills s.score (and s.sum, the sums over the term) for n edges of a row from CSR position begin on; what top-k leaves out and
-// the padding up to a full vector is -inf.
+// Calls f(number of heads), a constant for the usual numbers.
+template <class F>
+GAT_HD void with_heads(std::int64_t num_heads, F&& f) {
+  switch (num_heads) {
+    case 1:
+      return f(std::integral_constant<std::int64_t, 1>{});
+    case 4:
+      return f(std::integral_constant<std::int64_t, 4>{});
+    case 8:
+      return f(std::integral_constant<std::int64_t, 8>{});
+    default:
+      return f(num_heads);
+  }
+}
+
+// out[e] = in[begin + e] for N elements, or for those there are; the last one again for the rest.
+template <int N>
+GAT_HD void widen(const IndexArray& in, std::int64_t begin, std::int64_t end, std::int64_t* out) {
+  const auto copy = [&](const auto* from) {
+    prefetch(from + std::min(begin + 8 * N, end - 1), N * static_cast<std::int64_t>(sizeof(*from)));
+    if (begin + N <= end) {
+      for (int e = 0; e < N; ++e) out[e] = from[begin + e];
+    } else {
+      for (int e = 0; e < N; ++e) out[e] = from[std::min(begin + e, end - 1)];
+    }
+  };
+  if (in.wide) {
+    copy(static_cast<const std::int64_t*>(in.data));
+  } else {
+    copy(static_cast<const std::int32_t*>(in.data));
+  }
+}
+
+// The indices of a tile that starts at position begin: of its edges, and of those that follow, whose rows are asked for. Ids are
+// wanted where something in the caller's order is read or written.
+template <class Scratch>
+GAT_HD void load_tile(const CsrView& csr, std::int64_t begin, bool ids, Scratch& s) {
+  const std::int64_t num_edges = csr.num_edges();
+  widen<kTile + kAhead>(csr.col, begin, num_edges, s.neighbor);
+  if (!ids) return;
+  if (csr.edge_id) {
+    widen<kTile>(csr.edge_id, begin, num_edges, s.id);
+  } else {
+    std::iota(s.id, s.id + kTile, begin);
+  }
+}
+
+// out[h, e] = x[index[e], h].
+template <class T, class A>
+GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads, A* out) {
+  with_heads(num_heads, [&](auto H) {
+    for (int e = 0; e < n; ++e) {
+      for (std::int64_t h = 0; h < H; ++h) out[h * kTile + e] = read(x + index[e] * H + h);
+    }
+  });
+}
+
+// As gather_heads, added to what is there.
+template <class T, class A>
+GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads, A* out) {
+  for (int e = 0; e < n; ++e) {
+    for (std::int64_t h = 0; h < num_heads; ++h) out[h * kTile + e] += read(x + index[e] * num_heads + h);
+  }
+}
+
+// x[index[e], h] = in[h, e].
+template <class T, class A>
+GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::int64_t num_heads, T* x) {
+  with_heads(num_heads, [&](auto H) {
+    for (int e = 0; e < n; ++e) {
+      for (std::int64_t h = 0; h < H; ++h) store(x + index[e] * H + h, in[h * kTile + e]);
+    }
+  });
+}
+
+// x[e, h] = in[h, e].
+template <class A>
+GAT_HD void copy_heads(const A* in, int n, std::int64_t num_heads, A* x) {
+  with_heads(num_heads, [&](auto H) {
+    for (int e = 0; e < n; ++e) {
+      for (std::int64_t h = 0; h < H; ++h) x[e * H + h] = in[h * kTile + e];
+    }
+  });
+}
+
+// ---- rows with their edge features
+
+// rows[e] = base[neighbor[e]] + edge_feat[id[e]].
+template <class Isa, class T, class A>
+void add_edge_features(const T* base, const T* edge_feat, std::int64_t row_size, int n, const TileScratch<A>& s, A* rows) {
+  for (int e = 0; e < n; ++e) {
+    const T *const x = base + s.neighbor[e] * row_size, *const f = edge_feat + s.id[e] * row_size;
+    for_lanes<Isa, A>(row_size, [&](std::int64_t d, auto lanes) {
+      using V = typename decltype(lanes)::V;
+      store(rows + e * row_size + d, V(load<V>(x + d) + load<V>(f + d)));
+    });
+  }
+}
+
+// Asks for b of the neighbours to come.
+template <class Score, class T>
+struct NodeTermAhead {
+  const EdgeAttentionInputs<T>& in;
+  const std::int64_t* neighbor;
+  GAT_HD void operator()(int e) const {
+    if constexpr (Score::has_node_terms) {
+      prefetch(in.src_term + neighbor[e + kAhead] * in.num_heads, in.num_heads * static_cast<std::int64_t>(sizeof(T)));
+    }
+  }
+};
+
+// Calls f(RowTile) with the rows y + e of a tile, for the first time or again.
+template <class Score, Ahead Asks, class T, class F>
+GAT_HD void with_key_rows(const EdgeAttentionInputs<T>& in, int n, const TileScratch<Acc<T>>& s, F&& f) {
+  const std::int64_t H = in.num_heads, D = in.score_channels;
+  if (in.edge_feat) {
+    f(RowTile<Acc<T>, Ahead::no>{s.key.data(), s.own, n, H, D});
+  } else if constexpr (Asks == Ahead::yes) {
+    f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{in.key, s.neighbor, n, H, D, {in, s.neighbor}});
+  } else {
+    f(RowTile<T, Ahead::no>{in.key, s.neighbor, n, H, D});
+  }
+}
+
+// Likewise for v, or v + e; where the rows are those of y, they have been read before.
+template <class Isa, class Score, class T, class F>
+GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s, F&& f) {
+  const std::int64_t H = in.num_heads, channels = in.value_channels;
+  if constexpr (Score::has_term) {
+    if (in.edge_in_value) {
+      add_edge_features<Isa>(in.value, in.edge_feat, H * channels, n, s, s.value.data());
+      f(RowTile<Acc<T>, Ahead::no>{s.value.data(), s.own, n, H, channels});
+    } else if (in.value == in.key) {
+      f(RowTile<T, Ahead::no>{in.value, s.neighbor, n, H, channels});
+    } else {
+      f(RowTile<T, Ahead::yes>{in.value, s.neighbor, n, H, channels});
+    }
+  } else {
+    f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{in.value, s.neighbor, n, H, channels, {in, s.neighbor}});
+  }
+}
+
+// ---- scores
+
+// -inf for what top-k leaves out and for the padding up to a full vector; selected is that of the edge at position(e).
+template <class Isa, class T, class P>
+GAT_HD void mask_scores(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s, const P& position) {
+  using A = Acc<T>;
+  for (std::int64_t h = 0; h < in.num_heads; ++h) {
+    A* const score = s.score.data() + h * kTile;
+    if (in.selected) {
+      for (int e = 0; e < n; ++e) {
+        if (!in.selected[position(e) * in.num_heads + h]) score[e] = negative_infinity<A>();
+      }
+    }
+    std::fill(score + n, score + padded<Isa, A>(n), negative_infinity<A>());
+  }
+}
+
+// Fills s.score for n edges of a row from CSR position begin on, and what it is made of: s.sum over the term, s.src_term b.
 template <class Isa, class Score, class T>
 GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::int64_t begin, int n, TileScratch<Acc<T>>& s) {
   using A = Acc<T>;
-  const std::int64_t H = in.num_heads, row_size = H * in.score_channels, num_edges = in.csr.num_edges();
-  for (int e = 0; e < n; ++e) {
-    if constexpr (Score::has_term) prefetch_row(in.csr, num_edges, begin + e, in.key, row_size);
-    for (std::int64_t h = 0; h < H; ++h) {
-      A& score = s.score[static_cast<std::size_t>(h * kTile + e)];
-      score = edge_score<Isa, Score, T>(in, row, s.neighbor[e], s.id[e], h, s.sum[static_cast<std::size_t>(h * kTile + e)]);
-      if (in.selected && !in.selected[(begin + e) * H + h]) score = negative_infinity<A>();
-    }
+  const std::int64_t H = in.num_heads, D = in.score_channels;
+  if constexpr (Score::has_term) {
+    if (in.edge_feat) add_edge_features<Isa>(in.key, in.edge_feat, H * D, n, s, s.key.data());
+    const ScoreTermOfY<Score, T> term{{in.query + row * H * D, in.att, in.params}};
+    with_key_rows<Score, Ahead::yes>(in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, term, s.sum.data()); });
+  }
+  if constexpr (Score::has_node_terms) {
+    gather_heads(in.src_term, s.neighbor, n, H, s.src_term.data());
+    if (in.edge_term) gather_add_heads(in.edge_term, s.id, n, H, s.src_term.data());
   }
   for (std::int64_t h = 0; h < H; ++h) {
-    for (int e = n; e < padded<Isa, A>(n); ++e) s.score[static_cast<std::size_t>(h * kTile + e)] = negative_infinity<A>();
+    const A a = Score::has_node_terms ? read(in.dst_term + row * H + h) : A(0);
+    const std::int64_t tile = h * kTile;
+    for_edges<Isa, A>(n, [&](int e, auto zero) {
+      using V = decltype(zero);
+      const std::int64_t at = tile + e;
+      store(s.score.data() + at,
+            Score::finish(load<V>(s.sum.data() + at), V(zero + a), load<V>(s.src_term.data() + at), in.params));
+    });
   }
+  if (in.bias) gather_add_heads(in.bias, s.id, n, H, s.score.data());
+  mask_scores<Isa>(in, n, s, [begin](int e) { return begin + e; });
 }
 
 // weights = exp(scores - shift) for one head of a tile; returns their sum.
 template <class Isa, class A>
 GAT_HD A exp_tile(const A* scores, A shift, int n, A* weights) {
-  constexpr int W = kLanes<Isa, A>;
-  using V = Vec<A, W>;
-  V sum{};
-  for (int e = 0; e < padded<Isa, A>(n); e += W) {
+  Vec<A, kLanes<Isa, A>> sum{};
+  for_edges<Isa, A>(n, [&](int e, auto zero) {
+    using V = decltype(zero);
     const V p = exp_of<A, V>(load<V>(scores + e) - shift);
     store(weights + e, p);
     sum += p;
-  }
+  });
   return sum_lanes<A>(sum);
 }
 
@@ -159,6 +249,14 @@ GAT_HD void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int
         s.multiplier[static_cast<std::size_t>(k * kTile + e)] = dropout.multiplier<A>(numbers, k);
       }
     }
+  }
+}
+
+// weights *= multipliers, for all heads of a tile; the padding is left as it is.
+template <class A>
+GAT_HD void apply_multipliers(std::int64_t num_heads, int n, const TileScratch<A>& s, A* weights) {
+  for (std::int64_t h = 0; h < num_heads; ++h) {
+    for (int e = 0; e < n; ++e) weights[h * kTile + e] *= s.multiplier[static_cast<std::size_t>(h * kTile + e)];
   }
 }
 

@@ -50,6 +50,7 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
       } else {
         for (std::int64_t row = item.row_begin; row < item.row_end; ++row) {
           pass.init(own_state);
+          pass.prepare(std::min(row + 1, item.row_end - 1));
           pass.accumulate(row, rowptr[row], rowptr[row + 1], own_state, item_shared, scratch);
           pass.finish(row, own_state);
         }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "../../core/online_softmax.h"
 #include "../sparse.h"
@@ -54,11 +55,18 @@ void edge_softmax_backward(const CsrView& csr, std::int64_t H, const T* grad, co
   }
 }
 
+// Indices of a tile, and a number for each edge and head.
+template <class A>
+struct SparseScratch : TileIndices {
+  std::vector<A> number;  // [H, kTile]
+  explicit SparseScratch(std::int64_t num_heads) : number(static_cast<std::size_t>(num_heads * kTile), A(1)) {}
+};
+
 template <class Isa, class T>
 struct SddmmPass : NothingShared {
   using Scalar = Acc<T>;
   using A = Scalar;
-  struct Scratch {};
+  using Scratch = SparseScratch<A>;
   const CsrView& csr;
   std::int64_t H, F;
   const T *x, *y;
@@ -67,18 +75,17 @@ struct SddmmPass : NothingShared {
   SddmmPass(const CsrView& c, std::int64_t h, std::int64_t f, const T* x_, const T* y_, T* o)
       : csr(c), H(h), F(f), x(x_), y(y_), out(o) {}
   std::int64_t state_size() const { return 0; }
-  Scratch make_scratch() const { return {}; }
+  Scratch make_scratch() const { return Scratch(H); }
   void init(A*) const {}
   void merge(A*, const A*) const {}
+  void prepare(std::int64_t) const {}
   void finish(std::int64_t, const A*) const {}
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch&) const {
-    const std::int64_t num_edges = csr.num_edges();
-    for (std::int64_t k = begin; k < end; ++k) {
-      prefetch_row(csr, num_edges, k, y, H * F);
-      const T* const other = y + csr.col[k] * H * F;
-      for (std::int64_t h = 0; h < H; ++h) {
-        store(out + csr.id(k) * H + h, dot_product<Isa, A>(x + (row * H + h) * F, other + h * F, F));
-      }
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(csr, k, true, s);
+      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{y, s.neighbor, n, H, F}, DotWith<T>{x + row * H * F}, s.number.data());
+      scatter_heads(s.number.data(), s.id, n, H, out);
     }
   }
 };
@@ -93,33 +100,29 @@ template <class Isa, class T>
 struct SpmmPass : NothingShared {
   using Scalar = Acc<T>;
   using A = Scalar;
-  struct Scratch {};
+  using Scratch = SparseScratch<A>;
   const CsrView& csr;
   std::int64_t H, F;
   const T *weight, *x;
   T* out;
 
+  // Without weights the heads make one row.
   SpmmPass(const CsrView& c, std::int64_t h, std::int64_t f, const T* w, const T* x_, T* o)
-      : csr(c), H(h), F(f), weight(w), x(x_), out(o) {}
+      : csr(c), H(w ? h : 1), F(w ? f : h * f), weight(w), x(x_), out(o) {}
   std::int64_t state_size() const { return H * F; }
-  Scratch make_scratch() const { return {}; }
+  Scratch make_scratch() const { return Scratch(H); }
   void init(A* state) const { std::fill(state, state + H * F, A(0)); }
   void merge(A* state, const A* other) const {
     for (std::int64_t d = 0; d < H * F; ++d) state[d] += other[d];
   }
+  void prepare(std::int64_t row) const { prefetch_for_write(out + row * H * F, H * F); }
   void finish(std::int64_t row, const A* state) const { store_scaled<Isa, A>(out + row * H * F, state, A(1), H * F); }
-  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch&) const {
-    const std::int64_t num_edges = csr.num_edges();
-    for (std::int64_t k = begin; k < end; ++k) {
-      prefetch_row(csr, num_edges, k, x, H * F);
-      const T* const row = x + csr.col[k] * H * F;
-      if (weight == nullptr) {
-        add_scaled<Isa, A>(state, A(1), row, H * F);
-      } else {
-        for (std::int64_t h = 0; h < H; ++h) {
-          add_scaled<Isa, A>(state + h * F, read(weight + csr.id(k) * H + h), row + h * F, F);
-        }
-      }
+  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(csr, k, weight != nullptr, s);
+      if (weight) gather_heads(weight, s.id, n, H, s.number.data());
+      accumulate_rows<Isa, A>(RowTile<T, Ahead::yes>{x, s.neighbor, n, H, F}, s.number.data(), Scaled{}, state);
     }
   }
 };

@@ -34,9 +34,9 @@ struct Cpu {
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args, const at::Tensor&) {
     const at::ScalarType acc = accumulate_type(t.value().scalar_type());
-    const at::Tensor edge_grad = t.empty({t.num_edges, t.num_heads}, acc);
-    const at::Tensor edge_weight = t.score.has_term ? t.empty({t.num_edges, t.num_heads}, acc) : at::Tensor();
-    args.edge_grad = mutable_data<Acc<T>>(edge_grad), args.edge_weight = mutable_data<Acc<T>>(edge_weight);
+    at::Tensor edge_grad;
+    if (!t.score.has_term && args.grad_dst_term) edge_grad = t.empty({t.num_edges, t.num_heads}, acc);
+    args.edge_grad = mutable_data<Acc<T>>(edge_grad);
     kernels<T>(t).backward(args);
   }
 };

@@ -1,13 +1,12 @@
 // Graph building on the CPU. Indices are trusted: the Graph that calls this has checked them.
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 #include <tuple>
 #include <type_traits>
 
 #include "../../cpu/counting_sort.h"
+#include "../allocate.h"
 #include "../checks.h"
 
 namespace gat::binding {
@@ -27,8 +26,8 @@ void with_indices(const at::Tensor& t, const char* name, F&& f) {
 std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& src, const at::Tensor& dst, std::int64_t num_dst) {
   check_shape(dst, src.sizes(), "dst");
   TORCH_CHECK_TYPE(src.scalar_type() == dst.scalar_type(), "src has dtype ", src.scalar_type(), ", dst ", dst.scalar_type());
-  const at::Tensor rowptr = at::empty({num_dst + 1}, src.options().dtype(at::kLong));
-  const at::Tensor col = at::empty_like(src), edge_id = at::empty_like(src);
+  const at::Tensor rowptr = allocate({num_dst + 1}, src.options().dtype(at::kLong));
+  const at::Tensor col = allocate_like(src), edge_id = allocate_like(src);
   with_indices(src, "src", [&](auto* sources) {
     using Index = std::remove_const_t<std::remove_pointer_t<decltype(sources)>>;
     const auto* const rows = dst.const_data_ptr<Index>();
@@ -47,8 +46,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& sr
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_transpose(const at::Tensor& rowptr, const at::Tensor& col,
                                                              std::int64_t num_src) {
-  const at::Tensor t_rowptr = at::empty({num_src + 1}, rowptr.options());
-  const at::Tensor row = at::empty_like(col), t_col = at::empty_like(col), pos = at::empty_like(col);
+  const at::Tensor t_rowptr = allocate({num_src + 1}, rowptr.options());
+  const at::Tensor row = allocate_like(col), t_col = allocate_like(col), pos = allocate_like(col);
   with_indices(col, "col", [&](auto* columns) {
     using Index = std::remove_const_t<std::remove_pointer_t<decltype(columns)>>;
     const auto* const begin = rowptr.const_data_ptr<std::int64_t>();

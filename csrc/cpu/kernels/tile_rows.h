@@ -1,0 +1,287 @@
+// The two loops over the feature rows of a tile of edges, in which nearly all time goes:
+//
+//   reduce_rows       out[h, e]  = sum_d term(row_e[h, d])
+//   accumulate_rows   acc[h, d] += sum_e term(p[h, e], row_e[h, d])
+//
+// Both go over a tile head by head, with the vectors of one head in registers and the edges inside: reads of many edges are then
+// in flight at once, and a row is asked for kAhead edges before it is read.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "../simd.h"
+#include "../tile.h"
+
+namespace gat::cpu {
+
+struct Nothing {
+  GAT_HD void operator()(int) const {}
+};
+
+// Whether a loop asks for the rows to come. Where the rows of a tile are read again, only the first loop does.
+enum class Ahead { no, yes };
+
+// Rows base[index[e]] of [H, C] elements for the edges e of a tile; index goes on for kAhead edges. also(e) is called once an
+// edge, to ask for what else will be needed.
+template <class R, Ahead Asks_, class Also = Nothing>
+struct RowTile {
+  using Element = R;
+  static constexpr Ahead Asks = Asks_;
+  const R* base;
+  const std::int64_t* index;
+  int n;
+  std::int64_t num_heads, channels;
+  Also also{};
+};
+
+// K vectors side by side. Masked: the first few lanes belong to the block before, too, and are left to it.
+template <class V_, class A, int K_, bool Masked_>
+struct Block {
+  using V = V_;
+  static constexpr int K = K_, W = kLanesOf<V_, A>;
+  static constexpr bool Masked = Masked_;
+};
+
+// Calls f(Lanes) with vectors of W lanes: the largest power of two that is neither above the machine's nor above the channels, from 4 on.
+template <class Isa, class A, class F, int W = kLanes<Isa, A>>
+GAT_HD void with_lanes(std::int64_t channels, F&& f) {
+  if constexpr (W == 1) {
+    f(Lanes<A, A>{});
+  } else {
+    constexpr int Next = W > 4 ? W / 2 : 1;
+    if (channels >= W) {
+      f(Lanes<Vec<A, W>, A>{});
+    } else {
+      with_lanes<Isa, A, F&, Next>(channels, f);
+    }
+  }
+}
+
+// Cuts [0, channels) into blocks of four, two and one vectors, and calls f(Block, first channel, lanes not to touch). Where the
+// channels do not fill the last vector, it reaches back into the block before.
+template <class A, class L, class F>
+GAT_HD void for_blocks(L, std::int64_t channels, F&& f) {
+  using V = typename L::V;
+  constexpr int W = L::width;
+  std::int64_t d = 0;
+  for (; d + 4 * W <= channels; d += 4 * W) f(Block<V, A, 4, false>{}, d, 0);
+  if (d + 2 * W <= channels) f(Block<V, A, 2, false>{}, d, 0), d += 2 * W;
+  if (d + W <= channels) f(Block<V, A, 1, false>{}, d, 0), d += W;
+  if constexpr (W > 1) {
+    if (d < channels) f(Block<V, A, 1, true>{}, channels - W, static_cast<int>(d - (channels - W)));
+  }
+}
+
+template <class A, class V>
+GAT_HD auto lane_numbers() {
+  Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>, kLanesOf<V, A>> lane;
+  for (int i = 0; i < kLanesOf<V, A>; ++i) lane[i] = i;
+  return lane;
+}
+
+// v from lane first on, 0 before.
+template <class A, class V>
+GAT_HD V from_lane(int first, V v) {
+  return lane_numbers<A, V>() >= first ? v : V{};
+}
+
+// v before lane end, 0 from there on.
+template <class A, class V>
+GAT_HD V below_lane(int end, V v) {
+  return lane_numbers<A, V>() < end ? v : V{};
+}
+
+// The sums of four vectors, side by side.
+template <class A, class V>
+GAT_HD Vec<A, 4> sum_lanes_of_four(V a, V b, V c, V d) {
+  constexpr int W = kLanesOf<V, A>;
+  if constexpr (W == 4) {
+    const V ab = __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+    const V cd = __builtin_shufflevector(c, d, 0, 4, 2, 6) + __builtin_shufflevector(c, d, 1, 5, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  } else if constexpr (W == 2) {
+    using Half = Vec<A, 4>;
+    const Half ab = __builtin_shufflevector(a, b, 0, 1, 2, 3), cd = __builtin_shufflevector(c, d, 0, 1, 2, 3);
+    return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+  } else {
+    using Half = Vec<A, W / 2>;
+    struct Halves {
+      Half low, high;
+    };
+    const auto fold = [](V v) {
+      const auto halves = bitcast<Halves>(v);
+      return Half(halves.low + halves.high);
+    };
+    return sum_lanes_of_four<A, Half>(fold(a), fold(b), fold(c), fold(d));
+  }
+}
+
+template <class Rows, class B>
+GAT_HD void prefetch_block(const Rows& rows, std::int64_t row_size, std::int64_t at, int e, B) {
+  if constexpr (Rows::Asks == Ahead::yes) {
+    constexpr auto bytes = static_cast<std::int64_t>(B::K * B::W * sizeof(typename Rows::Element));
+    prefetch(rows.base + rows.index[e + kAhead] * row_size + at, bytes);
+  }
+}
+
+// acc[h, d] += sum_e term(p[h, e], row_e[h, d]). A term has
+//   fixed<V>(at)          what it reads at [h, d] whatever the edge
+//   operator()(p, row, fixed)
+template <class Isa, class A, class Rows, class Term>
+__attribute__((noinline)) void accumulate_rows(const Rows& rows, const A* p, const Term& term, A* acc) {
+  const std::int64_t C = rows.channels, row_size = rows.num_heads * C;
+  with_lanes<Isa, A>(C, [&](auto lanes) {
+    for (std::int64_t h = 0; h < rows.num_heads; ++h) {
+      const A* const weight = p + h * kTile;
+      for_blocks<A>(lanes, C, [&](auto block, std::int64_t d, int first) {
+        using B = decltype(block);
+        using V = typename B::V;
+        const std::int64_t at = h * C + d;
+        V sum[B::K];
+        decltype(term.template fixed<V>(at)) fixed[B::K];
+        for (int j = 0; j < B::K; ++j) {
+          sum[j] = B::Masked ? V{} : load<V>(acc + at + j * B::W);
+          fixed[j] = term.template fixed<V>(at + j * B::W);
+        }
+        for (int e = 0; e < rows.n; ++e) {
+          if (at == 0) rows.also(e);
+          prefetch_block(rows, row_size, at, e, block);
+          const auto* const row = rows.base + rows.index[e] * row_size + at;
+          const A w = weight[e];
+          for (int j = 0; j < B::K; ++j) sum[j] += term(w, load<V>(row + j * B::W), fixed[j]);
+        }
+        for (int j = 0; j < B::K; ++j) {
+          if constexpr (B::Masked) sum[j] = from_lane<A>(first, sum[j]) + load<V>(acc + at + j * B::W);
+          store(acc + at + j * B::W, sum[j]);
+        }
+      });
+    }
+  });
+}
+
+// out[h, e] = sum_d term(row_e[h, d]); a term is as above, without p. What is after the tile, up to a multiple of four edges, is
+// written too: the tile's index has to go on that far.
+template <class Isa, class A, class Rows, class Term>
+__attribute__((noinline)) void reduce_rows(const Rows& rows, const Term& term, A* out) {
+  const std::int64_t C = rows.channels, row_size = rows.num_heads * C;
+  with_lanes<Isa, A>(C, [&](auto lanes) {
+    for (std::int64_t h = 0; h < rows.num_heads; ++h) {
+      A* const head_out = out + h * kTile;
+      for_blocks<A>(lanes, C, [&](auto block, std::int64_t d, int first) {
+        using B = decltype(block);
+        using V = typename B::V;
+        const std::int64_t at = h * C + d;
+        decltype(term.template fixed<V>(at)) fixed[B::K];
+        for (int j = 0; j < B::K; ++j) fixed[j] = term.template fixed<V>(at + j * B::W);
+        const auto sum_row = [&](int e) __attribute__((always_inline)) {
+          if (at == 0) rows.also(e);
+          prefetch_block(rows, row_size, at, e, block);
+          const auto* const row = rows.base + rows.index[e] * row_size + at;
+          V sum{};
+          for (int j = 0; j < B::K; ++j) sum += term(load<V>(row + j * B::W), fixed[j]);
+          if constexpr (B::Masked) sum = from_lane<A>(first, sum);
+          return sum;
+        };
+        if constexpr (B::W == 1) {
+          for (int e = 0; e < rows.n; ++e) head_out[e] = d > 0 ? head_out[e] + sum_row(e) : sum_row(e);
+        } else {
+          for (int e = 0; e < rows.n; e += 4) {
+            Vec<A, 4> sums = sum_lanes_of_four<A, V>(sum_row(e), sum_row(e + 1), sum_row(e + 2), sum_row(e + 3));
+            if (d > 0) sums += load<Vec<A, 4>>(head_out + e);
+            store(head_out + e, sums);
+          }
+        }
+      });
+    }
+  });
+}
+
+// ---- terms
+
+// p row: the weighted sum.
+struct Scaled {
+  template <class V>
+  GAT_HD int fixed(std::int64_t) const {
+    return 0;
+  }
+  template <class A, class V>
+  GAT_HD V operator()(A p, V row, int) const {
+    return row * p;
+  }
+};
+
+// <x, row>.
+template <class T>
+struct DotWith {
+  const T* x;  // [H, C]
+  template <class V>
+  GAT_HD V fixed(std::int64_t at) const {
+    return load<V>(x + at);
+  }
+  template <class V>
+  GAT_HD V operator()(V row, V fixed) const {
+    return fixed * row;
+  }
+};
+
+// What the term of a score reads at [h, d] besides the row: the other vector, and the weight.
+template <class V>
+struct TermFixed {
+  V other, weight;
+};
+template <class Score, class T>
+struct TermInputs {
+  const T* other;  // [H, D] x, or where the rows are x, y
+  const T* att;    // [H, D]
+  ScoreParams<Acc<T>> params;
+
+  template <class V>
+  GAT_HD TermFixed<V> fixed(std::int64_t at) const {
+    TermFixed<V> f{load<V>(other + at), V{}};
+    if constexpr (Score::has_weight) f.weight = load<V>(att + at);
+    return f;
+  }
+};
+
+// The term of a score; rows are y, or x.
+template <class Score, class T>
+struct ScoreTermOfY : TermInputs<Score, T> {
+  template <class V>
+  GAT_HD V operator()(V y, TermFixed<V> f) const {
+    return Score::term(f.other, y, f.weight, this->params);
+  }
+};
+template <class Score, class T>
+struct ScoreTermOfX : TermInputs<Score, T> {
+  template <class V>
+  GAT_HD V operator()(V x, TermFixed<V> f) const {
+    return Score::term(x, f.other, f.weight, this->params);
+  }
+};
+
+// The gradients of the term times p: of x and of w, rows being y, and of y, rows being x.
+template <class Score, class T>
+struct TermGradX : TermInputs<Score, T> {
+  template <class A, class V>
+  GAT_HD V operator()(A p, V y, TermFixed<V> f) const {
+    return Score::term_vjp(V(V{} + p), f.other, y, f.weight, this->params).x;
+  }
+};
+template <class Score, class T>
+struct TermGradW : TermInputs<Score, T> {
+  template <class A, class V>
+  GAT_HD V operator()(A p, V y, TermFixed<V> f) const {
+    return Score::term_vjp(V(V{} + p), f.other, y, f.weight, this->params).w;
+  }
+};
+template <class Score, class T>
+struct TermGradY : TermInputs<Score, T> {
+  template <class A, class V>
+  GAT_HD V operator()(A p, V x, TermFixed<V> f) const {
+    return Score::term_vjp(V(V{} + p), x, f.other, f.weight, this->params).y;
+  }
+};
+
+}  // namespace gat::cpu
