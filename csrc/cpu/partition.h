@@ -29,7 +29,7 @@ struct LongRow {
 struct RowPartition {
   std::vector<WorkItem> items;
   std::vector<LongRow> long_rows;
-  std::int64_t num_pieces = 0;
+  std::int64_t num_pieces = 0, num_edges = 0;
 };
 
 inline void add_row_pieces(RowPartition& partition, std::int64_t row, std::int64_t begin, std::int64_t end) {
@@ -44,6 +44,7 @@ inline void add_row_pieces(RowPartition& partition, std::int64_t row, std::int64
 inline RowPartition partition_rows(const std::int64_t* rowptr, std::int64_t num_rows, bool split_long_rows = true) {
   RowPartition partition;
   if (num_rows == 0) return partition;
+  partition.num_edges = rowptr[num_rows];
   const auto cost_before = [&](std::int64_t row) { return rowptr[row] + kRowCost * row; };
   const std::int64_t total = cost_before(num_rows);
   const std::int64_t item_cost = std::clamp<std::int64_t>(total / 512, 512, kLongRow);

@@ -11,6 +11,7 @@
 #include "../edge_attention.h"
 #include "../simd.h"
 #include "../tile.h"
+#include "philox_lanes.h"
 #include "tile_rows.h"
 
 namespace gat::cpu {
@@ -239,16 +240,24 @@ GAT_HD A exp_tile(const A* scores, A shift, int n, A* weights) {
   return sum_lanes<A>(sum);
 }
 
-// Fills s.multiplier with the dropout multipliers of n edges.
-template <class A>
-GAT_HD void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, TileScratch<A>& s) {
-  for (int e = 0; e < n; ++e) {
-    for (std::int64_t h = 0; h < num_heads; h += 4) {
-      const Philox4 numbers = dropout.draw(s.id[e], h / 4);
-      for (std::int64_t k = h; k < std::min(h + 4, num_heads); ++k) {
-        s.multiplier[static_cast<std::size_t>(k * kTile + e)] = dropout.multiplier<A>(numbers, k);
-      }
-    }
+// Fills s.multiplier with the dropout multipliers of a tile: those of Dropout::multiplier.
+template <class Isa, class A>
+void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, TileScratch<A>& s) {
+  using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
+  using V = Vec<A, kLanesOf<U, std::uint64_t>>;
+  const V keep = V{} + static_cast<A>(dropout.keep_scale);
+  for (std::int64_t group = 0; 4 * group < num_heads; ++group) {
+    A* const multiplier = s.multiplier.data() + 4 * group * kTile;
+    const auto store_word = [&](int i, std::int64_t word, U number) {
+      if (4 * group + word >= num_heads) return;
+      const auto kept = convert<Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>, kLanesOf<V, A>>>(
+          (number & 0xffffffffu) >= dropout.threshold);
+      store(multiplier + word * kTile + i, V(kept ? keep : V{}));
+    };
+    philox_lanes<Isa, kTile>(static_cast<std::uint64_t>(*dropout.seed), s.id, static_cast<std::uint64_t>(group),
+                             [&](int i, U w0, U w1, U w2, U w3) {
+                               store_word(i, 0, w0), store_word(i, 1, w1), store_word(i, 2, w2), store_word(i, 3, w3);
+                             });
   }
 }
 

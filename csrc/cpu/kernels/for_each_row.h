@@ -10,11 +10,14 @@
 
 namespace gat::cpu {
 
+inline constexpr std::int64_t kWorkOfThread = 1 << 17;  // multiplications and additions
+
 // Runs a pass over all rows. A pass has
 //   using Scalar, Scratch
 //   state_size()            scalars in the state of a row
 //   shared_size()           scalars summed over all rows, 0 if none
 //   make_scratch()          buffers for one thread
+//   prepare(row)            asks for the rows of the results
 //   init(state), accumulate(row, begin, end, state, shared, scratch), merge(state, const other), finish(row, state)
 //   finish_shared(shared)   called once, with the sum over all items in their order
 template <class Pass>
@@ -23,7 +26,9 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
   const auto num_items = static_cast<std::int64_t>(partition.items.size());
   const auto num_long = static_cast<std::int64_t>(partition.long_rows.size());
   const std::int64_t state_size = pass.state_size(), shared_size = pass.shared_size();
-  const int threads = static_cast<int>(std::clamp<std::int64_t>(num_threads, 1, std::max<std::int64_t>(num_items, 1)));
+  // A thread is worth starting for some tens of microseconds of work, not for less.
+  const std::int64_t work = partition.num_edges * (state_size + shared_size + 16), worth = 1 + work / kWorkOfThread;
+  const int threads = static_cast<int>(std::min<std::int64_t>({num_threads, std::max<std::int64_t>(num_items, 1), worth}));
 
   std::vector<Scalar> pieces(static_cast<std::size_t>(partition.num_pieces * state_size));
   std::vector<Scalar> shared(static_cast<std::size_t>(num_items * shared_size));
