@@ -1,11 +1,12 @@
 // Fused edge attention on the CPU: the table of kernels for one score and storage type.
 //
-// See Note [one-pass backward] in ../core/edge_attention.h. Two ways to share its work, each row of each gradient having exactly
-// one owner:
-//   scores with a term (additive_v2, dot, cosine): a destination pass gathers y_j and v_j, sums the gradients of x_i and a_i, and
-//     writes ds and alpha m of each edge; a source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j.
-//   scores without one (additive): the source pass gathers g_i alone and recomputes the score from the node terms; it writes
-//     dz, the gradient of a_i + b_j, of each edge, and a streaming pass over the rows sums it. One gather instead of two.
+// See Note [one-pass backward] in ../core/edge_attention.h. Each row of each gradient has exactly one owner, and nothing of an edge
+// is kept from one pass to the next: scores and weights are computed again from rows that are gathered anyway.
+//   The destination pass, for scores with a term (additive_v2, dot, cosine), gathers y_j and v_j, sums the gradients of x_i and
+//     a_i, and writes those of the edges.
+//   The source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j. Without a term (additive) it gathers g_i alone,
+//     writes the gradients of the edges, and leaves dz, the gradient of a_i + b_j, for a pass over the rows that sums it: one
+//     gather of feature rows instead of two.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,16 @@
 #include "../core/edge_attention.h"
 
 namespace gat::cpu {
+
+// Of a destination the source pass reads a_i, lse_i and delta_i side by side, and a hole: one cache line an edge, not three.
+inline constexpr std::int64_t kNodeColumns = 4;
+
+// Memory for the backward pass.
+template <class A>
+struct BackwardScratch {
+  A* node_table = nullptr;  // [N_dst, kNodeColumns, H]
+  void* inverse = nullptr;  // [E] of the type of position; null unless dz is summed
+};
 
 template <class T>
 struct EdgeAttentionKernels {
@@ -24,7 +35,7 @@ struct EdgeAttentionKernels {
   // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be null.
   void (*delta)(const EdgeAttentionInputs<T>&, const T* grad_out, const Acc<T>* out, const T* grad_weights, const T* weights,
                 const Acc<T>* grad_lse, Acc<T>* delta);
-  void (*backward)(const EdgeAttentionBackward<T>&);
+  void (*backward)(const EdgeAttentionBackward<T>&, const BackwardScratch<Acc<T>>&);
 };
 
 // Instantiated in csrc/cpu/isa for every instruction set and storage type; score is an index into Scores.

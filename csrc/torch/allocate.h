@@ -1,30 +1,29 @@
 // Memory for results and scratch.
 #pragma once
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
-#include <cstdint>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include <cstddef>
 
 namespace gat::binding {
 
-// As at::empty. On the CPU a large tensor asks for huge pages: its memory is new each time, and the first touch of 4 KiB pages, one
-// fault each, costs about as much as a kernel that fills them.
+// Keeps freed blocks of CPU memory for the next result of their size. Memory that comes from the system is new: to fault in the
+// pages of a result takes about as long as the kernel that fills it.
+c10::Allocator& block_allocator();
+
+// Gives the blocks that are kept back to the system.
+void empty_block_cache();
+
+inline constexpr std::size_t kSmallestBlock = std::size_t{1} << 20;
+
+// As at::empty; large CPU tensors are from the block allocator.
 inline at::Tensor allocate(at::IntArrayRef shape, const at::TensorOptions& options) {
-  at::Tensor t = at::empty(shape, options);
-#if defined(MADV_HUGEPAGE)
-  constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  if (t.device().is_cpu() && t.nbytes() >= 2 * kHugePage) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(t.mutable_data_ptr());
-    const std::uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage, end = begin + t.nbytes();
-    madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);  // a wish: where it fails, pages are small
-  }
-#endif
-  return t;
+  const auto bytes = static_cast<std::size_t>(c10::multiply_integers(shape)) * options.dtype().itemsize();
+  if (!options.device().is_cpu() || bytes < kSmallestBlock) return at::empty(shape, options);
+  return at::detail::empty_generic(shape, &block_allocator(), c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                   c10::typeMetaToScalarType(options.dtype()), std::nullopt);
 }
 
 inline at::Tensor allocate_like(const at::Tensor& t) { return allocate(t.sizes(), t.options()); }

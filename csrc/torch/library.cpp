@@ -8,6 +8,7 @@
 
 #include "../core/scores/all.h"
 #include "../cpu/isa.h"
+#include "allocate.h"
 
 // Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR
 // by destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E]
@@ -87,5 +88,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("score_inputs", [] { return score_inputs(gat::Scores{}); }, "The inputs that each score of edge_attention needs.");
   m.def("score_names", [] { return pybind11::list(score_inputs(gat::Scores{})); }, "The scores that edge_attention knows.");
   m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
+  m.def("empty_cache", &gat::binding::empty_block_cache, "Gives the CPU memory that is kept for further results back.");
   m.def("isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); }, "Instruction set that the CPU operators run on.");
 }

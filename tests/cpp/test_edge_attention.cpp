@@ -142,7 +142,9 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, std::in
   backward.edge_grad = edge_grad.data();
   backward.grad_query = r.grads[0].data(), backward.grad_key = r.grads[1].data(), backward.grad_value = r.grads[2].data();
   backward.grad_att = r.grads[3].data(), backward.grad_dst_term = r.grads[4].data(), backward.grad_src_term = r.grads[5].data();
-  kernels.backward(backward);
+  std::vector<float> node_table(r.lse.size() * kNodeColumns);
+  std::vector<std::int32_t> inverse(g.edges());
+  kernels.backward(backward, {node_table.data(), inverse.data()});
   return r;
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 
 #include "edge_tile.h"
 #include "for_each_row.h"
@@ -166,25 +165,20 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   void finish_shared(const A* shared) const { store_scaled<Isa, A>(args.grad_att, shared, A(1), H * D); }
 };
 
-// What the source pass reads of a destination: a_i, lse_i and delta_i side by side, [N_dst, kNodeColumns, H], so that an edge
-// touches one cache line instead of three.
-inline constexpr std::int64_t kNodeColumns = 4;
-
+// Puts a_i, lse_i and delta_i of every destination side by side.
 template <class T>
-std::unique_ptr<Acc<T>[]> make_node_table(const EdgeAttentionBackward<T>& args) {
+void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   using A = Acc<T>;
   const std::int64_t num_dst = args.in.csr.num_rows, H = args.in.num_heads;
-  std::unique_ptr<A[]> table(new A[static_cast<std::size_t>(num_dst * kNodeColumns * H)]);
 #pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
   for (std::int64_t i = 0; i < num_dst; ++i) {
-    A* const to = table.get() + i * kNodeColumns * H;
+    A* const to = table + i * kNodeColumns * H;
     for (std::int64_t h = 0; h < H; ++h) {
       to[h] = args.in.dst_term ? read(args.in.dst_term + i * H + h) : A(0);
       to[H + h] = safe_lse(args.lse[i * H + h]);
       to[2 * H + h] = args.delta[i * H + h];
     }
   }
-  return table;
 }
 
 // Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is kept from the destination pass: its
@@ -195,7 +189,7 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   using A = typename Base::A;
   using Scratch = typename Base::Scratch;
   using Base::args, Base::in, Base::H, Base::D, Base::F, Base::edge_ids;
-  const A* node_table;
+  const A* node_table;  // [N_dst, kNodeColumns, H]
 
   SourcePass(const EdgeAttentionBackward<T>& a, const A* table) : Base(a), node_table(table) {}
   std::int64_t state_size() const { return H * (D + F + 1); }
@@ -353,17 +347,17 @@ struct DstTermPass : NothingShared {
   struct Scratch {};
   const EdgeAttentionBackward<T>& args;
   std::int64_t H = args.in.num_heads, num_edges = args.in.csr.num_edges();
-  std::unique_ptr<Index[]> inverse{new Index[static_cast<std::size_t>(num_edges)]};  // [E] position in the transpose
+  Index* inverse;  // [E] position in the transpose
 
-  explicit DstTermPass(const EdgeAttentionBackward<T>& a) : args(a) {
+  DstTermPass(const EdgeAttentionBackward<T>& a, Index* memory) : args(a), inverse(memory) {
 #pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
-    for (std::int64_t k = 0; k < num_edges; ++k) inverse[static_cast<std::size_t>(args.position[k])] = static_cast<Index>(k);
+    for (std::int64_t k = 0; k < num_edges; ++k) inverse[args.position[k]] = static_cast<Index>(k);
   }
   std::int64_t state_size() const { return H; }
   Scratch make_scratch() const { return {}; }
   void init(A* state) const { std::fill(state, state + H, A(0)); }
   void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch&) const {
-    const auto edge = [this](std::int64_t k) { return args.edge_grad + inverse[static_cast<std::size_t>(k)] * H; };
+    const auto edge = [this](std::int64_t k) { return args.edge_grad + inverse[k] * H; };
     with_heads(H, [&](auto heads) {
       for (std::int64_t k = begin; k < end; ++k) {
         prefetch(edge(std::min(k + 2 * kAhead, num_edges - 1)), heads * static_cast<std::int64_t>(sizeof(A)));
@@ -380,7 +374,7 @@ struct DstTermPass : NothingShared {
 };
 
 template <class Isa, class Score, class T>
-void edge_attention_backward(const EdgeAttentionBackward<T>& args) {
+void edge_attention_backward(const EdgeAttentionBackward<T>& args, const BackwardScratch<Acc<T>>& scratch) {
   const CsrView &csr = args.in.csr, &transpose = args.transpose;
   const int threads = args.in.num_threads;
   const auto by_source = [&](const auto& pass) {
@@ -395,14 +389,14 @@ void edge_attention_backward(const EdgeAttentionBackward<T>& args) {
     if (args.grad_query || args.grad_att || args.grad_dst_term || of_edges) by_destination(DestinationPass<Isa, Score, T>(args));
   }
   if (of_sources || (!Score::has_term && (args.grad_dst_term || of_edges))) {
-    const auto node_table = make_node_table(args);
-    by_source(SourcePass<Isa, Score, T>(args, node_table.get()));
+    fill_node_table(args, scratch.node_table);
+    by_source(SourcePass<Isa, Score, T>(args, scratch.node_table));
   }
   if constexpr (!Score::has_term) {
-    if (args.grad_dst_term && transpose.num_edges() <= INT32_MAX) {
-      by_destination(DstTermPass<Isa, T, std::int32_t>(args));
+    if (args.grad_dst_term && args.position.wide) {
+      by_destination(DstTermPass<Isa, T, std::int64_t>(args, static_cast<std::int64_t*>(scratch.inverse)));
     } else if (args.grad_dst_term) {
-      by_destination(DstTermPass<Isa, T, std::int64_t>(args));
+      by_destination(DstTermPass<Isa, T, std::int32_t>(args, static_cast<std::int32_t*>(scratch.inverse)));
     }
   }
 }

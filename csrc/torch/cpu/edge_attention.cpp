@@ -34,10 +34,14 @@ struct Cpu {
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args, const at::Tensor&) {
     const at::ScalarType acc = accumulate_type(t.value().scalar_type());
-    at::Tensor edge_grad;
-    if (!t.score.has_term && args.grad_dst_term) edge_grad = t.empty({t.num_edges, t.num_heads}, acc);
-    args.edge_grad = mutable_data<Acc<T>>(edge_grad);
-    kernels<T>(t).backward(args);
+    const at::Tensor node_table = t.empty({t.num_dst, cpu::kNodeColumns, t.num_heads}, acc);
+    at::Tensor edge_grad, inverse;
+    if (!t.score.has_term && args.grad_dst_term) {
+      edge_grad = t.empty({t.num_edges, t.num_heads}, acc);
+      inverse = t.empty({t.num_edges}, args.position.wide ? at::kLong : at::kInt);
+      args.edge_grad = mutable_data<Acc<T>>(edge_grad);
+    }
+    kernels<T>(t).backward(args, {mutable_data<Acc<T>>(node_table), mutable_data<void>(inverse)});
   }
 };
 

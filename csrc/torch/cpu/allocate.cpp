@@ -1,0 +1,122 @@
+// The cache of blocks behind ../allocate.h.
+#include "../allocate.h"
+
+#include <c10/core/CPUAllocator.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+namespace gat::binding {
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+struct Block {
+  void* memory;
+  std::size_t bytes;
+};
+
+// What is kept at most: a share of the machine's memory.
+std::size_t cache_limit() {
+  constexpr std::size_t kShare = 16, kFallback = std::size_t{256} << 20;
+#if defined(__linux__)
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
+  if (pages > 0 && page > 0) return static_cast<std::size_t>(pages) / kShare * static_cast<std::size_t>(page);
+#endif
+  return kFallback;
+}
+
+class BlockCache {
+ public:
+  // A block of at least this size, and at most a quarter more: a kept one, or a new one.
+  Block take(std::size_t bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      auto best = kept_.end();
+      for (auto block = kept_.begin(); block != kept_.end(); ++block) {
+        const bool fits = block->bytes >= bytes && block->bytes - bytes <= bytes / 4;
+        if (fits && (best == kept_.end() || block->bytes <= best->bytes)) best = block;
+      }
+      if (best != kept_.end()) {
+        const Block found = *best;
+        kept_.erase(best);
+        total_ -= found.bytes;
+        return found;
+      }
+    }
+    const std::size_t size = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    void* memory = std::aligned_alloc(kHugePage, size);
+    if (memory == nullptr) {
+      clear();  // what is kept may be what is missing
+      memory = std::aligned_alloc(kHugePage, size);
+    }
+    TORCH_CHECK_WITH(OutOfMemoryError, memory != nullptr, "cannot allocate ", size, " bytes");
+#if defined(MADV_HUGEPAGE)
+    madvise(memory, size, MADV_HUGEPAGE);  // a wish: where it fails, pages are small
+#endif
+    return {memory, size};
+  }
+
+  // Keeps a block, and frees those that were kept longest until all that are kept are within the limit.
+  void give(Block block) {
+    const std::lock_guard lock(mutex_);
+    kept_.push_back(block);
+    total_ += block.bytes;
+    while (total_ > limit_) free_oldest();
+  }
+
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    while (!kept_.empty()) free_oldest();
+  }
+
+ private:
+  void free_oldest() {
+    total_ -= kept_.front().bytes;
+    std::free(kept_.front().memory);
+    kept_.erase(kept_.begin());
+  }
+
+  std::mutex mutex_;
+  std::vector<Block> kept_;  // the one that was given back last at the end
+  std::size_t total_ = 0, limit_ = cache_limit();
+};
+
+BlockCache& cache() {
+  static auto* const instance = new BlockCache;  // never destroyed: tensors may outlive whatever is
+  return *instance;
+}
+
+void give_back(void* context) {
+  auto* const block = static_cast<Block*>(context);
+  cache().give(*block);
+  delete block;
+}
+
+struct BlockAllocator final : c10::Allocator {
+  c10::DataPtr allocate(std::size_t bytes) override {
+    auto* const block = new Block(cache().take(std::max(bytes, kSmallestBlock)));
+    return {block->memory, block, &give_back, c10::Device(c10::DeviceType::CPU)};
+  }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { std::memcpy(to, from, bytes); }
+};
+
+}  // namespace
+
+c10::Allocator& block_allocator() {
+  static auto* const instance = new BlockAllocator;
+  return *instance;
+}
+
+void empty_block_cache() { cache().clear(); }
+
+}  // namespace gat::binding
