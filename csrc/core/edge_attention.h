@@ -61,7 +61,7 @@ struct EdgeAttentionBackward {
   const T* grad_weights = nullptr;  // r [E, H] or null
   const Acc<T>* lse = nullptr;      // [N_dst, H]
   const Acc<T>* delta = nullptr;    // [N_dst, H] delta_i - q_i
-  Acc<T>* edge_grad = nullptr;  // scratch [E, H] of a score without a term: dz; null where nobody asks for the gradient of a
+  Acc<T>* edge_grad = nullptr;      // scratch [E, H] of a score without a term: dz; null where nobody asks for the gradient of a
   // gradients; null where nobody asks
   T* grad_query = nullptr;
   T* grad_key = nullptr;

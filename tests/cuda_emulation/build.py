@@ -49,10 +49,16 @@ rule link
 
 
 def sources() -> list[Path]:
-    """Every CUDA kernel and binding, and the registration that takes the place of theirs."""
+    """Every CUDA kernel and binding, what they share with the CPU's, and the registration that takes the place of theirs."""
     kernels = sorted(ROOT.glob("csrc/cuda/*.cu"))
     bindings = sorted(ROOT.glob("csrc/torch/cuda/*.cpp"))
-    return [*kernels, *(p for p in bindings if p.name != "library.cpp"), HERE / "library.cpp"]
+    shared = ROOT / "csrc/torch/cpu/allocate.cpp"
+    return [
+        *kernels,
+        *(p for p in bindings if p.name != "library.cpp"),
+        shared,
+        HERE / "library.cpp",
+    ]
 
 
 def ninja_file(sanitize: str | None) -> str:

@@ -134,9 +134,8 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
       for (std::int64_t h = 0; h < H; ++h) {
         exp_tile<Isa, A>(s.score.data() + h * kTile, safe_lse(args.lse[row * H + h]), n, s.weight.data() + h * kTile);
       }
-      with_value_rows<Isa, Score>(in, n, s, [&](auto rows) {
-        reduce_rows<Isa, A>(rows, DotWith<T>{args.grad_out + row * H * F}, s.grad_weight.data());
-      });
+      with_value_rows<Isa, Score>(
+          in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, DotWith<T>{args.grad_out + row * H * F}, s.grad_weight.data()); });
       const auto nodes = [&](std::int64_t h, int e, auto zero) {
         using V = decltype(zero);
         const A a = Score::has_node_terms ? read(in.dst_term + row * H + h) : A(0);
@@ -181,8 +180,8 @@ void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   }
 }
 
-// Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is kept from the destination pass: its
-// score is computed again from the rows that are gathered anyway.
+// Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is kept from the destination pass:
+// its score is computed again from the rows that are gathered anyway.
 template <class Isa, class Score, class T>
 struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   using Base = BackwardPass<Isa, Score, T>;
@@ -316,7 +315,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
         if (args.edge_grad) copy_heads(s.grad_dst_term.data(), n, H, args.edge_grad + k * H);
       }
       if (args.grad_value) {
-        accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F}, s.weight.data(), Scaled{}, state + H * D);
+        accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F}, s.weight.data(), Scaled{},
+                                state + H * D);
       }
       if constexpr (Score::has_term) {
         if (args.grad_key) add_key_gradients(row, n, s, state);

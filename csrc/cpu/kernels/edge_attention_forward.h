@@ -64,7 +64,7 @@ struct ForwardPass : NothingShared {
         apply_multipliers(H, n, s, s.weight.data());
       }
       with_value_rows<Isa, Score>(in, n, s,
-                           [&](auto rows) { accumulate_rows<Isa, A>(rows, s.weight.data(), Scaled{}, state + 2 * H); });
+                                  [&](auto rows) { accumulate_rows<Isa, A>(rows, s.weight.data(), Scaled{}, state + 2 * H); });
     }
   }
 

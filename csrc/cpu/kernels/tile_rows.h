@@ -44,7 +44,8 @@ struct Block {
   static constexpr bool Masked = Masked_;
 };
 
-// Calls f(Lanes) with vectors of W lanes: the largest power of two that is neither above the machine's nor above the channels, from 4 on.
+// Calls f(Lanes) with vectors of W lanes: the largest power of two that is neither above the machine's nor above the channels,
+// from 4 on.
 template <class Isa, class A, class F, int W = kLanes<Isa, A>>
 GAT_HD void with_lanes(std::int64_t channels, F&& f) {
   if constexpr (W == 1) {

@@ -20,7 +20,7 @@ class CudaDevice : protected cuda::Context {
 
   // Freed with this object; torch's allocator hands memory out again in the order of the stream.
   void* allocate(std::size_t bytes) override {
-    scratch_.push_back(allocate({static_cast<std::int64_t>(bytes)}, options_));
+    scratch_.push_back(at::empty({static_cast<std::int64_t>(bytes)}, options_));
     return scratch_.back().mutable_data_ptr();
   }
 
