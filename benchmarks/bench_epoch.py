@@ -33,6 +33,20 @@ class Network(nn.Module):
         return F.log_softmax(self.second(F.dropout(x, self.dropout), graph), dim=-1)
 
 
+class NativeNetwork(nn.Module):
+    """gat_ext's own model with these layers, which takes features that are mostly zeros for sparse."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, dropout: float) -> None:
+        from gat_ext.models import GAT
+
+        super().__init__()
+        self.model = GAT(1, 1, 1, dropout=dropout)
+        self.model.layers = nn.ModuleList([first, second])
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        return F.log_softmax(self.model(x, graph), dim=-1)
+
+
 def _sizes(case: Case) -> tuple[Sizes, Sizes]:
     setting = case.setting
     in_channels = setting.width if case.features is None else case.features.shape[1]
@@ -68,7 +82,7 @@ def _program(family: str, case: Case) -> Program:
         layer, parameters = make_layer("gat", family, size, own)
         layers.append(layer)
         leaves |= {tuple(f"{place}.{name}" for name in names): p for names, p in parameters.items()}
-    network = Network(*layers, dropout=case.dropout)
+    network = (NativeNetwork if family == "gat_ext" else Network)(*layers, dropout=case.dropout)
     adam = torch.optim.Adam(leaves.values(), lr=0.005, weight_decay=5e-4)
     return Program(network, (case.tensors["x"], graph_of(family, case)), leaves, adam.step)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import platform
@@ -57,6 +58,11 @@ def sample(program: Program, grad_out: Tensor, min_seconds: float) -> dict[str, 
 
 
 # ---- memory
+
+
+def peak_resident() -> int:
+    """Bytes of this process at its highest."""
+    return _status("VmHWM")
 
 
 def _status(key: str) -> int:
@@ -115,34 +121,57 @@ def peak_memory(program: Program, grad_out: Tensor) -> dict[str, int | bool]:
 # ---- the limits of the machine
 
 
+@functools.cache
+def _copy_buffers() -> tuple[Tensor, Tensor]:
+    return torch.ones(_COPY_BYTES // 4), torch.zeros(_COPY_BYTES // 4)
+
+
+class Roofline:
+    """Copy bandwidth, and the gather limit of a graph: what a bare loop over its edges takes.
+
+    ``rows`` ``[num_src, width]`` are what is gathered; ``rowptr`` and ``col`` have one dtype.
+    """
+
+    def __init__(self, rows: Tensor, rowptr: Tensor, col: Tensor) -> None:
+        if rows.dtype == torch.float64:
+            # embedding_bag has a fast loop for 32 and 16 bits only; as many bytes in float32.
+            rows = torch.randn(rows.shape[0], 2 * rows.shape[1])
+        self._rows, self._rowptr, self._col = rows, rowptr, col
+
+    def copy(self) -> float:
+        """GB/s of a large copy, read and written bytes counted."""
+        source, target = _copy_buffers()
+        start = time.perf_counter()
+        target.copy_(source)
+        return 2 * _COPY_BYTES / (time.perf_counter() - start) / 1e9
+
+    def gather(self) -> float:
+        """Milliseconds of a pass that reads and sums a row for each edge (``embedding_bag``)."""
+        start = time.perf_counter()
+        F.embedding_bag(self._col, self._rows, self._rowptr, mode="sum", include_last_offset=True)
+        return 1e3 * (time.perf_counter() - start)
+
+
 class Limits:
     """What no implementation on this machine can beat, with torch alone, on one case.
 
-    ``copy``: GB/s of a large copy, read and written bytes counted. ``gather``: a pass over the
-    edges that reads and sums a row of ``heads * channels`` per edge (``embedding_bag``).
-    ``projection``: one dense product of that width, forward and backward.
+    ``copy`` and ``gather`` as of ``Roofline``, with rows of ``heads * channels``; ``projection``:
+    one dense product of that width, forward and backward.
     """
 
     def __init__(self, case: Case) -> None:
         dtype, width = DTYPES[case.setting.dtype], case.setting.width
-        self._source = torch.ones(_COPY_BYTES // 4)
-        self._target = torch.zeros_like(self._source)
         self._rows = torch.randn(case.num_nodes, width).to(dtype)
         counts = torch.bincount(case.edge_index[1], minlength=case.num_nodes)
-        self._rowptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        self._col = case.edge_index[0].clone()
+        rowptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        self._roofline = Roofline(self._rows, rowptr, case.edge_index[0].clone())
         x = case.tensors.get("x", self._rows)
         self._x = (x if x.dim() == 2 else x.flatten(1)).detach().clone().requires_grad_()
         self._weight = torch.randn(width, self._x.shape[1]).to(dtype).requires_grad_()
 
     def sample(self) -> dict[str, float]:
         """Milliseconds, and GB/s for the copy."""
-        start = time.perf_counter()
-        self._target.copy_(self._source)
-        copied = time.perf_counter() - start
-        start = time.perf_counter()
-        F.embedding_bag(self._col, self._rows, self._rowptr, mode="sum", include_last_offset=True)
-        gathered = time.perf_counter() - start
+        copied, gathered = self._roofline.copy(), self._roofline.gather()
         self._x.grad = self._weight.grad = None
         start = time.perf_counter()
         out = F.linear(self._x, self._weight)
@@ -150,11 +179,19 @@ class Limits:
         out.backward(self._rows)
         end = time.perf_counter()
         return {
-            "copy": 2 * _COPY_BYTES / copied / 1e9,
-            "gather": 1e3 * gathered,
+            "copy": copied,
+            "gather": gathered,
             "projection_forward": 1e3 * (middle - start),
             "projection_backward": 1e3 * (end - middle),
         }
+
+
+def available_memory() -> int:
+    """Bytes that programs may still take."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def machine() -> dict[str, Any]:

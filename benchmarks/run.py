@@ -1,8 +1,9 @@
 """Compares gat_ext with other libraries: are results equal, how fast, how much memory?
 
-    python benchmarks/run.py                          everything: 100,000 nodes, 2.1 million edges
+    python benchmarks/run.py                          all but sweeps: 100,000 nodes, 2.1 million edges
     python benchmarks/run.py layers --graph mesh      one benchmark, on another graph
     python benchmarks/run.py gat agnn --graph cora    some items, on a data set
+    python benchmarks/run.py sweeps                   our operators, one parameter at a time
     python benchmarks/run.py --python dgl=PATH        DGL under another environment's interpreter
 
 Benchmarks are the files ``bench_*.py`` of this folder. Each peer runs in a process of its own;
@@ -84,12 +85,17 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE) -> int:
 def run_alone(names: Sequence[str], benches: Benches, out: Path) -> list[int]:
     """Runs the benchmarks that have no items but ``run_alone(out)``: their exit statuses.
 
-    They measure in this process, on a device that peers cannot share.
+    They have no peers, or a device that those cannot share. One with ``ON_REQUEST`` runs only when
+    named.
     """
-    modules = [
-        load_bench(path) for name, (path, _) in benches.items() if not names or name in names
-    ]
-    return [module.run_alone(out) for module in modules if hasattr(module, "run_alone")]
+    statuses = []
+    for name, (path, _) in benches.items():
+        module = load_bench(path)
+        if hasattr(module, "run_alone") and (
+            name in names or (not names and not getattr(module, "ON_REQUEST", False))
+        ):
+            statuses.append(module.run_alone(out))
+    return statuses
 
 
 def run(

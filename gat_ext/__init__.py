@@ -19,7 +19,9 @@ _native.check_torch()
 _native.load()
 
 from gat_ext import functional, reference  # noqa: E402
+from gat_ext._C import empty_cache  # noqa: E402
+from gat_ext.features import SparseFeatures  # noqa: E402
 from gat_ext.graph import Graph  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["Graph", "__version__", "functional", "reference"]
+__all__ = ["Graph", "SparseFeatures", "__version__", "empty_cache", "functional", "reference"]

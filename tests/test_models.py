@@ -7,7 +7,6 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, models
-from gat_ext.models._dropout import dropout_features
 from gat_ext.testing import sample_graph
 
 GRAPH = sample_graph("isolated")
@@ -167,29 +166,6 @@ def test_a_model_equals_itself_on_a_permuted_graph(name):
     inverse = permutation.argsort()
     moved = Graph(inverse[GRAPH.edge_index], num_nodes=GRAPH.num_nodes)
     assert_close(model(X[permutation], moved), model(X, GRAPH)[permutation])
-
-
-def test_dropout_of_sparse_features():
-    """The same distribution as torch's dropout, drawn for the nonzero elements only; writes to x are noticed."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(200, 300, generator=generator) * (
-        torch.rand(200, 300, generator=generator) < 0.1
-    )
-    torch.manual_seed(0)
-    out = dropout_features(x, 0.4, training=True)
-    kept = out != 0
-    assert ((x != 0) | ~kept).all()
-    assert_close(out[kept], x[kept] / 0.6)
-    share = kept.sum() / (x != 0).sum()
-    assert abs(share - 0.6) < 4 * (0.24 / (x != 0).sum()).sqrt()
-    assert dropout_features(x, 0.4, training=False) is x
-    x[:, 0] = 7.0
-    assert (dropout_features(x, 0.4, training=True)[:, 0] != 0).any()
-    dense = torch.ones(50, 50)
-    torch.manual_seed(1)
-    expected = torch.nn.functional.dropout(dense, 0.4)
-    torch.manual_seed(1)
-    assert torch.equal(dropout_features(dense, 0.4, training=True), expected)
 
 
 BAD = [

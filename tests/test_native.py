@@ -68,3 +68,21 @@ def test_emulated_kernels_are_in_place_when_asked_for(request):
     for name in names:
         lines = torch._C._dispatch_dump(name).splitlines()
         assert "cuda_emulation" in next(line for line in lines if line.startswith("CPU:")), name
+
+
+def test_memory_of_results_is_used_again():
+    graph = gat_ext.Graph(torch.tensor([[0], [1]]), num_nodes=3000)
+    x = torch.ones(3000, 128)
+    first = gat_ext.functional.spmm(graph, x)
+    address, copy = first.data_ptr(), first.clone()
+    second = gat_ext.functional.spmm(graph, 2 * x)
+    assert second.data_ptr() != address  # the first one is alive
+    assert torch.equal(first, copy)
+    del first
+    third = gat_ext.functional.spmm(graph, x)
+    assert third.data_ptr() == address
+    assert torch.equal(third, copy)
+    third.resize_(9000, 128)  # a result is a tensor as any other
+    assert third.data_ptr() != address
+    gat_ext.empty_cache()
+    assert torch.equal(third.view(-1)[: copy.numel()], copy.view(-1))

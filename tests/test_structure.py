@@ -35,8 +35,9 @@ MAY_IMPORT = {
     "_ops_edge_attention": {"_ops", "reference"},
     "_checks": {"_C", "graph"},
     "functional": {"_checks", "_ops", "_ops_edge_attention", "graph"},
-    "nn": {"functional", "graph"},
-    "models": {"nn", "functional", "graph"},
+    "features": {"functional", "graph"},
+    "nn": {"features", "functional", "graph"},
+    "models": {"nn", "features", "functional", "graph"},
     "datasets": {"graph"},
     "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},
 }

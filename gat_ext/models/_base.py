@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from gat_ext.features import SparseFeatures
 from gat_ext.graph import Graph
-from gat_ext.models._dropout import dropout_features
+from gat_ext.models._features import dropout_features, input_features
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,27 +59,33 @@ class AttentionModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
+    def _run(
+        self, x: Tensor | SparseFeatures, graph: Graph, attention: list[Attention] | None
+    ) -> Tensor:
         """The forward pass; appends what each layer attended to where a list is given."""
 
-    def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
+    def forward(self, x: Tensor | SparseFeatures, graph: Graph | Tensor) -> Tensor:
         """Scores of the classes.
 
         Args:
-            x: [N, in_channels].
+            x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On the CPU a constant that is
+                mostly zeros is taken for sparse.
             graph: a Graph, sorted once, or an edge_index [2, E], sorted at every call.
 
         Returns:
             [N, out_channels], before softmax or sigmoid.
         """
+        x = input_features(x)
         return self._run(x, self._graph(x, graph), None)
 
     @torch.no_grad()
-    def attention_weights(self, x: Tensor, graph: Graph | Tensor) -> list[Attention]:
+    def attention_weights(
+        self, x: Tensor | SparseFeatures, graph: Graph | Tensor
+    ) -> list[Attention]:
         """What each attention layer attends to, without dropout.
 
         Args:
-            x: [N, in_channels].
+            x: [N, in_channels], dense or sparse.
             graph: a Graph or an edge_index.
 
         Returns:
@@ -88,6 +95,7 @@ class AttentionModel(nn.Module, ABC):
         self.eval()
         try:
             attention: list[Attention] = []
+            x = input_features(x)
             self._run(x, self._graph(x, graph), attention)
         finally:
             for module, mode in modes:
@@ -95,12 +103,15 @@ class AttentionModel(nn.Module, ABC):
         return attention
 
     @staticmethod
-    def _graph(x: Tensor, graph: Graph | Tensor) -> Graph:
+    def _graph(x: Tensor | SparseFeatures, graph: Graph | Tensor) -> Graph:
         return graph if isinstance(graph, Graph) else Graph(graph, num_nodes=x.shape[0])
 
 
 def apply_layer(
-    layer: nn.Module, x: Tensor, graph: Graph, attention: list[Attention] | None
+    layer: nn.Module,
+    x: Tensor | SparseFeatures,
+    graph: Graph,
+    attention: list[Attention] | None,
 ) -> Tensor:
     """The output of a layer, whose attention is appended where a list is given."""
     if attention is None:
@@ -168,10 +179,12 @@ class StackedModel(AttentionModel):
         last = shape.num_layers - 1
         self.layers.append(make_layer(last, channels, shape.out_channels, shape.out_heads, False))
 
-    def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
-        for layer, norm in zip(self.layers, [*self.norms, None], strict=True):
+    def _run(
+        self, x: Tensor | SparseFeatures, graph: Graph, attention: list[Attention] | None
+    ) -> Tensor:
+        last = len(self.norms)
+        for layer, norm in zip(self.layers, self.norms, strict=False):
             x = dropout_features(x, self.dropout, self.training)
-            x = apply_layer(layer, x, graph, attention)
-            if norm is not None:
-                x = self.activation(norm(x))
-        return x
+            x = self.activation(norm(apply_layer(layer, x, graph, attention)))
+        x = dropout_features(x, self.dropout, self.training)
+        return apply_layer(self.layers[last], x, graph, attention)

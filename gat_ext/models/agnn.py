@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gat_ext.features import SparseFeatures
 from gat_ext.graph import Graph
 from gat_ext.models._base import (
     Attention,
@@ -15,8 +16,9 @@ from gat_ext.models._base import (
     check_depth,
     check_dropout,
 )
-from gat_ext.models._dropout import dropout_features
+from gat_ext.models._features import dropout_features
 from gat_ext.nn import AGNNConv
+from gat_ext.nn._common import Projection
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -71,7 +73,7 @@ class AGNN(AttentionModel):
             if size < 1:
                 raise ValueError(f"{name} is {size}; expected at least 1")
         self.dropout = dropout
-        self.lin_in = nn.Linear(in_channels, hidden_channels)
+        self.lin_in = Projection(in_channels, hidden_channels)
         layers = [AGNNConv(requires_grad=learn_first_beta or i > 0) for i in range(num_layers)]
         if not learn_first_beta:
             layers[0].beta.zero_()
@@ -102,15 +104,15 @@ class AGNN(AttentionModel):
             learn_first_beta=learn_first_beta,
         )
 
-    def _run(self, x: Tensor, graph: Graph, attention: list[Attention] | None) -> Tensor:
+    def _run(
+        self, x: Tensor | SparseFeatures, graph: Graph, attention: list[Attention] | None
+    ) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.lin_in.in_features:
             raise ValueError(
                 f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}]"
             )
-        x = dropout_features(x, self.dropout, self.training)
-        x = F.relu(self.lin_in(x))
+        hidden = F.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
         for layer in self.layers:
-            x = apply_layer(layer, x, graph, attention)
-        x = F.dropout(x, self.dropout, self.training)
-        out: Tensor = self.lin_out(x)
+            hidden = apply_layer(layer, hidden, graph, attention)
+        out: Tensor = self.lin_out(dropout_features(hidden, self.dropout, self.training))
         return out

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gat_ext.features import SparseFeatures, as_features
 from gat_ext.graph import Graph
 
 Adjacency = Graph | Tensor
-NodeFeatures = Tensor | tuple[Tensor, Tensor | None]
+Features = Tensor | SparseFeatures
+NodeFeatures = Features | tuple[Features, Features | None]
 Attention = tuple[Tensor, Tensor]
 """(edge_index [2, E], alpha [E, H])"""
 
@@ -26,8 +28,26 @@ def glorot_(tensor: Tensor | None) -> None:
         nn.init.uniform_(tensor, -bound, bound)
 
 
-class GlorotLinear(nn.Linear):
-    """``torch.nn.Linear`` whose weight starts with Glorot's distribution."""
+class _TakesSparse(nn.Linear):
+    def forward(self, x: Features) -> Tensor:
+        """[N, out_features] of [N, in_features]."""
+        if isinstance(x, SparseFeatures):
+            return x.linear(self.weight, self.bias)
+        return super().forward(x)
+
+
+class Projection(_TakesSparse):
+    """``torch.nn.Linear`` that takes sparse features, too."""
+
+
+class LazyProjection(_TakesSparse, nn.LazyLinear):
+    """A ``Projection`` that takes its number of inputs from its first input."""
+
+    cls_to_become = Projection  # type: ignore[assignment]
+
+
+class GlorotLinear(Projection):
+    """A ``Projection`` whose weight starts with Glorot's distribution."""
 
     def reset_parameters(self) -> None:
         """Draws new parameters."""
@@ -35,7 +55,7 @@ class GlorotLinear(nn.Linear):
         glorot_(self.weight)
 
 
-class LazyGlorotLinear(nn.LazyLinear):
+class LazyGlorotLinear(LazyProjection):
     """A ``GlorotLinear`` that takes its number of inputs from its first input."""
 
     cls_to_become = GlorotLinear  # type: ignore[assignment]
@@ -50,9 +70,9 @@ class LazyGlorotLinear(nn.LazyLinear):
 def linear(in_channels: int, out_channels: int, *, bias: bool, glorot: bool = True) -> nn.Linear:
     """A linear map; of ``in_channels`` -1 the size is that of the first input."""
     if in_channels == -1:
-        lazy = LazyGlorotLinear if glorot else nn.LazyLinear
+        lazy = LazyGlorotLinear if glorot else LazyProjection
         return lazy(out_channels, bias=bias)
-    kind = GlorotLinear if glorot else nn.Linear
+    kind = GlorotLinear if glorot else Projection
     return kind(in_channels, out_channels, bias=bias)
 
 
@@ -92,23 +112,24 @@ def check_probability(name: str, p: float) -> None:
 
 def split_features(
     x: NodeFeatures, lin_src: nn.Linear, lin_dst: nn.Linear, layer: nn.Module
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Features, Features | None]:
     """(features of the sources, features of the destinations), checked; one tensor is both."""
-    both = (x, x) if isinstance(x, Tensor) else x
+    both = (x, x) if isinstance(x, (Tensor, SparseFeatures)) else x
     if not isinstance(both, (tuple, list)) or len(both) != 2:
         raise TypeError(
             f"x is a {type(x).__name__}; {layer} expects a tensor [N, C], or a tuple of one for "
             "the sources and one, or None, for the destinations"
         )
-    x_src, x_dst = both
+    x_src = as_features(both[0])
+    x_dst = x_src if both[1] is both[0] else None if both[1] is None else as_features(both[1])
     _check_features("x", x_src, lin_src, layer)
     if x_dst is not None:
         _check_features("x of the destinations", x_dst, lin_dst, layer)
     return x_src, x_dst
 
 
-def _check_features(name: str, x: Tensor, lin: nn.Linear, layer: nn.Module) -> None:
-    if not isinstance(x, Tensor):
+def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) -> None:
+    if not isinstance(x, (Tensor, SparseFeatures)):
         raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor")
     channels = None if is_lazy(lin.weight) else lin.weight.shape[1]
     if x.dim() != 2 or channels not in (None, x.shape[1]):
@@ -153,7 +174,7 @@ def join_heads(out: Tensor, concat: bool) -> Tensor:
 
 
 def add_rest(
-    out: Tensor, res: nn.Module | None, x_dst: Tensor | None, bias: Tensor | None
+    out: Tensor, res: nn.Module | None, x_dst: Features | None, bias: Tensor | None
 ) -> Tensor:
     """``out`` plus the residual, where there are destination features, plus the bias."""
     if res is not None and x_dst is not None:

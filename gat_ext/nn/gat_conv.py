@@ -10,7 +10,7 @@ from gat_ext.functional import gat_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
-from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
+from gat_ext.nn._common import Adjacency, Attention, Features, NodeFeatures
 
 
 class GATConv(nn.Module):
@@ -166,7 +166,7 @@ class GATConv(nn.Module):
         return projected.view(-1, self.heads, self.out_channels)
 
     def _dst_term(
-        self, x_dst: Tensor | None, src: Tensor | None, src_term: Tensor, num_dst: int
+        self, x_dst: Features | None, src: Tensor | None, src_term: Tensor, num_dst: int
     ) -> Tensor:
         """a_dst · W x of the destinations [N_dst, H]; ``src`` is W x where both ends are one."""
         if x_dst is None:
@@ -190,7 +190,7 @@ class GATConv(nn.Module):
 
 
 def _sizes(
-    x_src: Tensor, x_dst: Tensor | None, adjacency: Adjacency, size: tuple[int, int] | None
+    x_src: Features, x_dst: Features | None, adjacency: Adjacency, size: tuple[int, int] | None
 ) -> tuple[int, int]:
     """(N_src, N_dst) from what is known of the destinations."""
     num_src = x_src.shape[0]

@@ -56,7 +56,7 @@ struct BackwardPass {
   template <class Nodes>
   void differentiate(int n, Scratch& s, const Nodes& nodes, A* sum_dst_term, A* sum_src_term) const {
     if (args.grad_weights) gather_add_heads(args.grad_weights, s.id, n, H, s.grad_weight.data());
-    if (in.dropout.active()) draw_multipliers<Isa>(in.dropout, H, s);
+    if (in.dropout.active()) draw_multipliers<Isa>(in.dropout, H, n, s);
     for (std::int64_t h = 0; h < H; ++h) {
       Vec<A, kLanes<Isa, A>> sum_a{}, sum_b{};
       for_edges<Isa, A>(n, [&](int e, auto zero) {

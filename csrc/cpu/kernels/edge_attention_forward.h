@@ -60,7 +60,7 @@ struct ForwardPass : NothingShared {
       score_tile<Isa, Score, T>(in, row, k, n, s);
       for (std::int64_t h = 0; h < H; ++h) absorb(h, n, state, s);
       if (in.dropout.active()) {
-        draw_multipliers<Isa>(in.dropout, H, s);
+        draw_multipliers<Isa>(in.dropout, H, n, s);
         apply_multipliers(H, n, s, s.weight.data());
       }
       with_value_rows<Isa, Score>(in, n, s,
@@ -187,7 +187,7 @@ struct WeightsPass : NothingShared {
         exp_tile<Isa, A>(s.score.data() + tile, safe_lse(lse[row * H + h]), n, s.weight.data() + tile);
       }
       if (in.dropout.active()) {
-        draw_multipliers<Isa>(in.dropout, H, s);
+        draw_multipliers<Isa>(in.dropout, H, n, s);
         apply_multipliers(H, n, s, s.weight.data());
       }
       scatter_heads(s.weight.data(), s.id, n, H, weights);

@@ -242,7 +242,7 @@ GAT_HD A exp_tile(const A* scores, A shift, int n, A* weights) {
 
 // Fills s.multiplier with the dropout multipliers of a tile: those of Dropout::multiplier.
 template <class Isa, class A>
-void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, TileScratch<A>& s) {
+void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, TileScratch<A>& s) {
   using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
   using V = Vec<A, kLanesOf<U, std::uint64_t>>;
   const V keep = V{} + static_cast<A>(dropout.keep_scale);
@@ -254,10 +254,10 @@ void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, TileScratc
           (number & 0xffffffffu) >= dropout.threshold);
       store(multiplier + word * kTile + i, V(kept ? keep : V{}));
     };
-    philox_lanes<Isa, kTile>(static_cast<std::uint64_t>(*dropout.seed), s.id, static_cast<std::uint64_t>(group),
-                             [&](int i, U w0, U w1, U w2, U w3) {
-                               store_word(i, 0, w0), store_word(i, 1, w1), store_word(i, 2, w2), store_word(i, 3, w3);
-                             });
+    philox_lanes<Isa>(static_cast<std::uint64_t>(*dropout.seed), s.id, n, static_cast<std::uint64_t>(group),
+                      [&](int i, U w0, U w1, U w2, U w3) {
+                        store_word(i, 0, w0), store_word(i, 1, w1), store_word(i, 2, w2), store_word(i, 3, w3);
+                      });
   }
 }
 

@@ -24,13 +24,14 @@ GAT_HD U multiply_lower_halves(U a, U b) {
   return (a & kLower) * (b & kLower);
 }
 
-// Calls f(i, w0, w1, w2, w3) with the numbers of counters i, i + 1, …: each in the lower half of a 64-bit lane. A word takes part
-// in products and sums by its lower half alone, so that upper halves need not be cleared on the way.
-template <class Isa, int N, class F>
-GAT_HD void philox_lanes(std::uint64_t seed, const std::int64_t* counter_low, std::uint64_t counter_high, F&& f) {
+// Calls f(i, w0, w1, w2, w3) with the numbers of counters i, i + 1, … for all of n, and up to a full vector: each in the lower
+// half of a 64-bit lane. A word takes part in products and sums by its lower half alone, so that upper halves need not be cleared
+// on the way.
+template <class Isa, class F>
+GAT_HD void philox_lanes(std::uint64_t seed, const std::int64_t* counter_low, int n, std::uint64_t counter_high, F&& f) {
   using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
   const U multiplier0 = U{} + std::uint64_t{kPhiloxMultiplier0}, multiplier1 = U{} + std::uint64_t{kPhiloxMultiplier1};
-  for (int i = 0; i < N; i += kLanes<Isa, std::uint64_t>) {
+  for (int i = 0; i < n; i += kLanes<Isa, std::uint64_t>) {
     U c0 = load<U>(counter_low + i), c1 = c0 >> 32, c2 = U{} + counter_high, c3 = c2 >> 32;
     std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {

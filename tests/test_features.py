@@ -1,0 +1,168 @@
+"""Sparse features give what dense ones give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from gat_ext import Graph, SparseFeatures, models, nn
+from gat_ext.models._features import dropout_features, input_features
+
+GRAPH = Graph(torch.randint(30, (2, 150), generator=torch.Generator().manual_seed(0)), num_nodes=30)
+LAYERS = {
+    "GATConv": lambda channels: nn.GATConv(channels, 4, 2, residual=True),
+    "GATv2Conv": lambda channels: nn.GATv2Conv(channels, 4, 2, residual=True),
+    "TransformerConv": lambda channels: nn.TransformerConv(channels, 4, 2),
+}
+
+
+def features(dtype=torch.float64, rows=30, columns=40, seed=1):
+    """A matrix with a tenth of its elements, an empty row and an empty column."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, columns, generator=generator, dtype=dtype)
+    x[torch.rand(rows, columns, generator=generator) > 0.1] = 0
+    x[3], x[:, 5] = 0, 0
+    return x
+
+
+def sparse_forms(x):
+    return {
+        "csr": x.to_sparse_csr(),
+        "coo": x.to_sparse_coo(),
+        "features": SparseFeatures(x),
+    }
+
+
+def gradients(module, out):
+    module.zero_grad()
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    (out * weights).sum().backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def assert_same(module, dense, others, graph=GRAPH):
+    expected = module(dense, graph)
+    truth = gradients(module, expected)
+    bounds = {"rtol": 1e-12, "atol": 1e-12} if expected.dtype == torch.float64 else {}
+    for form, x in others.items():
+        out = module(x, graph)
+        assert_close(out, expected, **bounds, msg=lambda m, f=form: f"{f}: {m}")
+        assert_close(gradients(module, out), truth, **bounds, msg=lambda m, f=form: f"{f}: {m}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, dtype):
+    torch.manual_seed(0)
+    x = features(dtype)
+    assert_same(LAYERS[name](40).to(dtype), x, sparse_forms(x))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_pairs_and_sizes_taken_from_the_first_input(name):
+    graph = Graph(torch.tensor([[0, 5, 29, 3], [0, 1, 1, 9]]), num_src=30, num_dst=10)
+    x_src, x_dst = features(), features(rows=10, columns=7, seed=2)
+    layer = (
+        nn.GATConv((-1, -1), 4, 2, add_self_loops=False)
+        if name == "GATConv"
+        else nn.GATv2Conv((-1, -1), 4, 2, add_self_loops=False)
+        if name == "GATv2Conv"
+        else nn.TransformerConv((-1, -1), 4, 2)
+    ).double()
+    pair = (x_src.to_sparse_csr(), SparseFeatures(x_dst))
+    layer(pair, graph)
+    assert_same(layer, (x_src, x_dst), {"pair": pair, "mixed": (x_src, pair[1])}, graph)
+
+
+@pytest.mark.parametrize("name", ["gat", "gatv2", "agnn", "transformer"])
+def test_models(name):
+    torch.manual_seed(0)
+    model = models.build(name)(40, 8, 3).double().eval()
+    x = features()
+    dense = x.clone().requires_grad_()  # not constant: never taken for sparse
+    assert_same(model, dense, {"constant": x, **sparse_forms(x)})
+    for ours, theirs in zip(
+        model.attention_weights(x.to_sparse_csr(), GRAPH),
+        model.attention_weights(dense, GRAPH),
+        strict=True,
+    ):
+        assert_close(ours, theirs)
+
+
+def test_linear_gradients_and_entries_stored_twice():
+    index = torch.tensor([[0, 0, 2, 0], [1, 1, 0, 2]])
+    values = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
+
+    def sparse(values, weight, bias):
+        return SparseFeatures(
+            torch.sparse_coo_tensor(index, values, (3, 3), check_invariants=True)
+        ).linear(weight, bias)
+
+    dense = torch.zeros(3, 3, dtype=torch.float64).index_put((index[0], index[1]), values, True)
+    assert_close(sparse(values, weight, bias), F.linear(dense, weight, bias))
+    assert torch.autograd.gradcheck(sparse, (values, weight, bias))
+
+
+@pytest.mark.parametrize("make", [SparseFeatures, torch.clone], ids=["sparse", "dense"])
+def test_dropout(make):
+    x = make(torch.ones(200, 300))
+    torch.manual_seed(0)
+    dropped = dropout_features(x, 0.4, training=True)
+    values = dropped if isinstance(dropped, torch.Tensor) else dropped.values
+    assert_close(values.unique(), torch.tensor([0.0, 1 / 0.6]))
+    share = (values != 0).double().mean().item()
+    assert abs(share - 0.6) < 4 * (0.24 / 60_000) ** 0.5
+    assert dropout_features(x, 0.4, training=False) is x
+    assert dropout_features(x, 0.0, training=True) is x
+    everything = dropout_features(x, 1.0, training=True)
+    assert not (everything if isinstance(everything, torch.Tensor) else everything.values).any()
+
+
+def test_dropout_of_sparse_features_keeps_the_graph():
+    x = SparseFeatures(features())
+    assert dropout_features(x, 0.4, training=True).graph is x.graph
+
+
+def test_writes_to_constant_features_are_noticed():
+    x = features(torch.float32)
+    first = input_features(x)
+    assert isinstance(first, SparseFeatures)
+    assert input_features(x) is first
+    x[:, 5] = 7.0
+    assert (input_features(x).values == 7.0).sum() == 30
+    dense = torch.ones(5, 5)
+    assert input_features(dense) is dense
+    with torch.inference_mode():
+        made_there = features(torch.float32)
+    assert input_features(made_there) is made_there
+
+
+def test_the_graph_of_a_sparse_tensor_is_built_once():
+    x = features().to_sparse_csr()
+    assert input_features(x) is input_features(x)
+
+
+def test_conversion():
+    x = SparseFeatures(features())
+    assert (x.shape, x.dtype, x.dim()) == ((30, 40), torch.float64, 2)
+    assert x.to(torch.float32).dtype == torch.float32
+    assert repr(x) == f"SparseFeatures(30, 40, nnz={x.values.numel()})"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: SparseFeatures([[1.0]]), TypeError, "got a list"),
+        (lambda: SparseFeatures(torch.ones(3)), ValueError, r"shape \[3\]"),
+        (lambda: nn.GATConv(39, 4)(features().to_sparse_csr(), GRAPH), ValueError, r"\[N, 39\]"),
+        (lambda: nn.GATConv(40, 4)(features().to_sparse_csr(), GRAPH), TypeError, "float64"),
+        (lambda: nn.AGNNConv()(SparseFeatures(features()), GRAPH), TypeError, "SparseFeatures"),
+    ],
+)
+def test_errors(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
