@@ -39,11 +39,12 @@ class BlockCache {
  public:
   // A block of at least this size, and at most a quarter more: a kept one, or a new one.
   Block take(std::size_t bytes) {
+    const std::size_t size = (bytes + kHugePage - 1) / kHugePage * kHugePage;
     {
       const std::lock_guard lock(mutex_);
       auto best = kept_.end();
       for (auto block = kept_.begin(); block != kept_.end(); ++block) {
-        const bool fits = block->bytes >= bytes && block->bytes - bytes <= bytes / 4;
+        const bool fits = block->bytes >= size && block->bytes - size <= size / 4;
         if (fits && (best == kept_.end() || block->bytes <= best->bytes)) best = block;
       }
       if (best != kept_.end()) {
@@ -53,7 +54,6 @@ class BlockCache {
         return found;
       }
     }
-    const std::size_t size = (bytes + kHugePage - 1) / kHugePage * kHugePage;
     void* memory = std::aligned_alloc(kHugePage, size);
     if (memory == nullptr) {
       clear();  // what is kept may be what is missing
