@@ -119,22 +119,3 @@ def dgl_edges(graph: Any) -> Edges:
         )
     src, dst = graph.edges()
     return torch.stack([src, dst]), (int(graph.num_src_nodes()), int(graph.num_dst_nodes()))
-
-
-def cuthill_mckee(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """int64 ``[num_nodes]``: the old number of each new node, in reverse Cuthill-McKee order.
-
-    The order is that of the undirected pattern of the edges.
-    """
-    try:
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import reverse_cuthill_mckee
-    except ImportError as error:
-        raise ImportError("reorder('rcm') needs SciPy: pip install 'gat_ext[train]'") from error
-    if num_nodes == 0:
-        return torch.empty(0, dtype=torch.int64, device=edge_index.device)
-    row, col = torch.cat([edge_index, edge_index.flip(0)], dim=1).cpu().numpy()
-    ones = torch.ones(row.shape[0], dtype=torch.bool).numpy()
-    pattern = coo_array((ones, (row, col)), shape=(num_nodes, num_nodes)).tocsr()
-    order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
-    return torch.as_tensor(order.copy(), dtype=torch.int64, device=edge_index.device)

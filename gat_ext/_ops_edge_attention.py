@@ -193,8 +193,10 @@ def _compose(
 def _scores(
     csr: tuple[Any, ...], inputs: list[Tensor | None], constants: tuple[Any, ...], dst: Tensor
 ) -> Tensor:
-    _, query, key, att, dst_term, src_term, edge_term, _, edge_feat = inputs
+    value, query, key, att, dst_term, src_term, edge_term, _, edge_feat = inputs
     score, _, slope, scale, _ = constants
+    if score != "additive":  # without a query or a key they are the value
+        query, key = value if query is None else query, value if key is None else key
     src = _to_caller_order(csr[1], csr[2]).long()
     dst_e = None if dst_term is None else dst_term[dst]
     src_e = None if src_term is None else src_term[src]

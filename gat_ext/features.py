@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gat_ext.functional import spmm
@@ -20,15 +21,15 @@ class SparseFeatures:
     CSR tensor.
 
     Args:
-        matrix: a torch tensor of layout sparse CSR or sparse COO, or a dense one, whose zeros are left
-            out. Entries stored twice add up.
+        matrix: [N, C], a torch tensor of layout sparse CSR or sparse COO, a SciPy sparse matrix, or a
+            dense tensor, whose zeros are left out. Entries stored twice add up.
 
     Attributes:
         graph: the stored entries as edges, from columns to rows.
         values: [nnz], one number an edge.
 
     Raises:
-        TypeError: matrix is no tensor, or of another layout.
+        TypeError: matrix is none of these, or not of floating-point numbers.
         ValueError: it is no matrix.
 
     Example:
@@ -41,11 +42,19 @@ class SparseFeatures:
         [[2.0], [1.0]]
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Any) -> None:
         """Takes the stored entries; see the class for the arguments."""
+        if hasattr(matrix, "tocsr"):
+            matrix = _scipy_to_torch(matrix)
         if not isinstance(matrix, Tensor):
             raise TypeError(
-                f"SparseFeatures got a {type(matrix).__name__}; expected a torch tensor"
+                f"SparseFeatures got a {type(matrix).__name__}; expected a torch tensor or a SciPy "
+                "sparse matrix"
+            )
+        if not matrix.is_floating_point():
+            raise TypeError(
+                f"SparseFeatures got dtype {matrix.dtype}; expected floating-point numbers: convert "
+                "with .float()"
             )
         if matrix.dim() != 2:
             raise ValueError(
@@ -92,13 +101,20 @@ class SparseFeatures:
         values = self.values.to(*args, **kwargs)
         return self._of(self.graph.to(values.device), values)
 
-    def scaled(self, factor: Tensor) -> SparseFeatures:
-        """These features with every stored entry multiplied by a factor of its own, such as those of dropout.
+    def dropout(self, p: float, training: bool = True) -> SparseFeatures:
+        """Dropout of the stored entries, on the same graph.
 
         Args:
-            factor: [nnz].
+            p: probability with which an entry is dropped; the others are multiplied by 1 / (1 - p).
+            training: False returns the features themselves.
+
+        Raises:
+            ValueError: p is not a probability.
         """
-        return self._of(self.graph, self.values * factor)
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is {p}; expected a probability from 0 to 1")
+        values = dropout(self.values, p, training)
+        return self if values is self.values else self._of(self.graph, values)
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """``torch.nn.functional.linear`` of the features, with gradients for all that need one.
@@ -111,8 +127,13 @@ class SparseFeatures:
             [N, C'].
 
         Raises:
-            TypeError, ValueError: as :func:`gat_ext.functional.spmm`.
+            TypeError: weight has another dtype than the values.
+            ValueError: weight has not C columns, or is on another device.
         """
+        if weight.dim() != 2 or weight.shape[1] != self.shape[1]:
+            raise ValueError(
+                f"weight has shape {list(weight.shape)}; {self} expects [C', {self.shape[1]}]"
+            )
         out = spmm(self.graph, weight.t(), self.values)
         return out if bias is None else out + bias
 
@@ -122,16 +143,59 @@ class SparseFeatures:
         return f"SparseFeatures({num_rows}, {num_columns}, nnz={self.graph.num_edges})"
 
 
-_wrapped = WeakIdKeyDictionary()
+def _scipy_to_torch(matrix: Any) -> Tensor:
+    """A SciPy sparse matrix as a torch sparse CSR tensor that shares nothing with it."""
+    csr = matrix.tocsr()
+    if len(csr.shape) != 2:
+        raise ValueError(f"SparseFeatures got shape {csr.shape}; expected a matrix [N, C]")
+    rowptr, col, values = (torch.tensor(part) for part in (csr.indptr, csr.indices, csr.data))
+    return torch.sparse_csr_tensor(rowptr, col, values, csr.shape, check_invariants=False)
+
+
+class _Known(NamedTuple):
+    version: int
+    graph: Graph
+
+
+_known = WeakIdKeyDictionary()
 
 
 def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
-    """x, or where it is a torch sparse tensor, its ``SparseFeatures``, remembered as long as x lives."""
-    if not isinstance(x, Tensor) or x.layout not in (torch.sparse_csr, torch.sparse_coo):
+    """x, or where it is a torch sparse tensor, its ``SparseFeatures``.
+
+    The graph is remembered for as long as x lives and is not written to. The values are not: they are a view of x, and
+    would keep it alive. Of an uncoalesced tensor they are a copy, that a write would leave behind, so it is sorted anew at
+    each call.
+
+    Raises:
+        TypeError: x has another sparse layout than CSR and COO.
+    """
+    if not isinstance(x, Tensor) or x.layout == torch.strided:
         return x
-    if x.requires_grad:
+    lasting = x.layout == torch.sparse_csr or (x.layout == torch.sparse_coo and x.is_coalesced())
+    if not lasting or x.is_inference():  # an inference tensor does not count the writes to it
         return SparseFeatures(x)
-    known: SparseFeatures | None = _wrapped.get(x)
-    if known is None:
-        known = _wrapped[x] = SparseFeatures(x)
-    return known
+    known: _Known | None = _known.get(x)
+    if known is None or known.version != x._version:
+        known = _known[x] = _Known(x._version, SparseFeatures(x).graph)
+    return SparseFeatures._of(known.graph, x.values())
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """``torch.nn.functional.dropout``; on the CPU by uniform numbers, which torch draws three times as fast as its bits.
+
+    Args:
+        x: of any shape.
+        p: probability with which an element is dropped; the others are multiplied by 1 / (1 - p).
+        training: False returns x itself.
+
+    Example:
+        >>> dropout(torch.ones(100, 10), 0.5, training=True).unique()
+        tensor([0., 2.])
+    """
+    if not training or p == 0:
+        return x
+    if x.device.type != "cpu" or p == 1 or torch.compiler.is_compiling():
+        return F.dropout(x, p)
+    kept = torch.rand(x.shape) >= p
+    return x * kept.to(x.dtype).mul_(1 / (1 - p))

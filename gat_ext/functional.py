@@ -284,6 +284,10 @@ def edge_attention(
         t = graph.transpose()
         own_id = None if graph.edge_id is None else t.edge_id
         graph_arguments = (*graph_arguments[:3], t.rowptr, t.col, t.pos, own_id)
+    # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
+    for name in ("query", "key"):
+        if inputs[name] is value:
+            inputs[name] = None
     out, lse, _, _, weights = ops.edge_attention(
         *graph_arguments,
         value,

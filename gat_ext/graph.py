@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from gat_ext import _graph_csr as csr
-from gat_ext import _graph_io
+from gat_ext import _graph_io, _graph_order
 from gat_ext._graph_csr import Transpose
+from gat_ext._graph_order import ORDERS
 
-__all__ = ["Graph", "Transpose"]
+__all__ = ["ORDERS", "Graph", "Transpose"]
 
 
 class Graph:
@@ -333,10 +334,15 @@ class Graph:
     def reorder(self, method: str) -> tuple[Graph, Tensor]:
         """This graph with its nodes renumbered, so that neighbours lie closer in memory.
 
+        Results come back to the old numbering by hand, or by :class:`gat_ext.nn.Reordered`.
+
         Args:
-            method: ``"degree"``: by falling in-degree, then by node; or ``"rcm"``: reverse
-                Cuthill-McKee (Cuthill and McKee 1969) of the undirected pattern, by SciPy on the
-                host.
+            method: one of ``ORDERS``. ``"degree"``: by falling in-degree, then by node.
+                ``"rcm"``: reverse Cuthill-McKee (Cuthill and McKee 1969), for meshes, road maps and
+                other graphs that are large across. ``"community"``: communities (Louvain: Blondel
+                et al. 2008) one after the other, joined ones near each other, for graphs of
+                clusters. The last two take edges for undirected, run on the host, and give the same
+                order at every call.
 
         Returns:
             The new graph, its edges in the same order, and int64 ``permutation`` ``[num_nodes]``,
@@ -345,7 +351,7 @@ class Graph:
 
         Raises:
             ValueError: unknown method, or ``num_src != num_dst``.
-            ImportError: ``"rcm"`` without SciPy.
+            ImportError: ``"rcm"`` without SciPy, ``"community"`` without scikit-network.
 
         Example:
             >>> star = Graph(torch.tensor([[0, 1, 3], [2, 2, 2]]), num_nodes=4)
@@ -353,16 +359,10 @@ class Graph:
             >>> permutation.tolist(), reordered.edge_index.tolist()
             ([2, 0, 1, 3], [[1, 2, 3], [0, 0, 0]])
         """
-        num_nodes = self.num_nodes
-        if method == "degree":
-            permutation = torch.argsort(self.in_degrees(), descending=True, stable=True)
-        elif method == "rcm":
-            permutation = _graph_io.cuthill_mckee(self.edge_index, num_nodes)
-        else:
-            raise ValueError(f"method is {method!r}; expected one of 'degree', 'rcm'")
-        new_number = torch.empty_like(permutation)
-        new_number[permutation] = torch.arange(num_nodes, device=self.device)
-        return self._derive(new_number[self.edge_index], num_nodes, num_nodes), permutation
+        num_nodes, edge_index = self.num_nodes, self.edge_index
+        permutation = _graph_order.node_order(method, edge_index, num_nodes)
+        new_edges = _graph_order.inverse(permutation)[edge_index]
+        return self._derive(new_edges, num_nodes, num_nodes), permutation
 
     @staticmethod
     def batch(graphs: Sequence[Graph]) -> Graph:

@@ -539,3 +539,27 @@ def test_operators_refuse_wrong_shapes_when_called_directly(name):
     inputs = sample_inputs("dot", graph)["plain"]
     with pytest.raises(ValueError, match="key has shape"):
         ops.edge_attention(*raw_arguments(inputs | {"key": torch.ones(99, 2, 4, dtype=F64)}, graph))
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shared", ["query", "key", "both"])
+@pytest.mark.parametrize("score", [s for s in SCORES if s != "additive"])
+def test_gradients_of_a_query_or_key_that_is_the_value(score, shared, dtype, device):
+    """One tensor in two or three places gets the sum of what copies of it get."""
+    graph = sample_graph("unsorted", device)
+    inputs = sample_inputs(score, graph, 2, 7, dtype, requires_grad=True)["plain"]
+    names = ["value", *(["query", "key"] if shared == "both" else [shared])]
+
+    def run(one):
+        same = inputs["value"].detach().clone().requires_grad_()
+        copies = [same if one else same.detach().clone().requires_grad_() for _ in names]
+        out = functional.edge_attention(
+            graph, **{**inputs, **dict(zip(names, copies, strict=True))}
+        )
+        others = [t for n, t in inputs.items() if isinstance(t, torch.Tensor) and n not in names]
+        grads = torch.autograd.grad(out.square().sum(), [*dict.fromkeys(copies), *others])
+        first = len(dict.fromkeys(copies))
+        return out, sum(grads[:first]), grads[first:]
+
+    assert_close(run(True), run(False), **tolerance(dtype))

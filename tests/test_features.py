@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from gat_ext import Graph, SparseFeatures, models, nn
+from gat_ext.features import as_features, dropout
 from gat_ext.models._features import dropout_features, input_features
 
 GRAPH = Graph(torch.randint(30, (2, 150), generator=torch.Generator().manual_seed(0)), num_nodes=30)
@@ -124,7 +129,15 @@ def test_dropout(make):
 
 def test_dropout_of_sparse_features_keeps_the_graph():
     x = SparseFeatures(features())
-    assert dropout_features(x, 0.4, training=True).graph is x.graph
+    assert x.dropout(0.4).graph is x.graph
+    assert x.dropout(0.4, training=False) is x
+
+
+def test_dropout_has_the_gradient_of_what_it_kept():
+    x = torch.ones(50, 60, dtype=torch.float64, requires_grad=True)
+    out = dropout(x, 0.4, training=True)
+    out.sum().backward()
+    assert_close(x.grad, out.detach())
 
 
 def test_writes_to_constant_features_are_noticed():
@@ -141,9 +154,70 @@ def test_writes_to_constant_features_are_noticed():
     assert input_features(made_there) is made_there
 
 
-def test_the_graph_of_a_sparse_tensor_is_built_once():
-    x = features().to_sparse_csr()
-    assert input_features(x) is input_features(x)
+@pytest.mark.parametrize("form", ["csr", "coo"])
+def test_the_graph_of_a_sparse_tensor_is_built_once_and_goes_with_it(form):
+    x = sparse_forms(features())[form]
+    assert input_features(x).graph is input_features(x).graph
+    tensor = weakref.ref(x)
+    del x
+    gc.collect()
+    assert tensor() is None
+
+
+def uncoalesced():
+    return torch.sparse_coo_tensor(
+        [[0, 0, 1], [1, 1, 0]], [1.0, 1.0, 4.0], (2, 3), check_invariants=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [
+        (lambda d: d.to_sparse_csr(), lambda x, other: x.mul_(10)),
+        (lambda d: d.to_sparse_csr(), lambda x, other: x.values().mul_(10)),
+        (lambda d: d.to_sparse_csr(), lambda x, other: x.copy_(other.to_sparse_csr())),
+        (lambda d: d.to_sparse_coo(), lambda x, other: x.add_(other.to_sparse_coo())),
+        (lambda d: uncoalesced(), lambda x, other: x.mul_(10)),
+        (lambda d: uncoalesced(), lambda x, other: x._values().mul_(10)),
+    ],
+    ids=["csr mul", "csr values", "csr copy", "coo add", "uncoalesced mul", "uncoalesced values"],
+)
+def test_writes_to_sparse_tensors_are_noticed(make, write):
+    x = make(torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]]))
+    weight = torch.tensor([[1.0, 2.0, 4.0]])
+    before = as_features(x).linear(weight)
+    write(x, torch.tensor([[5.0, 0.0, 0.0], [0.0, 6.0, 7.0]]))
+    after = as_features(x).linear(weight)
+    assert_close(after, x.to_dense() @ weight.t())
+    assert not torch.equal(after, before)
+
+
+def test_scipy_matrices():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    row, column, value = [2, 0, 2, 0], [1, 3, 1, 0], [1.0, 2.0, 3.0, 4.0]  # unsorted, one twice
+    matrix = scipy_sparse.coo_array((value, (row, column)), shape=(4, 5))
+    weight = torch.randn(6, 5, dtype=torch.float64)
+    dense = torch.from_numpy(matrix.toarray())
+    for form in ("coo", "csr", "csc"):
+        x = SparseFeatures(matrix.asformat(form))
+        assert x.shape == (4, 5)
+        assert_close(x.linear(weight), F.linear(dense, weight))
+
+
+def test_gradients_reach_the_values_of_a_sparse_tensor():
+    weight = torch.randn(6, 40, dtype=torch.float64)
+    x = features().to_sparse_csr().requires_grad_()
+    as_features(x).linear(weight).sum().backward()
+    dense = features().requires_grad_()
+    F.linear(dense, weight).sum().backward()
+    stored = features() != 0
+    assert_close(x.grad.to_dense()[stored], dense.grad[stored])
+
+
+def test_models_leave_fake_tensors_dense():
+    with FakeTensorMode():
+        x = torch.zeros(30, 40)
+        assert input_features(x) is x
 
 
 def test_conversion():
@@ -157,6 +231,11 @@ def test_conversion():
     ("call", "error", "words"),
     [
         (lambda: SparseFeatures([[1.0]]), TypeError, "got a list"),
+        (lambda: SparseFeatures(torch.ones(3, 3).long()), TypeError, "int64"),
+        (lambda: SparseFeatures(features()).dropout(1.5), ValueError, "1.5"),
+        (lambda: SparseFeatures(features()).linear(torch.ones(2, 3)), ValueError, r"\[C', 40\]"),
+        (lambda: nn.GATConv(40, 4)(features().to_sparse_csc(), GRAPH), TypeError, "sparse_csc"),
+        (lambda: nn.AGNNConv()(features().to_sparse_csr(), GRAPH), TypeError, "project x first"),
         (lambda: SparseFeatures(torch.ones(3)), ValueError, r"shape \[3\]"),
         (lambda: nn.GATConv(39, 4)(features().to_sparse_csr(), GRAPH), ValueError, r"\[N, 39\]"),
         (lambda: nn.GATConv(40, 4)(features().to_sparse_csr(), GRAPH), TypeError, "float64"),

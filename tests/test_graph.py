@@ -6,7 +6,6 @@ import copy
 import doctest
 import io
 import pickle
-import sys
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from hypothesis import given, settings
 
 import gat_ext.graph
-from gat_ext import Graph, reference
+from gat_ext import Graph
 from gat_ext._graph_csr import index_dtype_for
 from gat_ext.testing import GRAPHS, devices, sample_graph
 
@@ -326,46 +325,10 @@ def test_reverse(name):
     assert (turned.num_src, turned.num_dst) == (graph.num_dst, graph.num_src)
 
 
-@pytest.mark.parametrize("method", ["degree", "rcm"])
-@pytest.mark.parametrize("name", SQUARE)
-def test_reorder_renumbers_nodes_only(name, method):
-    graph = sample_graph(name)
-    reordered, permutation = graph.reorder(method)
-    assert sorted(permutation.tolist()) == list(range(graph.num_nodes))
-    assert torch.equal(permutation[reordered.edge_index], graph.edge_index)
-    x = torch.arange(float(graph.num_nodes)).reshape(-1, 1)
-    out = reference.spmm(reordered, x[permutation])
-    assert torch.equal(out, reference.spmm(graph, x)[permutation])
-
-
-def test_reorder_by_degree_falls():
-    reordered, permutation = sample_graph("star").reorder("degree")
-    assert permutation.tolist() == list(range(9))
-    reordered, _ = sample_graph("unsorted").reorder("degree")
-    assert (reordered.in_degrees().diff() <= 0).all()
-
-
-def test_reorder_by_rcm_narrows_the_band():
-    shuffle = torch.randperm(200, generator=torch.Generator().manual_seed(0))
-    path = Graph(shuffle[torch.stack([torch.arange(199), torch.arange(1, 200)])])
-    reordered, _ = path.reorder("rcm")
-    src, dst = reordered.edge_index
-    assert (src - dst).abs().max() == 1
-
-
-def test_reorder_errors(monkeypatch):
-    with pytest.raises(ValueError, match=r"'metis'.*'degree', 'rcm'"):
-        sample_graph("path").reorder("metis")
-    monkeypatch.setitem(sys.modules, "scipy.sparse", None)
-    with pytest.raises(ImportError, match=r"pip install 'gat_ext\[train\]'"):
-        sample_graph("path").reorder("rcm")
-
-
 @pytest.mark.parametrize("name", BIPARTITE)
-@pytest.mark.parametrize("change", [lambda g: g.reorder("degree"), lambda g: g.to_undirected()])
-def test_what_needs_equal_sides(name, change):
+def test_undirected_needs_equal_sides(name):
     with pytest.raises(ValueError, match="it needs them to be equal"):
-        change(sample_graph(name))
+        sample_graph(name).to_undirected()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ MAY_INCLUDE = {
 }
 # Module of gat_ext → the modules of gat_ext it may import, beside itself. Private helpers are listed under whom they serve.
 MAY_IMPORT = {
-    "graph": {"_graph_csr", "_graph_io"},
+    "graph": {"_graph_csr", "_graph_io", "_graph_order"},
+    "_graph_order": set(),
     "_graph_csr": {"_C", "graph"},
     "_graph_io": {"graph", "_graph_csr"},
     "reference": {"graph", "_reference_edges", "reference_dense"},

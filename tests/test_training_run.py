@@ -1,4 +1,4 @@
-"""Runs over seeds: checkpoints, resuming, Ctrl-C, reports, the comparison with dense PyTorch."""
+"""Runs over seeds: checkpoints, resuming, Ctrl-C, reports, renumbered nodes, the comparison with dense PyTorch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
+from typer.testing import CliRunner
 
 from gat_ext import datasets
-from gat_ext.training import Recipe, checkpoint
+from gat_ext.graph import ORDERS
+from gat_ext.training import Recipe, checkpoint, metrics
 from gat_ext.training import compare as compare_module
 from gat_ext.training import run as run_module
+from gat_ext.training.cli import app
 from gat_ext.training.compare import compare
 from gat_ext.training.files import replacing
 from gat_ext.training.run import Interrupted, Run, RunConfig
@@ -212,3 +216,104 @@ def test_comparison_checks_before_it_times(monkeypatch):
     monkeypatch.setattr(compare_module, "gat_attention", wrong_gradient)
     with pytest.raises(AssertionError):
         compare(40, degree=3, repeats=1)
+
+
+# ---- nodes renumbered before training
+
+
+@pytest.mark.parametrize("method", ORDERS)
+@pytest.mark.parametrize("name", ["karate", "sbm"])
+def test_dataset_is_renumbered_whole(name, method):
+    data = datasets.load(name)
+    data = datasets.NodeDataset(**{**vars(data), "graph_ids": torch.arange(data.num_nodes)})
+    moved, permutation = data.reorder(method)
+    datasets.NodeDataset(**vars(moved))  # its checks
+    for field in ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids"):
+        assert torch.equal(getattr(moved, field), getattr(data, field)[permutation])
+    assert (moved.name, moved.num_classes) == (data.name, data.num_classes)
+    keys = moved.edge_index[1] * data.num_nodes + moved.edge_index[0]
+    assert (keys.diff() > 0).all()  # sorted by destination, then source
+    pairs = set(map(tuple, permutation[moved.edge_index].t().tolist()))
+    assert pairs == set(map(tuple, data.edge_index.t().tolist()))
+
+
+def test_training_goes_the_same_way_without_chance(tmp_path):
+    """Without dropout nothing depends on the order but rounding."""
+    data, options = datasets.load("sbm", num_nodes=300), {"hidden_channels": 4}
+    runs = []
+    for method in (None, *ORDERS):
+        config = RunConfig("agnn", "sbm", 0, 1, Recipe(epochs=5), options, method)
+        run = Run(config, data, tmp_path / str(method))
+        expected = data if method is None else data.reorder(method)[0]
+        assert torch.equal(run.data.edge_index, expected.edge_index)
+        make = RunConfig.make_model
+
+        def without_dropout(config, data, make=make):
+            model = make(config, data)
+            model.dropout = 0.0
+            return model
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RunConfig, "make_model", without_dropout)
+            run.train(lambda trainer: None)
+        run.report()
+        runs.append(run)
+    first = runs[0]
+    entropy = spread(first)
+    for run in runs[1:]:
+        assert_close(
+            run.results[0].history["train_loss"],
+            first.results[0].history["train_loss"],
+            rtol=1e-4,
+            atol=1e-5,
+        )
+        assert run.results[0].test_score == pytest.approx(first.results[0].test_score, abs=0.01)
+        for key, value in first.best_model.items():
+            assert_close(run.best_model[key], value, rtol=1e-3, atol=1e-4)
+        assert_close(spread(run), entropy, rtol=1e-3, atol=1e-4)
+        assert (run.folder / "attention.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def spread(run: Run) -> torch.Tensor:
+    """What attention.png shows: the entropies, in no order."""
+    model = run.config.make_model(run.data)
+    model.load_state_dict(run.best_model)
+    layers = model.attention_weights(run.data.x, run.data.edge_index)
+    return torch.stack(
+        [metrics.entropies(*layer, run.data.num_nodes)[0].sort(0).values for layer in layers]
+    )
+
+
+def test_resume_needs_the_same_order(tmp_path):
+    data = datasets.load("karate")
+
+    def run(method):
+        config = RunConfig("gat", "karate", 0, 1, Recipe(epochs=2), {}, method)
+        return Run(config, data, tmp_path)
+
+    run("rcm").train(lambda trainer: None)
+    run("rcm").resume()
+    for other in (None, "degree"):
+        with pytest.raises(ValueError, match="reorder differ"):
+            run(other).resume()
+
+
+def test_a_checkpoint_without_the_setting_is_of_no_order(tmp_path):
+    config = RunConfig("gat", "karate", 0, 1, Recipe(epochs=2), {})
+    run = Run(config, datasets.load("karate"), tmp_path)
+    run.train(lambda trainer: None)
+    state = torch.load(run.checkpoint_path, weights_only=True)
+    del state["config"]["reorder"]
+    torch.save(state, run.checkpoint_path)
+    run.resume()
+
+
+def test_the_command_line_takes_an_order(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    command = ["train", "--dataset", "karate", "--epochs", "3", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, [*command, "--reorder", "community"])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["config"]["reorder"] == "community"
+    result = CliRunner().invoke(app, [*command, "--reorder", "comunity"])
+    assert result.exit_code == 2 and "one of community, " in result.output

@@ -62,7 +62,7 @@ struct EdgeAttentionBackward {
   const Acc<T>* lse = nullptr;      // [N_dst, H]
   const Acc<T>* delta = nullptr;    // [N_dst, H] delta_i - q_i
   Acc<T>* edge_grad = nullptr;      // scratch [E, H] of a score without a term: dz; null where nobody asks for the gradient of a
-  // gradients; null where nobody asks
+  // gradients; null where nobody asks. On the CPU those of query and key may be that of value: then their sum is written.
   T* grad_query = nullptr;
   T* grad_key = nullptr;
   T* grad_value = nullptr;

@@ -2,6 +2,7 @@
 //
 // A device is a type with
 //   Device(tensor)                          makes the device current while it lives
+//   kSharesGradients                        whether gradients of query, key and value may be one tensor, their sum
 //   select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>   run the kernels of one storage type
 #pragma once
 
@@ -47,6 +48,7 @@ struct EdgeAttentionTensors {
   at::Tensor rowptr, col;
   OptionalTensor edge_id;
   std::array<at::Tensor, kNumInputs> input;
+  std::array<bool, kNumInputs> shared{};  // whether an input is the value
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
 
   const at::Tensor& value() const { return input[kValue]; }
@@ -57,14 +59,13 @@ struct EdgeAttentionTensors {
       : score(find_score(Scores{}, score_name)), rowptr(rowptr_), col(col_), edge_id(edge_id_) {
     TORCH_CHECK_VALUE(value.dim() == 3, "value must be [N_src, H, F]; it has shape ", value.sizes());
     const auto& [query, key, att, dst_term, src_term, edge_term, bias, edge_feat] = others;
-    TORCH_CHECK_VALUE(!score.has_term || (query.has_value() && key.has_value()), "score '", score_name, "' needs query and key");
     TORCH_CHECK_VALUE(!score.has_weight || att.has_value(), "score '", score_name, "' needs att");
     TORCH_CHECK_VALUE(!score.has_node_terms || (dst_term.has_value() && src_term.has_value()), "score '", score_name,
                       "' needs dst_term and src_term");
     TORCH_CHECK_VALUE(score.has_term || !edge_feat.has_value(), "score '", score_name, "' takes no edge_feat");
     num_dst = rowptr.numel() - 1, num_src = value.size(0), num_edges = col.numel();
     num_heads = value.size(1), value_channels = value.size(2);
-    score_channels = score.has_term ? query->size(-1) : 0;
+    score_channels = !score.has_term ? 0 : query.has_value() ? query->size(-1) : value_channels;
     const std::int64_t H = num_heads, D = score_channels;
     TORCH_CHECK_VALUE(!edge_in_value || (edge_feat.has_value() && D == value_channels),
                       "edge_in_value needs edge_feat with as many channels as value");
@@ -77,6 +78,14 @@ struct EdgeAttentionTensors {
              prepare(edge_term, {num_edges, H}, value, "edge_term"),
              prepare(bias, {num_edges, H}, value, "bias"),
              prepare(edge_feat, {num_edges, H, D}, value, "edge_feat")};
+    // Where a score reads a query or a key and none is given, it is the value; its gradient is a part of that of the value.
+    shared[kQuery] = score.has_term && !query.has_value(), shared[kKey] = score.has_term && !key.has_value();
+    TORCH_CHECK_VALUE(!shared[kQuery] || num_dst == num_src, "without a query, sources and destinations must be the same");
+    TORCH_CHECK_VALUE(!(shared[kQuery] || shared[kKey]) || D == value_channels,
+                      "without a query or a key, the other one must have ", value_channels, " channels as value; it has ", D);
+    for (const Input i : {kQuery, kKey}) {
+      if (shared[i]) input[i] = input[kValue];
+    }
   }
 };
 
@@ -181,8 +190,9 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
 
   std::array<at::Tensor, kNumInputs> grad;
   for (int i = 0; i < kNumInputs; ++i) {
-    const bool needed = needs_grad[static_cast<std::size_t>(i)] && t.input[static_cast<std::size_t>(i)].defined();
-    grad[static_cast<std::size_t>(i)] = needed ? allocate_like(t.input[static_cast<std::size_t>(i)]) : at::Tensor();
+    const auto k = static_cast<std::size_t>(i);
+    const bool needed = needs_grad[t.shared[k] ? std::size_t{kValue} : k] && t.input[k].defined();
+    if (needed) grad[k] = t.shared[k] && Device::kSharesGradients ? grad[kValue] : allocate_like(t.input[k]);
   }
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -202,7 +212,12 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
                              mutable_data<Acc<T>>(delta));
     device.template backward<T>(t, args, grad[kAtt]);
   });
-  for (auto& tensor : grad) {
+  for (int i = 0; i < kNumInputs; ++i) {
+    auto& tensor = grad[static_cast<std::size_t>(i)];
+    if (t.shared[static_cast<std::size_t>(i)]) {
+      if (tensor.defined() && !Device::kSharesGradients) grad[kValue].add_(tensor);
+      tensor.reset();
+    }
     if (!tensor.defined()) tensor = t.empty({0}, dtype);
   }
   return std::tuple_cat(grad);

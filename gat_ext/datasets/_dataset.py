@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gat_ext.graph import Graph
+
 
 @dataclass(frozen=True, eq=False)
 class NodeDataset:
@@ -121,3 +123,35 @@ class NodeDataset:
             if isinstance(value := getattr(self, field.name), Tensor):
                 object.__setattr__(moved, field.name, value.to(device))
         return moved
+
+    def reorder(self, method: str) -> tuple[NodeDataset, Tensor]:
+        """The same data set with its nodes renumbered, so that neighbours lie closer in memory.
+
+        A model trains on it as on this one, faster on a large graph whose order is poor.
+
+        Args:
+            method: As of :meth:`gat_ext.Graph.reorder`.
+
+        Returns:
+            The new data set and int64 [N], the old number of each new node.
+
+        Raises:
+            ValueError: Unknown method.
+            ImportError: A library is missing.
+
+        Example:
+            >>> from gat_ext.datasets import load
+            >>> data = load("karate")
+            >>> reordered, permutation = data.reorder("degree")
+            >>> bool((reordered.y == data.y[permutation]).all())
+            True
+        """
+        graph, permutation = Graph(self.edge_index, num_nodes=self.num_nodes).reorder(method)
+        edges = graph.edge_index
+        by_ends = torch.argsort(edges[1] * self.num_nodes + edges[0], stable=True)
+        reordered = copy.copy(self)  # the values stay as they were checked
+        object.__setattr__(reordered, "edge_index", edges[:, by_ends])
+        for field in ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids"):
+            if (value := getattr(self, field)) is not None:
+                object.__setattr__(reordered, field, value[permutation])
+        return reordered, permutation

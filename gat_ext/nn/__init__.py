@@ -10,6 +10,7 @@ from __future__ import annotations
 from gat_ext.nn.agnn_conv import AGNNConv
 from gat_ext.nn.gat_conv import GATConv
 from gat_ext.nn.gatv2_conv import GATv2Conv
+from gat_ext.nn.reordered import Reordered
 from gat_ext.nn.transformer_conv import TransformerConv
 
-__all__ = ["AGNNConv", "GATConv", "GATv2Conv", "TransformerConv"]
+__all__ = ["AGNNConv", "GATConv", "GATv2Conv", "Reordered", "TransformerConv"]

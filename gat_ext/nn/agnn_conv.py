@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gat_ext.features import SparseFeatures
 from gat_ext.functional import cosine_attention
 from gat_ext.nn import _common as common
 from gat_ext.nn._common import Adjacency, Attention
@@ -28,7 +29,7 @@ class AGNNConv(nn.Module):
         last (an addition to PyG's layer).
 
     Raises:
-        TypeError: x is not a tensor of floating-point numbers.
+        TypeError: x is not a dense tensor of floating-point numbers.
         ValueError: sizes do not match.
         IndexError: edge_index names a node that does not exist.
 
@@ -62,6 +63,11 @@ class AGNNConv(nn.Module):
         self, x: Tensor, edge_index: Adjacency, return_attention_weights: bool | None = None
     ) -> Tensor | tuple[Tensor, Attention]:
         """Propagates; see the class for shapes."""
+        if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
+            raise TypeError(
+                f"x is sparse ({type(x).__name__}); {self} has no projection and expects a dense "
+                "torch.Tensor [N, C]: project x first, with SparseFeatures(x).linear(weight)"
+            )
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}; {self} expects a torch.Tensor [N, C]")
         if x.dim() != 2:

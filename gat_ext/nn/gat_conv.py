@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gat_ext.features import dropout
 from gat_ext.functional import gat_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
@@ -150,7 +151,7 @@ class GATConv(nn.Module):
         src_term = _dot_heads(src, self.att_src)
         result = gat_attention(
             graph,
-            F.dropout(src, self.feat_dropout, self.training),
+            dropout(src, self.feat_dropout, self.training),
             self._dst_term(x_dst, src if x_dst is x_src else None, src_term, sizes[1]),
             src_term,
             edge_term=None if edge_attr is None else self._edge_term(edge_attr),
@@ -213,7 +214,5 @@ def _dot_heads(x: Tensor, att: Tensor) -> Tensor:
 
     As one matrix product with the block-diagonal [H · C, H] of att, which reads x once and makes no [N, H, C].
     """
-    heads, channels = att.shape[1:]
-    eye = torch.eye(heads, dtype=att.dtype, device=att.device)
-    blocks = (att.view(heads, channels, 1) * eye.unsqueeze(1)).flatten(0, 1)
-    return x.flatten(1) @ blocks
+    blocks = torch.diag_embed(att[0].t(), dim1=0, dim2=2)  # [H, C, H]
+    return x.flatten(1) @ blocks.flatten(0, 1)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from gat_ext import _C, __version__, datasets, models
+from gat_ext.graph import ORDERS
 from gat_ext.training import plots
 from gat_ext.training.compare import compare
 from gat_ext.training.loop import Trainer
@@ -62,9 +63,9 @@ def _closest_first(value: str, choices: list[str]) -> str:
     return ", ".join(sorted(choices, key=likeness, reverse=True))
 
 
-def _check_name(choices: list[str], what: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if value in choices:
+def _check_name(choices: list[str], what: str) -> Callable[[str | None], str | None]:
+    def check(value: str | None) -> str | None:
+        if value is None or value in choices:
             return value
         raise typer.BadParameter(
             f"no {what} is called {value!r}; choose one of {_closest_first(value, choices)}"
@@ -144,6 +145,13 @@ def train(
     layers: Annotated[int | None, typer.Option(min=1, help="Attention layers.")] = None,
     hidden: Annotated[int | None, typer.Option(min=1, help="Hidden channels (of a head).")] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Heads of the hidden layers.")] = None,
+    reorder: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Renumber the nodes first, for speed on large graphs: {', '.join(ORDERS)}.",
+            callback=_check_name(list(ORDERS), "order"),
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.", callback=_check_device)] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     out: Annotated[
@@ -170,6 +178,7 @@ def train(
             epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience
         ),
         {name: value for name, value in options.items() if value is not None},
+        reorder,
     )
     with _mistakes_explained():
         plots.require()

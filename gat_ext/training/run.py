@@ -45,6 +45,7 @@ class RunConfig:
         seeds: number of seeds.
         recipe: how to train.
         options: changes to the constructor arguments of the model's preset; empty for the preset itself.
+        reorder: how :meth:`NodeDataset.reorder` renumbers the nodes before training; None leaves them.
     """
 
     model: str
@@ -53,6 +54,7 @@ class RunConfig:
     seeds: int
     recipe: Recipe
     options: dict[str, int | float]
+    reorder: str | None = None
 
     def make_model(self, data: NodeDataset) -> AttentionModel:
         """A new model for a data set: the preset, with the options in place of what it says."""
@@ -82,6 +84,8 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, data: NodeDataset, folder: Path) -> None:
+        if config.reorder is not None:
+            data, _ = data.reorder(config.reorder)
         self.config, self.data, self.folder = config, data, folder
         self.results: list[SeedResult] = []
         self.trainer: Trainer | None = None
@@ -105,8 +109,9 @@ class Run:
         missing = {"config", "results", "best_model", "trainer"} - state.keys()
         if missing:
             raise ValueError(f"{self.checkpoint_path} is not of a run: it has no {min(missing)}")
-        if state["config"] != asdict(self.config):
-            differing = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
+        # A checkpoint from before there was a setting is one of its default, None.
+        differing = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
+        if differing:
             raise ValueError(
                 f"{self.checkpoint_path} is of another run: {', '.join(differing)} differ; "
                 "give the same options, or another --out"

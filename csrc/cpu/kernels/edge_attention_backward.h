@@ -329,9 +329,22 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     if (args.grad_key) prefetch_for_write(args.grad_key + row * H * D, H * D);
     if (args.grad_value) prefetch_for_write(args.grad_value + row * H * F, H * F);
   }
+  // Where y or x is v, the gradients are one: that of x is there already.
   void finish(std::int64_t row, const A* state) const {
-    if (args.grad_key) store_scaled<Isa, A>(args.grad_key + row * H * D, state, A(1), H * D);
-    if (args.grad_value) store_scaled<Isa, A>(args.grad_value + row * H * F, state + H * D, A(1), H * F);
+    const bool key_is_value = Score::has_term && args.grad_key && args.grad_key == args.grad_value;
+    const bool query_is_value = Score::has_term && args.grad_query && args.grad_query == args.grad_value;
+    if (args.grad_key && !key_is_value) store_scaled<Isa, A>(args.grad_key + row * H * D, state, A(1), H * D);
+    if (args.grad_value) {
+      T* const to = args.grad_value + row * H * F;
+      const A *const of_value = state + H * D, *const of_key = state;
+      for_lanes<Isa, A>(H * F, [&](std::int64_t d, auto lanes) {
+        using V = typename decltype(lanes)::V;
+        V sum = load<V>(of_value + d);
+        if (key_is_value) sum += load<V>(of_key + d);
+        if (query_is_value) sum += load<V>(to + d);
+        store(to + d, sum);
+      });
+    }
     if (args.grad_src_term) store_scaled<Isa, A>(args.grad_src_term + row * H, state + H * (D + F), A(1), H);
   }
 };

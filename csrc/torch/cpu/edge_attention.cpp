@@ -8,6 +8,8 @@ namespace gat::binding {
 namespace {
 
 struct Cpu {
+  static constexpr bool kSharesGradients = true;
+
   explicit Cpu(const at::Tensor&) {}
 
   template <class T>

@@ -11,6 +11,8 @@ namespace gat::binding {
 namespace {
 
 struct Cuda : CudaDevice {
+  static constexpr bool kSharesGradients = false;
+
   using CudaDevice::CudaDevice;
 
   static cuda::EdgeAttentionSizes sizes(const EdgeAttentionTensors& t) { return {t.num_edges, t.num_src}; }

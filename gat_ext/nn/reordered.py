@@ -1,0 +1,244 @@
+"""Any layer or model on a renumbered graph, behind the caller's numbering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from gat_ext.features import SparseFeatures, as_features
+from gat_ext.graph import ORDERS, Graph
+from gat_ext.nn._common import Adjacency, Attention, Features
+
+
+class Reordered(nn.Module):
+    """A layer or model that sees the nodes in a better order, while its caller does not.
+
+    ``Reordered(module, method)(x, graph, ...)`` is ``module(x, graph, ...)`` to rounding, and
+    faster where the order spares more than it costs: the module works on
+    ``graph.reorder(method)`` and on the rows of x in that order, and the rows of what it returns
+    come back in the caller's. So wrap a whole model rather than each of its layers; only the rows
+    of its input and its output are then moved. The order of a Graph is found at the first call and
+    kept for as long as the Graph lives; that of an edge_index until it dies or is written to. The
+    rows of a constant x are moved once, too.
+
+    ``state_dict`` has the keys of the module alone, so a checkpoint fits with and without. The
+    module is the attribute ``module``; its other methods, such as a model's ``attention_weights``,
+    are as before.
+
+    Args:
+        module: takes ``(x [N, C], Graph, ...)``; every layer and model of this package does.
+        method: one of :data:`gat_ext.graph.ORDERS`; see :meth:`gat_ext.Graph.reorder`.
+
+    Shapes:
+        As the module's. x is one tensor or ``SparseFeatures``; other arguments go through as they
+        are, those with a row for each edge too, since edges keep their order. Of the result, every
+        tensor with N rows comes back in the caller's order, every pair (edge_index, alpha) in the
+        caller's numbering, with added self-loops by ascending node; other tensors are left alone.
+
+    Raises:
+        TypeError: module is no module; x is neither tensor nor ``SparseFeatures``; the module
+            returns something else than tensors and tuples of them.
+        ValueError: unknown method; the graph is bipartite, or x is a pair; x has not one row for
+            each node, or is on another device.
+        ImportError: see :meth:`gat_ext.Graph.reorder`.
+
+    Note:
+        Feature dropout draws its numbers by the order of the rows, so in training mode a seed
+        drops other elements than it would without.
+
+    Example:
+        >>> from gat_ext.nn import GATConv
+        >>> layer = GATConv(3, 2)
+        >>> graph, x = Graph(torch.tensor([[0, 2, 3], [2, 1, 2]]), num_nodes=4), torch.randn(4, 3)
+        >>> reordered = Reordered(layer, "degree")
+        >>> torch.allclose(reordered(x, graph), layer(x, graph), atol=1e-6)
+        True
+        >>> list(reordered.state_dict()) == list(layer.state_dict())
+        True
+    """
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        """Wraps the module; see the class for the arguments."""
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"module is a {type(module).__name__}; expected a torch.nn.Module")
+        if method not in ORDERS:
+            names = ", ".join(map(repr, ORDERS))
+            raise ValueError(f"method is {method!r}; expected one of {names}")
+        self.module, self.method = module, method
+        self.register_state_dict_post_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    def forward(self, x: Features, edge_index: Adjacency, *args: Any, **kwargs: Any) -> Any:
+        """Calls the module; see the class for shapes.
+
+        Args:
+            x: [N, C].
+            edge_index: Graph, or int [2, E].
+            args: for the module.
+            kwargs: for the module.
+        """
+        x = as_features(x)
+        if isinstance(x, (tuple, list)):
+            raise ValueError(
+                "x is a pair, for sources and destinations; Reordered gives both the same numbers "
+                "and needs one x: call the module itself on a bipartite graph"
+            )
+        if not isinstance(x, (Tensor, SparseFeatures)):
+            raise TypeError(
+                f"x is a {type(x).__name__}; expected a tensor [N, C] or SparseFeatures"
+            )
+        if x.dim() == 0:
+            raise ValueError("x has shape []; expected [N, C]")
+        order = _order_of(edge_index, x.shape[0], self.method)
+        if x.device != order.graph.device:
+            raise ValueError(
+                f"x is on {x.device}, the graph on {order.graph.device}; expected one device: move "
+                "them with to()"
+            )
+        return order.returned(self.module(order.rows(x), order.graph, *args, **kwargs))
+
+    def extra_repr(self) -> str:
+        """The method."""
+        return f"method={self.method!r}"
+
+
+# ---- names of parameters
+
+
+def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    _rename(state, f"{prefix}module.", prefix)
+
+
+def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    _rename(state, prefix, f"{prefix}module.")
+
+
+def _rename(state: dict[str, Any], before: str, after: str) -> None:
+    for key in [key for key in state if key.startswith(before)]:
+        state[after + key.removeprefix(before)] = state.pop(key)
+
+
+# ---- orders
+
+
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """A renumbered graph, and how rows get there and back."""
+
+    graph: Graph
+    permutation: Tensor  # [N], the old number of each new node
+    new_number: Tensor  # [N], the new number of each old node
+    moved: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
+
+    def rows(self, x: Features) -> Features:
+        """Features in the new order; those of a constant are kept, as moving them takes about as long as a layer."""
+        if isinstance(x, SparseFeatures):
+            return SparseFeatures._of(self._rows_of_graph(x.graph), x.values)
+        if x.requires_grad or x.is_inference() or torch.compiler.is_compiling():
+            return x.index_select(0, self.permutation)
+        known: tuple[int, Tensor] | None = self.moved.get(x)
+        if known is None or known[0] != x._version:
+            # It may serve a later backward, which tensors of inference mode cannot.
+            with torch.inference_mode(False):
+                known = self.moved[x] = (x._version, x.index_select(0, self.permutation))
+        return known[1]
+
+    def _rows_of_graph(self, graph: Graph) -> Graph:
+        """The graph of sparse features, from columns to rows, with its rows in the new order."""
+        moved: Graph | None = self.moved.get(graph)
+        if moved is None:
+            column, row = graph.edge_index
+            edges = torch.stack([column, self.new_number[row]])
+            moved = Graph(edges, num_src=graph.num_src, num_dst=graph.num_dst)
+            self.moved[graph] = moved
+        return moved
+
+    def returned(self, result: Any) -> Any:
+        """What a module returned, in the caller's order and numbering."""
+        if isinstance(result, Tensor):
+            of_nodes = result.dim() > 0 and result.shape[0] == self.graph.num_nodes
+            return result.index_select(0, self.new_number) if of_nodes else result
+        if not isinstance(result, tuple):
+            raise TypeError(
+                f"the module returned a {type(result).__name__}; Reordered brings tensors and "
+                "tuples of them back to the caller's order: return these"
+            )
+        if _is_attention(result):
+            return self._attention(*result)
+        return tuple(map(self.returned, result))
+
+    def _attention(self, edge_index: Tensor, alpha: Tensor) -> Attention:
+        old = self.permutation[edge_index]
+        given = edge_index.shape[1] - self.graph.num_nodes
+        loops = torch.arange(self.graph.num_nodes, device=edge_index.device).expand(2, -1)
+        # Loops that the module added are last, by ascending new number.
+        if (
+            given < 0
+            or not torch.equal(edge_index[:, given:], loops)
+            or torch.equal(edge_index, self.graph.edge_index)
+        ):
+            return old, alpha
+        ascending = alpha[given:].index_select(0, self.new_number)
+        return torch.cat([old[:, :given], loops], dim=1), torch.cat([alpha[:given], ascending])
+
+
+def _is_attention(result: tuple[Any, ...]) -> bool:
+    if len(result) != 2 or not all(isinstance(part, Tensor) for part in result):
+        return False
+    edge_index, alpha = result
+    integers = edge_index.dtype in (torch.int32, torch.int64)
+    pairs = edge_index.dim() == 2 and edge_index.shape[0] == 2
+    return bool(integers and pairs and alpha.dim() and alpha.shape[0] == edge_index.shape[1])
+
+
+class _Found(NamedTuple):
+    version: int
+    num_nodes: int
+    order: _Order
+
+
+# Of a Graph or edge_index: what was found, by method.
+_found = WeakIdKeyDictionary()
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # nothing in it is worth tracing
+def _order_of(adjacency: Adjacency, num_nodes: int, method: str) -> _Order:
+    version = 0
+    if isinstance(adjacency, Graph):
+        _check_nodes(adjacency, num_nodes)
+    elif not isinstance(adjacency, Tensor) or adjacency.is_inference():  # does not count writes
+        return _new_order(adjacency, num_nodes, method)
+    else:
+        version = adjacency._version
+    by_method: dict[str, _Found] = _found.setdefault(adjacency, {})
+    known = by_method.get(method)
+    if known is None or known[:2] != (version, num_nodes):
+        order = _new_order(adjacency, num_nodes, method)
+        known = by_method[method] = _Found(version, num_nodes, order)
+    return known.order
+
+
+def _check_nodes(graph: Graph, num_nodes: int) -> None:
+    if graph.num_src != graph.num_dst:
+        raise ValueError(
+            f"{graph!r} is bipartite; Reordered needs a graph whose sources and destinations are "
+            "the same nodes: call the module itself"
+        )
+    if graph.num_nodes != num_nodes:
+        raise ValueError(f"x has {num_nodes} rows, but {graph!r}; give one row for each node")
+
+
+def _new_order(adjacency: Adjacency, num_nodes: int, method: str) -> _Order:
+    with torch.inference_mode(False):
+        graph = adjacency
+        if not isinstance(graph, Graph):
+            graph = Graph(graph, num_nodes=num_nodes)
+        reordered, permutation = graph.reorder(method)
+        new_number = torch.empty_like(permutation)
+        new_number[permutation] = torch.arange(num_nodes, device=graph.device)
+        return _Order(reordered, permutation, new_number)
