@@ -23,6 +23,11 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def draw_seed(device: torch.device) -> Tensor:
+    """The seed of a dropout [1], from torch's generator."""
+    return torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=device)
+
+
 # ---- graph building, on the CPU; other devices sort with torch's operators
 
 
@@ -283,7 +288,8 @@ def _(seed: Tensor, num_edges: int, num_heads: int, dropout_p: float) -> Tensor:
 # ---- autocast: matrix-like operators run in the autocast dtype, softmax in float32
 
 
-def _register_autocast(name: str, to_lower: bool) -> None:
+def register_autocast(name: str, to_lower: bool) -> None:
+    """Has an operator run in the dtype of autocast, or in float32."""
     op = getattr(ops, name).default
     for device, key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
         _LIBRARY.impl(name, _autocast_kernel(op, device, key, to_lower), key)
@@ -308,5 +314,5 @@ def _autocast_kernel(op: Any, device: str, key: str, to_lower: bool) -> Callable
 
 _LIBRARY = torch.library.Library("gat_ext", "IMPL")
 for _name in ("edge_attention", "sddmm", "spmm", "spmm_extremum"):
-    _register_autocast(_name, to_lower=True)
-_register_autocast("edge_softmax", to_lower=False)
+    register_autocast(_name, to_lower=True)
+register_autocast("edge_softmax", to_lower=False)

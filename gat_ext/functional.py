@@ -25,7 +25,8 @@ from torch import Tensor
 
 from gat_ext import _checks as checks
 from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
-from gat_ext._ops import ops
+from gat_ext._dense import inverse_norm
+from gat_ext._ops import draw_seed, ops
 from gat_ext.graph import Graph
 
 __all__ = [
@@ -270,7 +271,7 @@ def edge_attention(
     if top_k is not None:
         checks.positive_integer(top_k, "top_k")
     if dropout_p > 0:
-        seed = _draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
+        seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     graph_arguments: tuple[Any, ...] = (
         graph.rowptr,
         graph.col,
@@ -304,10 +305,6 @@ def edge_attention(
     if not return_weights and not return_lse:
         return out  # type: ignore[no-any-return]
     return (out, *([weights] if return_weights else []), *([lse] if return_lse else []))
-
-
-def _draw_seed(device: torch.device) -> Tensor:
-    return torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=device)
 
 
 def gat_attention(
@@ -494,8 +491,8 @@ def cosine_attention(
         tensor([[1.5000, 0.0000]])
     """
     key = query if key is None else key
-    inverse_query_norm = _inverse_norm(query, eps)
-    inverse_key_norm = inverse_query_norm if key is query else _inverse_norm(key, eps)
+    inverse_query_norm = inverse_norm(query, eps)
+    inverse_key_norm = inverse_query_norm if key is query else inverse_norm(key, eps)
     return edge_attention(
         graph,
         key if value is None else value,
@@ -506,10 +503,3 @@ def cosine_attention(
         src_term=inverse_key_norm,
         **options,
     )
-
-
-def _inverse_norm(x: Tensor, eps: float) -> Tensor:
-    """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most eps."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
-    positive = norm > eps
-    return torch.where(positive, torch.where(positive, norm, 1).reciprocal(), 0)

@@ -34,10 +34,11 @@ MAY_IMPORT = {
     "_native": set(),
     "_ops": {"_C"},
     "_ops_edge_attention": {"_ops", "reference"},
+    "_dense": {"_ops"},
     "_checks": {"_C", "graph"},
-    "functional": {"_checks", "_ops", "_ops_edge_attention", "graph"},
-    "features": {"functional", "graph"},
-    "nn": {"features", "functional", "graph"},
+    "functional": {"_checks", "_dense", "_ops", "_ops_edge_attention", "graph"},
+    "features": {"_dense", "functional", "graph"},
+    "nn": {"_dense", "features", "functional", "graph"},
     "models": {"nn", "features", "functional", "graph"},
     "datasets": {"graph"},
     "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},
@@ -111,7 +112,16 @@ def test_scores_agree():
 
 
 WITHOUT_GRADIENT = {"gat_ext::edge_dropout_mask", "gat_ext::csr_of_edges", "gat_ext::csr_transpose"}
-CPU_ONLY = {"gat_ext::csr_of_edges", "gat_ext::csr_transpose"}
+CPU_ONLY = {
+    "gat_ext::csr_of_edges",
+    "gat_ext::csr_transpose",
+    "gat_ext::linear",
+    "gat_ext::linear_backward",
+    "gat_ext::add",
+    "gat_ext::scale",
+    "gat_ext::dropout",
+    "gat_ext::inverse_norm",
+}
 
 
 def test_every_operator_has_fake_and_device_kernels():

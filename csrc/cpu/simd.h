@@ -263,7 +263,7 @@ GAT_HD V exp_of(V x) {
 // Asks for the cache lines of a row that will be read soon.
 GAT_HD void prefetch(const void* row, std::int64_t bytes) {
   const char* p = static_cast<const char*>(row);
-  for (std::int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(p + offset);
+  for (std::int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(p + offset, 0, 2);
 }
 
 // Asks for the rows of a result that will be written soon: a store that misses holds up those after it, and with them every read

@@ -1,9 +1,10 @@
-// The unfused sparse operators on the CPU: edge softmax, SDDMM and SpMM. They are closed under differentiation.
+// The unfused sparse operators on the CPU: edge softmax, SDDMM and SpMM, closed under differentiation, and dropout of features.
 #pragma once
 
 #include <cstdint>
 
 #include "../core/csr.h"
+#include "../core/philox.h"
 #include "../core/types.h"
 
 namespace gat::cpu {
@@ -28,6 +29,8 @@ struct SparseKernels {
   // Gradient of x for spmm_extremum: csr is the transpose, grad and arg are [num_cols, H, F].
   void (*spmm_extremum_backward)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* weight, const T* grad,
                                  const std::int64_t* arg, T* grad_x, int num_threads);
+  // out [n] = x [n] times 0 or 1 / (1 - p), the numbers being those of the seed whatever the instruction set.
+  void (*dropout)(const Dropout&, std::int64_t n, const T* x, T* out, int num_threads);
 };
 
 template <class Isa, class T>

@@ -11,7 +11,8 @@ namespace gat::cpu {
 inline constexpr int kTile = 32;
 inline constexpr int kAhead = kTile;  // what a tile needs is asked for this many edges before, in an earlier tile
 
-struct TileIndices {
+// Aligned, so that the buffers of two threads have no cache line in common.
+struct alignas(128) TileIndices {
   std::int64_t neighbor[kTile + kAhead];  // of the edges of the tile and those that follow
   std::int64_t id[kTile];
 };

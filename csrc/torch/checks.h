@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "../core/csr.h"
+#include "../core/philox.h"
 #include "../core/types.h"
 
 namespace gat::binding {
@@ -56,6 +57,14 @@ inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col, const O
     view.edge_id = index_array(*edge_id, "edge_id");
   }
   return view;
+}
+
+inline Dropout make_dropout(const OptionalTensor& seed, double p, at::Device device) {
+  if (p <= 0) return {};
+  TORCH_CHECK_VALUE(seed.has_value() && seed->numel() == 1 && seed->scalar_type() == at::kLong,
+                    "dropout needs a seed: an int64 tensor of one element");
+  check_device(*seed, device, "seed");
+  return Dropout::make(p, seed->const_data_ptr<std::int64_t>());
 }
 
 }  // namespace gat::binding

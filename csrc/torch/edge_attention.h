@@ -95,14 +95,6 @@ struct EdgeAttentionOptions {
   double negative_slope, scale, dropout_p;
 };
 
-inline Dropout make_dropout(const OptionalTensor& seed, double p, at::Device device) {
-  if (p <= 0) return {};
-  TORCH_CHECK_VALUE(seed.has_value() && seed->numel() == 1 && seed->scalar_type() == at::kLong,
-                    "dropout needs a seed: an int64 tensor of one element");
-  check_device(*seed, device, "seed");
-  return Dropout::make(p, seed->const_data_ptr<std::int64_t>());
-}
-
 template <class T>
 EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const EdgeAttentionOptions& options,
                                      const OptionalTensor& seed) {

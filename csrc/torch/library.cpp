@@ -17,6 +17,13 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def("csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
   m.def("csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) -> (Tensor t_rowptr, Tensor t_col, Tensor t_pos)");
 
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
+  m.def("linear_backward(Tensor grad, Tensor x, Tensor weight, bool[3] needs_grad) -> (Tensor x, Tensor weight, Tensor bias)");
+  m.def("add(Tensor x, Tensor other) -> Tensor");
+  m.def("scale(Tensor x, Tensor factor) -> Tensor");
+  m.def("dropout(Tensor x, Tensor seed, float p) -> Tensor");
+  m.def("inverse_norm(Tensor x, float eps) -> Tensor");
+
   m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
   m.def("edge_softmax_backward(Tensor rowptr, Tensor? edge_id, Tensor grad, Tensor alpha) -> Tensor");
 

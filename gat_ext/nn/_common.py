@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from gat_ext import _dense
 from gat_ext.features import SparseFeatures, as_features
 from gat_ext.graph import Graph
 
@@ -33,7 +34,7 @@ class _TakesSparse(nn.Linear):
         """[N, out_features] of [N, in_features]."""
         if isinstance(x, SparseFeatures):
             return x.linear(self.weight, self.bias)
-        return super().forward(x)
+        return _dense.linear(x, self.weight, self.bias)
 
 
 class Projection(_TakesSparse):
@@ -178,8 +179,8 @@ def add_rest(
 ) -> Tensor:
     """``out`` plus the residual, where there are destination features, plus the bias."""
     if res is not None and x_dst is not None:
-        out = out + res(x_dst)
-    return out if bias is None else out + bias
+        out = _dense.add(out, res(x_dst))
+    return out if bias is None else _dense.add(out, bias)
 
 
 def split_result(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:

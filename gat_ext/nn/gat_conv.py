@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gat_ext import _dense
 from gat_ext.features import dropout
 from gat_ext.functional import gat_attention
 from gat_ext.graph import Graph
@@ -148,11 +149,15 @@ class GATConv(nn.Module):
             self.add_self_loops,
         )
         src = self._split_heads(lin_src(x_src))
-        src_term = _dot_heads(src, self.att_src)
+        if x_dst is x_src and lin_dst is lin_src:
+            src_term, dst_term = _dot_heads(src, self.att_src, self.att_dst)
+        else:
+            (src_term,) = _dot_heads(src, self.att_src)
+            dst_term = self._dst_term(x_dst, src_term, sizes[1])
         result = gat_attention(
             graph,
             dropout(src, self.feat_dropout, self.training),
-            self._dst_term(x_dst, src if x_dst is x_src else None, src_term, sizes[1]),
+            dst_term,
             src_term,
             edge_term=None if edge_attr is None else self._edge_term(edge_attr),
             negative_slope=self.negative_slope,
@@ -166,17 +171,12 @@ class GATConv(nn.Module):
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.heads, self.out_channels)
 
-    def _dst_term(
-        self, x_dst: Features | None, src: Tensor | None, src_term: Tensor, num_dst: int
-    ) -> Tensor:
-        """a_dst · W x of the destinations [N_dst, H]; ``src`` is W x where both ends are one."""
+    def _dst_term(self, x_dst: Features | None, src_term: Tensor, num_dst: int) -> Tensor:
+        """a_dst · W x of the destinations [N_dst, H]."""
         if x_dst is None:
             return src_term.new_zeros(num_dst, self.heads)
-        lin_src, lin_dst = self._projections()
-        shared = src is not None and lin_dst is lin_src
-        dst = src if shared else self._split_heads(lin_dst(x_dst))
-        assert dst is not None
-        return _dot_heads(dst, self.att_dst)
+        (dst_term,) = _dot_heads(self._split_heads(self._projections()[1](x_dst)), self.att_dst)
+        return dst_term
 
     def _edge_term(self, edge_attr: Tensor) -> Tensor:
         """a_edge · W_e e of every edge, [E, H]; W_e is folded into [edge_dim, H] first."""
@@ -209,10 +209,11 @@ def _sizes(
     return num_src, num_dst
 
 
-def _dot_heads(x: Tensor, att: Tensor) -> Tensor:
-    """The product of every head of x [N, H, C] with its vector of att [1, H, C]: [N, H].
+def _dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
+    """The products of every head of x [N, H, C] with its vector of each att [1, H, C]: [N, H] each.
 
-    As one matrix product with the block-diagonal [H · C, H] of att, which reads x once and makes no [N, H, C].
+    As one matrix product with their block-diagonal [K · H, H · C], which reads x once and makes no [N, H, C].
     """
-    blocks = torch.diag_embed(att[0].t(), dim1=0, dim2=2)  # [H, C, H]
-    return x.flatten(1) @ blocks.flatten(0, 1)
+    blocks = torch.diag_embed(torch.cat(att).transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
+    terms = _dense.linear(x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2]))
+    return terms.chunk(len(att), dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gat_ext import _dense
 from gat_ext.functional import dot_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
@@ -137,7 +138,7 @@ class TransformerConv(nn.Module):
 
     def _add_root(self, message: Tensor, root: Tensor) -> Tensor:
         if self.lin_beta is None:
-            return message + root
+            return _dense.add(message, root)
         stacked = torch.cat([message, root, message - root], dim=-1)
         gate: Tensor = self.lin_beta(stacked).sigmoid()
         return gate * root + (1 - gate) * message

@@ -43,7 +43,7 @@ struct ForwardPass : NothingShared {
     const A new_max = std::max(old_max, max_lanes<A>(top));
     const A shift = safe_max(new_max);
     const A sum = exp_tile<Isa, A>(score, shift, n, s.weight.data() + h * kTile);
-    if (new_max != old_max) {
+    if (new_max != old_max && old_max != negative_infinity<A>()) {  // what was summed before -inf is 0
       const A factor = exp_of<A, A>(old_max - shift);
       state[H + h] *= factor;
       A* const acc = state + 2 * H + h * F;

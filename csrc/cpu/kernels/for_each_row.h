@@ -11,6 +11,7 @@
 namespace gat::cpu {
 
 inline constexpr std::int64_t kWorkOfThread = 1 << 17;  // multiplications and additions
+inline constexpr std::int64_t kGap = 32;                // scalars between what two threads write: no cache line is in both
 
 // Runs a pass over all rows. A pass has
 //   using Scalar, Scratch
@@ -26,13 +27,14 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
   const auto num_items = static_cast<std::int64_t>(partition.items.size());
   const auto num_long = static_cast<std::int64_t>(partition.long_rows.size());
   const std::int64_t state_size = pass.state_size(), shared_size = pass.shared_size();
+  const std::int64_t state_stride = state_size + kGap, shared_stride = shared_size > 0 ? shared_size + kGap : 0;
   // A thread is worth starting for some tens of microseconds of work, not for less.
   const std::int64_t work = partition.num_edges * (state_size + shared_size + 16), worth = 1 + work / kWorkOfThread;
   const int threads = static_cast<int>(std::min<std::int64_t>({num_threads, std::max<std::int64_t>(num_items, 1), worth}));
 
-  std::vector<Scalar> pieces(static_cast<std::size_t>(partition.num_pieces * state_size));
-  std::vector<Scalar> shared(static_cast<std::size_t>(num_items * shared_size));
-  std::vector<Scalar> states(static_cast<std::size_t>(threads * state_size));
+  std::vector<Scalar> pieces(static_cast<std::size_t>(partition.num_pieces * state_stride));
+  std::vector<Scalar> shared(static_cast<std::size_t>(num_items * shared_stride));
+  std::vector<Scalar> states(static_cast<std::size_t>(threads * state_stride));
   std::vector<typename Pass::Scratch> scratches;
   for (int t = 0; t < threads; ++t) scratches.push_back(pass.make_scratch());
   std::int64_t next_slot = 0;  // one state and one scratch for each thread, in the order of arrival
@@ -43,13 +45,13 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
 #pragma omp atomic capture
     slot = next_slot++;
     auto& scratch = scratches[static_cast<std::size_t>(slot)];
-    Scalar* const own_state = states.data() + slot * state_size;
+    Scalar* const own_state = states.data() + slot * state_stride;
 #pragma omp for schedule(dynamic, 1)
     for (std::int64_t t = 0; t < num_items; ++t) {
       const WorkItem& item = partition.items[static_cast<std::size_t>(t)];
-      Scalar* const item_shared = shared.data() + t * shared_size;
+      Scalar* const item_shared = shared.data() + t * shared_stride;
       if (item.piece >= 0) {
-        Scalar* const state = pieces.data() + item.piece * state_size;
+        Scalar* const state = pieces.data() + item.piece * state_stride;
         pass.init(state);
         pass.accumulate(item.row_begin, item.edge_begin, item.edge_end, state, item_shared, scratch);
       } else {
@@ -64,8 +66,8 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
 #pragma omp for schedule(dynamic, 1)
     for (std::int64_t t = 0; t < num_long; ++t) {
       const LongRow& long_row = partition.long_rows[static_cast<std::size_t>(t)];
-      Scalar* const state = pieces.data() + long_row.first_piece * state_size;
-      for (std::int64_t p = 1; p < long_row.num_pieces; ++p) pass.merge(state, state + p * state_size);
+      Scalar* const state = pieces.data() + long_row.first_piece * state_stride;
+      for (std::int64_t p = 1; p < long_row.num_pieces; ++p) pass.merge(state, state + p * state_stride);
       pass.finish(long_row.row, state);
     }
   }
@@ -73,7 +75,7 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
     std::vector<Scalar> total(static_cast<std::size_t>(shared_size));
     for (std::int64_t t = 0; t < num_items; ++t) {
       for (std::int64_t d = 0; d < shared_size; ++d)
-        total[static_cast<std::size_t>(d)] += shared[static_cast<std::size_t>(t * shared_size + d)];
+        total[static_cast<std::size_t>(d)] += shared[static_cast<std::size_t>(t * shared_stride + d)];
     }
     pass.finish_shared(total.data());
   }

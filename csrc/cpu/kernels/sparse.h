@@ -1,4 +1,4 @@
-// Edge softmax, SDDMM and SpMM.
+// Edge softmax, SDDMM, SpMM, and dropout of features.
 #pragma once
 
 #include <algorithm>
@@ -179,10 +179,41 @@ void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, 
   }
 }
 
+// Element 64 b + 16 w + c takes word w of counter 16 b + c.
+template <class Isa, class T>
+void dropout(const Dropout& dropout, std::int64_t n, const T* x, T* out, int num_threads) {
+  using A = Acc<T>;
+  using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
+  using V = Vec<A, kLanesOf<U, std::uint64_t>>;
+  constexpr int kCounters = 16, kBlock = 4 * kCounters;
+  constexpr std::int64_t kBlocksOfThread = 256;
+  const V keep = V{} + static_cast<A>(dropout.keep_scale);
+  const std::int64_t num_blocks = (n + kBlock - 1) / kBlock;
+  const auto threads = static_cast<int>(std::min<std::int64_t>(num_threads, 1 + num_blocks / kBlocksOfThread));
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (std::int64_t b = 0; b < num_blocks; ++b) {
+    std::int64_t counter[kCounters];
+    std::iota(counter, counter + kCounters, kCounters * b);
+    A multiplier[kBlock];
+    philox_lanes<Isa>(static_cast<std::uint64_t>(*dropout.seed), counter, kCounters, 0, [&](int c, U w0, U w1, U w2, U w3) {
+      const auto store_word = [&](int word, U number) {
+        const auto kept = convert<Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>, kLanesOf<V, A>>>(
+            (number & 0xffffffffu) >= dropout.threshold);
+        store(multiplier + kCounters * word + c, V(kept ? keep : V{}));
+      };
+      store_word(0, w0), store_word(1, w1), store_word(2, w2), store_word(3, w3);
+    });
+    for_lanes<Isa, A>(std::min<std::int64_t>(kBlock, n - b * kBlock), [&](std::int64_t i, auto lanes) {
+      using L = typename decltype(lanes)::V;
+      store(out + b * kBlock + i, L(load<L>(x + b * kBlock + i) * load<L>(multiplier + i)));
+    });
+  }
+}
+
 template <class Isa, class T>
 SparseKernels<T> sparse_kernels() {
-  return {&edge_softmax<Isa, T>, &edge_softmax_backward<Isa, T>, &sddmm<Isa, T>,
-          &spmm<Isa, T>,         &spmm_extremum<Isa, T>,         &spmm_extremum_backward<Isa, T>};
+  return {&edge_softmax<Isa, T>,  &edge_softmax_backward<Isa, T>,  &sddmm<Isa, T>,  &spmm<Isa, T>,
+          &spmm_extremum<Isa, T>, &spmm_extremum_backward<Isa, T>, &dropout<Isa, T>};
 }
 
 }  // namespace gat::cpu

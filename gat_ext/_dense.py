@@ -1,0 +1,191 @@
+"""The dense steps of a layer, with large results from the block cache.
+
+The system's memory is new each time: on the CPU, to fault in the pages of a result takes about as long as the product that
+fills it. What is small, sparse or elsewhere goes through torch's own operators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gat_ext._ops import Grads, draw_seed, ops, register_autocast
+
+_LARGE = 1 << 18  # elements
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [N, C] times the transpose of weight [K, C], plus bias [K]: [N, K]."""
+    if _is_plain(x) and x.dim() == 2 and _same_kind(x, weight, bias) and x.shape[0] * max(weight.shape) >= _LARGE:
+        out: Tensor = ops.linear(x, weight, bias)
+        return out
+    return F.linear(x, weight, bias)
+
+
+def add(x: Tensor, other: Tensor) -> Tensor:
+    """x [N, C] plus other, [N, C] or [C]."""
+    if _is_plain(x) and _same_kind(x, other) and other.shape[-1] == x.shape[-1] and x.numel() >= _LARGE:
+        out: Tensor = ops.add(x, other)
+        return out
+    return x + other
+
+
+def inverse_norm(x: Tensor, eps: float) -> Tensor:
+    """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most eps."""
+    if _is_plain(x) and x.numel() >= _LARGE:
+        out: Tensor = ops.inverse_norm(x, eps)
+        return out
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    positive = norm > eps
+    return torch.where(positive, torch.where(positive, norm, 1).reciprocal(), 0)
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """x times 0 with probability p in (0, 1], else times 1 / (1 - p); on the CPU."""
+    out: Tensor = ops.dropout(x, draw_seed(x.device), p)
+    return out
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.layout == torch.strided
+
+
+def _same_kind(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether torch would need no conversion that autocast does not make."""
+    mixed = torch.is_autocast_enabled("cpu")
+    return all(o is None or (o.device == x.device and (mixed or o.dtype == x.dtype)) for o in others)
+
+
+@torch.library.register_fake("gat_ext::linear")
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+@torch.library.register_fake("gat_ext::linear_backward")
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor, needs_grad: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = tuple(x.shape), tuple(weight.shape), (weight.shape[0],)
+    return tuple(  # type: ignore[return-value]
+        x.new_empty(shape if needed else (0,))
+        for shape, needed in zip(shapes, needs_grad, strict=True)
+    )
+
+
+def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _linear_backward(ctx: Any, grad: Tensor) -> Grads:
+    x, weight = ctx.saved_tensors
+    needs_grad = [bool(needed) for needed in ctx.needs_input_grad]
+    gradients = ops.linear_backward(grad, x, weight, needs_grad)
+    return tuple(g if needed else None for g, needed in zip(gradients, needs_grad, strict=True))
+
+
+def _linear_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    *tensors, ctx.needs_grad = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _linear_double_backward(ctx: Any, *upstream: Tensor | None) -> Grads:
+    # The gradients are grad weight, grad^T x and the sum over rows of grad.
+    grad, x, weight = ctx.saved_tensors
+    u_x, u_weight, u_bias = (
+        u if needed else None for u, needed in zip(upstream, ctx.needs_grad, strict=True)
+    )
+    d_grad = torch.zeros_like(grad)
+    d_x = d_weight = None
+    if u_x is not None:
+        d_grad = d_grad + u_x @ weight.t()
+        d_weight = grad.t() @ u_x
+    if u_weight is not None:
+        d_grad = d_grad + x @ u_weight.t()
+        d_x = grad @ u_weight
+    if u_bias is not None:
+        d_grad = d_grad + u_bias
+    return d_grad, d_x, d_weight, None
+
+
+torch.library.register_autograd("gat_ext::linear", _linear_backward, setup_context=_linear_setup)
+torch.library.register_autograd(
+    "gat_ext::linear_backward", _linear_double_backward, setup_context=_linear_backward_setup
+)
+
+
+@torch.library.register_fake("gat_ext::add")
+def _(x: Tensor, other: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _add_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.other_shape = inputs[1].shape
+
+
+def _add_backward(ctx: Any, grad: Tensor) -> Grads:
+    return grad, grad.sum_to_size(ctx.other_shape) if ctx.needs_input_grad[1] else None
+
+
+torch.library.register_autograd("gat_ext::add", _add_backward, setup_context=_add_setup)
+
+@torch.library.register_fake("gat_ext::scale")
+def _(x: Tensor, factor: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _scale_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _scale_backward(ctx: Any, grad: Tensor) -> Grads:
+    x, factor = ctx.saved_tensors
+    grad_x = ops.scale(grad, factor) if ctx.needs_input_grad[0] else None
+    return grad_x, (grad * x).sum(-1, keepdim=True) if ctx.needs_input_grad[1] else None
+
+
+torch.library.register_autograd("gat_ext::scale", _scale_backward, setup_context=_scale_setup)
+
+
+@torch.library.register_fake("gat_ext::dropout")
+def _(x: Tensor, seed: Tensor, p: float) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _dropout_setup(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+    _, seed, ctx.p = inputs
+    ctx.save_for_backward(seed)
+
+
+def _dropout_backward(ctx: Any, grad: Tensor) -> Grads:
+    return ops.dropout(grad, ctx.saved_tensors[0], ctx.p), None, None
+
+
+torch.library.register_autograd(
+    "gat_ext::dropout", _dropout_backward, setup_context=_dropout_setup
+)
+
+
+@torch.library.register_fake("gat_ext::inverse_norm")
+def _(x: Tensor, eps: float) -> Tensor:
+    return x.new_empty(x.shape[:-1])
+
+
+def _inverse_norm_setup(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], output)
+
+
+def _inverse_norm_backward(ctx: Any, grad: Tensor) -> Grads:
+    x, inverse = ctx.saved_tensors  # d|x|^-1 = -|x|^-3 x dx
+    return ops.scale(x, -(grad * inverse**3).unsqueeze(-1)), None
+
+
+torch.library.register_autograd(
+    "gat_ext::inverse_norm", _inverse_norm_backward, setup_context=_inverse_norm_setup
+)
+
+register_autocast("linear", to_lower=True)
