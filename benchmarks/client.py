@@ -12,19 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from measure import available_memory
+
 _WORKER = Path(__file__).resolve().parent / "worker.py"
 _DATA = 0.9  # share of the memory that is free at the start which one worker may take
 
 
 class PeerError(Exception):
     """A peer could not do what it was asked; the message is one sentence."""
-
-
-def _available_memory() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Client:
@@ -46,7 +41,7 @@ class Client:
         env.setdefault("DGLBACKEND", "pytorch")
         try:
             self._process = subprocess.Popen(
-                [python, str(_WORKER), str(threads), str(int(_DATA * _available_memory()))],
+                [python, str(_WORKER), str(threads), str(int(_DATA * available_memory()))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

@@ -18,16 +18,26 @@ _LARGE = 1 << 18  # elements
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [N, C] times the transpose of weight [K, C], plus bias [K]: [N, K]."""
-    if _is_plain(x) and x.dim() == 2 and _same_kind(x, weight, bias) and x.shape[0] * max(weight.shape) >= _LARGE:
+    """Product of x [N, C] and the transpose of weight [K, C], plus bias [K]: [N, K]."""
+    if (
+        _is_plain(x)
+        and x.dim() == 2
+        and _same_kind(x, weight, bias)
+        and x.shape[0] * max(weight.shape) >= _LARGE
+    ):
         out: Tensor = ops.linear(x, weight, bias)
         return out
     return F.linear(x, weight, bias)
 
 
 def add(x: Tensor, other: Tensor) -> Tensor:
-    """x [N, C] plus other, [N, C] or [C]."""
-    if _is_plain(x) and _same_kind(x, other) and other.shape[-1] == x.shape[-1] and x.numel() >= _LARGE:
+    """Sum of x [N, C] and other, [N, C] or [C]."""
+    if (
+        _is_plain(x)
+        and _same_kind(x, other)
+        and other.shape[-1] == x.shape[-1]
+        and x.numel() >= _LARGE
+    ):
         out: Tensor = ops.add(x, other)
         return out
     return x + other
@@ -44,7 +54,7 @@ def inverse_norm(x: Tensor, eps: float) -> Tensor:
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """x times 0 with probability p in (0, 1], else times 1 / (1 - p); on the CPU."""
+    """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p); on the CPU."""
     out: Tensor = ops.dropout(x, draw_seed(x.device), p)
     return out
 
@@ -56,7 +66,9 @@ def _is_plain(x: Tensor) -> bool:
 def _same_kind(x: Tensor, *others: Tensor | None) -> bool:
     """Whether torch would need no conversion that autocast does not make."""
     mixed = torch.is_autocast_enabled("cpu")
-    return all(o is None or (o.device == x.device and (mixed or o.dtype == x.dtype)) for o in others)
+    return all(
+        o is None or (o.device == x.device and (mixed or o.dtype == x.dtype)) for o in others
+    )
 
 
 @torch.library.register_fake("gat_ext::linear")
@@ -133,6 +145,7 @@ def _add_backward(ctx: Any, grad: Tensor) -> Grads:
 
 torch.library.register_autograd("gat_ext::add", _add_backward, setup_context=_add_setup)
 
+
 @torch.library.register_fake("gat_ext::scale")
 def _(x: Tensor, factor: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -165,9 +178,7 @@ def _dropout_backward(ctx: Any, grad: Tensor) -> Grads:
     return ops.dropout(grad, ctx.saved_tensors[0], ctx.p), None, None
 
 
-torch.library.register_autograd(
-    "gat_ext::dropout", _dropout_backward, setup_context=_dropout_setup
-)
+torch.library.register_autograd("gat_ext::dropout", _dropout_backward, setup_context=_dropout_setup)
 
 
 @torch.library.register_fake("gat_ext::inverse_norm")

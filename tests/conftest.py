@@ -35,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.ops.load_library(library)
 
 
+@pytest.fixture
+def operators_of_the_cpu() -> set[str]:
+    """The operators that other devices leave to torch."""
+    names = "csr_of_edges csr_transpose linear linear_backward add scale dropout inverse_norm"
+    return {f"gat_ext::{name}" for name in names.split()}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--run-slow"):
         return

@@ -20,8 +20,8 @@ struct alignas(128) TileIndices {
 // The buffers of one thread. Per-edge values are head-major, [H, kTile], so that an exponential runs over the edges of a head.
 template <class A>
 struct TileScratch : TileIndices {
-  std::int64_t own[kTile];                // 0, 1, 2, …: row e of key and value belongs to edge e
-  std::int64_t position[kTile + kAhead];  // in the CSR, of the edges of a tile of the transpose
+  std::int64_t own[kTile];       // 0, 1, 2, …: row e of key and value belongs to edge e
+  std::int64_t position[kTile];  // in the CSR, of the edges of a tile of the transpose
   // [H, kTile]: the sum over the term, the terms of the two nodes, lse and delta of the destinations, alpha m, …
   std::vector<A> sum, dst_term, src_term, score, weight, multiplier, lse, delta;
   std::vector<A> grad_weight, grad_score, grad_sum, grad_dst_term, grad_src_term;

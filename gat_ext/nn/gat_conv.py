@@ -215,5 +215,7 @@ def _dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
     As one matrix product with their block-diagonal [K · H, H · C], which reads x once and makes no [N, H, C].
     """
     blocks = torch.diag_embed(torch.cat(att).transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
-    terms = _dense.linear(x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2]))
+    terms = _dense.linear(
+        x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2])
+    )
     return terms.chunk(len(att), dim=1)

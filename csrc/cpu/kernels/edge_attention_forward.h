@@ -116,7 +116,6 @@ struct SelectPass : NothingShared {
   Scratch make_scratch() const { return {make_tile_scratch(in), {}, {}}; }
   void init(A*) const {}
   void merge(A*, const A*) const {}
-  void prepare(std::int64_t) const {}
   void finish(std::int64_t, const A*) const {}
 
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
@@ -174,7 +173,6 @@ struct WeightsPass : NothingShared {
   Scratch make_scratch() const { return make_tile_scratch(in); }
   void init(A*) const {}
   void merge(A*, const A*) const {}
-  void prepare(std::int64_t) const {}
   void finish(std::int64_t, const A*) const {}
 
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {

@@ -115,16 +115,6 @@ GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::in
   });
 }
 
-// x[e, h] = in[h, e].
-template <class A>
-GAT_HD void copy_heads(const A* in, int n, std::int64_t num_heads, A* x) {
-  with_heads(num_heads, [&](auto H) {
-    for (int e = 0; e < n; ++e) {
-      for (std::int64_t h = 0; h < H; ++h) x[e * H + h] = in[h * kTile + e];
-    }
-  });
-}
-
 // ---- rows with their edge features
 
 // rows[e] = base[neighbor[e]] + edge_feat[id[e]].

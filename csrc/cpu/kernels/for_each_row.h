@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../../core/macros.h"
 #include "../partition.h"
 
 namespace gat::cpu {
@@ -81,9 +82,16 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
   }
 }
 
-// For passes in which nothing is summed over all rows.
+// The merge of states that are sums.
+template <class A>
+GAT_HD void add_states(A* state, const A* other, std::int64_t size) {
+  for (std::int64_t d = 0; d < size; ++d) state[d] += other[d];
+}
+
+// For passes in which nothing is summed over all rows, and whose rows of results need not be asked for.
 struct NothingShared {
   std::int64_t shared_size() const { return 0; }
+  void prepare(std::int64_t) const {}
   template <class Scalar>
   void finish_shared(const Scalar*) const {}
 };

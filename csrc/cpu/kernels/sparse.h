@@ -78,7 +78,6 @@ struct SddmmPass : NothingShared {
   Scratch make_scratch() const { return Scratch(H); }
   void init(A*) const {}
   void merge(A*, const A*) const {}
-  void prepare(std::int64_t) const {}
   void finish(std::int64_t, const A*) const {}
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
@@ -112,9 +111,7 @@ struct SpmmPass : NothingShared {
   std::int64_t state_size() const { return H * F; }
   Scratch make_scratch() const { return Scratch(H); }
   void init(A* state) const { std::fill(state, state + H * F, A(0)); }
-  void merge(A* state, const A* other) const {
-    for (std::int64_t d = 0; d < H * F; ++d) state[d] += other[d];
-  }
+  void merge(A* state, const A* other) const { add_states(state, other, H * F); }
   void prepare(std::int64_t row) const { prefetch_for_write(out + row * H * F, H * F); }
   void finish(std::int64_t row, const A* state) const { store_scaled<Isa, A>(out + row * H * F, state, A(1), H * F); }
   void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {

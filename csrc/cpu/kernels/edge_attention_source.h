@@ -1,0 +1,230 @@
+// The source pass: gradients that a source owns, and for a score without a term, what is left of those of the destinations.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "backward_pass.h"
+
+namespace gat::cpu {
+
+// Puts a_i, lse_i and delta_i of every destination side by side.
+template <class T>
+void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
+  using A = Acc<T>;
+  const std::int64_t num_dst = args.in.csr.num_rows, H = args.in.num_heads;
+#pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
+  for (std::int64_t i = 0; i < num_dst; ++i) {
+    A* const to = table + i * kNodeColumns * H;
+    for (std::int64_t h = 0; h < H; ++h) {
+      to[h] = args.in.dst_term ? read(args.in.dst_term + i * H + h) : A(0);
+      to[H + h] = safe_lse(args.lse[i * H + h]);
+      to[2 * H + h] = args.delta[i * H + h];
+    }
+  }
+}
+
+// Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is kept from the destination pass:
+// its score is computed again from the rows that are gathered anyway.
+template <class Isa, class Score, class T>
+struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
+  using Base = BackwardPass<Isa, Score, T>;
+  using A = typename Base::A;
+  using Scratch = typename Base::Scratch;
+  using Base::args, Base::in, Base::H, Base::D, Base::F, Base::edge_ids;
+  const A* node_table;  // [N_dst, kNodeColumns, H]
+
+  SourcePass(const EdgeAttentionBackward<T>& a, const A* table) : Base(a), node_table(table) {}
+  std::int64_t state_size() const { return H * (D + F + 1); }
+  void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
+
+  void read_nodes(int n, Scratch& s) const {
+    with_heads(H, [&](auto heads) {
+      for (int e = 0; e < n; ++e) {
+        const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
+        for (std::int64_t h = 0; h < heads; ++h) {
+          const auto at = static_cast<std::size_t>(h * kTile + e);
+          s.dst_term[at] = from[h], s.lse[at] = from[heads + h], s.delta[at] = from[2 * heads + h];
+        }
+      }
+    });
+  }
+
+  // Calls f(position in [H, kTile], V{}) for the vectors of all heads.
+  template <class Fn>
+  void for_all(int n, Fn&& f) const {
+    for (std::int64_t h = 0; h < H; ++h) for_edges<Isa, A>(n, [&](int e, auto zero) { f(h * kTile + e, zero); });
+  }
+
+  // With edge features, y + e and v + e are other vectors for each edge: calls f(e, h, channel, lanes, y + e, w).
+  template <class Fn>
+  void for_edge_terms(std::int64_t row, int n, const Scratch& s, Fn&& f) const {
+    for (int e = 0; e < n; ++e) {
+      for (std::int64_t h = 0; h < H; ++h) {
+        const T *const y = in.key + (row * H + h) * D, *const feat = in.edge_feat + (s.id[e] * H + h) * D;
+        for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
+          using V = typename decltype(lanes)::V;
+          V w{};
+          if constexpr (Score::has_weight) w = load<V>(in.att + h * D + d);
+          f(e, h, d, lanes, V(load<V>(y + d) + load<V>(feat + d)), w);
+        });
+      }
+    }
+  }
+
+  // The sums over the term, into s.sum.
+  void sum_terms(std::int64_t row, int n, Scratch& s) const {
+    if (in.edge_feat) {
+      std::fill(s.sum.begin(), s.sum.end(), A(0));
+      for_edge_terms(row, n, s, [&](int e, std::int64_t h, std::int64_t d, auto lanes, auto y, auto w) {
+        using V = typename decltype(lanes)::V;
+        const V x = load<V>(in.query + (s.neighbor[e] * H + h) * D + d);
+        s.sum[static_cast<std::size_t>(h * kTile + e)] += sum_lanes<A>(V(Score::term(x, y, w, in.params)));
+      });
+    } else {
+      const ScoreTermOfX<Score, T> term{{in.key + row * H * D, in.att, in.params}};
+      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, term, s.sum.data());
+    }
+  }
+
+  // alpha of a tile of the transpose, into s.weight.
+  void recompute_weights(std::int64_t row, int n, Scratch& s) const {
+    if constexpr (Score::has_term) sum_terms(row, n, s);
+    if constexpr (Score::has_node_terms) {
+      for (std::int64_t h = 0; h < H; ++h) {
+        std::fill_n(s.src_term.data() + h * kTile, padded<Isa, A>(n), read(in.src_term + row * H + h));
+      }
+      if (in.edge_term) gather_add_heads(in.edge_term, s.id, n, H, s.src_term.data());
+    }
+    for_all(n, [&](std::int64_t at, auto zero) {
+      using V = decltype(zero);
+      const V a = load<V>(s.dst_term.data() + at), b = load<V>(s.src_term.data() + at);
+      store(s.score.data() + at, Score::finish(load<V>(s.sum.data() + at), a, b, in.params));
+    });
+    if (in.bias) gather_add_heads(in.bias, s.id, n, H, s.score.data());
+    mask_scores<Isa>(in, n, s, [&s](int e) { return s.position[e]; });
+    for_all(n, [&](std::int64_t at, auto zero) {
+      using V = decltype(zero);
+      store(s.weight.data() + at, exp_of<A, V>(load<V>(s.score.data() + at) - load<V>(s.lse.data() + at)));
+    });
+  }
+
+  // <g_i, v_j>, or <g_i, v_j + e_ij>, into s.grad_weight.
+  void differentiate_weights(std::int64_t row, int n, Scratch& s) const {
+    const auto node_ahead = [&](int e) {
+      prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H, kNodeColumns * H * static_cast<std::int64_t>(sizeof(A)));
+    };
+    const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F, node_ahead};
+    reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F}, s.grad_weight.data());
+    if (!in.edge_in_value) return;
+    for (int e = 0; e < n; ++e) {
+      for (std::int64_t h = 0; h < H; ++h) {
+        s.grad_weight[static_cast<std::size_t>(h * kTile + e)] +=
+            dot_product<Isa, A>(args.grad_out + (s.neighbor[e] * H + h) * F, in.edge_feat + (s.id[e] * H + h) * F, F);
+      }
+    }
+  }
+
+  void add_key_gradients(std::int64_t row, int n, const Scratch& s, A* grad_y) const {
+    if (in.edge_feat) {
+      for_edge_terms(row, n, s, [&](int e, std::int64_t h, std::int64_t d, auto lanes, auto y, auto w) {
+        using V = typename decltype(lanes)::V;
+        const V x = load<V>(in.query + (s.neighbor[e] * H + h) * D + d);
+        const V g = V{} + s.grad_sum[static_cast<std::size_t>(h * kTile + e)];
+        A* const to = grad_y + h * D + d;
+        store(to, V(load<V>(to) + Score::term_vjp(g, x, y, w, in.params).y));
+      });
+    } else {
+      const TermGradY<Score, T> term{{in.key + row * H * D, in.att, in.params}};
+      accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.query, s.neighbor, n, H, D}, s.grad_sum.data(), term, grad_y);
+    }
+  }
+
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
+    for (std::int64_t k = begin; k < end; k += kTile) {
+      const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
+      load_tile(args.transpose, k, edge_ids, s);
+      if (in.selected) widen<kTile>(args.position, k, args.transpose.num_edges(), s.position);
+      read_nodes(n, s);
+      recompute_weights(row, n, s);
+      differentiate_weights(row, n, s);
+      const auto nodes = [&](std::int64_t h, int e, auto zero) {
+        using V = decltype(zero);
+        const std::int64_t at = h * kTile + e;
+        return NodeValues<V>{load<V>(s.dst_term.data() + at), load<V>(s.src_term.data() + at), load<V>(s.delta.data() + at)};
+      };
+      this->differentiate(n, s, nodes, nullptr, state + H * (D + F));
+      if constexpr (!Score::has_term) {
+        this->write_edge_gradients(n, s);
+        if (args.edge_grad) scatter_heads(s.grad_dst_term.data(), s.own, n, H, args.edge_grad + k * H);
+      }
+      if (args.grad_value) {
+        accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F}, s.weight.data(), Scaled{},
+                                state + H * D);
+      }
+      if constexpr (Score::has_term) {
+        if (args.grad_key) add_key_gradients(row, n, s, state);
+      }
+    }
+  }
+
+  void merge(A* state, const A* other) const { add_states(state, other, state_size()); }
+  void prepare(std::int64_t row) const {
+    if (args.grad_key) prefetch_for_write(args.grad_key + row * H * D, H * D);
+    if (args.grad_value) prefetch_for_write(args.grad_value + row * H * F, H * F);
+  }
+  // Where y or x is v, the gradients are one: that of x is there already.
+  void finish(std::int64_t row, const A* state) const {
+    const bool key_is_value = Score::has_term && args.grad_key && args.grad_key == args.grad_value;
+    const bool query_is_value = Score::has_term && args.grad_query && args.grad_query == args.grad_value;
+    if (args.grad_key && !key_is_value) store_scaled<Isa, A>(args.grad_key + row * H * D, state, A(1), H * D);
+    if (args.grad_value) {
+      T* const to = args.grad_value + row * H * F;
+      const A *const of_value = state + H * D, *const of_key = state;
+      for_lanes<Isa, A>(H * F, [&](std::int64_t d, auto lanes) {
+        using V = typename decltype(lanes)::V;
+        V sum = load<V>(of_value + d);
+        if (key_is_value) sum += load<V>(of_key + d);
+        if (query_is_value) sum += load<V>(to + d);
+        store(to + d, sum);
+      });
+    }
+    if (args.grad_src_term) store_scaled<Isa, A>(args.grad_src_term + row * H, state + H * (D + F), A(1), H);
+  }
+};
+
+// The gradient of a: sums edge_grad [E, H], in the order of the transpose, over the rows of the CSR. State of a row: [H].
+//
+// Each edge is read from where its source left it: a line that is read out of order costs less than one that is written so. It
+// takes the inverse of the permutation, which is made here.
+template <class Isa, class T, class Index>
+struct DstTermPass : NothingShared {
+  using Scalar = Acc<T>;
+  using A = Scalar;
+  struct Scratch {};
+  const EdgeAttentionBackward<T>& args;
+  std::int64_t H = args.in.num_heads, num_edges = args.in.csr.num_edges();
+  Index* inverse;  // [E] position in the transpose
+
+  DstTermPass(const EdgeAttentionBackward<T>& a, Index* memory) : args(a), inverse(memory) {
+#pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
+    for (std::int64_t k = 0; k < num_edges; ++k) inverse[args.position[k]] = static_cast<Index>(k);
+  }
+  std::int64_t state_size() const { return H; }
+  Scratch make_scratch() const { return {}; }
+  void init(A* state) const { std::fill(state, state + H, A(0)); }
+  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch&) const {
+    const auto edge = [this](std::int64_t k) { return args.edge_grad + inverse[k] * H; };
+    with_heads(H, [&](auto heads) {
+      for (std::int64_t k = begin; k < end; ++k) {
+        prefetch(edge(std::min(k + 2 * kAhead, num_edges - 1)), heads * static_cast<std::int64_t>(sizeof(A)));
+        const A* const from = edge(k);
+        for (std::int64_t h = 0; h < heads; ++h) state[h] += from[h];
+      }
+    });
+  }
+  void merge(A* state, const A* other) const { add_states(state, other, H); }
+  void finish(std::int64_t row, const A* state) const { store_scaled<Isa, A>(args.grad_dst_term + row * H, state, A(1), H); }
+};
+
+}  // namespace gat::cpu
