@@ -1,0 +1,39 @@
+// Dropout of features: the numbers of ../../csrc/core/philox.h, and nothing written behind the end.
+#include <cstdint>
+#include <vector>
+
+#include "check.h"
+#include "core/philox.h"
+#include "cpu/isa.h"
+#include "cpu/sparse.h"
+
+namespace {
+
+template <class Isa>
+void test_numbers() {
+  const auto kernels = gat::cpu::sparse_kernels<Isa, float>();
+  const std::int64_t seed = -5;
+  const gat::Dropout dropout = gat::Dropout::make(0.4, &seed);
+  for (std::int64_t n = 0; n < 200; ++n) {
+    const std::vector<float> x(static_cast<std::size_t>(n), 3);
+    std::vector<float> out(static_cast<std::size_t>(n) + 1, -1);
+    kernels.dropout(dropout, n, x.data(), out.data(), 2);
+    for (std::int64_t i = 0; i < n; ++i) {
+      const std::int64_t block = i / 64, word = i % 64 / 16, counter = 16 * block + i % 16;
+      const gat::Philox4 numbers = gat::philox(static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(counter), 0);
+      CHECK(out[static_cast<std::size_t>(i)] == 3 * dropout.multiplier<float>(numbers, word));
+    }
+    CHECK(out.back() == -1);
+  }
+}
+
+}  // namespace
+
+int main() {
+  using namespace gat::cpu;
+  test_numbers<Baseline>();
+#if defined(__x86_64__)
+  if (widest_isa() >= Isa::avx2) test_numbers<Avx2>();
+  if (widest_isa() >= Isa::avx512) test_numbers<Avx512>();
+#endif
+}
