@@ -189,7 +189,7 @@ def test_dropout_numbers(n, p, dtype):
     )
 
 
-def test_dropout_is_the_same_for_any_number_of_threads_and_instruction_set():
+def test_dropout_is_the_same_for_any_number_of_threads_and_instruction_set(tmp_path):
     x, seed = torch.randn(300, 1001), torch.tensor([11])
     before = torch.get_num_threads()
     try:
@@ -207,6 +207,7 @@ def test_dropout_is_the_same_for_any_number_of_threads_and_instruction_set():
         subprocess.run(
             [sys.executable, "-c", script],
             env={"GAT_EXT_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))},
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             check=True,
