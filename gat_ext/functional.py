@@ -27,6 +27,7 @@ from gat_ext import _checks as checks
 from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
 from gat_ext._dense import inverse_norm
 from gat_ext._ops import draw_seed, ops
+from gat_ext.functional_walk import random_walk, walk_step
 from gat_ext.graph import Graph
 
 __all__ = [
@@ -36,8 +37,10 @@ __all__ = [
     "edge_softmax",
     "gat_attention",
     "gatv2_attention",
+    "random_walk",
     "sddmm",
     "spmm",
+    "walk_step",
 ]
 
 

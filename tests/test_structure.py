@@ -30,13 +30,23 @@ MAY_IMPORT = {
     "reference": {"graph", "_reference_edges", "reference_dense"},
     "_reference_edges": {"graph"},
     "reference_dense": {"graph"},
+    "reference_walk": {"graph"},
     "testing": {"graph", "reference"},
     "_native": set(),
     "_ops": {"_C"},
     "_ops_edge_attention": {"_ops", "reference"},
+    "_ops_walk": {"_ops"},
     "_dense": {"_ops"},
     "_checks": {"_C", "graph"},
-    "functional": {"_checks", "_dense", "_ops", "_ops_edge_attention", "graph"},
+    "functional": {
+        "_checks",
+        "_dense",
+        "_ops",
+        "_ops_edge_attention",
+        "functional_walk",
+        "graph",
+    },
+    "functional_walk": {"_checks", "_ops", "_ops_walk", "graph"},
     "features": {"_dense", "functional", "graph"},
     "nn": {"_dense", "features", "functional", "graph"},
     "models": {"nn", "features", "functional", "graph"},
@@ -111,7 +121,12 @@ def test_scores_agree():
     assert set(_C.score_names()) == set(reference.SCORES) == set(_C.score_inputs())
 
 
-WITHOUT_GRADIENT = {"gat_ext::edge_dropout_mask", "gat_ext::csr_of_edges", "gat_ext::csr_transpose"}
+WITHOUT_GRADIENT = {
+    "gat_ext::edge_dropout_mask",
+    "gat_ext::csr_of_edges",
+    "gat_ext::csr_transpose",
+    "gat_ext::random_walk",
+}
 
 
 def test_every_operator_has_fake_and_device_kernels(operators_of_the_cpu):
@@ -128,7 +143,7 @@ def test_every_operator_has_fake_and_device_kernels(operators_of_the_cpu):
 
 
 @pytest.mark.parametrize(
-    "name", ["edge_softmax", "sddmm", "spmm", "spmm_extremum", "edge_attention"]
+    "name", ["edge_softmax", "sddmm", "spmm", "spmm_extremum", "edge_attention", "walk_step"]
 )
 @pytest.mark.parametrize("key", ["AutocastCPU", "AutocastCUDA"])
 def test_every_public_operator_has_autocast(name, key):

@@ -51,6 +51,14 @@ TORCH_LIBRARY(gat_ext, m) {
        "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
        "Tensor edge_term, Tensor bias, Tensor edge_feat)")
           .c_str());
+
+  const std::string agents = "Tensor rowptr, Tensor col, Tensor current, ";
+  m.def(("walk_step(" + agents +
+         "Tensor rank, Tensor node_type, Tensor seed, SymInt step, bool greedy) -> (Tensor log_prob, Tensor next)")
+            .c_str());
+  m.def(("walk_step_backward(" + agents + "Tensor next, Tensor rank, Tensor node_type, Tensor grad) -> Tensor").c_str());
+  // weight [E] is float64 and in CSR order.
+  m.def("random_walk(Tensor rowptr, Tensor col, Tensor? weight, Tensor start, SymInt length, Tensor seed) -> Tensor");
 }
 
 namespace {

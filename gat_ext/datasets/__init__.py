@@ -1,9 +1,12 @@
-"""Node classification data sets: one module per family, found and loaded by name.
+"""Data sets for node and for graph classification: one module per family, loaded by name.
 
 A new family is a new module of this package that registers its loader:
 
     @register("mine")
     def mine(root: Path | None = None, *, seed: int = 0) -> NodeDataset: ...
+
+    @register_graphs("mine")
+    def mine(root: Path | None = None, *, seed: int = 0) -> GraphDataset: ...
 """
 
 from __future__ import annotations
@@ -12,10 +15,28 @@ import importlib
 import pkgutil
 
 from gat_ext.datasets._dataset import NodeDataset
-from gat_ext.datasets._registry import available, load, register
+from gat_ext.datasets._graphs import Fold, GraphDataset
+from gat_ext.datasets._registry import (
+    available,
+    available_graphs,
+    load,
+    load_graphs,
+    register,
+    register_graphs,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["NodeDataset", "available", "load", "register"]
+__all__ = [
+    "Fold",
+    "GraphDataset",
+    "NodeDataset",
+    "available",
+    "available_graphs",
+    "load",
+    "load_graphs",
+    "register",
+    "register_graphs",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from gat_ext.datasets._optional import require
 
@@ -21,15 +21,19 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
     Args:
         root: Where to look.
         family: Name of the family, such as ``ppi``: of the folder below ``root``, and of the zip
-            file, ``ppi.zip``.
+            file, ``ppi.zip``. With a folder before it, as in ``tudataset/NCI1``, that folder is
+            left out of the names where it is not there.
         *formats: Names of the files that belong together, one sequence for each format.
 
     Raises:
         FileNotFoundError: No format is complete.
         ValueError: The zip file is not one.
     """
-    places: list[Folder] = [root, root / family]
-    for archive in (root / f"{family}.zip", root / family / f"{family}.zip"):
+    name = PurePath(family).name
+    folders = list(dict.fromkeys([root, root / name, root / family]))
+    places: list[Folder] = [*folders]
+    for folder in dict.fromkeys([*folders, (root / family).parent]):
+        archive = folder / f"{name}.zip"
         if archive.is_file():
             try:
                 inside = zipfile.Path(archive)
@@ -37,7 +41,7 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
                 raise ValueError(
                     f"{archive} is not a zip file; get it again from its source"
                 ) from error
-            places += [inside, inside / family]
+            places += [inside, inside / name]
     lacks = [
         [name for name in format if not (place / name).is_file()]
         for place in places
@@ -78,13 +82,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GAT_EXT_CACHE") or require("pooch").os_cache("gat_ext"))
 
 
-def fetch(url: str, sha256: str, path: Path) -> Path:
+def fetch(url: str, sha256: str | None, path: Path) -> Path:
     """Download ``url`` to ``path`` unless the file is there with that digest already.
 
     Args:
         url: What to fetch, http or https.
-        sha256: Digest of the content, 64 hexadecimal digits.
-        path: Where to keep it; written only when the digest fits.
+        sha256: Digest of the content, 64 hexadecimal digits; None: any content will do.
+        path: Where to keep it; written only when the download is complete and the digest fits.
 
     Returns:
         ``path``.
@@ -100,7 +104,7 @@ def fetch(url: str, sha256: str, path: Path) -> Path:
     try:
         pooch.retrieve(
             url,
-            known_hash=f"sha256:{sha256}",
+            known_hash=None if sha256 is None else f"sha256:{sha256}",
             fname=path.name,
             path=path.parent,
             downloader=pooch.HTTPDownloader(timeout=30),

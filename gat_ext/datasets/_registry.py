@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Data sets by name: those of nodes and those of graphs, each in a registry of its own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,76 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gat_ext.datasets._dataset import NodeDataset
+from gat_ext.datasets._graphs import GraphDataset
 
-Loader = TypeVar("Loader", bound=Callable[..., NodeDataset])
+Data = TypeVar("Data")
+Loader = TypeVar("Loader", bound=Callable[..., Any])
 
-_LOADERS: dict[str, Callable[..., NodeDataset]] = {}
+# How the name of a family of data sets ends, and what stands there for the name inside the family.
+ANY = ":NAME"
+
+
+class Registry(Generic[Data]):
+    """Loaders of one kind of data set, by name.
+
+    A loader is called with ``root`` (a Path or None) and takes its options as keyword-only
+    arguments. One registered as ``family:NAME`` loads every ``family:<name>`` and is called with
+    ``<name>`` first.
+    """
+
+    def __init__(self) -> None:
+        self._loaders: dict[str, Callable[..., Data]] = {}
+
+    def register(self, name: str) -> Callable[[Loader], Loader]:
+        """Decorator that adds a loader; ValueError where the name is taken."""
+
+        def add(loader: Loader) -> Loader:
+            if name in self._loaders:
+                raise ValueError(
+                    f"a data set named {name!r} is registered already; choose another name"
+                )
+            self._loaders[name] = loader
+            return loader
+
+        return add
+
+    def available(self) -> list[str]:
+        """The names, sorted."""
+        return sorted(self._loaders)
+
+    def load(self, name: str, root: str | os.PathLike[str] | None, options: dict[str, Any]) -> Data:
+        """Call the loader; ValueError for an unknown name, TypeError for an unknown option."""
+        loader = self._find(name)
+        parameters = inspect.signature(loader).parameters.values()
+        known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise TypeError(
+                f"data set {name!r} has no option {', '.join(unknown)}; "
+                f"its options: {', '.join(known)}"
+            )
+        return loader(None if root is None else Path(root), **options)
+
+    def _find(self, name: str) -> Callable[..., Data]:
+        family, _, inside = str(name).partition(":")
+        if name in self._loaders and not name.endswith(ANY):
+            return self._loaders[name]
+        if inside and family + ANY in self._loaders:
+            return partial(self._loaders[family + ANY], inside)
+        close = difflib.get_close_matches(str(name).lower(), self._loaders, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        raise ValueError(
+            f"unknown data set {name!r}{hint} available: {', '.join(self.available())}"
+        )
+
+
+_NODES: Registry[NodeDataset] = Registry()
+_GRAPHS: Registry[GraphDataset] = Registry()
 
 
 def register(name: str) -> Callable[[Loader], Loader]:
@@ -25,16 +87,7 @@ def register(name: str) -> Callable[[Loader], Loader]:
     Raises:
         ValueError: The name is taken.
     """
-
-    def add(loader: Loader) -> Loader:
-        if name in _LOADERS:
-            raise ValueError(
-                f"a data set named {name!r} is registered already; choose another name"
-            )
-        _LOADERS[name] = loader
-        return loader
-
-    return add
+    return _NODES.register(name)
 
 
 def available() -> list[str]:
@@ -44,11 +97,11 @@ def available() -> list[str]:
         >>> "cora" in available()
         True
     """
-    return sorted(_LOADERS)
+    return _NODES.available()
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> NodeDataset:
-    """Load a data set.
+    """Load a data set for node classification.
 
     Args:
         name: One of ``available()``.
@@ -72,16 +125,56 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
         >>> load("sbm", num_nodes=60, num_classes=3, train_per_class=5, num_val=15).num_nodes
         60
     """
-    loader = _LOADERS.get(name)
-    if loader is None:
-        close = difflib.get_close_matches(str(name).lower(), _LOADERS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ";"
-        raise ValueError(f"unknown data set {name!r}{hint} available: {', '.join(available())}")
-    parameters = inspect.signature(loader).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(
-            f"data set {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known)}"
-        )
-    return loader(None if root is None else Path(root), **options)
+    return _NODES.load(name, root, options)
+
+
+def register_graphs(name: str) -> Callable[[Loader], Loader]:
+    """Decorator: makes a loader known to ``load_graphs`` as ``name``.
+
+    As ``register``; a loader registered as ``family:NAME`` loads every ``family:<name>`` and is
+    called with ``<name>`` before ``root``.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    return _GRAPHS.register(name)
+
+
+def available_graphs() -> list[str]:
+    """The names that ``load_graphs`` knows, sorted; NAME stands for any name of that family.
+
+    Example:
+        >>> available_graphs()
+        ['digit_grids', 'shapes', 'tu:NAME']
+    """
+    return _GRAPHS.available()
+
+
+def load_graphs(
+    name: str, root: str | os.PathLike[str] | None = None, **options: Any
+) -> GraphDataset:
+    """Load a data set for graph classification.
+
+    Args:
+        name: One of ``available_graphs()``, such as ``shapes`` or ``tu:NCI1``.
+        root: Folder with the data set's files, or with the folder ``tudataset/<name>`` of them;
+            nothing is downloaded then. None: the folder that the environment variable
+            ``GAT_EXT_DATA`` names, where it has the files, else the cache, filled by download. Data
+            sets that read no files do not look at it.
+        **options: The loader's own, documented with it.
+
+    Returns:
+        The data set, on the CPU. The same arguments give the same data set.
+
+    Raises:
+        ValueError: Unknown name, or a value that the loader refuses.
+        TypeError: An option that the loader does not have.
+        FileNotFoundError: ``root`` is given and lacks a file.
+        ConnectionError: A download failed.
+        ImportError: A package of the ``train`` extra is missing.
+
+    Example:
+        >>> len(load_graphs("shapes", num_graphs=10))
+        10
+    """
+    return _GRAPHS.load(name, root, options)

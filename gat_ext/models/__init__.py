@@ -1,19 +1,37 @@
-"""Networks of attention layers for node classification, with the papers' settings as presets.
+"""Networks of attention layers for node classification, and of walking agents for graph classification.
 
-Every model maps node features [N, in_channels] and a graph to scores [N, out_channels].
+With the papers' settings as presets. A network of layers maps node features [N, in_channels] and a graph to scores
+[N, out_channels]; one of agents maps node types [N] and the G graphs they are of to scores of the graphs.
 """
 
 from __future__ import annotations
 
 import difflib
+from typing import TypeVar
 
 from gat_ext.models._base import AttentionModel
+from gat_ext.models._walks import WalkModel
 from gat_ext.models.agnn import AGNN
+from gat_ext.models.gam import GAM, GAMMemory
 from gat_ext.models.gat import GAT
 from gat_ext.models.gatv2 import GATv2
 from gat_ext.models.transformer import GraphTransformer
 
-__all__ = ["AGNN", "GAT", "AttentionModel", "GATv2", "GraphTransformer", "available", "build"]
+__all__ = [
+    "AGNN",
+    "GAM",
+    "GAT",
+    "AttentionModel",
+    "GAMMemory",
+    "GATv2",
+    "GraphTransformer",
+    "available",
+    "available_graphs",
+    "build",
+    "build_graphs",
+]
+
+Model = TypeVar("Model")
 
 _MODELS: dict[str, type[AttentionModel]] = {
     "gat": GAT,
@@ -21,10 +39,11 @@ _MODELS: dict[str, type[AttentionModel]] = {
     "agnn": AGNN,
     "transformer": GraphTransformer,
 }
+_GRAPH_MODELS: dict[str, type[WalkModel]] = {"gam": GAM, "gam-mem": GAMMemory}
 
 
 def available() -> list[str]:
-    """Names of the models.
+    """Names of the models that classify nodes.
 
     Example:
         >>> available()
@@ -33,8 +52,18 @@ def available() -> list[str]:
     return list(_MODELS)
 
 
+def available_graphs() -> list[str]:
+    """Names of the models that classify graphs.
+
+    Example:
+        >>> available_graphs()
+        ['gam', 'gam-mem']
+    """
+    return list(_GRAPH_MODELS)
+
+
 def build(name: str) -> type[AttentionModel]:
-    """The class of a model.
+    """The class of a model that classifies nodes.
 
     Raises:
         ValueError: there is none of that name; the message lists those there are, the closest
@@ -44,8 +73,25 @@ def build(name: str) -> type[AttentionModel]:
         >>> build("gat").__name__
         'GAT'
     """
-    if name not in _MODELS:
-        close = difflib.get_close_matches(name, _MODELS, n=1)
-        choices = [*close, *(m for m in _MODELS if m not in close)]
+    return _find(name, _MODELS)
+
+
+def build_graphs(name: str) -> type[WalkModel]:
+    """The class of a model that classifies graphs.
+
+    Raises:
+        ValueError: as :func:`build`.
+
+    Example:
+        >>> build_graphs("gam-mem").__name__
+        'GAMMemory'
+    """
+    return _find(name, _GRAPH_MODELS)
+
+
+def _find(name: str, models: dict[str, Model]) -> Model:
+    if name not in models:
+        close = difflib.get_close_matches(name, models, n=1)
+        choices = [*close, *(m for m in models if m not in close)]
         raise ValueError(f"unknown model {name!r}; expected one of {', '.join(choices)}")
-    return _MODELS[name]
+    return models[name]

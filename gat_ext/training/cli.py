@@ -27,8 +27,10 @@ import torch
 
 from gat_ext import _C, __version__, datasets, models
 from gat_ext.graph import ORDERS
-from gat_ext.training import plots
+from gat_ext.training import graph_cli, plots
 from gat_ext.training.compare import compare
+from gat_ext.training.graph_loop import GraphRecipe
+from gat_ext.training.graph_run import GraphRunConfig
 from gat_ext.training.loop import Trainer
 from gat_ext.training.metrics import logistic_regression
 from gat_ext.training.recipes import recipe
@@ -105,20 +107,41 @@ def _check_penalty(value: float | None) -> float | None:
     return value
 
 
+_GRAPH_MODELS = models.available_graphs()
+_WALKS = ["attention", "uniform", "greedy"]
 _MODEL = typer.Argument(
-    help=f"One of {', '.join(models.available())}.",
-    callback=_check_name(models.available(), "model"),
+    help=f"One of {', '.join(models.available())}, which classify nodes, or {', '.join(_GRAPH_MODELS)}, which classify graphs.",
+    callback=_check_name([*models.available(), *_GRAPH_MODELS], "model"),
 )
 _DATASET = typer.Option(
-    help=f"One of {', '.join(datasets.available())}.",
-    callback=_check_name(datasets.available(), "data set"),
+    help=f"One of {', '.join(datasets.available())}; by default digits. For {', '.join(_GRAPH_MODELS)} one of "
+    f"{', '.join(datasets.available_graphs())}; by default shapes."
 )
+
+
+def _data_set_for(model: str, dataset: str | None) -> str:
+    """The data set, once it is known to be for the model's kind; the kind's default for None."""
+    graphs = model in _GRAPH_MODELS
+    if dataset is None:
+        return "shapes" if graphs else "digits"
+    of_nodes, of_graphs = dataset in datasets.available(), graph_cli.is_data_set(dataset)
+    if of_graphs if graphs else of_nodes:
+        return dataset
+    choices = datasets.available_graphs() if graphs else datasets.available()
+    if of_nodes or of_graphs:
+        why = f"{dataset!r} is for models that classify {'nodes' if graphs else 'graphs'}; {model} needs"
+    else:
+        why = f"no data set{' of graphs' if graphs else ''} is called {dataset!r}; choose"
+    raise typer.BadParameter(
+        f"{why} one of {_closest_first(dataset, choices)}", param_hint="--dataset"
+    )
 
 
 @app.command()
 def train(
+    context: typer.Context,
     model: Annotated[str, _MODEL] = "gat",
-    dataset: Annotated[str, _DATASET] = "digits",
+    dataset: Annotated[str | None, _DATASET] = None,
     root: Annotated[
         Path | None,
         typer.Option(help="Folder with the data set's files; else they are downloaded."),
@@ -152,6 +175,18 @@ def train(
             callback=_check_name(list(ORDERS), "order"),
         ),
     ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Graphs: parts of the cross-validation.")] = 5,
+    subset: Annotated[
+        int | None,
+        typer.Option(min=2, help="Graphs: take so many at random, equally many of each class."),
+    ] = None,
+    walk: Annotated[
+        str,
+        typer.Option(
+            help="Graphs: how agents move, attention (what they learn), uniform or greedy.",
+            callback=_check_name(_WALKS, "walk"),
+        ),
+    ] = "attention",
     device: Annotated[str, typer.Option(help="cpu or cuda.", callback=_check_device)] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     out: Annotated[
@@ -163,11 +198,23 @@ def train(
     ] = False,
 ) -> None:
     """Train MODEL on a data set; write metrics, plots and a checkpoint."""
+    graph_cli.refuse_other_options(context, model)
+    dataset = _data_set_for(model, dataset)
     if threads is not None:
         torch.set_num_threads(threads)
     if heads is not None and model == "agnn":
         raise typer.BadParameter("agnn has no heads; leave --heads out")
-    folder = Path("runs") / f"{model}-{dataset}" if out is None else out
+    name = f"{model}-{dataset}".replace(":", "-")
+    folder = Path("runs") / name if out is None else out
+    if model in _GRAPH_MODELS:
+        given: dict[str, int | str] = {"walk": walk}
+        if hidden is not None:
+            given["hidden_channels"] = hidden
+        settings = GraphRecipe().with_overrides(epochs=epochs, lr=lr, patience=patience)
+        graph_config = GraphRunConfig(model, dataset, seed, folds, subset, settings, given)
+        with _mistakes_explained():
+            graph_cli.train(graph_config, root, device, folder, resume, console)
+        return
     options = {"num_layers": layers, "hidden_channels": hidden, "heads": heads}
     config = RunConfig(
         model,
@@ -292,7 +339,8 @@ def info() -> None:
         "devices": ", ".join(f"{device} ({what})" for device, what in _devices().items()),
         "scores": ", ".join(_C.score_names()),
     }
-    rows |= {"models": ", ".join(models.available()), "data sets": ", ".join(datasets.available())}
+    rows |= {"models": ", ".join([*models.available(), *_GRAPH_MODELS])}
+    rows |= {"data sets": ", ".join([*datasets.available(), *datasets.available_graphs()])}
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)

@@ -9,5 +9,6 @@ namespace gat::binding {
 
 void register_edge_attention_cuda(torch::Library&);
 void register_sparse_cuda(torch::Library&);
+void register_walk_cuda(torch::Library&);
 
 }  // namespace gat::binding

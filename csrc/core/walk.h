@@ -1,0 +1,235 @@
+// Walks over a graph: how an agent chooses its next node, once for host and device.
+//
+// Note: draws. The neighbours of a node lie in a row of the CSR; neighbour k has a weight w_k >= 0. A uniform number u in [0, 1)
+// picks the first k at which the running sum w_begin + … + w_k passes u · total, or reaches total, which u · total may round
+// to. So a neighbour of weight 0, which does not raise the sum, is never picked, and one within the row always is. Sums are in
+// double, in the order of the row, without a product that could fuse with an addition: host and device draw the same walk, bit
+// for bit. The random number of agent b at step t is Philox(seed; b, t).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "csr.h"
+#include "philox.h"
+
+namespace gat {
+
+inline constexpr std::int64_t kStays = -1;  // in place of the position of an edge: the agent does not move
+
+// In [0, 1): the upper 53 of 64 random bits.
+GAT_HD double uniform_of_bits(std::uint64_t bits) { return static_cast<double>(static_cast<std::int64_t>(bits >> 11)) * 0x1p-53; }
+
+GAT_HD double walk_uniform(std::int64_t seed, std::int64_t agent, std::int64_t step) {
+  const Philox4 numbers =
+      philox(static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(agent), static_cast<std::uint64_t>(step));
+  return uniform_of_bits(std::uint64_t{numbers.word[0]} << 32 | numbers.word[1]);
+}
+
+GAT_HD bool finite_total(double total) { return total < static_cast<double>(INFINITY); }  // false for NaN
+
+GAT_HD bool running_sum_passes(double sum, double target, double total) { return (sum > target) | (sum >= total); }
+
+// [begin, end) is a row of at least one neighbour; the result is a position in it.
+GAT_HD std::int64_t draw_uniform(std::int64_t begin, std::int64_t end, double u) {
+  const std::int64_t k = begin + static_cast<std::int64_t>(u * static_cast<double>(end - begin));
+  return k < end ? k : end - 1;
+}
+
+// weight(k) is the weight of neighbour k in double. NaN where one is negative or NaN.
+template <class Weight>
+GAT_HD double total_weight(std::int64_t begin, std::int64_t end, const Weight& weight) {
+  double total = 0;
+  bool valid = true;
+  for (std::int64_t k = begin; k < end; ++k) {
+    const double w = weight(k);
+    valid = valid & (w >= 0);
+    total += w;
+  }
+  return valid ? total : static_cast<double>(NAN);
+}
+
+// total is that of the row, finite and above 0. The draw is as far in the row as there are sums that do not pass: a loop that
+// ended at the draw would end where no processor foresees it.
+template <class Weight>
+GAT_HD std::int64_t draw_weighted(std::int64_t begin, std::int64_t end, const Weight& weight, double total, double u) {
+  const double target = u * total;
+  double sum = 0;
+  std::int64_t drawn = begin;
+  for (std::int64_t k = begin; k < end; ++k) {
+    sum += weight(k);
+    drawn += !running_sum_passes(sum, target, total);
+  }
+  return drawn;
+}
+
+template <class Weight>
+GAT_HD std::int64_t heaviest(std::int64_t begin, std::int64_t end, const Weight& weight) {
+  std::int64_t best = begin;
+  for (std::int64_t k = begin + 1; k < end; ++k) {
+    if (weight(k) > weight(best)) best = k;
+  }
+  return best;
+}
+
+// cumulative[k] is the running sum of the row up to k; the same draw as draw_weighted, in log(degree) steps.
+GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const double* cumulative, double u) {
+  const double total = cumulative[end - 1], target = u * total;
+  if (!(total > 0) || !finite_total(total)) return kStays;
+  std::int64_t low = begin, high = end - 1;  // the last sum passes
+  while (low < high) {
+    const std::int64_t middle = low + (high - low) / 2;
+    if (running_sum_passes(cumulative[middle], target, total)) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
+// ---- one step of an agent that prefers some types of nodes
+
+// T is float or double. Indices that are out of range are not followed: such an agent stays, and its log_prob is NaN.
+template <class T>
+struct WalkStep {
+  CsrView csr;                              // square
+  const std::int64_t* current = nullptr;    // [B]
+  const T* rank = nullptr;                  // [B, R]
+  const std::int64_t* node_type = nullptr;  // [N]
+  std::int64_t num_agents = 0, num_types = 0;
+  const std::int64_t* seed = nullptr;  // one number, in the memory of the device
+  std::int64_t step = 0;
+  bool greedy = false;
+};
+
+template <class T>
+struct RankOfNeighbour {
+  IndexArray col;
+  const std::int64_t* node_type;
+  const T* rank;  // [R], the agent's
+  std::int64_t num_types;
+
+  GAT_HD std::int64_t type(std::int64_t k) const { return node_type[col[k]]; }
+  GAT_HD bool in_range(std::int64_t type) const {
+    return static_cast<std::uint64_t>(type) < static_cast<std::uint64_t>(num_types);
+  }
+  GAT_HD double operator()(std::int64_t k) const {
+    const std::int64_t t = type(k);
+    return in_range(t) ? static_cast<double>(rank[t]) : static_cast<double>(NAN);
+  }
+};
+
+template <class T>
+GAT_HD RankOfNeighbour<T> rank_of_neighbour(const WalkStep<T>& walk, std::int64_t agent) {
+  return {walk.csr.col, walk.node_type, walk.rank + agent * walk.num_types, walk.num_types};
+}
+
+GAT_HD bool is_row(const CsrView& csr, std::int64_t node) {
+  return static_cast<std::uint64_t>(node) < static_cast<std::uint64_t>(csr.num_rows);
+}
+
+// next [B] and log_prob [B] of one agent, by its random number u. False where an index was out of range.
+template <class T>
+GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std::int64_t* next, T* log_prob) {
+  const std::int64_t node = walk.current[agent];
+  next[agent] = node;
+  log_prob[agent] = static_cast<T>(NAN);
+  if (!is_row(walk.csr, node)) return false;
+  const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];
+  if (begin == end) {
+    log_prob[agent] = T(0);
+    return true;
+  }
+  const RankOfNeighbour<T> weight = rank_of_neighbour(walk, agent);
+  const double total = total_weight(begin, end, weight);
+  if (!finite_total(total)) {
+    bool in_range = true;
+    for (std::int64_t k = begin; k < end; ++k) in_range = in_range && weight.in_range(weight.type(k));
+    return in_range;
+  }
+  std::int64_t k;
+  double p;
+  if (total == 0) {
+    k = walk.greedy ? begin : draw_uniform(begin, end, u);
+    p = 1 / static_cast<double>(end - begin);
+  } else {
+    k = walk.greedy ? heaviest(begin, end, weight) : draw_weighted(begin, end, weight, total, u);
+    p = weight(k) / total;
+  }
+  next[agent] = walk.csr.col[k];
+  log_prob[agent] = std::log(static_cast<T>(p));
+  return true;
+}
+
+// Counts neighbours in the place of a number of T, so that a count is exact where T is not.
+template <class T>
+struct CountInPlace {
+  using Count = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+
+  static GAT_HD Count get(const T& slot) {
+    Count count;
+    std::memcpy(&count, &slot, sizeof count);
+    return count;
+  }
+  static GAT_HD void increment(T& slot) {
+    const Count count = get(slot) + 1;
+    std::memcpy(&slot, &count, sizeof count);
+  }
+};
+
+// The agent's row of grad_rank [B, R], which is full of zeros: with m the type moved to, n_k the neighbours of type k and Z the
+// total, d log p / d rank_k = [k = m] / rank_m - n_k / Z. next [B] and grad [B] are those of the step.
+template <class T>
+GAT_HD void walk_step_backward(const WalkStep<T>& walk, std::int64_t agent, const std::int64_t* next, const T* grad,
+                               T* grad_rank) {
+  const std::int64_t node = walk.current[agent];
+  if (!is_row(walk.csr, node) || !is_row(walk.csr, next[agent])) return;
+  const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];
+  const RankOfNeighbour<T> weight = rank_of_neighbour(walk, agent);
+  const double total = total_weight(begin, end, weight);
+  if (total == 0) return;  // no neighbours, or none of a rank above 0
+  T* const row = grad_rank + agent * walk.num_types;
+  for (std::int64_t k = begin; k < end; ++k) {
+    const std::int64_t type = weight.type(k);
+    if (weight.in_range(type)) CountInPlace<T>::increment(row[type]);
+  }
+  const double g = static_cast<double>(grad[agent]);
+  const std::int64_t moved = walk.node_type[next[agent]];
+  for (std::int64_t type = 0; type < walk.num_types; ++type) {
+    const auto count = CountInPlace<T>::get(row[type]);
+    if (count == 0) continue;
+    const double chosen = type == moved ? 1 / static_cast<double>(weight.rank[type]) : 0;
+    row[type] = static_cast<T>(g * (chosen - static_cast<double>(count) / total));
+  }
+}
+
+// ---- random walks
+
+struct RandomWalk {
+  CsrView csr;                         // square
+  const double* cumulative = nullptr;  // [E] running sums of the weights in each row, as running_sums makes them; null: all 1
+  std::int64_t num_walks = 0, length = 0;
+  const std::int64_t* seed = nullptr;  // one number, in the memory of the device
+};
+
+// Of one row. A sum is NaN from a negative weight on.
+GAT_HD void running_sums(const CsrView& csr, std::int64_t row, const double* weight, double* cumulative) {
+  double sum = 0;
+  for (std::int64_t k = csr.rowptr[row]; k < csr.rowptr[row + 1]; ++k) {
+    sum += weight[k] >= 0 ? weight[k] : static_cast<double>(NAN);
+    cumulative[k] = sum;
+  }
+}
+
+// Where a walk leaves `node` by the random number u: the position of an edge, or kStays.
+GAT_HD std::int64_t random_edge(const RandomWalk& walk, std::int64_t node, double u) {
+  if (!is_row(walk.csr, node)) return kStays;
+  const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];
+  if (begin == end) return kStays;
+  return walk.cumulative ? draw_cumulative(begin, end, walk.cumulative, u) : draw_uniform(begin, end, u);
+}
+
+}  // namespace gat

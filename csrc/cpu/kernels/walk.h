@@ -1,0 +1,143 @@
+// Walks. Agents go in groups: their random numbers are drawn in vectors, and what one will read is asked for while the others are
+// served, for each waits for the memory of a row at random.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "../partition.h"
+#include "../walk.h"
+#include "philox_lanes.h"
+
+namespace gat::cpu {
+
+inline constexpr std::int64_t kGroup = 32;           // agents; a multiple of the lanes of a vector
+inline constexpr std::int64_t kStepsOfThread = 768;  // of agents, for which a thread is worth starting: ten microseconds and up
+
+// f(first, last) for groups of at most kGroup agents, in any order on up to num_threads threads; whether all were true.
+template <class Isa, class F>
+bool for_each_group(std::int64_t num_agents, std::int64_t steps, int num_threads, const F& f) {
+  const std::int64_t groups = (num_agents + kGroup - 1) / kGroup, worth = 1 + num_agents * steps / kStepsOfThread;
+  const int threads = static_cast<int>(std::min<std::int64_t>({num_threads, std::max<std::int64_t>(groups, 1), worth}));
+  bool all = true;
+  // Degrees differ, so groups do not take the same time.
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 4) reduction(&& : all)
+  for (std::int64_t g = 0; g < groups; ++g) all = f(g * kGroup, std::min(num_agents, (g + 1) * kGroup)) && all;
+  return all;
+}
+
+// The random numbers of the agents from `first` on: u [kGroup].
+template <class Isa>
+GAT_HD void draw_group(std::int64_t seed, std::int64_t first, std::int64_t step, double* u) {
+  using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
+  std::int64_t agent[kGroup];
+  std::uint64_t bits[kGroup];
+  for (std::int64_t i = 0; i < kGroup; ++i) agent[i] = first + i;
+  philox_lanes<Isa>(static_cast<std::uint64_t>(seed), agent, static_cast<int>(kGroup), static_cast<std::uint64_t>(step),
+                    [&](int i, const U& w0, const U& w1, const U&, const U&) {
+                      const U both = w0 << 32 | (w1 & std::uint64_t{0xffffffffu});
+                      std::memcpy(bits + i, &both, sizeof both);
+                    });
+  for (std::int64_t i = 0; i < kGroup; ++i) u[i] = uniform_of_bits(bits[i]);
+}
+
+GAT_HD void prefetch_index(const IndexArray& array, std::int64_t k) {
+  __builtin_prefetch(static_cast<const char*>(array.data) + k * (array.wide ? 8 : 4));
+}
+
+// Asks for the rows of a group of agents, a level of indirection after the other.
+template <class T>
+GAT_HD void prefetch_rows(const WalkStep<T>& walk, std::int64_t first, std::int64_t last) {
+  constexpr std::int64_t kAhead = 8;  // neighbours of an agent; the rest of a longer row is left to the hardware
+  for (std::int64_t b = first; b < last; ++b) {
+    if (is_row(walk.csr, walk.current[b])) __builtin_prefetch(walk.csr.rowptr + walk.current[b]);
+  }
+  for (std::int64_t b = first; b < last; ++b) {
+    if (is_row(walk.csr, walk.current[b])) prefetch_index(walk.csr.col, walk.csr.rowptr[walk.current[b]]);
+  }
+  for (std::int64_t b = first; b < last; ++b) {
+    if (!is_row(walk.csr, walk.current[b])) continue;
+    const std::int64_t begin = walk.csr.rowptr[walk.current[b]], end = walk.csr.rowptr[walk.current[b] + 1];
+    for (std::int64_t k = begin; k < std::min(end, begin + kAhead); ++k) {
+      __builtin_prefetch(walk.node_type + walk.csr.col[k]);
+    }
+  }
+}
+
+// Below this many nodes the graph is in the cache.
+inline constexpr std::int64_t kNodesInCache = 1 << 15;
+
+template <class Isa, class T>
+bool walk_step(const WalkStep<T>& walk, std::int64_t* next, T* log_prob, int num_threads) {
+  return for_each_group<Isa>(walk.num_agents, 1, num_threads, [&](std::int64_t first, std::int64_t last) {
+    if (walk.csr.num_rows > kNodesInCache) prefetch_rows(walk, first, last);
+    double u[kGroup] = {};
+    if (!walk.greedy) draw_group<Isa>(*walk.seed, first, walk.step, u);
+    bool in_range = true;
+    for (std::int64_t b = first; b < last; ++b) in_range = gat::walk_step(walk, b, u[b - first], next, log_prob) && in_range;
+    return in_range;
+  });
+}
+
+template <class Isa, class T>
+void walk_step_backward(const WalkStep<T>& walk, const std::int64_t* next, const T* grad, T* grad_rank, int num_threads) {
+  for_each_group<Isa>(walk.num_agents, 1, num_threads, [&](std::int64_t first, std::int64_t last) {
+    if (walk.csr.num_rows > kNodesInCache) prefetch_rows(walk, first, last);
+    for (std::int64_t b = first; b < last; ++b) gat::walk_step_backward(walk, b, next, grad, grad_rank);
+    return true;
+  });
+}
+
+template <class Isa>
+void running_sums(const CsrView& csr, const double* weight, double* cumulative, int num_threads) {
+  const RowPartition partition = partition_rows(csr.rowptr, csr.num_rows, false);
+  const auto items = static_cast<std::int64_t>(partition.items.size());
+  const int threads = static_cast<int>(std::clamp<std::int64_t>(items / 8, 1, num_threads));
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (std::int64_t i = 0; i < items; ++i) {
+    const WorkItem& item = partition.items[static_cast<std::size_t>(i)];
+    for (std::int64_t row = item.row_begin; row < item.row_end; ++row) gat::running_sums(csr, row, weight, cumulative);
+  }
+}
+
+template <class Isa>
+void random_walk(const RandomWalk& walk, const std::int64_t* start, std::int64_t* nodes, int num_threads) {
+  const std::int64_t width = walk.length + 1;
+  for_each_group<Isa>(walk.num_walks, width, num_threads, [&](std::int64_t first, std::int64_t last) {
+    std::int64_t node[kGroup], edge[kGroup];
+    double u[kGroup];
+    const std::int64_t count = last - first;
+    for (std::int64_t i = 0; i < count; ++i) {
+      node[i] = start[first + i];
+      nodes[(first + i) * width] = node[i];
+    }
+    for (std::int64_t t = 0; t < walk.length; ++t) {
+      for (std::int64_t i = 0; i < count; ++i) {
+        if (is_row(walk.csr, node[i])) __builtin_prefetch(walk.csr.rowptr + node[i]);
+      }
+      draw_group<Isa>(*walk.seed, first, t, u);
+      for (std::int64_t i = 0; i < count; ++i) {
+        edge[i] = random_edge(walk, node[i], u[i]);
+        if (edge[i] != kStays) prefetch_index(walk.csr.col, edge[i]);
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        if (edge[i] != kStays) node[i] = walk.csr.col[edge[i]];
+        nodes[(first + i) * width + t + 1] = node[i];
+      }
+    }
+    return true;
+  });
+}
+
+template <class Isa, class T>
+WalkStepKernels<T> walk_step_kernels() {
+  return {&walk_step<Isa, T>, &walk_step_backward<Isa, T>};
+}
+
+template <class Isa>
+RandomWalkKernels random_walk_kernels() {
+  return {&running_sums<Isa>, &random_walk<Isa>};
+}
+
+}  // namespace gat::cpu

@@ -1,0 +1,361 @@
+"""What every loader of graph data sets returns: graphs side by side, a type for each node."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gat_ext.datasets._folds import Fold, stratified_folds
+from gat_ext.datasets._types import degree_types, refined_types
+from gat_ext.graph import Graph
+
+__all__ = ["Fold", "GraphDataset"]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphDataset:
+    """Graphs of one class each, stored as one: nodes numbered through, edges block diagonal.
+
+    Attributes:
+        name: The name that it was loaded by.
+        edge_index: Sources and destinations, int64 [2, E], numbered over all nodes; the edges of a
+            graph stand together, in the order of the graphs, and stay inside it.
+        node_ptr: Graph g has the nodes ``node_ptr[g]:node_ptr[g + 1]``, at least one; int64
+            [G + 1].
+        node_type: Type of each node, int64 [N] in [0, num_types).
+        num_types: R. Not every type need occur.
+        y: Class of each graph, int64 [G] in [0, num_classes).
+        num_classes: K.
+        x: Node attributes, float32 [N, C]; None: the type is all that is known of a node.
+        signal_types: The types that decide the class, where that is known.
+
+    Raises:
+        TypeError: A tensor has another dtype than the one named here.
+        ValueError: Shapes disagree, a value is out of range or not finite, a graph has no nodes, or
+            an edge joins two graphs or stands among another graph's.
+
+    Example:
+        >>> two = GraphDataset(
+        ...     name="two",
+        ...     edge_index=torch.tensor([[0, 1, 3, 2], [1, 0, 2, 3]]),
+        ...     node_ptr=torch.tensor([0, 2, 4]),
+        ...     node_type=torch.tensor([0, 1, 1, 1]),
+        ...     num_types=2,
+        ...     y=torch.tensor([0, 1]),
+        ...     num_classes=2,
+        ... )
+        >>> len(two), two.num_nodes, two.graph_sizes.tolist(), two.graph.num_edges
+        (2, 4, [2, 2], 4)
+        >>> two.subset([1]).edge_index.tolist()
+        [[1, 0], [0, 1]]
+    """
+
+    name: str
+    edge_index: Tensor
+    node_ptr: Tensor
+    node_type: Tensor
+    num_types: int
+    y: Tensor
+    num_classes: int
+    x: Tensor | None = None
+    signal_types: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field, dimensions in (("y", "[G]"), ("node_type", "[N]"), ("edge_index", "[2, E]")):
+            self._check_dimensions(field, dimensions)
+        self._check("y", torch.int64, (len(self),))
+        self._check("node_ptr", torch.int64, (len(self) + 1,))
+        self._check("node_type", torch.int64, (self.num_nodes,))
+        self._check("edge_index", torch.int64, (2, self.num_edges))
+        if self.x is not None:
+            self._check_dimensions("x", "[N, C]")
+            self._check("x", torch.float32, (self.num_nodes, self.x.shape[1]))
+            if not bool(self.x.isfinite().all()):
+                raise ValueError(f"{self.name}: x has a value that is not finite")
+        self._check_graphs()
+        self._check_range("node_type", self.num_types)
+        self._check_range("y", self.num_classes)
+        self._check_edges()
+        if any(not 0 <= kind < self.num_types for kind in self.signal_types):
+            raise ValueError(
+                f"{self.name}: signal_types is {self.signal_types}, expected types from 0 to "
+                f"{self.num_types - 1}"
+            )
+
+    def _check_dimensions(self, field: str, expected: str) -> None:
+        shape = list(getattr(self, field).shape)
+        if len(shape) != expected.count(",") + 1:
+            raise ValueError(f"{self.name}: {field} has shape {shape}, expected {expected}")
+
+    def _check(self, field: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        value: Tensor = getattr(self, field)
+        if value.dtype != dtype:
+            raise TypeError(f"{self.name}: {field} is {value.dtype}, expected {dtype}")
+        if tuple(value.shape) != shape:
+            raise ValueError(
+                f"{self.name}: {field} has shape {list(value.shape)}, expected {list(shape)}"
+            )
+
+    def _check_range(self, field: str, bound: int) -> None:
+        value: Tensor = getattr(self, field)
+        if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < bound:
+            raise ValueError(
+                f"{self.name}: {field} spans {int(value.min())} to {int(value.max())}, "
+                f"expected 0 to {bound - 1}"
+            )
+
+    def _check_graphs(self) -> None:
+        first, last = int(self.node_ptr[0]), int(self.node_ptr[-1])
+        if first != 0 or last != self.num_nodes:
+            raise ValueError(
+                f"{self.name}: node_ptr goes from {first} to {last}, expected 0 to "
+                f"{self.num_nodes}, the number of node types"
+            )
+        empty = self.graph_sizes < 1
+        if bool(empty.any()):
+            number = int(empty.int().argmax())
+            raise ValueError(
+                f"{self.name}: graph {number} has {int(self.graph_sizes[number])} nodes, expected "
+                "at least 1; leave it out"
+            )
+
+    def _check_edges(self) -> None:
+        self._check_range("edge_index", self.num_nodes)
+        source, target = self.graph_ids[self.edge_index]
+        if bool((source != target).any()):
+            edge = int((source != target).int().argmax())
+            raise ValueError(
+                f"{self.name}: edge {edge}, {self.edge_index[:, edge].tolist()}, joins graph "
+                f"{int(source[edge])} and graph {int(target[edge])}; expected edges inside a graph"
+            )
+        if bool((target.diff() < 0).any()):
+            edge = int((target.diff() < 0).int().argmax()) + 1
+            raise ValueError(
+                f"{self.name}: edge {edge} is of graph {int(target[edge])} and follows one of "
+                f"graph {int(target[edge - 1])}; sort the edges by graph"
+            )
+
+    def __len__(self) -> int:
+        """G."""
+        return self.y.shape[0]
+
+    @property
+    def num_nodes(self) -> int:
+        """N, of all graphs together."""
+        return self.node_type.shape[0]
+
+    @property
+    def num_edges(self) -> int:
+        """E of all graphs together, each undirected edge counted in both directions."""
+        return self.edge_index.shape[1]
+
+    @property
+    def graph_sizes(self) -> Tensor:
+        """Number of nodes of each graph, int64 [G]."""
+        return self.node_ptr.diff()
+
+    @cached_property
+    def graph_ids(self) -> Tensor:
+        """Which graph each node is of, int64 [N]."""
+        numbers = torch.arange(len(self), device=self.node_ptr.device)
+        return numbers.repeat_interleave(self.graph_sizes, output_size=self.num_nodes)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """All graphs as one block-diagonal graph, built at the first call and kept."""
+        return Graph(self.edge_index, num_nodes=self.num_nodes)
+
+    @cached_property
+    def _edge_ptr(self) -> Tensor:
+        """Graph g has the edges ``_edge_ptr[g]:_edge_ptr[g + 1]``, int64 [G + 1]."""
+        counts = torch.bincount(self.graph_ids[self.edge_index[1]], minlength=len(self))
+        return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+    def _derive(self, **fields: object) -> GraphDataset:
+        """The same with other fields, known to be right: nothing is checked, nothing cached."""
+        derived = copy.copy(self)
+        for cached in ("graph_ids", "graph", "_edge_ptr"):
+            derived.__dict__.pop(cached, None)
+        derived.__dict__.update(fields)
+        return derived
+
+    def to(self, device: torch.device | str) -> GraphDataset:
+        """The same data set with its tensors, and its graph if built, on ``device``."""
+        names = [field.name for field in dataclasses.fields(self)]
+        values = {name: getattr(self, name) for name in names}
+        moved = self._derive(
+            **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        )
+        if "graph" in self.__dict__:
+            moved.__dict__["graph"] = self.graph.to(device)
+        return moved
+
+    def subset(self, indices: Tensor | Sequence[int]) -> GraphDataset:
+        """The data set of some of the graphs, in the order given.
+
+        Cost: of the size of the result; no loop over graphs or nodes.
+
+        Args:
+            indices: Numbers of graphs, int64 [K] or a sequence; one may come more than once.
+
+        Raises:
+            TypeError: ``indices`` are not integers.
+            IndexError: No graph has such a number.
+
+        Example:
+            >>> from gat_ext.datasets import load_graphs
+            >>> data = load_graphs("digit_grids")
+            >>> data.subset([2, 0]).y.tolist()
+            [2, 0]
+        """
+        chosen = torch.as_tensor(indices, device=self.y.device)
+        if chosen.numel() == 0:
+            chosen = chosen.long()
+        if chosen.dim() != 1 or chosen.dtype not in (torch.int64, torch.int32):
+            raise TypeError(
+                f"indices have shape {list(chosen.shape)} and dtype {chosen.dtype}, expected "
+                "integers [K]; of a mask, pass mask.nonzero().flatten()"
+            )
+        chosen = chosen.long()
+        if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
+            raise IndexError(
+                f"indices span {int(chosen.min())} to {int(chosen.max())}, expected 0 to "
+                f"{len(self) - 1}"
+            )
+        nodes, node_ptr = _ranges(self.node_ptr, chosen)
+        edges, edge_ptr = _ranges(self._edge_ptr, chosen)
+        moved_by = node_ptr[:-1] - self.node_ptr[chosen]
+        shift = moved_by.repeat_interleave(edge_ptr.diff(), output_size=edges.shape[0])
+        return self._derive(
+            edge_index=self.edge_index[:, edges] + shift,
+            node_ptr=node_ptr,
+            node_type=self.node_type[nodes],
+            y=self.y[chosen],
+            x=None if self.x is None else self.x[nodes],
+        )
+
+    def balanced(self, num_graphs: int, seed: int = 0) -> GraphDataset:
+        """A random subset with equally many graphs of each class, in the order of this data set.
+
+        Args:
+            num_graphs: Size of the subset, a multiple of ``num_classes``.
+            seed: The same seed draws the same subset.
+
+        Raises:
+            ValueError: ``num_graphs`` is no such multiple, or a class has too few graphs.
+
+        Example:
+            >>> from gat_ext.datasets import load_graphs
+            >>> load_graphs("digit_grids").balanced(50).y.bincount().tolist()
+            [5, 5, 5, 5, 5, 5, 5, 5, 5, 5]
+        """
+        each, rest = divmod(num_graphs, self.num_classes)
+        if each < 1 or rest:
+            raise ValueError(
+                f"num_graphs is {num_graphs}, expected a positive multiple of {self.num_classes}, "
+                "the number of classes"
+            )
+        y = self.y.cpu().numpy()
+        counts = np.bincount(y, minlength=self.num_classes)
+        if counts.min() < each:
+            raise ValueError(
+                f"num_graphs is {num_graphs}, {each} of each class, but class {counts.argmin()} "
+                f"has {counts.min()}; ask for {counts.min() * self.num_classes} or fewer"
+            )
+        order = np.random.default_rng(seed).permutation(len(y))
+        classes = range(self.num_classes)
+        chosen = np.concatenate([order[y[order] == label][:each] for label in classes])
+        return self.subset(torch.from_numpy(np.sort(chosen)))
+
+    def folds(self, k: int = 5, seed: int = 0, val_fraction: float = 0.1) -> list[Fold]:
+        """Split the graphs k times, each being tested once; every part has the classes' shares.
+
+        Args:
+            k: Number of folds.
+            seed: The same seed draws the same folds.
+            val_fraction: Share of validation graphs among those that are not tested.
+
+        Returns:
+            k triples ``(train, val, test)`` of graph numbers, int64, sorted, for ``subset``.
+
+        Raises:
+            ValueError: ``k`` is below 2 or above the size of the smallest class, ``val_fraction``
+                is not in (0, 1), or there are too few graphs for it.
+            ImportError: scikit-learn is missing.
+
+        Example:
+            >>> from gat_ext.datasets import load_graphs
+            >>> data = load_graphs("shapes", num_graphs=100)
+            >>> [len(part) for part in data.folds(5)[0]]
+            [72, 8, 20]
+        """
+        return stratified_folds(self.y.cpu().numpy(), k, seed=seed, val_fraction=val_fraction)
+
+    def with_types(self, how: str, *, rounds: int = 1, max_types: int = 64) -> GraphDataset:
+        """The same graphs with other node types.
+
+        No label plays a part, but types are made from all graphs: call this before splitting.
+
+        Args:
+            how: ``"label"``: the types as they are. ``"degree"``: each in-degree that occurs is a
+                type, numbered by rising degree; where there are more than ``max_types``, the
+                highest share the last. ``"wl"``: colours of Weisfeiler-Lehman refinement from the
+                types as they are (take ``with_types("degree").with_types("wl")`` to begin with
+                degrees): two nodes keep one type where their types, and how often each type occurs
+                among their in-neighbours, agree. Types are numbered from the most frequent; where
+                there are more than ``max_types``, the rarest become one, the last.
+            rounds: Of ``"wl"``: a colour tells the surroundings up to so many steps away.
+            max_types: The most types there may be.
+
+        Raises:
+            ValueError: Unknown ``how``, ``rounds`` below 1, or ``max_types`` below 2.
+
+        Source:
+            Shervashidze et al., "Weisfeiler-Lehman Graph Kernels", JMLR 12, 2011, algorithm 1.
+
+        Example:
+            >>> from gat_ext.datasets import load_graphs
+            >>> load_graphs("digit_grids").with_types("degree").node_type[:9].tolist()
+            [0, 1, 1, 1, 1, 1, 1, 0, 1]
+        """
+        if rounds < 1 or max_types < 2:
+            raise ValueError(
+                f"rounds is {rounds} and max_types {max_types}; expected at least 1 and 2"
+            )
+        if how == "label":
+            return self
+        if how == "degree":
+            types = degree_types(self.graph.in_degrees().cpu().numpy(), max_types)
+        elif how == "wl":
+            types = refined_types(
+                self.graph.rowptr.cpu().numpy(),
+                self.graph.col.cpu().numpy(),
+                self.node_type.cpu().numpy(),
+                rounds=rounds,
+                max_types=max_types,
+            )
+        else:
+            raise ValueError(f"how is {how!r}, expected 'label', 'degree' or 'wl'")
+        typed = self._derive(
+            node_type=torch.from_numpy(types).to(self.node_type.device),
+            num_types=int(types.max(initial=0)) + 1,
+            signal_types=(),
+        )
+        typed.__dict__["graph"] = self.graph
+        return typed
+
+
+def _ranges(ptr: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions ``ptr[g]:ptr[g + 1]`` for each chosen g in turn, and the row pointers of these."""
+    counts = ptr.diff()[chosen]
+    new_ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    total = int(new_ptr[-1])
+    shift = (ptr[chosen] - new_ptr[:-1]).repeat_interleave(counts, output_size=total)
+    return torch.arange(total, device=ptr.device) + shift, new_ptr

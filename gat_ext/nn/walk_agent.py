@@ -1,0 +1,227 @@
+"""WalkAgent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gat_ext.functional import random_walk, walk_step
+from gat_ext.graph import Graph
+
+WALK_MODES = ("sample", "greedy", "uniform")
+
+
+class Walks(NamedTuple):
+    """What B agents did in T steps, and what they had in mind.
+
+    Attributes:
+        nodes: int64 [B, T + 1], where each agent was, its start first.
+        log_prob: [B, T], log-probability of each move.
+        hidden: [B, T, H], the history after each move.
+        rank: [B, T, R], how much each agent preferred each type when it made each move; the first row is uniform.
+    """
+
+    nodes: Tensor
+    log_prob: Tensor
+    hidden: Tensor
+    rank: Tensor
+
+
+class WalkAgent(nn.Module):
+    r"""A recurrent agent that walks on a graph and learns which types of nodes to go to.
+
+    From node :math:`c_{t-1}` it moves to a neighbour :math:`c_t`, looks at it, and ranks the R types anew:
+
+    .. math::
+        P(c_t = j) = \frac{r_{t-1}[\mathrm{type}(j)]}{\sum_{k \in N(c_{t-1})} r_{t-1}[\mathrm{type}(k)]}, \qquad
+        s_t = f_s(d_{c_t}, r_{t-1}), \qquad h_t = \mathrm{LSTM}(s_t, h_{t-1}), \qquad
+        r_t = \mathrm{softmax}(W_r h_t + b_r)
+
+    with :math:`r_0` uniform, :math:`h_0 = 0`, and
+    :math:`f_s(d, r) = \mathrm{relu}(W_s [\mathrm{relu}(W_d d + b_d) \,\|\, \mathrm{relu}(W_\rho r + b_\rho)] + b_s)`.
+
+    Args:
+        num_types: R.
+        hidden_channels: H, of the LSTM.
+        step_channels: sizes of the step network: of each of the two inputs' spaces, and of their combination.
+        attribute_channels: size of the node attributes d; None: the type is the attribute, as a one-hot vector (which is
+            looked up, never made).
+
+    Shapes:
+        graph of N nodes, block-diagonal for several; node_type int64 [N]; start int64 [B]; attributes [N, D]. Returns
+        :class:`Walks` (nodes [B, T + 1], log_prob [B, T], hidden [B, T, H], rank [B, T, R]).
+
+    Raises:
+        TypeError: a tensor has another dtype than it should, or num_steps is not an integer.
+        ValueError: a size is below 1, shapes or devices do not match, or the mode is unknown.
+        IndexError: start or node_type is out of range.
+
+    Cost: a step of all agents together is one matrix product for each linear map, and a native walk step.
+
+    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.nn import WalkAgent
+        >>> ring = Graph(torch.tensor([[1, 2, 0], [0, 1, 2]]))
+        >>> walks = WalkAgent(num_types=2)(ring, torch.tensor([0, 1, 1]), torch.tensor([0, 2]), 4)
+        >>> walks.nodes, walks.hidden.shape
+        (tensor([[0, 1, 2, 0, 1],
+                 [2, 0, 1, 2, 0]]), torch.Size([2, 4, 156]))
+    """
+
+    def __init__(
+        self,
+        num_types: int,
+        hidden_channels: int = 156,
+        step_channels: tuple[int, int] = (128, 164),
+        *,
+        attribute_channels: int | None = None,
+    ) -> None:
+        """Creates the networks; see the class for the arguments."""
+        super().__init__()
+        space, combined = step_channels
+        sizes = {
+            "num_types": num_types,
+            "hidden_channels": hidden_channels,
+            "step_channels[0]": space,
+            "step_channels[1]": combined,
+            "attribute_channels": attribute_channels,
+        }
+        for name, size in sizes.items():
+            if size is not None and size < 1:
+                raise ValueError(f"{name} is {size}; expected at least 1")
+        self.num_types, self.hidden_channels = num_types, hidden_channels
+        self.attribute_channels = attribute_channels
+        self.attribute = nn.Linear(attribute_channels or num_types, space)
+        self.preference = nn.Linear(num_types, space)
+        self.combine = nn.Linear(2 * space, combined)
+        self.cell = nn.LSTMCell(combined, hidden_channels)
+        self.rank = nn.Linear(hidden_channels, num_types)
+        self._tell_types_apart()
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew."""
+        for layer in (self.attribute, self.preference, self.combine, self.cell, self.rank):
+            layer.reset_parameters()
+        self._tell_types_apart()
+
+    def _tell_types_apart(self) -> None:
+        """The columns for one-hot types start as those of an embedding, in N(0, 1).
+
+        With the small weights of a linear layer all types look alike at first, and agents that seldom see what decides the
+        class do not learn to look for it.
+        """
+        if self.attribute_channels is None:
+            nn.init.normal_(self.attribute.weight)
+
+    def forward(
+        self,
+        graph: Graph,
+        node_type: Tensor,
+        start: Tensor,
+        num_steps: int,
+        mode: str = "sample",
+        attributes: Tensor | None = None,
+        seed: Tensor | None = None,
+    ) -> Walks:
+        """Walks.
+
+        Args:
+            graph: with num_src = num_dst.
+            node_type: the type of each node, from 0 to R - 1.
+            start: the node that each agent starts from.
+            num_steps: T, at least 1.
+            mode: ``"sample"`` draws each move by the formula, ``"greedy"`` takes the best-ranked neighbour, ``"uniform"``
+                draws without regard to the ranks.
+            attributes: of the nodes; given exactly where ``attribute_channels`` is.
+            seed: int64 tensor of one element that decides all draws; None draws one from torch's generator.
+        """
+        self._check(graph, node_type, num_steps, mode, attributes)
+        if seed is None:
+            seed = torch.randint(2**63 - 1, (1,), device=start.device)
+        looks = self._looks(node_type, attributes)
+        preference = self.combine.weight[:, self.preference.out_features :].t()
+        drawn = random_walk(graph, start, num_steps, seed=seed) if mode == "uniform" else None
+        weight = self.preference.weight
+        rank = weight.new_full((start.shape[0], self.num_types), 1 / self.num_types)
+        hidden = cell = weight.new_zeros(start.shape[0], self.hidden_channels)
+        nodes, log_probs, history, ranks = [start], [], [], [rank]
+        for step in range(num_steps):
+            if drawn is None:
+                node, log_prob = walk_step(
+                    graph, nodes[-1], rank, node_type, mode=mode, seed=seed, step=step
+                )
+            else:
+                node = drawn[:, step + 1]
+                log_prob = -_degree(graph, nodes[-1]).clamp(min=1).to(rank.dtype).log()
+            seen = F.relu(torch.addmm(looks(node), F.relu(self.preference(rank)), preference))
+            hidden, cell = self.cell(seen, (hidden, cell))
+            nodes.append(node)
+            log_probs.append(log_prob)
+            history.append(hidden)
+            if step + 1 < num_steps:
+                rank = self.rank(hidden).softmax(dim=1)
+                ranks.append(rank)
+        stacks = (torch.stack(each, dim=1) for each in (nodes, log_probs, history, ranks))
+        return Walks(*stacks)
+
+    def _looks(self, node_type: Tensor, attributes: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """What the attributes of nodes [B] add to the combination, [B, combined], its bias with them."""
+        weight = self.combine.weight[:, : self.attribute.out_features].t()
+        bias = self.combine.bias
+        if attributes is not None:
+            return lambda node: torch.addmm(
+                bias, F.relu(self.attribute(attributes.index_select(0, node))), weight
+            )
+        # A one-hot vector picks a column of the weight: R rows in all, computed once.
+        table = torch.addmm(bias, F.relu(self.attribute.weight.t() + self.attribute.bias), weight)
+        return lambda node: F.embedding(node_type.index_select(0, node), table)
+
+    def _check(
+        self,
+        graph: Graph,
+        node_type: Tensor,
+        num_steps: int,
+        mode: str,
+        attributes: Tensor | None,
+    ) -> None:
+        if mode not in WALK_MODES:
+            raise ValueError(
+                f"mode is {mode!r}; expected one of {', '.join(map(repr, WALK_MODES))}"
+            )
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int):
+            raise TypeError(f"num_steps is a {type(num_steps).__name__}; expected an integer")
+        if num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; expected at least 1")
+        if node_type.shape != (graph.num_nodes,):
+            raise ValueError(
+                f"node_type has shape {list(node_type.shape)}; expected [{graph.num_nodes}], a type for each node"
+            )
+        channels = self.attribute_channels
+        if channels is None and attributes is not None:
+            raise ValueError(
+                "attributes are given to an agent that looks at types alone; make it with attribute_channels"
+            )
+        expected = (graph.num_nodes, channels)
+        if channels is not None and (attributes is None or attributes.shape != expected):
+            given = "not given" if attributes is None else f"of shape {list(attributes.shape)}"
+            raise ValueError(f"attributes are {given}; expected {list(expected)}")
+
+    def __repr__(self) -> str:
+        """The sizes."""
+        return (
+            f"{type(self).__name__}(num_types={self.num_types}, hidden_channels={self.hidden_channels}, "
+            f"step_channels=({self.attribute.out_features}, {self.combine.out_features}), "
+            f"attribute_channels={self.attribute_channels})"
+        )
+
+
+def _degree(graph: Graph, node: Tensor) -> Tensor:
+    """In-degree of some nodes, [B]."""
+    return graph.rowptr.index_select(0, node + 1) - graph.rowptr.index_select(0, node)

@@ -1,0 +1,222 @@
+"""The training loop of models that classify graphs."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gat_ext.datasets import Fold, GraphDataset
+from gat_ext.models._walks import WalkModel, WalkOutput
+from gat_ext.training import checkpoint
+from gat_ext.training.loop import HISTORY, SeedResult
+from gat_ext.training.stopping import make_stopping
+
+_EVALUATED = 512  # graphs at a time where nothing is learned
+
+
+@dataclass(frozen=True)
+class GraphRecipe:
+    """Settings of a training run, all but the network.
+
+    Attributes:
+        lr: learning rate of Adam in the first epoch.
+        final_lr: in the last one; it falls by the same factor from each to the next.
+        epochs: at most so many.
+        patience: epochs without improvement before training stops.
+        batch_size: graphs in a batch.
+        reinforce: weight of the part of the loss that teaches agents where to go.
+        stopping: rule of :func:`gat_ext.training.stopping.make_stopping`.
+    """
+
+    lr: float = 1e-3
+    final_lr: float = 1e-6
+    epochs: int = 200
+    patience: int = 50
+    batch_size: int = 32
+    reinforce: float = 1.0
+    stopping: str = "best"
+
+    def with_overrides(self, **overrides: Any) -> GraphRecipe:
+        """The recipe with those settings changed that are not None."""
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return replace(self, **given)
+
+    def lr_of(self, epoch: int) -> float:
+        """Learning rate of an epoch, the first of which is 0.
+
+        Example:
+            >>> recipe = GraphRecipe(lr=0.1, final_lr=0.001, epochs=3)
+            >>> [round(recipe.lr_of(epoch), 6) for epoch in range(3)]
+            [0.1, 0.01, 0.001]
+        """
+        share = epoch / max(self.epochs - 1, 1)
+        return float(self.lr * (min(self.final_lr, self.lr) / self.lr) ** share)
+
+
+class GraphTrainer:
+    """Trains one model on one fold.
+
+    Args:
+        make_model: makes the model; called after the seed is set.
+        data: all graphs, on the device to train on.
+        fold: which of them to train, validate and test with.
+        recipe: optimiser, length and stopping.
+        seed: of torch's generators, and of the walks of validation and test.
+
+    Example:
+        >>> from gat_ext.datasets import load_graphs
+        >>> from gat_ext.models import GAM
+        >>> data = load_graphs("shapes", num_graphs=50)
+        >>> make = lambda: GAM(data.num_types, 2, num_agents=2, num_steps=3, hidden_channels=8)
+        >>> trainer = GraphTrainer(make, data, data.folds(2)[0], GraphRecipe(epochs=3), seed=0)
+        >>> while trainer.step(): pass
+        >>> trainer.result().epochs
+        3
+    """
+
+    def __init__(
+        self,
+        make_model: Callable[[], WalkModel],
+        data: GraphDataset,
+        fold: Fold,
+        recipe: GraphRecipe,
+        seed: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        device = data.y.device
+        self.data, self.recipe, self.seed = data, recipe, seed
+        self.fold = Fold(*(part.to(device) for part in fold))
+        self.model = make_model().to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.lr, fused=True)
+        self.stopping = make_stopping(recipe.stopping, recipe.patience)
+        self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
+        self.best_epoch, self.seconds = 0, 0.0
+        self.best_state = copy.deepcopy(self.model.state_dict())
+
+    @property
+    def epoch(self) -> int:
+        """Epochs run so far."""
+        return len(self.history["val_loss"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.stopping.stop or self.epoch >= self.recipe.epochs
+
+    def step(self) -> bool:
+        """Runs one epoch; whether there is another to run.
+
+        Raises:
+            FloatingPointError: the training loss is not finite.
+        """
+        if self.finished:
+            return False
+        start = time.perf_counter()
+        train_loss = self._train_epoch()
+        val_loss, val_score = self._evaluate(self.fold.val)
+        self.seconds += time.perf_counter() - start
+        for name, value in zip(HISTORY, (train_loss, val_loss, val_score), strict=True):
+            self.history[name].append(value)
+        if self.stopping.keep(val_loss, val_score):
+            self.best_epoch, self.best_state = self.epoch, copy.deepcopy(self.model.state_dict())
+        return not self.finished
+
+    def run(self, graphs: Tensor, seed: Tensor | None = None) -> WalkOutput:
+        """What the model says of some graphs, int64 [G]."""
+        data = self.data
+        out: WalkOutput = self.model(
+            data.graph, data.node_type, data.node_ptr, graphs=graphs, seed=seed
+        )
+        return out
+
+    def _train_epoch(self) -> float:
+        """Mean cross-entropy over the training graphs."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_of(self.epoch)
+        train = self.fold.train
+        total = 0.0  # of the cross-entropy
+        for batch in train[torch.randperm(len(train)).to(train.device)].split(
+            self.recipe.batch_size
+        ):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.model.loss(self.run(batch), self.data.y[batch])
+            total_loss = loss.total(self.recipe.reinforce)
+            if not total_loss.isfinite():
+                raise FloatingPointError(
+                    f"the training loss is {total_loss.item()} in epoch {self.epoch + 1}; try a smaller learning rate"
+                )
+            total_loss.backward()
+            self.optimizer.step()
+            total += loss.classification.item() * len(batch)
+        return total / len(train)
+
+    @torch.no_grad()
+    def _evaluate(self, graphs: Tensor) -> tuple[float, float]:
+        """Cross-entropy and accuracy of the agents' average, for the same walks whenever the weights are the same."""
+        self.model.eval()
+        seed = torch.tensor([self.seed], device=graphs.device)
+        parts = graphs.split(_EVALUATED)
+        p = torch.cat([self.run(part, seed).probabilities for part in parts])
+        y = self.data.y[graphs]
+        log_p = p.clamp(min=torch.finfo(p.dtype).tiny).log()
+        return F.nll_loss(log_p, y).item(), (p.argmax(1) == y).double().mean().item()
+
+    def result(self) -> SeedResult:
+        """Puts the kept weights into the model and looks at the test graphs, for the first and only time."""
+        self.model.load_state_dict(self.best_state)
+        _, val_score = self._evaluate(self.fold.val)
+        _, test_score = self._evaluate(self.fold.test)
+        return SeedResult(
+            self.seed,
+            self.epoch,
+            self.best_epoch,
+            val_score,
+            test_score,
+            self.seconds,
+            self.history,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to go on as if training had never stopped; a copy."""
+        state = {
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "best_state": self.best_state,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "seconds": self.seconds,
+            "random": checkpoint.random_state(),
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from where a state was taken.
+
+        Raises:
+            ValueError: the state is of another seed, recipe or model.
+        """
+        for name, own in (("seed", self.seed), ("recipe", asdict(self.recipe))):
+            if state[name] != own:
+                raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:  # what torch raises for other names or shapes
+            raise ValueError(f"the checkpoint is of another model: {error}") from error
+        # The optimizer would go on writing into the tensors that it is given.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.stopping.load_state_dict(state["stopping"])
+        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
+        self.history = {name: list(values) for name, values in state["history"].items()}
+        self.seconds = state["seconds"]
+        checkpoint.restore_random_state(state["random"])
