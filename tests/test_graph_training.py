@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from gat_ext.datasets import GraphDataset, load_graphs
 from gat_ext.training import walk_plots
+from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.cli import app
 from gat_ext.training.graph_cli import is_data_set
 from gat_ext.training.graph_loop import GraphRecipe, GraphTrainer
 from gat_ext.training.graph_run import GraphRun, GraphRunConfig
-from gat_ext.training.run import Interrupted
 
 SMALL = {"hidden_channels": 8, "num_agents": 2, "num_steps": 4, "step_channels": (6, 8)}
 OUTPUTS = {"metrics.json", "curves.png", "walks.png", "checkpoint.pt"}

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from gat_ext import datasets
 from gat_ext.graph import ORDERS
-from gat_ext.training import Recipe, checkpoint, metrics
+from gat_ext.training import Recipe, checkpoint, checkpointed, metrics
 from gat_ext.training import compare as compare_module
-from gat_ext.training import run as run_module
+from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.cli import app
 from gat_ext.training.compare import compare
 from gat_ext.training.files import replacing
-from gat_ext.training.run import Interrupted, Run, RunConfig
+from gat_ext.training.run import Run, RunConfig
 
 SHORT = Recipe(epochs=12, patience=50)
 
@@ -93,8 +93,8 @@ def test_run_over_seeds_resumes_and_reports(data, tmp_path):
     resumed.train(lambda trainer: None)
     for a, b in zip(whole.results, resumed.results, strict=True):
         assert (a.history, a.test_score, a.best_epoch) == (b.history, b.test_score, b.best_epoch)
-    for key, value in whole.best_model.items():
-        assert torch.equal(value, resumed.best_model[key])
+    for key, value in whole.best_models[-1].items():
+        assert torch.equal(value, resumed.best_models[-1][key])
     mean, deviation = whole.summary()
     scores = [r.test_score for r in whole.results]
     assert mean == pytest.approx(np.mean(scores)) and deviation == pytest.approx(
@@ -175,7 +175,7 @@ def test_a_run_that_ignores_interrupts_or_is_in_a_thread_goes_on(data, tmp_path,
 
 def test_a_long_run_saves_now_and_then(data, tmp_path, monkeypatch):
     """A killed run goes on from the last of them, and ends as if it had not been killed."""
-    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpointed, "CHECKPOINT_SECONDS", 0.0)
     config = RunConfig("gat", "karate", 0, 1, Recipe(epochs=6), {})
     whole, killed = Run(config, data, tmp_path / "whole"), Run(config, data, tmp_path / "killed")
     whole.train(lambda trainer: None)
@@ -195,7 +195,7 @@ def test_a_long_run_saves_now_and_then(data, tmp_path, monkeypatch):
     resumed.resume()
     resumed.train(lambda trainer: None)
     assert resumed.results[0].history == whole.results[0].history
-    assert all(torch.equal(v, whole.best_model[k]) for k, v in resumed.best_model.items())
+    assert all(torch.equal(v, whole.best_models[-1][k]) for k, v in resumed.best_models[-1].items())
 
 
 def test_checkpoint_of_something_else_is_refused(data, tmp_path):
@@ -268,8 +268,8 @@ def test_training_goes_the_same_way_without_chance(tmp_path):
             atol=1e-5,
         )
         assert run.results[0].test_score == pytest.approx(first.results[0].test_score, abs=0.01)
-        for key, value in first.best_model.items():
-            assert_close(run.best_model[key], value, rtol=1e-3, atol=1e-4)
+        for key, value in first.best_models[-1].items():
+            assert_close(run.best_models[-1][key], value, rtol=1e-3, atol=1e-4)
         assert_close(spread(run), entropy, rtol=1e-3, atol=1e-4)
         assert (run.folder / "attention.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -277,7 +277,7 @@ def test_training_goes_the_same_way_without_chance(tmp_path):
 def spread(run: Run) -> torch.Tensor:
     """What attention.png shows: the entropies, in no order."""
     model = run.config.make_model(run.data)
-    model.load_state_dict(run.best_model)
+    model.load_state_dict(run.best_models[-1])
     layers = model.attention_weights(run.data.x, run.data.edge_index)
     return torch.stack(
         [metrics.entropies(*layer, run.data.num_nodes)[0].sort(0).values for layer in layers]

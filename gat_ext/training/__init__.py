@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gat_ext.training.loop import SeedResult, Trainer
+from gat_ext.training.epochs import SeedResult
+from gat_ext.training.loop import Trainer
 from gat_ext.training.recipes import Recipe, recipe
 from gat_ext.training.stopping import BestValidation, EarlyStopping, PaperStopping
 

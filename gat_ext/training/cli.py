@@ -28,13 +28,14 @@ import torch
 from gat_ext import _C, __version__, datasets, models
 from gat_ext.graph import ORDERS
 from gat_ext.training import graph_cli, plots
+from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.compare import compare
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRunConfig
 from gat_ext.training.loop import Trainer
 from gat_ext.training.metrics import logistic_regression
 from gat_ext.training.recipes import recipe
-from gat_ext.training.run import Interrupted, Run, RunConfig
+from gat_ext.training.run import Run, RunConfig
 
 app = typer.Typer(
     no_args_is_help=True,

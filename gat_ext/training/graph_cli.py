@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gat_ext import datasets, models
 from gat_ext.training import plots
+from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.graph_loop import GraphTrainer
 from gat_ext.training.graph_run import GraphRun, GraphRunConfig
-from gat_ext.training.run import Interrupted
 
 # Options that one kind of model alone has.
 _OF_NODES = ("seeds", "weight_decay", "layers", "heads", "reorder")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +12,7 @@ from torch.nn import functional as F
 
 from gat_ext.datasets import Fold, GraphDataset
 from gat_ext.models._walks import WalkModel, WalkOutput
-from gat_ext.training import checkpoint
-from gat_ext.training.loop import HISTORY, SeedResult
-from gat_ext.training.stopping import make_stopping
+from gat_ext.training.epochs import EpochTrainer
 
 _EVALUATED = 512  # graphs at a time where nothing is learned
 
@@ -60,7 +56,7 @@ class GraphRecipe:
         return float(self.lr * (min(self.final_lr, self.lr) / self.lr) ** share)
 
 
-class GraphTrainer:
+class GraphTrainer(EpochTrainer[WalkModel]):
     """Trains one model on one fold.
 
     Args:
@@ -91,42 +87,11 @@ class GraphTrainer:
     ) -> None:
         torch.manual_seed(seed)
         device = data.y.device
-        self.data, self.recipe, self.seed = data, recipe, seed
+        self.data, self.recipe = data, recipe
         self.fold = Fold(*(part.to(device) for part in fold))
-        self.model = make_model().to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.lr, fused=True)
-        self.stopping = make_stopping(recipe.stopping, recipe.patience)
-        self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
-        self.best_epoch, self.seconds = 0, 0.0
-        self.best_state = copy.deepcopy(self.model.state_dict())
-
-    @property
-    def epoch(self) -> int:
-        """Epochs run so far."""
-        return len(self.history["val_loss"])
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.stopping.stop or self.epoch >= self.recipe.epochs
-
-    def step(self) -> bool:
-        """Runs one epoch; whether there is another to run.
-
-        Raises:
-            FloatingPointError: the training loss is not finite.
-        """
-        if self.finished:
-            return False
-        start = time.perf_counter()
-        train_loss = self._train_epoch()
-        val_loss, val_score = self._evaluate(self.fold.val)
-        self.seconds += time.perf_counter() - start
-        for name, value in zip(HISTORY, (train_loss, val_loss, val_score), strict=True):
-            self.history[name].append(value)
-        if self.stopping.keep(val_loss, val_score):
-            self.best_epoch, self.best_state = self.epoch, copy.deepcopy(self.model.state_dict())
-        return not self.finished
+        model = make_model().to(device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
+        super().__init__(model, optimizer, recipe, seed)
 
     def run(self, graphs: Tensor, seed: Tensor | None = None) -> WalkOutput:
         """What the model says of some graphs, int64 [G]."""
@@ -169,54 +134,8 @@ class GraphTrainer:
         log_p = p.clamp(min=torch.finfo(p.dtype).tiny).log()
         return F.nll_loss(log_p, y).item(), (p.argmax(1) == y).double().mean().item()
 
-    def result(self) -> SeedResult:
-        """Puts the kept weights into the model and looks at the test graphs, for the first and only time."""
-        self.model.load_state_dict(self.best_state)
-        _, val_score = self._evaluate(self.fold.val)
-        _, test_score = self._evaluate(self.fold.test)
-        return SeedResult(
-            self.seed,
-            self.epoch,
-            self.best_epoch,
-            val_score,
-            test_score,
-            self.seconds,
-            self.history,
-        )
+    def _validate(self) -> tuple[float, float]:
+        return self._evaluate(self.fold.val)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on as if training had never stopped; a copy."""
-        state = {
-            "seed": self.seed,
-            "recipe": asdict(self.recipe),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "stopping": self.stopping.state_dict(),
-            "best_state": self.best_state,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-            "seconds": self.seconds,
-            "random": checkpoint.random_state(),
-        }
-        return copy.deepcopy(state)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from where a state was taken.
-
-        Raises:
-            ValueError: the state is of another seed, recipe or model.
-        """
-        for name, own in (("seed", self.seed), ("recipe", asdict(self.recipe))):
-            if state[name] != own:
-                raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:  # what torch raises for other names or shapes
-            raise ValueError(f"the checkpoint is of another model: {error}") from error
-        # The optimizer would go on writing into the tensors that it is given.
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.stopping.load_state_dict(state["stopping"])
-        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
-        self.history = {name: list(values) for name, values in state["history"].items()}
-        self.seconds = state["seconds"]
-        checkpoint.restore_random_state(state["random"])
+    def _test(self) -> tuple[float, float]:
+        return self._evaluate(self.fold.test)

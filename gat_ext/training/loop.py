@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,34 +12,9 @@ from torch import Tensor
 from gat_ext.datasets import NodeDataset
 from gat_ext.graph import Graph
 from gat_ext.models import AttentionModel
-from gat_ext.training import checkpoint, metrics
+from gat_ext.training import metrics
+from gat_ext.training.epochs import EpochTrainer
 from gat_ext.training.recipes import Recipe
-from gat_ext.training.stopping import make_stopping
-
-HISTORY = ("train_loss", "val_loss", "val_score")
-
-
-@dataclass
-class SeedResult:
-    """What a finished run with one seed says.
-
-    Attributes:
-        seed: the seed.
-        epochs: epochs run.
-        best_epoch: the epoch whose weights were kept, from 1.
-        val_score: validation accuracy (micro-F1 with several labels) of those weights.
-        test_score: test accuracy of those weights, computed once, at the end.
-        seconds: training time.
-        history: train_loss, val_loss and val_score of every epoch.
-    """
-
-    seed: int
-    epochs: int
-    best_epoch: int
-    val_score: float
-    test_score: float
-    seconds: float
-    history: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +27,7 @@ class _Batch:
     mask: Tensor
 
 
-class Trainer:
+class Trainer(EpochTrainer[AttentionModel]):
     """Trains one model with one seed.
 
     Args:
@@ -87,50 +60,19 @@ class Trainer:
             if not getattr(data, f"{split}_mask").any():
                 raise ValueError(f"{data.name}: {split}_mask is empty; every split needs a node")
         torch.manual_seed(seed)
-        self.data, self.recipe, self.seed = data, recipe, seed
-        self.model = make_model().to(data.x.device)
-        self.optimizer = torch.optim.Adam(
+        self.data, self.recipe = data, recipe
+        model = make_model().to(data.x.device)
+        optimizer = torch.optim.Adam(
             # Fused: for models as small as these the default's many operators cost more than their work.
-            _parameter_groups(self.model, recipe.weight_decay),
+            _parameter_groups(model, recipe.weight_decay),
             lr=recipe.lr,
             fused=True,
         )
-        self.stopping = make_stopping(recipe.stopping, recipe.patience)
+        super().__init__(model, optimizer, recipe, seed)
         graph = Graph(data.edge_index, num_nodes=data.num_nodes)
         self.batches = _split(data, graph, recipe.graphs_per_batch)
         self._validation = _of(data, graph, data.val_mask)
-        self._test = _of(data, graph, data.test_mask)
-        self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
-        self.best_epoch, self.seconds = 0, 0.0
-        self.best_state = copy.deepcopy(self.model.state_dict())
-
-    @property
-    def epoch(self) -> int:
-        """Epochs run so far."""
-        return len(self.history["val_loss"])
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.stopping.stop or self.epoch >= self.recipe.epochs
-
-    def step(self) -> bool:
-        """Runs one epoch; whether there is another to run.
-
-        Raises:
-            FloatingPointError: the training loss is not finite.
-        """
-        if self.finished:
-            return False
-        start = time.perf_counter()
-        train_loss = self._train_epoch()
-        val_loss, val_score = self._evaluate(self._validation)
-        self.seconds += time.perf_counter() - start
-        for name, value in zip(HISTORY, (train_loss, val_loss, val_score), strict=True):
-            self.history[name].append(value)
-        if self.stopping.keep(val_loss, val_score):
-            self.best_epoch, self.best_state = self.epoch, copy.deepcopy(self.model.state_dict())
-        return not self.finished
+        self._tested = _of(data, graph, data.test_mask)
 
     def _train_epoch(self) -> float:
         self.model.train()
@@ -161,57 +103,11 @@ class Trainer:
             logits, labels, multilabel
         )
 
-    def result(self) -> SeedResult:
-        """Puts the kept weights into the model and looks at the test nodes, for the first and only time."""
-        self.model.load_state_dict(self.best_state)
-        _, val_score = self._evaluate(self._validation)
-        _, test_score = self._evaluate(self._test)
-        return SeedResult(
-            self.seed,
-            self.epoch,
-            self.best_epoch,
-            val_score,
-            test_score,
-            self.seconds,
-            self.history,
-        )
+    def _validate(self) -> tuple[float, float]:
+        return self._evaluate(self._validation)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on as if training had never stopped; a copy."""
-        state = {
-            "seed": self.seed,
-            "recipe": asdict(self.recipe),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "stopping": self.stopping.state_dict(),
-            "best_state": self.best_state,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-            "seconds": self.seconds,
-            "random": checkpoint.random_state(),
-        }
-        return copy.deepcopy(state)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from where a state was taken.
-
-        Raises:
-            ValueError: the state is of another seed or recipe.
-        """
-        for name, own in (("seed", self.seed), ("recipe", asdict(self.recipe))):
-            if state[name] != own:
-                raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:  # what torch raises for other names or shapes
-            raise ValueError(f"the checkpoint is of another model: {error}") from error
-        # The optimizer would go on writing into the tensors that it is given.
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.stopping.load_state_dict(state["stopping"])
-        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
-        self.history = {name: list(values) for name, values in state["history"].items()}
-        self.seconds = state["seconds"]
-        checkpoint.restore_random_state(state["random"])
+    def _test(self) -> tuple[float, float]:
+        return self._evaluate(self._tested)
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

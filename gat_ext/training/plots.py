@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from gat_ext.training.epochs import SeedResult
 from gat_ext.training.files import replacing
-from gat_ext.training.loop import SeedResult
 from gat_ext.training.metrics import entropies
 
 # Colours that colour-blind readers can tell apart: Okabe and Ito, "Color Universal Design", 2008.

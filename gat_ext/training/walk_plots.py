@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gat_ext.datasets import GraphDataset
+from gat_ext.training.epochs import SeedResult
 from gat_ext.training.graph_loop import GraphTrainer
-from gat_ext.training.loop import SeedResult
 from gat_ext.training.plots import _TRAIN, _VALIDATION, _curve, _save, require
 
 _GRAPHS = 4  # drawn

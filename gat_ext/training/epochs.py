@@ -1,0 +1,177 @@
+"""What trainers share: epochs with validation, early stopping, the state to go on from."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+
+from gat_ext.training import checkpoint
+from gat_ext.training.stopping import make_stopping
+
+HISTORY = ("train_loss", "val_loss", "val_score")
+
+
+@dataclass
+class SeedResult:
+    """What a finished run with one seed says.
+
+    Attributes:
+        seed: the seed.
+        epochs: epochs run.
+        best_epoch: the epoch whose weights were kept, from 1.
+        val_score: validation accuracy (micro-F1 with several labels) of those weights.
+        test_score: test accuracy of those weights, computed once, at the end.
+        seconds: training time.
+        history: train_loss, val_loss and val_score of every epoch.
+    """
+
+    seed: int
+    epochs: int
+    best_epoch: int
+    val_score: float
+    test_score: float
+    seconds: float
+    history: dict[str, list[float]]
+
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+class Settings(Protocol):
+    """What every trainer reads of its recipe, a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def epochs(self) -> int:
+        """At most so many."""
+
+    @property
+    def patience(self) -> int:
+        """Epochs without improvement before training stops."""
+
+    @property
+    def stopping(self) -> str:
+        """Rule of :func:`gat_ext.training.stopping.make_stopping`."""
+
+
+class EpochTrainer(ABC, Generic[Model]):
+    """Trains a model epoch by epoch, and keeps the weights that did best in validation.
+
+    Args:
+        model: on the device to train on.
+        optimizer: of its parameters.
+        recipe: length and stopping, and what else the subclass reads of it.
+        seed: that the subclass set; for the record.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        recipe: Settings,
+        seed: int,
+    ) -> None:
+        self.model, self.optimizer, self.seed = model, optimizer, seed
+        self._settings = recipe
+        self.stopping = make_stopping(recipe.stopping, recipe.patience)
+        self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
+        self.best_epoch, self.seconds = 0, 0.0
+        self.best_state = copy.deepcopy(model.state_dict())
+
+    @abstractmethod
+    def _train_epoch(self) -> float:
+        """Trains; the mean loss."""
+
+    @abstractmethod
+    def _validate(self) -> tuple[float, float]:
+        """Loss and score in validation."""
+
+    @abstractmethod
+    def _test(self) -> tuple[float, float]:
+        """Loss and score in the test."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs run so far."""
+        return len(self.history["val_loss"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.stopping.stop or self.epoch >= self._settings.epochs
+
+    def step(self) -> bool:
+        """Runs one epoch; whether there is another to run.
+
+        Raises:
+            FloatingPointError: the training loss is not finite.
+        """
+        if self.finished:
+            return False
+        start = time.perf_counter()
+        train_loss = self._train_epoch()
+        val_loss, val_score = self._validate()
+        self.seconds += time.perf_counter() - start
+        for name, value in zip(HISTORY, (train_loss, val_loss, val_score), strict=True):
+            self.history[name].append(value)
+        if self.stopping.keep(val_loss, val_score):
+            self.best_epoch, self.best_state = self.epoch, copy.deepcopy(self.model.state_dict())
+        return not self.finished
+
+    def result(self) -> SeedResult:
+        """Puts the kept weights into the model and looks at the test data, for the first and only time."""
+        self.model.load_state_dict(self.best_state)
+        _, val_score = self._validate()
+        _, test_score = self._test()
+        return SeedResult(
+            self.seed,
+            self.epoch,
+            self.best_epoch,
+            val_score,
+            test_score,
+            self.seconds,
+            self.history,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to go on as if training had never stopped; a copy."""
+        state = {
+            "seed": self.seed,
+            "recipe": asdict(self._settings),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "best_state": self.best_state,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "seconds": self.seconds,
+            "random": checkpoint.random_state(),
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from where a state was taken.
+
+        Raises:
+            ValueError: the state is of another seed, recipe or model.
+        """
+        for name, own in (("seed", self.seed), ("recipe", asdict(self._settings))):
+            if state[name] != own:
+                raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:  # what torch raises for other names or shapes
+            raise ValueError(f"the checkpoint is of another model: {error}") from error
+        # The optimizer would go on writing into the tensors that it is given.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.stopping.load_state_dict(state["stopping"])
+        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
+        self.history = {name: list(values) for name, values in state["history"].items()}
+        self.seconds = state["seconds"]
+        checkpoint.restore_random_state(state["random"])
