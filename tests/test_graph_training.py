@@ -9,11 +9,10 @@ import torch
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from gat_ext.datasets import GraphDataset, load_graphs
+from gat_ext.datasets import GraphDataset
 from gat_ext.training import walk_plots
 from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.cli import app
-from gat_ext.training.graph_cli import is_data_set
 from gat_ext.training.graph_loop import GraphRecipe, GraphTrainer
 from gat_ext.training.graph_run import GraphRun, GraphRunConfig
 
@@ -179,13 +178,19 @@ def test_command_line(model, walk, tmp_path):
 
 
 MISTAKES = [
-    (("gam", "--seeds", "2"), "--seeds: it is for models that classify nodes, and gam"),
+    (
+        ("gam", "--seeds", "2"),
+        "--seeds: it is for models that classify nodes or embed nodes, and gam",
+    ),
     (("gam-mem", "--heads", "2"), "--heads: it is for models that classify nodes"),
     (("gam", "--weight-decay", "0"), "--weight-decay: it is for models that classify nodes"),
     (("gat", "--folds", "5"), "--folds: it is for models that classify graphs, and gat"),
     (("gat", "--walk", "greedy"), "--walk: it is for models that classify graphs"),
     (("gat", "--subset", "10"), "--subset: it is for models that classify graphs"),
-    (("gam", "--dataset", "cora"), "'cora' is for models that classify nodes; gam needs one of"),
+    (
+        ("gam", "--dataset", "cora"),
+        "'cora' is for models that classify nodes or embed nodes; gam needs one of",
+    ),
     (("gat", "--dataset", "tu:NCI1"), "'tu:NCI1' is for models that classify graphs; gat needs"),
     (
         ("gam", "--dataset", "shpes"),
@@ -214,17 +219,3 @@ def test_mistakes_in_the_data(tmp_path):
     )
     assert result.exit_code == 1 and result.output.startswith("Error: ")
     assert not list(tmp_path.iterdir())
-
-
-def test_names_of_data_sets():
-    assert load_graphs("shapes", num_graphs=4).num_classes == 2
-    assert [
-        is_data_set(name) for name in ("shapes", "tu:MUTAG", "tu:", "ta:X", "tu:NAME", "gam")
-    ] == [
-        True,
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]

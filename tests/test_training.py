@@ -71,8 +71,8 @@ def test_best_validation():
 
 
 def test_unknown_rule_and_patience():
-    with pytest.raises(ValueError, match="'paper', 'best'"):
-        make_stopping("last", 3)
+    with pytest.raises(ValueError, match="'paper', 'best', 'loss', 'last'"):
+        make_stopping("never", 3)
     with pytest.raises(ValueError, match="patience is 0"):
         PaperStopping(0)
 

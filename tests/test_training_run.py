@@ -103,11 +103,11 @@ def test_run_over_seeds_resumes_and_reports(data, tmp_path):
     with pytest.raises(ValueError, match="seeds differ"):
         Run(RunConfig("gat", "karate", 0, 4, Recipe(epochs=6), {}), data, tmp_path / "cut").resume()
 
-    whole.report(extra_figure=0.5)
+    assert whole.report() == []
     written = {p.name for p in (tmp_path / "whole").iterdir()}
     assert written == {"metrics.json", "curves.png", "attention.png", "checkpoint.pt"}
     report = json.loads((tmp_path / "whole" / "metrics.json").read_text())
-    assert report["test_score_mean"] == mean and report["extra_figure"] == 0.5
+    assert report["test_score_mean"] == mean
     assert len(report["seeds"]) == 3 and len(report["seeds"][0]["history"]["val_loss"]) == 6
     for name in ("curves.png", "attention.png"):
         assert (tmp_path / "whole" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -62,7 +62,7 @@ class NodeDataset:
         label_shape = (num_nodes, self.num_classes) if self.multilabel else (num_nodes,)
         self._check("x", torch.float32, tuple(self.x.shape))
         self._check("y", torch.float32 if self.multilabel else torch.int64, label_shape)
-        self._check("edge_index", torch.int64, (2, *self.edge_index.shape[1:2]))
+        self._check("edge_index", torch.int64, (2, self.edge_index.shape[-1]))
         for field in ("train_mask", "val_mask", "test_mask"):
             self._check(field, torch.bool, (num_nodes,))
         if self.graph_ids is not None:
@@ -115,6 +115,16 @@ class NodeDataset:
     def num_edges(self) -> int:
         """E, each undirected edge counted in both directions."""
         return self.edge_index.shape[1]
+
+    def require_splits(self) -> None:
+        """Refuses a data set without training, validation or test nodes.
+
+        Raises:
+            ValueError: naming the empty split.
+        """
+        for split in ("train", "val", "test"):
+            if not getattr(self, f"{split}_mask").any():
+                raise ValueError(f"{self.name}: {split}_mask is empty; every split needs a node")
 
     def to(self, device: torch.device | str) -> NodeDataset:
         """The same data set with its tensors on ``device``."""

@@ -1,4 +1,4 @@
-"""Networks of attention layers for node classification, and of walking agents for graph classification.
+"""Networks of attention layers for node classification, of walking agents for graph classification, and node embeddings.
 
 With the papers' settings as presets. A network of layers maps node features [N, in_channels] and a graph to scores
 [N, out_channels]; one of agents maps node types [N] and the G graphs they are of to scores of the graphs.
@@ -12,6 +12,7 @@ from typing import TypeVar
 from gat_ext.models._base import AttentionModel
 from gat_ext.models._walks import WalkModel
 from gat_ext.models.agnn import AGNN
+from gat_ext.models.attention_walk import AttentionWalk
 from gat_ext.models.gam import GAM, GAMMemory
 from gat_ext.models.gat import GAT
 from gat_ext.models.gatv2 import GATv2
@@ -22,10 +23,12 @@ __all__ = [
     "GAM",
     "GAT",
     "AttentionModel",
+    "AttentionWalk",
     "GAMMemory",
     "GATv2",
     "GraphTransformer",
     "available",
+    "available_embeddings",
     "available_graphs",
     "build",
     "build_graphs",
@@ -60,6 +63,16 @@ def available_graphs() -> list[str]:
         ['gam', 'gam-mem']
     """
     return list(_GRAPH_MODELS)
+
+
+def available_embeddings() -> list[str]:
+    """Names of the models that embed nodes.
+
+    Example:
+        >>> available_embeddings()
+        ['attention-walk']
+    """
+    return ["attention-walk"]
 
 
 def build(name: str) -> type[AttentionModel]:

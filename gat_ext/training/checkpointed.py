@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import platform
+import statistics
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -13,10 +16,13 @@ from signal import SIG_IGN, SIGINT, getsignal, signal
 from types import FrameType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 
+from gat_ext import __version__
 from gat_ext.training import checkpoint
 from gat_ext.training.epochs import EpochTrainer, SeedResult
+from gat_ext.training.files import replacing
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -34,13 +40,20 @@ class Config(Protocol):
 
 
 class CheckpointedRun(ABC, Generic[AnyTrainer]):
-    """Trains several models, one after the other.
+    """Trains several models, one after the other, and reports on them.
 
     Args:
         config: what to train; a checkpoint goes on only with the same one.
         device: to load a checkpoint to.
         folder: where checkpoint and report go.
+
+    Attributes:
+        unit: what one of the trainings is called.
+        metric: what the score is.
     """
+
+    unit: ClassVar[str] = "seed"
+    metric = "accuracy"
 
     def __init__(self, config: Config, device: torch.device, folder: Path) -> None:
         self._settings, self._device, self.folder = config, device, folder
@@ -55,9 +68,52 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
     def trainings(self) -> int:
         """How many there are."""
 
+    @property
+    @abstractmethod
+    def headline(self) -> str:
+        """What is trained, and on what, in a line."""
+
+    @abstractmethod
+    def report(self) -> list[str]:
+        """Writes metrics and pictures into the folder; returns lines to show beside the score."""
+
     @abstractmethod
     def _make_trainer(self, number: int) -> AnyTrainer:
         """Of a training, the first of which is 0."""
+
+    def number(self, index: int) -> int:
+        """What a training is numbered by in what people read; seeds unless overridden."""
+        return int(asdict(self._settings)["seed"]) + index
+
+    def summary(self) -> tuple[float, float]:
+        """Mean and sample standard deviation of the test score over the trainings; 0 deviation for a single one."""
+        scores = [result.test_score for result in self.results]
+        return statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
+
+    def _write_metrics(self, **more: Any) -> None:
+        """Writes metrics.json: what was run, what came out, with what."""
+        mean, deviation = self.summary()
+        report = {
+            "config": asdict(self._settings),
+            "test_score_mean": mean,
+            "test_score_std": deviation,
+            "metric": self.metric,
+            **more,
+            "versions": {
+                "gat_ext": __version__,
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "device": str(self._device),
+            "threads": torch.get_num_threads(),
+            f"{self.unit}s": [
+                {self.unit: self.number(index), **asdict(result)}
+                for index, result in enumerate(self.results)
+            ],
+        }
+        with replacing(self.folder / "metrics.json") as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
 
     def _keep(self, state: dict[str, Any]) -> None:
         """Keeps the weights of a finished training."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import os
 import pickle
 import platform
 import shlex
@@ -12,12 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 try:
     import typer
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Table
 except ImportError:
     sys.exit("gat-ext needs typer and rich, which are not installed: pip install 'gat_ext[train]'")
@@ -27,13 +24,24 @@ import torch
 
 from gat_ext import _C, __version__, datasets, models
 from gat_ext.graph import ORDERS
-from gat_ext.training import graph_cli, plots
-from gat_ext.training.checkpointed import Interrupted
+from gat_ext.models._walks import WALKS
+from gat_ext.models.attention_walk import CONTEXTS
+from gat_ext.training import plots, progress
+from gat_ext.training.checkpointed import CheckpointedRun, Interrupted
 from gat_ext.training.compare import compare
+from gat_ext.training.embedding_loop import EmbeddingRecipe
+from gat_ext.training.embedding_run import EmbeddingRun, EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
-from gat_ext.training.graph_run import GraphRunConfig
-from gat_ext.training.loop import Trainer
-from gat_ext.training.metrics import logistic_regression
+from gat_ext.training.graph_run import TYPES, GraphRun, GraphRunConfig
+from gat_ext.training.kinds import (
+    EMBEDDINGS,
+    GRAPHS,
+    KINDS,
+    closest_first,
+    data_set_for,
+    kind_of,
+    refuse_other_options,
+)
 from gat_ext.training.recipes import recipe
 from gat_ext.training.run import Run, RunConfig
 
@@ -59,19 +67,12 @@ def _fail(error: BaseException | str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _closest_first(value: str, choices: list[str]) -> str:
-    def likeness(choice: str) -> float:
-        return difflib.SequenceMatcher(None, value.lower(), choice).ratio()
-
-    return ", ".join(sorted(choices, key=likeness, reverse=True))
-
-
 def _check_name(choices: list[str], what: str) -> Callable[[str | None], str | None]:
     def check(value: str | None) -> str | None:
         if value is None or value in choices:
             return value
         raise typer.BadParameter(
-            f"no {what} is called {value!r}; choose one of {_closest_first(value, choices)}"
+            f"no {what} is called {value!r}; choose one of {closest_first(value, choices)}"
         )
 
     return check
@@ -91,7 +92,7 @@ def _check_device(value: str) -> str:
     if value not in choices:
         why = "" if _C.build_info()["cuda"] else " (this build has no CUDA kernels)"
         raise typer.BadParameter(
-            f"no device {value!r} here; choose one of {_closest_first(value, choices)}{why}"
+            f"no device {value!r} here; choose one of {closest_first(value, choices)}{why}"
         )
     return value
 
@@ -108,39 +109,21 @@ def _check_penalty(value: float | None) -> float | None:
     return value
 
 
-_GRAPH_MODELS = models.available_graphs()
-_WALKS = ["attention", "uniform", "greedy"]
+_MODEL_NAMES = [name for kind in KINDS for name in kind.models()]
+_BY_KIND = [f"{', '.join(kind.models())}, to {kind.what}" for kind in KINDS]
 _MODEL = typer.Argument(
-    help=f"One of {', '.join(models.available())}, which classify nodes, or {', '.join(_GRAPH_MODELS)}, which classify graphs.",
-    callback=_check_name([*models.available(), *_GRAPH_MODELS], "model"),
+    help=f"One of {'; '.join(_BY_KIND)}.",
+    callback=_check_name(_MODEL_NAMES, "model"),
 )
 _DATASET = typer.Option(
-    help=f"One of {', '.join(datasets.available())}; by default digits. For {', '.join(_GRAPH_MODELS)} one of "
+    help=f"One of {', '.join(datasets.available())}; by default digits. For {', '.join(models.available_graphs())} one of "
     f"{', '.join(datasets.available_graphs())}; by default shapes."
 )
 
 
-def _data_set_for(model: str, dataset: str | None) -> str:
-    """The data set, once it is known to be for the model's kind; the kind's default for None."""
-    graphs = model in _GRAPH_MODELS
-    if dataset is None:
-        return "shapes" if graphs else "digits"
-    of_nodes, of_graphs = dataset in datasets.available(), graph_cli.is_data_set(dataset)
-    if of_graphs if graphs else of_nodes:
-        return dataset
-    choices = datasets.available_graphs() if graphs else datasets.available()
-    if of_nodes or of_graphs:
-        why = f"{dataset!r} is for models that classify {'nodes' if graphs else 'graphs'}; {model} needs"
-    else:
-        why = f"no data set{' of graphs' if graphs else ''} is called {dataset!r}; choose"
-    raise typer.BadParameter(
-        f"{why} one of {_closest_first(dataset, choices)}", param_hint="--dataset"
-    )
-
-
 @app.command()
 def train(
-    context: typer.Context,
+    command: typer.Context,
     model: Annotated[str, _MODEL] = "gat",
     dataset: Annotated[str | None, _DATASET] = None,
     root: Annotated[
@@ -185,9 +168,26 @@ def train(
         str,
         typer.Option(
             help="Graphs: how agents move, attention (what they learn), uniform or greedy.",
-            callback=_check_name(_WALKS, "walk"),
+            callback=_check_name(list(WALKS), "walk"),
         ),
     ] = "attention",
+    types: Annotated[
+        str,
+        typer.Option(
+            help="Graphs: what the agents tell nodes apart by: label (the degree where there are none), degree, or wl (a colour "
+            "that tells a node's type and those of its neighbours).",
+            callback=_check_name(list(TYPES), "kind of types"),
+        ),
+    ] = "label",
+    dim: Annotated[int, typer.Option(min=2, help="Embeddings: their size.")] = 128,
+    window: Annotated[int, typer.Option(min=1, help="Embeddings: steps of a walk.")] = 10,
+    context: Annotated[
+        str,
+        typer.Option(
+            help="Embeddings: weights of walks of each length, learned or uniform.",
+            callback=_check_name(list(CONTEXTS), "context"),
+        ),
+    ] = "learned",
     device: Annotated[str, typer.Option(help="cpu or cuda.", callback=_check_device)] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     out: Annotated[
@@ -199,46 +199,54 @@ def train(
     ] = False,
 ) -> None:
     """Train MODEL on a data set; write metrics, plots and a checkpoint."""
-    graph_cli.refuse_other_options(context, model)
-    dataset = _data_set_for(model, dataset)
+    refuse_other_options(command, model)
+    dataset = data_set_for(model, dataset)
+    kind = kind_of(model)
     if threads is not None:
         torch.set_num_threads(threads)
     if heads is not None and model == "agnn":
         raise typer.BadParameter("agnn has no heads; leave --heads out")
+    if dim % 2:
+        raise typer.BadParameter(
+            f"{dim} is odd; a node's two vectors take half each", param_hint="--dim"
+        )
     name = f"{model}-{dataset}".replace(":", "-")
     folder = Path("runs") / name if out is None else out
-    if model in _GRAPH_MODELS:
-        given: dict[str, int | str] = {"walk": walk}
-        if hidden is not None:
-            given["hidden_channels"] = hidden
-        settings = GraphRecipe().with_overrides(epochs=epochs, lr=lr, patience=patience)
-        graph_config = GraphRunConfig(model, dataset, seed, folds, subset, settings, given)
-        with _mistakes_explained():
-            graph_cli.train(graph_config, root, device, folder, resume, console)
-        return
-    options = {"num_layers": layers, "hidden_channels": hidden, "heads": heads}
-    config = RunConfig(
-        model,
-        dataset,
-        seed,
-        seeds,
-        recipe(model, dataset).with_overrides(
-            epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience
-        ),
-        {name: value for name, value in options.items() if value is not None},
-        reorder,
-    )
     with _mistakes_explained():
         plots.require()
-        data = datasets.load(dataset, root=root).to(device)
-        run = Run(config, data, folder)
+        run: CheckpointedRun[Any]
+        if kind is GRAPHS:
+            settings = GraphRecipe().with_overrides(epochs=epochs, lr=lr, patience=patience)
+            given: dict[str, int | str] = {"walk": walk}
+            if hidden is not None:
+                given["hidden_channels"] = hidden
+            graph_config = GraphRunConfig(
+                model, dataset, seed, folds, subset, settings, given, types
+            )
+            graphs = datasets.load_graphs(dataset, root=root).to(device)
+            run = GraphRun(graph_config, graphs, folder)
+        elif kind is EMBEDDINGS:
+            walks = EmbeddingRecipe().with_overrides(epochs=epochs, lr=lr)
+            sizes: dict[str, int | str] = {"embedding_channels": dim, "window": window}
+            embedding_config = EmbeddingRunConfig(
+                model, dataset, seed, seeds, walks, {**sizes, "context": context}
+            )
+            run = EmbeddingRun(
+                embedding_config, datasets.load(dataset, root=root).to(device), folder
+            )
+        else:
+            options = {"num_layers": layers, "hidden_channels": hidden, "heads": heads}
+            how = recipe(model, dataset).with_overrides(
+                epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience
+            )
+            changes: dict[str, int | float] = {
+                name: value for name, value in options.items() if value is not None
+            }
+            config = RunConfig(model, dataset, seed, seeds, how, changes, reorder)
+            run = Run(config, datasets.load(dataset, root=root).to(device), folder)
         if resume:
             run.resume()
-        try:
-            _train(run)
-            _report(run)
-        except KeyboardInterrupt:
-            raise Interrupted from None
+        progress.train(run, console)
 
 
 @contextmanager
@@ -262,71 +270,6 @@ def _mistakes_explained() -> Iterator[None]:
         _fail(f"out of memory; a smaller network or data set may fit: {error}")
 
 
-def _train(run: Run) -> None:
-    data, config = run.data, run.config
-    console.print(
-        f"{config.model} on {data.name}: {data.num_nodes} nodes, {data.num_edges} edges, {data.num_features} features, "
-        f"{data.num_classes} classes"
-    )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[score]}"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
-        task = bars.add_task("seed", total=None, score="")
-        shown = len(run.results)
-
-        def progress(trainer: Trainer) -> None:
-            nonlocal shown
-            shown = _announce(run, shown)
-            total = min(
-                config.recipe.epochs,
-                trainer.epoch - trainer.stopping.waited + trainer.stopping.patience,
-            )
-            bars.update(
-                task,
-                description=f"seed {trainer.seed}",
-                completed=trainer.epoch,
-                total=total,
-                score=f"validation {100 * trainer.history['val_score'][-1]:.1f} %",
-            )
-
-        run.train(progress)
-        _announce(run, shown)
-
-
-def _announce(run: Run, shown: int) -> int:
-    """Prints the results that are new."""
-    for result in run.results[shown:]:
-        console.print(
-            f"seed {result.seed}: test {100 * result.test_score:.1f} %, validation {100 * result.val_score:.1f} %, "
-            f"epoch {result.best_epoch} of {result.epochs}, {result.seconds:.1f} s"
-        )
-    return len(run.results)
-
-
-def _report(run: Run) -> None:
-    baseline = {}
-    if run.config.dataset == "digits":
-        baseline["logistic_regression"] = logistic_regression(run.data, run.config.seed)
-    run.report(**baseline)
-    console.print(f"Plots, metrics and checkpoint are in {run.folder.resolve()}{os.sep}")
-    if baseline:
-        console.print(
-            f"Logistic regression on the same labels, without the graph: {100 * baseline['logistic_regression']:.1f} %"
-        )
-    mean, deviation = run.summary()
-    what = "micro-F1" if run.data.multilabel else "accuracy"
-    spread = f" ± {100 * deviation:.1f}" if run.config.seeds > 1 else ""
-    plural = "s" if run.config.seeds > 1 else ""
-    console.print(f"Test {what}: {100 * mean:.1f}{spread} % ({run.config.seeds} seed{plural})")
-
-
 @app.command()
 def info() -> None:
     """Say what is installed and what it runs on."""
@@ -340,7 +283,7 @@ def info() -> None:
         "devices": ", ".join(f"{device} ({what})" for device, what in _devices().items()),
         "scores": ", ".join(_C.score_names()),
     }
-    rows |= {"models": ", ".join([*models.available(), *_GRAPH_MODELS])}
+    rows |= {"models": ", ".join(_MODEL_NAMES)}
     rows |= {"data sets": ", ".join([*datasets.available(), *datasets.available_graphs()])}
     for name, value in rows.items():
         table.add_row(name, value)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
 from gat_ext.training import checkpoint
 from gat_ext.training.stopping import make_stopping
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HISTORY = ("train_loss", "val_loss", "val_score")
 
@@ -42,22 +45,19 @@ class SeedResult:
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 
-class Settings(Protocol):
-    """What every trainer reads of its recipe, a frozen dataclass."""
+@dataclass(frozen=True)
+class Settings:
+    """What every trainer reads of its recipe; see the recipes for the meaning."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    lr: float
+    epochs: int
+    patience: int
+    stopping: str
 
-    @property
-    def epochs(self) -> int:
-        """At most so many."""
-
-    @property
-    def patience(self) -> int:
-        """Epochs without improvement before training stops."""
-
-    @property
-    def stopping(self) -> str:
-        """Rule of :func:`gat_ext.training.stopping.make_stopping`."""
+    def with_overrides(self, **overrides: Any) -> Self:
+        """The recipe with those settings changed that are not None."""
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return replace(self, **given)
 
 
 class EpochTrainer(ABC, Generic[Model]):
@@ -105,6 +105,28 @@ class EpochTrainer(ABC, Generic[Model]):
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.stopping.stop or self.epoch >= self._settings.epochs
+
+    def _step(self, loss: torch.Tensor) -> None:
+        """Backward pass and a step of the optimizer.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"the training loss is {loss.item()} in epoch {self.epoch + 1}; try a smaller learning rate"
+            )
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def expected_epochs(self) -> int:
+        """How many there will be if no epoch betters the ones so far."""
+        return min(
+            self._settings.epochs,
+            self.epoch - self.stopping.waited + self.stopping.patience,
+        )
 
     def step(self) -> bool:
         """Runs one epoch; whether there is another to run.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,13 +11,13 @@ from torch.nn import functional as F
 
 from gat_ext.datasets import Fold, GraphDataset
 from gat_ext.models._walks import WalkModel, WalkOutput
-from gat_ext.training.epochs import EpochTrainer
+from gat_ext.training.epochs import EpochTrainer, Settings
 
 _EVALUATED = 512  # graphs at a time where nothing is learned
 
 
 @dataclass(frozen=True)
-class GraphRecipe:
+class GraphRecipe(Settings):
     """Settings of a training run, all but the network.
 
     Attributes:
@@ -38,11 +37,6 @@ class GraphRecipe:
     batch_size: int = 32
     reinforce: float = 1.0
     stopping: str = "best"
-
-    def with_overrides(self, **overrides: Any) -> GraphRecipe:
-        """The recipe with those settings changed that are not None."""
-        given = {name: value for name, value in overrides.items() if value is not None}
-        return replace(self, **given)
 
     def lr_of(self, epoch: int) -> float:
         """Learning rate of an epoch, the first of which is 0.
@@ -111,15 +105,8 @@ class GraphTrainer(EpochTrainer[WalkModel]):
         for batch in train[torch.randperm(len(train)).to(train.device)].split(
             self.recipe.batch_size
         ):
-            self.optimizer.zero_grad(set_to_none=True)
             loss = self.model.loss(self.run(batch), self.data.y[batch])
-            total_loss = loss.total(self.recipe.reinforce)
-            if not total_loss.isfinite():
-                raise FloatingPointError(
-                    f"the training loss is {total_loss.item()} in epoch {self.epoch + 1}; try a smaller learning rate"
-                )
-            total_loss.backward()
-            self.optimizer.step()
+            self._step(loss.total(self.recipe.reinforce))
             total += loss.classification.item() * len(batch)
         return total / len(train)
 

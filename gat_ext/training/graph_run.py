@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from gat_ext import __version__
 from gat_ext.datasets import GraphDataset
 from gat_ext.models import build_graphs
 from gat_ext.models._walks import WalkModel
 from gat_ext.training import walk_plots
 from gat_ext.training.checkpointed import CheckpointedRun
-from gat_ext.training.files import replacing
 from gat_ext.training.graph_loop import GraphRecipe, GraphTrainer
+
+TYPES = ("label", "degree", "wl")
 
 
 @dataclass(frozen=True)
@@ -33,6 +27,7 @@ class GraphRunConfig:
         subset: graphs to draw first, equally many of each class; None takes all.
         recipe: how to train.
         options: changes to the constructor arguments of the model's preset; empty for the preset itself.
+        types: one of ``TYPES``: what agents tell nodes apart by.
     """
 
     model: str
@@ -42,6 +37,7 @@ class GraphRunConfig:
     subset: int | None
     recipe: GraphRecipe
     options: dict[str, int | str]
+    types: str = "label"
 
     def make_model(self, data: GraphDataset) -> WalkModel:
         """A new model for a data set: the preset, with the options in place of what it says."""
@@ -62,7 +58,10 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
         ValueError: the data set is too small for the subset or the folds.
     """
 
+    unit = "fold"
+
     def __init__(self, config: GraphRunConfig, data: GraphDataset, folder: Path) -> None:
+        data = data.with_types(config.types)
         if config.subset is not None:
             data = data.balanced(config.subset, seed=config.seed)
         super().__init__(config, data.y.device, folder)
@@ -83,38 +82,25 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
             self.config.seed + number,
         )
 
-    def summary(self) -> tuple[float, float]:
-        """Mean and sample standard deviation of the test accuracy over the folds."""
-        scores = [result.test_score for result in self.results]
-        return statistics.fmean(scores), statistics.stdev(scores)
-
-    def report(self) -> None:
-        """Writes metrics.json, curves.png and walks.png into the folder; the walks are of the first fold's model."""
-        mean, deviation = self.summary()
+    @property
+    def headline(self) -> str:
+        """Model, data set and its sizes."""
         data = self.data
-        report = {
-            "config": asdict(self.config),
-            "graphs": len(data),
-            "test_score_mean": mean,
-            "test_score_std": deviation,
-            "metric": "accuracy",
-            "versions": {
-                "gat_ext": __version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "device": str(data.y.device),
-            "threads": torch.get_num_threads(),
-            "folds": [
-                {"fold": number, **asdict(result)}
-                for number, result in enumerate(self.results, start=1)
-            ],
-        }
-        with replacing(self.folder / "metrics.json") as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
+        return (
+            f"{self.config.model} on {data.name}: {len(data)} graphs, {data.num_nodes} nodes, {data.num_edges} edges, "
+            f"{data.num_types} node types, {data.num_classes} classes"
+        )
+
+    def number(self, index: int) -> int:
+        """Folds are counted from 1."""
+        return index + 1
+
+    def report(self) -> list[str]:
+        """Writes metrics.json, curves.png and walks.png into the folder; the walks are of the first fold's model."""
+        self._write_metrics(graphs=len(self.data))
         title = f"{self.config.model} on {self.config.dataset}"
         walk_plots.curves(self.results, title, self.folder / "curves.png")
         trainer = self._make_trainer(0)
         trainer.model.load_state_dict(self.best_models[0])
         walk_plots.walks(trainer, title, self.folder / "walks.png")
+        return []

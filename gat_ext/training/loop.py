@@ -56,9 +56,7 @@ class Trainer(EpochTrainer[AttentionModel]):
         recipe: Recipe,
         seed: int,
     ) -> None:
-        for split in ("train", "val", "test"):
-            if not getattr(data, f"{split}_mask").any():
-                raise ValueError(f"{data.name}: {split}_mask is empty; every split needs a node")
+        data.require_splits()
         torch.manual_seed(seed)
         self.data, self.recipe = data, recipe
         model = make_model().to(data.x.device)
@@ -78,15 +76,9 @@ class Trainer(EpochTrainer[AttentionModel]):
         self.model.train()
         total = 0.0
         for batch in self._shuffled():
-            self.optimizer.zero_grad(set_to_none=True)
             logits = self.model(batch.x, batch.graph)[batch.mask]
             loss = metrics.loss(logits, batch.y[batch.mask], self.data.multilabel)
-            if not loss.isfinite():
-                raise FloatingPointError(
-                    f"the training loss is {loss.item()} in epoch {self.epoch + 1}; try a smaller learning rate"
-                )
-            loss.backward()
-            self.optimizer.step()
+            self._step(loss)
             total += loss.item()
         return total / len(self.batches)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+
+from gat_ext.training.epochs import Settings
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """Settings of a training run, all but the network.
 
     Attributes:
@@ -25,11 +26,6 @@ class Recipe:
     patience: int = 100
     stopping: str = "paper"
     graphs_per_batch: int = 0
-
-    def with_overrides(self, **overrides: Any) -> Recipe:
-        """The recipe with those settings changed that are not None."""
-        given = {name: value for name, value in overrides.items() if value is not None}
-        return replace(self, **given)
 
 
 _GAT = Recipe()

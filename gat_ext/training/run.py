@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from gat_ext import __version__
 from gat_ext.datasets import NodeDataset
 from gat_ext.models import AttentionModel, build
 from gat_ext.training import plots
 from gat_ext.training.checkpointed import CheckpointedRun
-from gat_ext.training.files import replacing
 from gat_ext.training.loop import Trainer
+from gat_ext.training.metrics import logistic_regression
 from gat_ext.training.recipes import Recipe
 
 
@@ -76,6 +69,7 @@ class Run(CheckpointedRun[Trainer]):
             data, _ = data.reorder(config.reorder)
         super().__init__(config, data.x.device, folder)
         self.config, self.data = config, data
+        self.metric = "micro-F1" if data.multilabel else "accuracy"
 
     @property
     def trainings(self) -> int:
@@ -93,35 +87,30 @@ class Run(CheckpointedRun[Trainer]):
     def _keep(self, state: dict[str, Any]) -> None:
         self.best_models = [state]  # the report draws the last one's attention
 
-    def summary(self) -> tuple[float, float]:
-        """Mean and sample standard deviation of the test score over the seeds; 0 deviation for one seed."""
-        scores = [result.test_score for result in self.results]
-        return statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
+    @property
+    def headline(self) -> str:
+        """Model, data set and its sizes."""
+        data = self.data
+        return (
+            f"{self.config.model} on {data.name}: {data.num_nodes} nodes, {data.num_edges} edges, "
+            f"{data.num_features} features, {data.num_classes} classes"
+        )
 
-    def report(self, **extra: Any) -> None:
-        """Writes metrics.json, curves.png and attention.png into the folder."""
-        mean, deviation = self.summary()
-        report = {
-            "config": asdict(self.config),
-            "test_score_mean": mean,
-            "test_score_std": deviation,
-            "metric": "micro-F1" if self.data.multilabel else "accuracy",
-            **extra,
-            "versions": {
-                "gat_ext": __version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            "device": str(self.data.x.device),
-            "threads": torch.get_num_threads(),
-            "seeds": [asdict(result) for result in self.results],
-        }
-        with replacing(self.folder / "metrics.json") as file:
-            file.write(json.dumps(report, indent=1).encode() + b"\n")
+    def report(self) -> list[str]:
+        """Writes metrics.json, curves.png and attention.png into the folder; compares with logistic regression on digits."""
+        lines, extra = [], {}
+        if self.config.dataset == "digits":
+            x, y = self.data.x, self.data.y
+            score = logistic_regression(x, self.data).score(x, y, self.data.test_mask)
+            extra["logistic_regression"] = score
+            lines.append(
+                f"Logistic regression on the same labels, without the graph: {100 * score:.1f} %"
+            )
+        self._write_metrics(**extra)
         title = f"{self.config.model} on {self.config.dataset}"
-        plots.curves(self.results, report["metric"], title, self.folder / "curves.png")
+        plots.curves(self.results, self.metric, title, self.folder / "curves.png")
         model = self.config.make_model(self.data).to(self.data.x.device)
         model.load_state_dict(self.best_models[-1])
         layers = model.attention_weights(self.data.x, self.data.edge_index)
         plots.attention(layers, self.data.num_nodes, title, self.folder / "attention.png")
+        return lines

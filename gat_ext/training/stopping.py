@@ -85,13 +85,50 @@ class BestValidation(EarlyStopping):
         return better
 
 
+class BestLoss(EarlyStopping):
+    """Keeps the lowest validation loss: steadier than accuracy where few graphs or nodes validate.
+
+    Example:
+        >>> rule = BestLoss(patience=2)
+        >>> [rule.keep(*epoch) for epoch in [(1.0, 0.5), (0.9, 0.4), (1.1, 0.6), (0.9, 0.6)]], rule.stop
+        ([True, True, False, False], True)
+    """
+
+    def keep(self, loss: float, accuracy: float) -> bool:
+        """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
+        better = loss < self.best_loss
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.best_loss, self.best_accuracy = loss, accuracy
+        return better
+
+
+class LastEpoch(EarlyStopping):
+    """Takes all epochs and keeps the last.
+
+    Example:
+        >>> rule = LastEpoch(patience=1)
+        >>> [rule.keep(*epoch) for epoch in [(1.0, 0.5), (1.1, 0.4)]], rule.stop
+        ([True, True], False)
+    """
+
+    def keep(self, loss: float, accuracy: float) -> bool:
+        """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
+        return True
+
+
 def make_stopping(name: str, patience: int) -> EarlyStopping:
-    """A rule by name: "paper" or "best".
+    """A rule by name: "paper", "best", "loss" or "last".
 
     Raises:
         ValueError: there is none of that name.
     """
-    rules: dict[str, type[EarlyStopping]] = {"paper": PaperStopping, "best": BestValidation}
+    rules: dict[str, type[EarlyStopping]] = {
+        "paper": PaperStopping,
+        "best": BestValidation,
+        "loss": BestLoss,
+        "last": LastEpoch,
+    }
     if name not in rules:
         raise ValueError(f"stopping is {name!r}; expected one of {', '.join(map(repr, rules))}")
     return rules[name](patience)

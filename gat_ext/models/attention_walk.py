@@ -1,0 +1,214 @@
+"""AttentionWalk."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gat_ext.functional import random_walk
+from gat_ext.graph import Graph
+
+CONTEXTS = ("learned", "uniform")
+
+
+class AttentionWalkLoss(NamedTuple):
+    """The three parts of the loss, each a scalar.
+
+    Attributes:
+        positive: of pairs that walks join.
+        negative: of pairs that no edge joins.
+        penalty: on the logits of the context distribution.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    penalty: Tensor
+
+    def total(self) -> Tensor:
+        """Their sum."""
+        return self.positive + self.negative + self.penalty
+
+
+class AttentionWalk(nn.Module):
+    r"""Embeddings of the nodes of a graph, with learned attention to the lengths of random walks.
+
+    Node i has two vectors, :math:`l_i` as the start of a walk and :math:`r_i` as a node on one; its embedding is both. Walks of
+    k steps count with the weight :math:`q_k`, the context distribution :math:`q = \mathrm{softmax}(\theta)` over 1 to C, which
+    is learned with the rest. With T the transition matrix of the random walk and :math:`n` walks from each node, the expected
+    number of times that a walk from i meets j, and the negative log graph likelihood that is minimised, are
+
+    .. math::
+        D = n \sum_{k=1}^{C} q_k T^k, \qquad
+        \frac{1}{nN} \sum_{i,j} \big( -D_{ij} \log \sigma(l_i^\top r_j)
+            - [A_{ij} = 0] \log (1 - \sigma(l_i^\top r_j)) \big) + \beta \lVert \theta \rVert^2
+
+    The paper's sum is divided by nN, so that :math:`\beta` means the same on graphs of any size. Neither D nor any other
+    N × N matrix is made: :meth:`loss` estimates the first sum from random walks and the second from the pairs of two random
+    sets of nodes, both without bias. The weights :math:`q_k` multiply the steps of a walk and are not drawn, so their gradient
+    is unbiased too.
+
+    Walks move as those of :func:`gat_ext.functional.random_walk`: from a node to the source of one of its in-edges; on a
+    directed graph, walk on ``graph.reverse()`` for the other direction. A node without neighbours stays, and meets itself.
+
+    Args:
+        num_nodes: N.
+        embedding_channels: size of an embedding, even: half for either vector.
+        window: C, the longest walk.
+        num_walks: n, which weighs pairs on walks against pairs without an edge.
+        beta: of the penalty. Without one q ends on a single length, for the objective is linear in it.
+        context: ``"learned"``, or ``"uniform"`` for :math:`q_k = 1 / C`, fixed.
+
+    Shapes:
+        returns the embeddings, [N, embedding_channels].
+
+    Raises:
+        ValueError: a size is below 1, embedding_channels is odd, num_walks or beta is no positive number (beta may be 0), or
+            the context is unknown.
+
+    Cost: a step of B walks and S × S pairs takes O((B C + S²) embedding_channels + N) time.
+
+    Source: Abu-El-Haija, Perozzi, Al-Rfou, Alemi, "Watch Your Step: Learning Node Embeddings via Graph Attention", NeurIPS 2018,
+    section 3.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.models import AttentionWalk
+        >>> ring = Graph(torch.tensor([[1, 2, 3, 0, 0, 1, 2, 3], [0, 1, 2, 3, 1, 2, 3, 0]]))
+        >>> model = AttentionWalk(ring.num_nodes, embedding_channels=6, window=3)
+        >>> model.loss(ring).total().backward()
+        >>> model().shape, model.context
+        (torch.Size([4, 6]), tensor([0.3333, 0.3333, 0.3333]))
+    """
+
+    theta: Tensor
+
+    def __init__(
+        self,
+        num_nodes: int,
+        embedding_channels: int = 128,
+        window: int = 10,
+        *,
+        num_walks: float = 80.0,
+        beta: float = 0.5,
+        context: str = "learned",
+    ) -> None:
+        """Draws the embeddings; see the class for the arguments."""
+        super().__init__()
+        sizes = {"num_nodes": num_nodes, "embedding_channels": embedding_channels, "window": window}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}; expected at least 1")
+        if embedding_channels % 2:
+            raise ValueError(
+                f"embedding_channels is {embedding_channels}; expected an even number, half for each of a node's two vectors"
+            )
+        if not 0 < num_walks < float("inf"):
+            raise ValueError(f"num_walks is {num_walks}; expected a positive number")
+        if not 0 <= beta < float("inf"):
+            raise ValueError(f"beta is {beta}; expected 0 or a positive number")
+        if context not in CONTEXTS:
+            raise ValueError(
+                f"context is {context!r}; expected one of {', '.join(map(repr, CONTEXTS))}"
+            )
+        self.num_nodes, self.window = num_nodes, window
+        self.num_walks, self.beta = num_walks, beta
+        self.left = nn.Parameter(torch.empty(num_nodes, embedding_channels // 2))
+        self.right = nn.Parameter(torch.empty(num_nodes, embedding_channels // 2))
+        theta = torch.empty(window)
+        if context == "learned":
+            self.theta = nn.Parameter(theta)
+        else:
+            self.register_buffer("theta", theta)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws all embeddings anew, in N(0, 0.3²), and makes the context distribution uniform."""
+        nn.init.normal_(self.left, std=0.3)
+        nn.init.normal_(self.right, std=0.3)
+        nn.init.zeros_(self.theta)
+
+    @property
+    def context(self) -> Tensor:
+        """The context distribution q over 1 to C steps, [C], detached."""
+        return self.theta.detach().softmax(dim=0)
+
+    def forward(self) -> Tensor:
+        """The embeddings, [N, embedding_channels]."""
+        return torch.cat([self.left, self.right], dim=1)
+
+    def loss(
+        self,
+        graph: Graph,
+        start: Tensor | None = None,
+        *,
+        num_pairs: int = 512,
+        seed: Tensor | None = None,
+    ) -> AttentionWalkLoss:
+        """An unbiased estimate of the objective.
+
+        Args:
+            graph: of N nodes.
+            start: int64 [B], drawn uniformly from the nodes, from each of which one walk starts; None: every node once.
+            num_pairs: S: the pairs without an edge are looked for among S drawn starts times S drawn ends; at most N count.
+            seed: int64 tensor of one element that decides the walks; None draws one from torch's generator, which draws the
+                sets of pairs in any case.
+
+        Raises:
+            ValueError: the graph has another number of nodes, or num_pairs is below 1.
+            TypeError, IndexError: as :func:`gat_ext.functional.random_walk` for ``start``.
+        """
+        if graph.num_nodes != self.num_nodes:
+            raise ValueError(
+                f"the graph has {graph.num_nodes} nodes; this model embeds {self.num_nodes}"
+            )
+        if num_pairs < 1:
+            raise ValueError(f"num_pairs is {num_pairs}; expected at least 1")
+        if start is None:
+            start = torch.arange(self.num_nodes, device=graph.device)
+        walks = random_walk(graph, start, self.window, seed=seed)
+        starts, ends = (
+            torch.randperm(self.num_nodes, device=graph.device)[:num_pairs] for _ in range(2)
+        )
+        penalty = self.beta * self.theta.square().sum()
+        return AttentionWalkLoss(self.positive(walks), self.negative(graph, starts, ends), penalty)
+
+    def positive(self, walks: Tensor) -> Tensor:
+        """The part of pairs on walks, the mean over given walks, int64 [B, C + 1]: unbiased for walks from uniform starts."""
+        left = F.embedding(walks[:, :1], self.left)
+        right = F.embedding(walks[:, 1:], self.right)
+        met = F.logsigmoid((left * right).sum(dim=2))
+        return -(met @ self.theta.softmax(dim=0)).mean()
+
+    def negative(self, graph: Graph, starts: Tensor, ends: Tensor) -> Tensor:
+        """The part of pairs without an edge, from ``starts`` × ``ends``, int64 [S] each and without repetition."""
+        scores = self.left.index_select(0, starts) @ self.right.index_select(0, ends).t()
+        cost = F.softplus(scores).masked_fill(_joined(graph, starts, ends), 0)
+        return cost.mean() * (self.num_nodes / self.num_walks)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        kind = "learned" if isinstance(self.theta, nn.Parameter) else "uniform"
+        return (
+            f"{self.num_nodes}, {2 * self.left.shape[1]}, window={self.window}, num_walks={self.num_walks}, "
+            f"beta={self.beta}, context={kind!r}"
+        )
+
+
+def _joined(graph: Graph, starts: Tensor, ends: Tensor) -> Tensor:
+    """Whether a step of a walk leads from each start to each end, bool [S, T]."""
+    first = graph.rowptr.index_select(0, starts)
+    count = graph.rowptr.index_select(0, starts + 1) - first
+    row = torch.repeat_interleave(count)
+    before = count.cumsum(0) - count
+    edge = torch.arange(len(row), device=row.device) + (first - before).index_select(0, row)
+    place = starts.new_full((graph.num_nodes,), -1)
+    place[ends] = torch.arange(len(ends), device=ends.device)
+    column = place.index_select(0, graph.col.index_select(0, edge))
+    among = column >= 0
+    joined = torch.zeros(len(starts), len(ends), dtype=torch.bool, device=starts.device)
+    joined[row[among], column[among]] = True
+    return joined
