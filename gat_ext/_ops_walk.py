@@ -1,4 +1,4 @@
-"""The walk operators for torch: fake kernels, the gradient of walk_step and the gradients of that, autocast."""
+"""The walk operators for torch: fake kernels, the gradients of the gradient of walk_step, autocast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gat_ext._ops import Grads, ops, register_autocast
+from gat_ext._ops import Grads, register_autocast
 
 
 @torch.library.register_fake("gat_ext::walk_step")
@@ -43,16 +43,6 @@ def _(
     rowptr: Tensor, col: Tensor, weight: Tensor | None, start: Tensor, length: int, seed: Tensor
 ) -> Tensor:
     return start.new_empty((start.shape[0], length + 1))
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    rowptr, col, current, rank, node_type = inputs[:5]
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(rowptr, col, current, output[1], rank, node_type)
-
-
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> Grads:
-    return *([None] * 3), ops.walk_step_backward(*ctx.saved_tensors, grad), *([None] * 4)
 
 
 def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -94,7 +84,6 @@ def _neighbours_by_type(
     return flat.index_add(0, slot, ones).view(rank.shape)
 
 
-torch.library.register_autograd("gat_ext::walk_step", _backward, setup_context=_setup)
 torch.library.register_autograd(
     "gat_ext::walk_step_backward", _double_backward, setup_context=_backward_setup
 )

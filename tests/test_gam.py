@@ -64,6 +64,21 @@ def test_a_graph_among_others_and_alone(graphs, name):
     torch.testing.assert_close(among.logits, alone.logits)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_more_agents_than_in_training(graphs, name):
+    model = make_model(name)
+    out = model(*graphs, num_agents=7, seed=SEED)
+    assert out.walks.nodes.shape == (21, 5)
+    assert out.logits.shape == (3, 7 if name == "gam" else 1, 2)
+    spread = [
+        torch.stack(
+            [model.predict(*graphs, num_agents=m, seed=SEED + i)[0, 0] for i in range(50)]
+        ).std()
+        for m in (1, 16)
+    ]
+    assert spread[1] < 0.5 * spread[0]  # 0.25, were the agents' classes averaged
+
+
 def test_memory_is_the_formula(graphs):
     model = make_model("gam-mem")
     out = model(*graphs, seed=SEED)
@@ -248,6 +263,8 @@ def test_mistakes():
         GAM(3, 2),
         (Graph(torch.zeros(2, 0, dtype=torch.int64), num_nodes=1), torch.zeros(1).long()),
     )
+    with pytest.raises(ValueError, match="num_agents is 0"):
+        model(*alone, torch.tensor([0, 1]), num_agents=0)
     with pytest.raises(ValueError, match="graph 1 has 0 nodes"):
         model(*alone, torch.tensor([0, 1, 1]))
     with pytest.raises(ValueError, match=r"start has shape \[3\]; expected \[G, M\]"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from matplotlib.image import imread
+from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from gat_ext.datasets import GraphDataset
@@ -175,6 +177,31 @@ def test_command_line(model, walk, tmp_path):
     assert last == f"Test accuracy: {mean:.1f} ± {deviation:.1f} % (2 folds)"
     again = cli("train", model, *options, "--seed", 1, "--out", tmp_path, "--resume")
     assert again.exit_code == 0 and again.output.strip().splitlines()[-1] == last
+
+
+def test_agents_see_attributes_where_they_are_asked_to(tmp_path):
+    """The classes differ in x alone, which types do not tell."""
+    plain = replace(paths(), node_type=torch.zeros(200, dtype=torch.int64), signal_types=())
+    data = replace(plain, x=F.one_hot(paths().node_type, 3).float())
+    recipe = {"epochs": 40, "lr": 0.01, "final_lr": 0.005}
+    run = train(GraphRun(config(recipe=recipe, attributes=True), data, tmp_path))
+    assert run.summary()[0] >= 0.9
+    blind = train(GraphRun(config(recipe={"epochs": 2}), data, tmp_path))
+    assert blind.summary()[0] == 0.5
+    with pytest.raises(ValueError, match="paths has no attributes of nodes; leave --attributes"):
+        train(GraphRun(config(attributes=True), plain, tmp_path))
+
+
+def test_colours_tell_the_surroundings(tmp_path):
+    """The middle of a path, which has the type, is told apart from its neighbours by them."""
+    run = GraphRun(config(types="wl1"), paths(), tmp_path)
+    # Ends, and what is beside the middle and the middle itself of each class.
+    assert run.data.num_types == 5
+    options = ("--folds", 2, "--subset", 100, "--epochs", 1, "--hidden", 8, "--types", "degree")
+    result = CliRunner().invoke(app, ["train", "gam", *map(str, options), "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["config"]["types"] == "degree" and not report["config"]["attributes"]
 
 
 MISTAKES = [

@@ -128,6 +128,7 @@ class WalkModel(nn.Module, ABC):
         *,
         graphs: Tensor | None = None,
         start: Tensor | None = None,
+        num_agents: int | None = None,
         attributes: Tensor | None = None,
         seed: Tensor | None = None,
     ) -> WalkOutput:
@@ -139,13 +140,18 @@ class WalkModel(nn.Module, ABC):
             node_ptr: int64, graph g has the nodes ``node_ptr[g]:node_ptr[g + 1]``, at least one.
             graphs: int64 [G], the numbers of the graphs to classify; None: all. The others cost nothing.
             start: int64 [G, M], the node that each agent starts from; None: a random one of its graph.
+            num_agents: of each graph where ``start`` is not given; None: the model's. More of them than in training make a
+                prediction depend less on chance.
             attributes: of the nodes; given exactly where ``attribute_channels`` is.
             seed: int64 tensor of one element that decides the starts and the walks; None draws one from torch's generator.
         """
         if seed is None:
             seed = torch.randint(2**63 - 1, (1,), device=node_ptr.device)
         if start is None:
-            start = draw_starts(node_ptr, graphs, self.num_agents, seed)
+            num_agents = self.num_agents if num_agents is None else num_agents
+            if num_agents < 1:
+                raise ValueError(f"num_agents is {num_agents}; expected at least 1")
+            start = draw_starts(node_ptr, graphs, num_agents, seed)
         elif start.dim() != 2:
             raise ValueError(
                 f"start has shape {list(start.shape)}; expected [G, M], M agents of each graph"

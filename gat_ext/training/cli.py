@@ -174,11 +174,32 @@ def train(
     types: Annotated[
         str,
         typer.Option(
-            help="Graphs: what the agents tell nodes apart by: label (the degree where there are none), degree, or wl (a colour "
-            "that tells a node's type and those of its neighbours).",
+            help="Graphs: what agents tell nodes apart by: label (the degree where there are none), degree, or wl1, wl2, wl3, "
+            "a colour that also tells the types of the nodes up to so many steps away.",
             callback=_check_name(list(TYPES), "kind of types"),
         ),
     ] = "label",
+    attributes: Annotated[
+        bool,
+        typer.Option(
+            "--attributes",
+            help="Graphs: agents see the nodes' attributes of the data set in place of their types.",
+        ),
+    ] = False,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Graphs: the weights to test, those of the epoch that was best in validation, or of the last: better where "
+            "few graphs validate, for among many epochs the best is then the luckiest.",
+            callback=_check_name(["best", "last"], "rule"),
+        ),
+    ] = "best",
+    eval_agents: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Graphs: agents of each in validation and test; 0: as in training."
+        ),
+    ] = 0,
     dim: Annotated[int, typer.Option(min=2, help="Embeddings: their size.")] = 128,
     window: Annotated[int, typer.Option(min=1, help="Embeddings: steps of a walk.")] = 10,
     context: Annotated[
@@ -216,17 +237,21 @@ def train(
         plots.require()
         run: CheckpointedRun[Any]
         if kind is GRAPHS:
-            settings = GraphRecipe().with_overrides(epochs=epochs, lr=lr, patience=patience)
+            settings = GraphRecipe(eval_agents=eval_agents, stopping=keep).with_overrides(
+                epochs=epochs, lr=lr, patience=patience
+            )
             given: dict[str, int | str] = {"walk": walk}
             if hidden is not None:
                 given["hidden_channels"] = hidden
             graph_config = GraphRunConfig(
-                model, dataset, seed, folds, subset, settings, given, types
+                model, dataset, seed, folds, subset, settings, given, types, attributes
             )
             graphs = datasets.load_graphs(dataset, root=root).to(device)
             run = GraphRun(graph_config, graphs, folder)
         elif kind is EMBEDDINGS:
-            walks = EmbeddingRecipe().with_overrides(epochs=epochs, lr=lr)
+            walks = EmbeddingRecipe().with_overrides(
+                epochs=epochs, lr=lr, weight_decay=weight_decay
+            )
             sizes: dict[str, int | str] = {"embedding_channels": dim, "window": window}
             embedding_config = EmbeddingRunConfig(
                 model, dataset, seed, seeds, walks, {**sizes, "context": context}

@@ -13,7 +13,7 @@ from gat_ext.datasets import Fold, GraphDataset
 from gat_ext.models._walks import WalkModel, WalkOutput
 from gat_ext.training.epochs import EpochTrainer, Settings
 
-_EVALUATED = 512  # graphs at a time where nothing is learned
+_EVALUATED = 10_000  # agents at a time where nothing is learned
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,18 @@ class GraphRecipe(Settings):
         epochs: at most so many.
         patience: epochs without improvement before training stops.
         batch_size: graphs in a batch.
+        eval_agents: agents of each graph in validation and test; 0: as many as in training.
         reinforce: weight of the part of the loss that teaches agents where to go.
         stopping: rule of :func:`gat_ext.training.stopping.make_stopping`.
     """
 
     lr: float = 1e-3
-    final_lr: float = 1e-6
+    final_lr: float = 1e-4
     epochs: int = 200
     patience: int = 50
     batch_size: int = 32
-    reinforce: float = 1.0
+    eval_agents: int = 0
+    reinforce: float = 0.1
     stopping: str = "best"
 
     def lr_of(self, epoch: int) -> float:
@@ -87,11 +89,20 @@ class GraphTrainer(EpochTrainer[WalkModel]):
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
         super().__init__(model, optimizer, recipe, seed)
 
-    def run(self, graphs: Tensor, seed: Tensor | None = None) -> WalkOutput:
+    def run(
+        self, graphs: Tensor, seed: Tensor | None = None, num_agents: int | None = None
+    ) -> WalkOutput:
         """What the model says of some graphs, int64 [G]."""
         data = self.data
+        seen = None if self.model.agent.attribute_channels is None else data.x
         out: WalkOutput = self.model(
-            data.graph, data.node_type, data.node_ptr, graphs=graphs, seed=seed
+            data.graph,
+            data.node_type,
+            data.node_ptr,
+            graphs=graphs,
+            num_agents=num_agents,
+            attributes=seen,
+            seed=seed,
         )
         return out
 
@@ -115,8 +126,9 @@ class GraphTrainer(EpochTrainer[WalkModel]):
         """Cross-entropy and accuracy of the agents' average, for the same walks whenever the weights are the same."""
         self.model.eval()
         seed = torch.tensor([self.seed], device=graphs.device)
-        parts = graphs.split(_EVALUATED)
-        p = torch.cat([self.run(part, seed).probabilities for part in parts])
+        agents = self.recipe.eval_agents or self.model.num_agents
+        parts = graphs.split(max(_EVALUATED // agents, 1))
+        p = torch.cat([self.run(part, seed, agents).probabilities for part in parts])
         y = self.data.y[graphs]
         log_p = p.clamp(min=torch.finfo(p.dtype).tiny).log()
         return F.nll_loss(log_p, y).item(), (p.argmax(1) == y).double().mean().item()

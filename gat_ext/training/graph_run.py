@@ -12,7 +12,8 @@ from gat_ext.training import walk_plots
 from gat_ext.training.checkpointed import CheckpointedRun
 from gat_ext.training.graph_loop import GraphRecipe, GraphTrainer
 
-TYPES = ("label", "degree", "wl")
+TYPES = ("label", "degree", "wl1", "wl2", "wl3")
+_MOST_COLOURS = 256
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class GraphRunConfig:
         subset: graphs to draw first, equally many of each class; None takes all.
         recipe: how to train.
         options: changes to the constructor arguments of the model's preset; empty for the preset itself.
-        types: one of ``TYPES``: what agents tell nodes apart by.
+        types: one of ``TYPES``: what agents tell nodes apart by; the types of the data set, degrees, or the colours of so many
+            rounds of Weisfeiler-Lehman refinement.
+        attributes: whether agents see the data set's attributes of nodes, x, in place of their types.
     """
 
     model: str
@@ -38,11 +41,21 @@ class GraphRunConfig:
     recipe: GraphRecipe
     options: dict[str, int | str]
     types: str = "label"
+    attributes: bool = False
 
     def make_model(self, data: GraphDataset) -> WalkModel:
-        """A new model for a data set: the preset, with the options in place of what it says."""
+        """A new model for a data set: the preset, with the options in place of what it says.
+
+        Raises:
+            ValueError: agents are to see attributes of nodes, and the data set has none.
+        """
+        changes = dict(self.options)
+        if self.attributes:
+            if data.x is None:
+                raise ValueError(f"{data.name} has no attributes of nodes; leave --attributes out")
+            changes["attribute_channels"] = data.x.shape[1]
         return build_graphs(self.model).preset(
-            self.dataset, data.num_types, data.num_classes, **self.options
+            self.dataset, data.num_types, data.num_classes, **changes
         )
 
 
@@ -61,7 +74,7 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
     unit = "fold"
 
     def __init__(self, config: GraphRunConfig, data: GraphDataset, folder: Path) -> None:
-        data = data.with_types(config.types)
+        data = _typed(data, config.types)
         if config.subset is not None:
             data = data.balanced(config.subset, seed=config.seed)
         super().__init__(config, data.y.device, folder)
@@ -104,3 +117,10 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
         trainer.model.load_state_dict(self.best_models[0])
         walk_plots.walks(trainer, title, self.folder / "walks.png")
         return []
+
+
+def _typed(data: GraphDataset, types: str) -> GraphDataset:
+    if types.startswith("wl"):
+        rounds = int(types.removeprefix("wl"))
+        return data.with_types("wl", rounds=rounds, max_types=_MOST_COLOURS)
+    return data.with_types(types)

@@ -52,14 +52,19 @@ GRAPHS = Kind(
     models.available_graphs,
     datasets.available_graphs,
     "shapes",
-    frozenset({"folds", "subset", "walk", "types", "patience", "hidden"}),
+    frozenset(
+        {
+            *("folds", "subset", "walk", "types", "attributes"),
+            *("keep", "eval_agents", "patience", "hidden"),
+        }
+    ),
 )
 EMBEDDINGS = Kind(
     "embed nodes",
     models.available_embeddings,
     datasets.available,
     "digits",
-    frozenset({"seeds", "dim", "window", "context"}),
+    frozenset({"seeds", "weight_decay", "dim", "window", "context"}),
 )
 KINDS = (NODES, GRAPHS, EMBEDDINGS)
 

@@ -68,14 +68,80 @@ GAT_HD void prefetch_rows(const WalkStep<T>& walk, std::int64_t first, std::int6
 // Below this many nodes the graph is in the cache.
 inline constexpr std::int64_t kNodesInCache = 1 << 15;
 
+// Rows of at most so many neighbours are walked by a whole group in step.
+inline constexpr std::int64_t kShortRow = 8;
+
+// The draws of gat::walk_step for a group of agents [first, last), for those in a short row whose ranks are in order; served [i]
+// says for whom. An agent does what all do as often as all do it, with weights of 0 behind the end of its row: degrees and draws
+// differ from agent to agent, and a processor that foresees them wrongly loses more time than the arithmetic takes.
+template <class T, class Index>
+GAT_HD void step_in_short_rows(const WalkStep<T>& walk, const Index* col, std::int64_t first, std::int64_t last, const double* u,
+                               std::int64_t* next, T* log_prob, bool* served) {
+  const std::int64_t count = last - first;
+  // All of 8 bytes, and a loop for each level of indirection, so that the compiler makes vectors of the loops over the group.
+  std::int64_t begin[kGroup] = {}, degree[kGroup] = {}, drawn[kGroup] = {}, place[kGroup], longest = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t node = walk.current[first + i], row = is_row(walk.csr, node) ? node : 0;
+    const std::int64_t start = walk.csr.rowptr[row], size = walk.csr.rowptr[row + 1] - start;
+    const bool walked = (row == node) & (size > 0) & (size <= kShortRow);
+    begin[i] = walked ? start : 0;
+    degree[i] = walked ? size : 0;
+  }
+  for (std::int64_t i = 0; i < kGroup; ++i) longest = std::max(longest, degree[i]);
+  double weight[kShortRow][kGroup], total[kGroup] = {}, target[kGroup], sum[kGroup] = {}, least[kGroup] = {};
+  const T* const rank = walk.rank + first * walk.num_types;
+  const std::int64_t last_row = (count - 1) * walk.num_types;
+  for (std::int64_t k = 0; k < longest; ++k) {
+    double* const w = weight[k];
+    for (std::int64_t i = 0; i < kGroup; ++i) place[i] = begin[i] + (k < degree[i] ? k : 0);
+    for (std::int64_t i = 0; i < kGroup; ++i) place[i] = static_cast<std::int64_t>(col[place[i]]);
+    for (std::int64_t i = 0; i < kGroup; ++i) place[i] = walk.node_type[place[i]];
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      const std::uint64_t type = static_cast<std::uint64_t>(place[i]), types = static_cast<std::uint64_t>(walk.num_types);
+      least[i] = type < types || k >= degree[i] ? least[i] : -1.0;
+      place[i] = std::min(i * walk.num_types, last_row) + static_cast<std::int64_t>(type < types ? type : 0);
+    }
+    for (std::int64_t i = 0; i < kGroup; ++i) w[i] = static_cast<double>(rank[place[i]]);
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      w[i] = k < degree[i] ? w[i] : 0.0;
+      least[i] = w[i] >= 0 ? least[i] : -1.0;
+      total[i] += w[i];
+    }
+  }
+  for (std::int64_t i = 0; i < kGroup; ++i) target[i] = u[i] * total[i];
+  for (std::int64_t k = 0; k < longest; ++k) {
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      sum[i] += weight[k][i];
+      drawn[i] += (k < degree[i]) & !running_sum_passes(sum[i], target[i], total[i]) ? 1 : 0;
+    }
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    served[i] = (degree[i] > 0) & (least[i] >= 0) & (total[i] > 0) & finite_total(total[i]);
+    if (!served[i]) continue;
+    next[first + i] = col[begin[i] + drawn[i]];
+    log_prob[first + i] = std::log(static_cast<T>(weight[drawn[i]][i] / total[i]));
+  }
+}
+
 template <class Isa, class T>
 bool walk_step(const WalkStep<T>& walk, std::int64_t* next, T* log_prob, int num_threads) {
   return for_each_group<Isa>(walk.num_agents, 1, num_threads, [&](std::int64_t first, std::int64_t last) {
     if (walk.csr.num_rows > kNodesInCache) prefetch_rows(walk, first, last);
     double u[kGroup] = {};
-    if (!walk.greedy) draw_group<Isa>(*walk.seed, first, walk.step, u);
+    bool served[kGroup] = {};
+    if (!walk.greedy) {
+      draw_group<Isa>(*walk.seed, first, walk.step, u);
+      if (walk.csr.num_edges() > 0 && walk.num_types > 0) {
+        const void* const col = walk.csr.col.data;
+        walk.csr.col.wide
+            ? step_in_short_rows(walk, static_cast<const std::int64_t*>(col), first, last, u, next, log_prob, served)
+            : step_in_short_rows(walk, static_cast<const std::int32_t*>(col), first, last, u, next, log_prob, served);
+      }
+    }
     bool in_range = true;
-    for (std::int64_t b = first; b < last; ++b) in_range = gat::walk_step(walk, b, u[b - first], next, log_prob) && in_range;
+    for (std::int64_t b = first; b < last; ++b) {
+      if (!served[b - first]) in_range = gat::walk_step(walk, b, u[b - first], next, log_prob) && in_range;
+    }
     return in_range;
   });
 }
