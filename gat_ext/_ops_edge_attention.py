@@ -1,4 +1,4 @@
-"""edge_attention for torch: fake kernels, gradient, and the gradient of the gradient through the unfused operators."""
+"""edge_attention for torch: fake kernels, and the gradient of the gradient through the unfused operators."""
 
 from __future__ import annotations
 
@@ -42,41 +42,6 @@ def _(*args: Any) -> tuple[Tensor, ...]:
         else value.new_empty(0)
         for tensor, needed in zip(args[_INPUTS], needs_grad, strict=True)
     )
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    out, lse, out_acc, selected, weights = output
-    ctx.mark_non_differentiable(out_acc, selected)
-    ctx.set_materialize_grads(False)
-    out_acc = out if out.dtype == out_acc.dtype else out_acc
-    ctx.save_for_backward(*inputs[:17], out_acc, lse, selected, weights)
-    ctx.constants = inputs[17:_NUM_SHARED]
-
-
-def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
-    *inputs, out_acc, lse, selected, weights = ctx.saved_tensors
-    grad_out, grad_lse, _, _, grad_weights = grads
-    value = inputs[_FIRST_INPUT]
-    if grad_out is None:
-        grad_out = value.new_zeros(out_acc.shape)
-    needs_grad = [bool(needed) for needed in ctx.needs_input_grad[_INPUTS]]
-    gradients = ops.edge_attention_backward(
-        *inputs,
-        *ctx.constants,
-        grad_out,
-        grad_lse,
-        grad_weights if weights.numel() else None,
-        out_acc,
-        lse,
-        selected,
-        weights,
-        needs_grad,
-    )
-    wanted = [grad if needed else None for grad, needed in zip(gradients, needs_grad, strict=True)]
-    return *([None] * _FIRST_INPUT), *wanted, *([None] * 8)
-
-
-torch.library.register_autograd("gat_ext::edge_attention", _backward, setup_context=_setup)
 
 
 # ---- second derivatives

@@ -62,7 +62,7 @@ class NodeDataset:
         label_shape = (num_nodes, self.num_classes) if self.multilabel else (num_nodes,)
         self._check("x", torch.float32, tuple(self.x.shape))
         self._check("y", torch.float32 if self.multilabel else torch.int64, label_shape)
-        self._check("edge_index", torch.int64, (2, self.edge_index.shape[-1]))
+        self._check("edge_index", torch.int64, (2, *self.edge_index.shape[-1:]))
         for field in ("train_mask", "val_mask", "test_mask"):
             self._check(field, torch.bool, (num_nodes,))
         if self.graph_ids is not None:

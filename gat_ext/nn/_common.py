@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from gat_ext import _dense
 from gat_ext.features import SparseFeatures, as_features
 from gat_ext.graph import Graph
+from gat_ext.nn._remembered import remembered
 
 Adjacency = Graph | Tensor
 Features = Tensor | SparseFeatures
@@ -145,7 +146,10 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
 def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph:
     """The graph of an edge_index, or the graph itself once its sizes are checked."""
     if not isinstance(adjacency, Graph):
-        return Graph(adjacency, num_src=num_src, num_dst=num_dst)
+        key = (num_src, num_dst, "as given")
+        return remembered(
+            adjacency, key, lambda: Graph(adjacency, num_src=num_src, num_dst=num_dst)
+        )
     if (adjacency.num_src, adjacency.num_dst) != (num_src, num_dst):
         raise ValueError(
             f"{adjacency!r} does not go with features of {num_src} sources and {num_dst} "

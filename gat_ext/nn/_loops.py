@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gat_ext.graph import Graph
 from gat_ext.nn._common import Adjacency, as_graph, edge_matrix
+from gat_ext.nn._remembered import remembered
 
 _REDUCTIONS = {
     "add": "sum",
@@ -36,11 +37,15 @@ _looped: WeakKeyDictionary[Graph, LoopedGraph] = WeakKeyDictionary()
 def with_self_loops(adjacency: Adjacency, num_src: int, num_dst: int) -> LoopedGraph:
     """One self-loop for every node that is both source and destination, after the other edges.
 
-    That of a Graph is remembered for as long as the Graph lives, so that training on one graph
-    sorts once.
+    That of a Graph is remembered for as long as the Graph lives, that of an edge_index until it is
+    written to, so that training on one graph sorts once.
     """
     if not isinstance(adjacency, Graph):
-        return _replace_loops_of_edge_index(adjacency, num_src, num_dst)
+        return remembered(
+            adjacency,
+            (num_src, num_dst, "looped"),
+            lambda: _replace_loops_of_edge_index(adjacency, num_src, num_dst),
+        )
     graph = as_graph(adjacency, num_src, num_dst)
     found = _looped.get(graph)
     if found is None:

@@ -1,0 +1,58 @@
+"""What was made of an edge_index, remembered for as long as the tensor lives and nobody writes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+Made = TypeVar("Made")
+
+
+class _Entry(NamedTuple):
+    state: tuple[Hashable, ...]
+    made: dict[Hashable, Any]
+
+
+_entries = WeakTensorKeyDictionary()
+
+
+def remembered(edge_index: Tensor, key: Hashable, make: Callable[[], Made]) -> Made:
+    """``make()``, or what it returned for this tensor and key before.
+
+    A tensor is known by its identity, and by its version, which every write through torch raises, also one to a view of it. A
+    write that torch does not see, through ``.data`` or a NumPy array of the same memory, is not noticed.
+
+    Args:
+        edge_index: held weakly: what was made of it goes with it.
+        key: what else the result depends on.
+        make: returns what does not hold ``edge_index``; its errors are not remembered.
+    """
+    if not _can_be_known(edge_index):
+        return make()
+    state = edge_index._version, edge_index.data_ptr(), edge_index.shape, edge_index.stride()
+    entry = _entries.get(edge_index)
+    if entry is None or entry.state != state:
+        entry = _Entry(state, {})
+    elif key in entry.made:
+        known: Made = entry.made[key]
+        return known
+    made = make()
+    entry.made[key] = made
+    _entries[edge_index] = entry
+    return made
+
+
+def _can_be_known(edge_index: Tensor) -> bool:
+    """Not while operations are recorded, where the result has to be made anew each time, nor without a version."""
+    return (
+        type(edge_index) is Tensor
+        and not edge_index.is_inference()
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
