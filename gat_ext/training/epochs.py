@@ -123,10 +123,7 @@ class EpochTrainer(ABC, Generic[Model]):
     @property
     def expected_epochs(self) -> int:
         """How many there will be if no epoch betters the ones so far."""
-        return min(
-            self._settings.epochs,
-            self.epoch - self.stopping.waited + self.stopping.patience,
-        )
+        return int(min(self._settings.epochs, self.epoch + self.stopping.left))
 
     def step(self) -> bool:
         """Runs one epoch; whether there is another to run.

@@ -27,7 +27,12 @@ class EarlyStopping(ABC):
     @property
     def stop(self) -> bool:
         """Whether patience has run out."""
-        return self.waited >= self.patience
+        return self.left <= 0
+
+    @property
+    def left(self) -> float:
+        """Epochs until patience runs out if none of them betters the best."""
+        return self.patience - self.waited
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` needs to go on from here."""
@@ -85,26 +90,8 @@ class BestValidation(EarlyStopping):
         return better
 
 
-class BestLoss(EarlyStopping):
-    """Keeps the lowest validation loss: steadier than accuracy where few graphs or nodes validate.
-
-    Example:
-        >>> rule = BestLoss(patience=2)
-        >>> [rule.keep(*epoch) for epoch in [(1.0, 0.5), (0.9, 0.4), (1.1, 0.6), (0.9, 0.6)]], rule.stop
-        ([True, True, False, False], True)
-    """
-
-    def keep(self, loss: float, accuracy: float) -> bool:
-        """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
-        better = loss < self.best_loss
-        self.waited = 0 if better else self.waited + 1
-        if better:
-            self.best_loss, self.best_accuracy = loss, accuracy
-        return better
-
-
 class LastEpoch(EarlyStopping):
-    """Takes all epochs and keeps the last.
+    """Takes all epochs, whatever the patience, and keeps the last.
 
     Example:
         >>> rule = LastEpoch(patience=1)
@@ -116,9 +103,14 @@ class LastEpoch(EarlyStopping):
         """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
         return True
 
+    @property
+    def left(self) -> float:
+        """No end of them."""
+        return math.inf
+
 
 def make_stopping(name: str, patience: int) -> EarlyStopping:
-    """A rule by name: "paper", "best", "loss" or "last".
+    """A rule by name: "paper", "best" or "last".
 
     Raises:
         ValueError: there is none of that name.
@@ -126,7 +118,6 @@ def make_stopping(name: str, patience: int) -> EarlyStopping:
     rules: dict[str, type[EarlyStopping]] = {
         "paper": PaperStopping,
         "best": BestValidation,
-        "loss": BestLoss,
         "last": LastEpoch,
     }
     if name not in rules:
