@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gat_ext import _C
 from gat_ext.graph import Graph
@@ -152,9 +152,29 @@ def attention_inputs(
         )
 
 
+def reverse_mode(name: str, *tensors: Tensor | None) -> None:
+    """Refuses tensors with a tangent, which the operators would leave behind without a word."""
+    if forward_ad._current_level < 0:
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise NotImplementedError(
+            f"{name} has no forward-mode derivative (jvp, jacfwd, hessian); use reverse mode: "
+            "torch.autograd.grad, torch.func.vjp or torch.func.jacrev"
+        )
+
+
+def no_transform(name: str) -> None:
+    """Refuses to run within a transformation of torch.func."""
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            f"{name} cannot be transformed by torch.func (grad, vmap, ...); of gat_ext's operators "
+            "edge_attention can: use that one, or torch.autograd.grad and a loop"
+        )
+
+
 def probability(p: float, name: str) -> None:
     """Refuses what is not in [0, 1]."""
-    if not 0 <= p <= 1 or math.isnan(p):
+    if not 0 <= p <= 1:
         raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from gat_ext._ops import Grads, draw_seed, ops, register_autocast
@@ -54,13 +55,25 @@ def inverse_norm(x: Tensor, eps: float) -> Tensor:
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p); on the CPU."""
+    """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p)."""
+    if x.device.type != "cpu" or _is_transformed():
+        return F.dropout(x, p)
     out: Tensor = ops.dropout(x, draw_seed(x.device), p)
     return out
 
 
 def _is_plain(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.layout == torch.strided
+    """Not what is compiled, where torch joins its operators with their neighbours, nor what has a tangent or a batch."""
+    return (
+        x.device.type == "cpu"
+        and x.layout == torch.strided
+        and not torch.compiler.is_compiling()
+        and not _is_transformed()
+    )
+
+
+def _is_transformed() -> bool:
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _same_kind(x: Tensor, *others: Tensor | None) -> bool:

@@ -46,25 +46,25 @@ def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dt
     src, dst = edge_index[0].to(dtype, copy=True), edge_index[1].to(dtype)
     if is_sorted:
         return row_pointers(dst.contiguous(), num_dst), src.contiguous(), None
-    if src.is_cpu:
-        return ops.csr_of_edges(src, dst.contiguous(), num_dst)  # type: ignore[no-any-return]
-    ascending, order = torch.sort(dst, stable=True)
-    return row_pointers(ascending, num_dst), src[order], order.to(dtype)
+    return ops.csr_of_edges(src, dst.contiguous(), num_dst)  # type: ignore[no-any-return]
+
+
+def traced_csr(edge_index: Tensor, counts: tuple[int, int], dtype: torch.dtype | None) -> Csr:
+    """CSR by destination of edges whose values are not there yet; checked when they are.
+
+    Args:
+        edge_index: [2, E].
+        counts: (num_src, num_dst).
+        dtype: of the indices; None for the narrowest.
+    """
+    dtype = index_dtype_for(max(*counts, edge_index.shape[1]), dtype)
+    return ops.checked_csr(edge_index.to(dtype), *counts)  # type: ignore[no-any-return]
 
 
 def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:
     """The CSR by source of a CSR by destination; edges of a source keep their CSR order."""
-    if col.is_cpu:
-        t_rowptr, t_col, pos = ops.csr_transpose(rowptr, col, num_src)
-        return Transpose(t_rowptr, t_col, pos, pos if edge_id is None else edge_id[pos])
-    ascending, order = torch.sort(col, stable=True)
-    pos = order.to(col.dtype)
-    return Transpose(
-        rowptr=row_pointers(ascending, num_src),
-        col=expand_rows(rowptr, col.shape[0])[order].to(col.dtype),
-        pos=pos,
-        edge_id=pos if edge_id is None else edge_id[order],
-    )
+    t_rowptr, t_col, pos = ops.csr_transpose(rowptr, col, num_src)
+    return Transpose(t_rowptr, t_col, pos, pos if edge_id is None else edge_id[pos])
 
 
 def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
@@ -178,6 +178,24 @@ def node_counts(
                 f"expected node numbers below {name}={bound}"
             )
     return num_src, num_dst
+
+
+def traced_counts(
+    num_nodes: int | None, num_src: int | None, num_dst: int | None
+) -> tuple[int, int]:
+    """(num_src, num_dst) where the edges are not there to look at.
+
+    Raises:
+        ValueError: the counts given exclude each other, or are too few.
+    """
+    if num_nodes is not None and num_src is None and num_dst is None:
+        return num_nodes, num_nodes
+    if num_nodes is None and num_src is not None and num_dst is not None:
+        return num_src, num_dst
+    raise ValueError(
+        "a Graph that is made within a compiled function needs num_nodes alone, or num_src and "
+        "num_dst together: they cannot depend on the indices there"
+    )
 
 
 def index_dtype_for(largest: int, wanted: torch.dtype | None) -> torch.dtype:

@@ -28,13 +28,19 @@ def draw_seed(device: torch.device) -> Tensor:
     return torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=device)
 
 
-# ---- graph building, on the CPU; other devices sort with torch's operators
+# ---- graph building
 
 
 @torch.library.register_fake("gat_ext::csr_of_edges")
 def _(src: Tensor, dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor, Tensor]:
     rowptr = src.new_empty((num_dst + 1,), dtype=torch.int64)
     return rowptr, torch.empty_like(src), torch.empty_like(src)
+
+
+@torch.library.register_fake("gat_ext::checked_csr")
+def _(edge_index: Tensor, num_src: int, num_dst: int) -> tuple[Tensor, Tensor, Tensor]:
+    rowptr = edge_index.new_empty((num_dst + 1,), dtype=torch.int64)
+    return rowptr, torch.empty_like(edge_index[0]), torch.empty_like(edge_index[1])
 
 
 @torch.library.register_fake("gat_ext::csr_transpose")

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gat_ext import _dense
@@ -196,4 +195,4 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """
     if not training or p == 0:
         return x
-    return F.dropout(x, p) if x.device.type != "cpu" else _dense.dropout(x, p)
+    return _dense.dropout(x, p)

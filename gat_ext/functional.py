@@ -27,6 +27,8 @@ from gat_ext import _checks as checks
 from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
 from gat_ext._dense import inverse_norm
 from gat_ext._ops import draw_seed, ops
+from gat_ext._ops_transforms import Attention
+from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.functional_walk import random_walk, walk_step
 from gat_ext.graph import Graph
 
@@ -50,6 +52,22 @@ def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         return graph.rowptr, graph.col, graph.edge_id, None, None, None
     t = graph.transpose()
     return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id
+
+
+def _over(graph: Graph, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The operator that attends over a graph, and its graph arguments."""
+    if is_tracing() and not isinstance(graph, TracedGraph):
+        graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
+    if isinstance(graph, TracedGraph):
+        transformed = torch._C._are_functorch_transforms_active()
+        operator = Attention.apply if transformed else ops.adjacency_attention
+        return operator, (*graph.arguments, needs_grad)
+    parts = graph.rowptr, graph.col, graph.edge_id
+    if not needs_grad:
+        return ops.edge_attention, (*parts, None, None, None, None)
+    t = graph.transpose()
+    own_id = None if graph.edge_id is None else t.edge_id
+    return ops.edge_attention, (*parts, t.rowptr, t.col, t.pos, own_id)
 
 
 def _needs_grad(*tensors: Tensor | None) -> bool:
@@ -83,6 +101,8 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
     """
     checks.choice(by, ("dst", "src"), "by")
     checks.edge_values(graph, scores, "scores")
+    checks.reverse_mode("edge_softmax", scores)
+    checks.no_transform("edge_softmax")
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
     if by == "dst":
         alpha: Tensor = ops.edge_softmax(graph.rowptr, graph.edge_id, flat)
@@ -121,6 +141,8 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     checks.node_features(graph.num_dst, graph, x, "x", "num_dst")
     checks.node_features(graph.num_src, graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
+    checks.reverse_mode("sddmm", x, y)
+    checks.no_transform("sddmm")
     if x.dim() == 2:
         return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
     result: Tensor = ops.sddmm(*_csr(graph, x, y), x, y)
@@ -162,6 +184,8 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
         checks.same_kind(x, "x", weight, "weight")
         checks.edge_values(graph, weight, "weight")
         weight = weight.unsqueeze(-1) if weight.dim() == 1 else weight
+    checks.reverse_mode("spmm", x, weight)
+    checks.no_transform("spmm")
     if x.dim() == 2:
         return spmm(graph, x.unsqueeze(1), weight, reduce=reduce).squeeze(1)
     if weight is not None:
@@ -270,29 +294,18 @@ def edge_attention(
         "edge_feat": edge_feat,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
+    checks.reverse_mode(f"edge_attention(score={score!r})", value, *inputs.values())
     checks.probability(dropout_p, "dropout_p")
     if top_k is not None:
         checks.positive_integer(top_k, "top_k")
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
-    graph_arguments: tuple[Any, ...] = (
-        graph.rowptr,
-        graph.col,
-        graph.edge_id,
-        None,
-        None,
-        None,
-        None,
-    )
-    if _needs_grad(value, *inputs.values()):
-        t = graph.transpose()
-        own_id = None if graph.edge_id is None else t.edge_id
-        graph_arguments = (*graph_arguments[:3], t.rowptr, t.col, t.pos, own_id)
     # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
     for name in ("query", "key"):
         if inputs[name] is value:
             inputs[name] = None
-    out, lse, _, _, weights = ops.edge_attention(
+    operator, graph_arguments = _over(graph, _needs_grad(value, *inputs.values()))
+    out, lse, _, _, weights = operator(
         *graph_arguments,
         value,
         *inputs.values(),

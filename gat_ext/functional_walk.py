@@ -76,6 +76,7 @@ def walk_step(
         (tensor([2]), tensor([-0.2877]))
     """
     checks.choice(mode, _MODES, "mode")
+    checks.reverse_mode("walk_step", rank)
     _check_square(graph)
     if isinstance(step, bool) or not isinstance(step, int):
         raise TypeError(f"step is a {type(step).__name__}; expected an integer")

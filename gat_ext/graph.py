@@ -66,6 +66,12 @@ class Graph:
     ) -> None:
         """Check the edges and sort them by destination."""
         csr.check_edge_index(edge_index)
+        self._transpose = None
+        if torch.compiler.is_compiling():
+            counts = csr.traced_counts(num_nodes, num_src, num_dst)
+            self._num_src = counts[0]
+            self._rowptr, self._col, self._edge_id = csr.traced_csr(edge_index, counts, index_dtype)
+            return
         # Tensors made in inference mode could not be saved for a later backward.
         with torch.inference_mode(False):
             edge_index = _graph_io.plain_tensor(edge_index)
@@ -75,7 +81,6 @@ class Graph:
             parts = csr.build_csr(edge_index, num_dst, is_sorted, dtype)
         self._rowptr, self._col, self._edge_id = parts
         self._num_src = num_src
-        self._transpose = None
 
     @classmethod
     def _from_csr(cls, parts: csr.Csr, num_src: int, transpose: Transpose | None = None) -> Graph:

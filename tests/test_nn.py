@@ -389,15 +389,15 @@ def test_features_of_loops(how, shape):
     num_src, num_dst = SHAPES[shape]
     edge_index = random_graph(num_src, num_dst)
     edge_attr = normal(edge_index.shape[1], 3)
-    looped = _loops.with_self_loops(edge_index, num_src, num_dst)
-    features = _loops.with_loop_features(edge_attr, looped, how)
+    sizes = num_src, num_dst
+    _, features = _loops.graph_and_edges(edge_index, sizes, edge_attr, 3, how, add_self_loops=True)
     src, dst = edge_index
-    assert torch.equal(features[: (src != dst).sum()], edge_attr[src != dst])
-    assert looped.num_loops == min(num_src, num_dst)
-    for node in range(looped.num_loops):
+    num_loops = min(sizes)
+    assert torch.equal(features[:-num_loops], edge_attr[src != dst])
+    for node in range(num_loops):
         mine = edge_attr[(dst == node) & (src != node)]
         expected = REDUCE[how](mine) if len(mine) else torch.full((3,), float(how == "mul"))
-        assert_close(features[node - looped.num_loops], expected.to(features.dtype))
+        assert_close(features[node - num_loops], expected.to(features.dtype))
 
 
 # ---- dropout, dtypes, memory

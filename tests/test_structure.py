@@ -36,6 +36,9 @@ MAY_IMPORT = {
     "_ops": {"_C"},
     "_ops_edge_attention": {"_ops", "reference"},
     "_ops_walk": {"_ops"},
+    "_ops_adjacency": {"_ops"},
+    "_ops_transforms": {"_ops", "_ops_adjacency"},
+    "_traced": {"_ops", "_ops_adjacency", "graph"},
     "_dense": {"_ops"},
     "_checks": {"_C", "graph"},
     "functional": {
@@ -43,13 +46,15 @@ MAY_IMPORT = {
         "_dense",
         "_ops",
         "_ops_edge_attention",
+        "_ops_transforms",
+        "_traced",
         "functional_walk",
         "graph",
     },
     "functional_walk": {"_checks", "_ops", "_ops_walk", "graph"},
     "features": {"_dense", "functional", "graph"},
-    "nn": {"_dense", "features", "functional", "graph"},
-    "models": {"nn", "features", "functional", "graph"},
+    "nn": {"_dense", "_traced", "features", "functional", "graph"},
+    "models": {"_traced", "nn", "features", "functional", "graph"},
     "datasets": {"graph"},
     "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},
 }
@@ -125,6 +130,8 @@ WITHOUT_GRADIENT = {
     "gat_ext::edge_dropout_mask",
     "gat_ext::csr_of_edges",
     "gat_ext::csr_transpose",
+    "gat_ext::checked_csr",
+    "gat_ext::edge_slots",
     "gat_ext::random_walk",
 }
 
@@ -133,7 +140,7 @@ def test_every_operator_has_fake_and_device_kernels(operators_of_the_cpu):
     names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("gat_ext::")]
     assert len(names) >= 9
     for name in names:
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"), name
+        assert torch._C._dispatch_has_computed_kernel_for_dispatch_key(name, "CPU"), name
         entry = torch._library.simple_registry.singleton.find(name)
         assert entry.fake_impl.kernel is not None, f"{name} has no fake kernel"
         if _C.build_info()["cuda"] and name not in operators_of_the_cpu:
@@ -143,7 +150,16 @@ def test_every_operator_has_fake_and_device_kernels(operators_of_the_cpu):
 
 
 @pytest.mark.parametrize(
-    "name", ["edge_softmax", "sddmm", "spmm", "spmm_extremum", "edge_attention", "walk_step"]
+    "name",
+    [
+        "edge_softmax",
+        "sddmm",
+        "spmm",
+        "spmm_extremum",
+        "edge_attention",
+        "adjacency_attention",
+        "walk_step",
+    ],
 )
 @pytest.mark.parametrize("key", ["AutocastCPU", "AutocastCUDA"])
 def test_every_public_operator_has_autocast(name, key):

@@ -176,6 +176,8 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
   const at::Tensor g = prepare(grad_out, {t.num_dst, H, F}, value, "grad_out");
   const at::Tensor r = prepare(grad_weights, {t.num_edges, H}, value, "grad_weights");
+  check_shape(lse, {t.num_dst, H}, "lse");
+  const at::Tensor l = lse.contiguous(), chosen = selected.contiguous(), w = weights.contiguous();
   const at::Tensor q = prepare(grad_lse, {t.num_dst, H}, lse, "grad_lse");
   const at::Tensor o = prepare(out_acc, {t.num_dst, H, F}, lse, "out_acc");
   const at::Tensor delta = t.empty({t.num_dst, H}, acc);
@@ -190,17 +192,17 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
     using T = typename decltype(type)::type;
     EdgeAttentionBackward<T> args;
     args.in = kernel_inputs<T>(t, {edge_in_value, negative_slope, scale, dropout_p}, seed);
-    if (selected.numel() > 0) args.in.selected = data<std::uint8_t>(selected);
+    if (chosen.numel() > 0) args.in.selected = data<std::uint8_t>(chosen);
     args.transpose = csr_view(*t_rowptr, *t_col, t_edge_id.has_value() ? t_edge_id : t_pos, t.num_edges, value.device());
     args.position = index_array(*t_pos, "t_pos");
     args.grad_out = data<T>(g), args.grad_weights = data<T>(r);
-    args.lse = data<Acc<T>>(lse), args.delta = data<Acc<T>>(delta);
+    args.lse = data<Acc<T>>(l), args.delta = data<Acc<T>>(delta);
     args.grad_query = mutable_data<T>(grad[kQuery]), args.grad_key = mutable_data<T>(grad[kKey]);
     args.grad_value = mutable_data<T>(grad[kValue]), args.grad_att = mutable_data<T>(grad[kAtt]);
     args.grad_dst_term = mutable_data<T>(grad[kDstTerm]), args.grad_src_term = mutable_data<T>(grad[kSrcTerm]);
     args.grad_edge_term = mutable_data<T>(grad[kEdgeTerm]), args.grad_bias = mutable_data<T>(grad[kBias]);
     args.grad_edge_feat = mutable_data<T>(grad[kEdgeFeat]);
-    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o), args.grad_weights, data<T>(weights), data<Acc<T>>(q),
+    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o), args.grad_weights, data<T>(w), data<Acc<T>>(q),
                              mutable_data<Acc<T>>(delta));
     device.template backward<T>(t, args, grad[kAtt]);
   });

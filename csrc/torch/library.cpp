@@ -15,6 +15,7 @@
 // is the CSR position of each edge of the transpose. All edge tensors are in the caller's order.
 TORCH_LIBRARY(gat_ext, m) {
   m.def("csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
+  m.def("checked_csr(Tensor edge_index, SymInt num_src, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
   m.def("csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) -> (Tensor t_rowptr, Tensor t_col, Tensor t_pos)");
 
   m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
@@ -37,20 +38,27 @@ TORCH_LIBRARY(gat_ext, m) {
 
   m.def("edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) -> Tensor");
 
-  const std::string attention =
-      "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id, "
+  const std::string inputs =
       "Tensor value, Tensor? query, Tensor? key, Tensor? att, Tensor? dst_term, Tensor? src_term, Tensor? edge_term, "
       "Tensor? bias, Tensor? edge_feat, Tensor? seed, str score, bool edge_in_value, float negative_slope, float scale, "
       "float dropout_p";
-  m.def(("edge_attention(" + attention +
-         ", int top_k, bool return_weights) -> (Tensor out, Tensor lse, Tensor out_acc, Tensor selected, Tensor weights)")
-            .c_str());
-  m.def(
-      ("edge_attention_backward(" + attention +
-       ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor lse, Tensor selected, Tensor weights, "
-       "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
-       "Tensor edge_term, Tensor bias, Tensor edge_feat)")
-          .c_str());
+  const std::string forward =
+      inputs + ", int top_k, bool return_weights) -> (Tensor out, Tensor lse, Tensor out_acc, Tensor selected, Tensor weights)";
+  const std::string backward =
+      inputs +
+      ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor lse, Tensor selected, Tensor weights, "
+      "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
+      "Tensor edge_term, Tensor bias, Tensor edge_feat)";
+  const std::string sorted =
+      "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id, ";
+  m.def(("edge_attention(" + sorted + forward).c_str());
+  m.def(("edge_attention_backward(" + sorted + backward).c_str());
+  // edges is an edge_index [2, E], or a rowptr that goes with col and edge_id. Edge tensors have a row for each slot: the edges
+  // given, then, with self_loops, those of the nodes, which replace what loops were given.
+  const std::string adjacency = "Tensor edges, Tensor? col, Tensor? edge_id, SymInt num_src, SymInt num_dst, bool self_loops";
+  m.def(("adjacency_attention(" + adjacency + ", bool for_backward, " + forward).c_str());
+  m.def(("adjacency_attention_backward(" + adjacency + ", " + backward).c_str());
+  m.def(("edge_slots(" + adjacency + ") -> Tensor").c_str());
 
   const std::string agents = "Tensor rowptr, Tensor col, Tensor current, ";
   m.def(("walk_step(" + agents +

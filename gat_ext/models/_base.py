@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from gat_ext._traced import is_tracing
 from gat_ext.features import SparseFeatures
 from gat_ext.graph import Graph
 from gat_ext.models._features import dropout_features, input_features
@@ -60,7 +61,7 @@ class AttentionModel(nn.Module, ABC):
 
     @abstractmethod
     def _run(
-        self, x: Tensor | SparseFeatures, graph: Graph, attention: list[Attention] | None
+        self, x: Tensor | SparseFeatures, graph: Graph | Tensor, attention: list[Attention] | None
     ) -> Tensor:
         """The forward pass; appends what each layer attended to where a list is given."""
 
@@ -103,14 +104,17 @@ class AttentionModel(nn.Module, ABC):
         return attention
 
     @staticmethod
-    def _graph(x: Tensor | SparseFeatures, graph: Graph | Tensor) -> Graph:
-        return graph if isinstance(graph, Graph) else Graph(graph, num_nodes=x.shape[0])
+    def _graph(x: Tensor | SparseFeatures, graph: Graph | Tensor) -> Graph | Tensor:
+        # Within a trace each layer knows what to do with an edge_index.
+        if isinstance(graph, Graph) or is_tracing():
+            return graph
+        return Graph(graph, num_nodes=x.shape[0])
 
 
 def apply_layer(
     layer: nn.Module,
     x: Tensor | SparseFeatures,
-    graph: Graph,
+    graph: Graph | Tensor,
     attention: list[Attention] | None,
 ) -> Tensor:
     """The output of a layer, whose attention is appended where a list is given."""
@@ -180,7 +184,7 @@ class StackedModel(AttentionModel):
         self.layers.append(make_layer(last, channels, shape.out_channels, shape.out_heads, False))
 
     def _run(
-        self, x: Tensor | SparseFeatures, graph: Graph, attention: list[Attention] | None
+        self, x: Tensor | SparseFeatures, graph: Graph | Tensor, attention: list[Attention] | None
     ) -> Tensor:
         last = len(self.norms)
         for layer, norm in zip(self.layers, self.norms, strict=False):

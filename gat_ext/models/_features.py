@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from gat_ext._traced import is_tracing
 from gat_ext.features import SparseFeatures, as_features, dropout
 
 _SPARSE = 0.25  # share of nonzero elements below which only they are stored
@@ -49,14 +50,14 @@ def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
 
 def _may_be_sparse(x: Tensor) -> bool:
     return (
-        type(x) is Tensor  # the elements of a fake tensor cannot be counted
+        not is_tracing()
+        and type(x) is Tensor  # the elements of a fake tensor cannot be counted
         and x.dim() == 2
         and x.device.type == "cpu"
         and x.is_floating_point()
         and not x.requires_grad
         and not x.is_inference()  # does not count the writes to it
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 

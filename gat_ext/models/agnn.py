@@ -105,7 +105,7 @@ class AGNN(AttentionModel):
         )
 
     def _run(
-        self, x: Tensor | SparseFeatures, graph: Graph, attention: list[Attention] | None
+        self, x: Tensor | SparseFeatures, graph: Graph | Tensor, attention: list[Attention] | None
     ) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.lin_in.in_features:
             raise ValueError(

@@ -6,9 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from gat_ext import _dense
+from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.features import SparseFeatures, as_features
 from gat_ext.graph import Graph
 from gat_ext.nn._remembered import remembered
@@ -133,8 +134,8 @@ def split_features(
 def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) -> None:
     if not isinstance(x, (Tensor, SparseFeatures)):
         raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor")
-    channels = None if is_lazy(lin.weight) else lin.weight.shape[1]
-    if x.dim() != 2 or channels not in (None, x.shape[1]):
+    channels = None if isinstance(lin.weight, UninitializedParameter) else lin.weight.shape[1]
+    if x.dim() != 2 or (channels is not None and x.shape[1] != channels):
         raise ValueError(
             f"{name} has shape {list(x.shape)}; {layer} expects [N, {channels or 'in_channels'}]"
         )
@@ -146,6 +147,8 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
 def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph:
     """The graph of an edge_index, or the graph itself once its sizes are checked."""
     if not isinstance(adjacency, Graph):
+        if is_tracing():
+            return TracedGraph(adjacency, num_src, num_dst, self_loops=False)
         key = (num_src, num_dst, "as given")
         return remembered(
             adjacency, key, lambda: Graph(adjacency, num_src=num_src, num_dst=num_dst)
@@ -196,4 +199,8 @@ def with_attention(
     out: Tensor, graph: Graph, weights: Tensor | None
 ) -> Tensor | tuple[Tensor, Attention]:
     """The result of a layer, with (edge_index, alpha) where weights were asked for."""
-    return out if weights is None else (out, (graph.edge_index, weights))
+    if weights is None:
+        return out
+    return out, (
+        graph.edges_with(weights) if isinstance(graph, TracedGraph) else (graph.edge_index, weights)
+    )

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.graph import Graph
 from gat_ext.nn._common import Adjacency, as_graph, edge_matrix
 from gat_ext.nn._remembered import remembered
@@ -94,31 +95,28 @@ def check_fill_value(fill_value: float | Tensor | str) -> None:
         )
 
 
-def with_loop_features(
-    edge_attr: Tensor, looped: LoopedGraph, fill_value: float | Tensor | str
+def loop_features(
+    edge_attr: Tensor, dst: Tensor, sizes: tuple[int, int], fill_value: float | Tensor | str
 ) -> Tensor:
-    """Edge features of a looped graph, [E', D].
+    """Edge features of the loops, [number of loops, D].
 
     Args:
-        edge_attr: [E, D], of the edges that were given.
-        looped: their graph.
+        edge_attr: [E, D], of the other edges.
+        dst: [E], their destinations.
+        sizes: how many destinations there are, and how many loops.
         fill_value: the features of every loop, or the name of a reduction over the features of
             the edges into its node; a node without such edges gets 0, for "mul" 1.
     """
-    if looped.kept is not None:
-        edge_attr = edge_attr[looped.kept]
+    num_dst, num_loops = sizes
     if isinstance(fill_value, str):
-        dst = looped.graph.edge_index[1, : edge_attr.shape[0]]
-        loops = _reduce(edge_attr, dst, looped.graph.num_dst, fill_value)[: looped.num_loops]
-    else:
-        fill = torch.as_tensor(fill_value, dtype=edge_attr.dtype, device=edge_attr.device)
-        if fill.numel() not in (1, edge_attr.shape[1]):
-            raise ValueError(
-                f"fill_value has shape {list(fill.shape)}; expected [{edge_attr.shape[1]}], "
-                "as many values as edge features, or one"
-            )
-        loops = fill.reshape(1, -1).expand(looped.num_loops, edge_attr.shape[1])
-    return torch.cat([edge_attr, loops])
+        return _reduce(edge_attr, dst, num_dst, fill_value)[:num_loops]
+    fill = torch.as_tensor(fill_value, dtype=edge_attr.dtype, device=edge_attr.device)
+    if fill.numel() not in (1, edge_attr.shape[1]):
+        raise ValueError(
+            f"fill_value has shape {list(fill.shape)}; expected [{edge_attr.shape[1]}], "
+            "as many values as edge features, or one"
+        )
+    return fill.reshape(1, -1).expand(num_loops, edge_attr.shape[1])
 
 
 def _reduce(values: Tensor, index: Tensor, size: int, how: str) -> Tensor:
@@ -127,6 +125,28 @@ def _reduce(values: Tensor, index: Tensor, size: int, how: str) -> Tensor:
     index = index.unsqueeze(-1).expand_as(values)
     from_start = how in ("add", "sum", "mul")
     return out.scatter_reduce(0, index, values, _REDUCTIONS[how], include_self=from_start)
+
+
+def _traced(
+    adjacency: Adjacency,
+    sizes: tuple[int, int],
+    edge_attr: Tensor | None,
+    edge_dim: int | None,
+    fill_value: float | Tensor | str,
+) -> tuple[TracedGraph, Tensor | None]:
+    """As the rest of :func:`graph_and_edges`, for a function that is traced."""
+    if isinstance(adjacency, Graph):
+        as_graph(adjacency, *sizes)
+    graph = TracedGraph(adjacency, *sizes, self_loops=True)
+    if edge_attr is None:
+        return graph, None
+    matrix = edge_matrix(edge_attr, graph.num_given, edge_dim)
+    src, dst = graph.edge_index
+    # Loops that are replaced count for none of the nodes.
+    dst = torch.where(src == dst, graph.num_dst, dst)
+    num_loops = graph.num_edges - graph.num_given
+    loops = loop_features(matrix, dst, (graph.num_dst + 1, num_loops), fill_value)
+    return graph, torch.cat([matrix, loops])
 
 
 def graph_and_edges(
@@ -138,6 +158,8 @@ def graph_and_edges(
     add_self_loops: bool,
 ) -> tuple[Graph, Tensor | None]:
     """The graph that a layer attends over and its edge features [E', edge_dim], checked."""
+    if add_self_loops and is_tracing():
+        return _traced(adjacency, sizes, edge_attr, edge_dim, fill_value)
     if not add_self_loops:
         graph = as_graph(adjacency, *sizes)
         matrix = None if edge_attr is None else edge_matrix(edge_attr, graph.num_edges, edge_dim)
@@ -146,4 +168,8 @@ def graph_and_edges(
     if edge_attr is None:
         return looped.graph, None
     matrix = edge_matrix(edge_attr, looped.num_given, edge_dim)
-    return looped.graph, with_loop_features(matrix, looped, fill_value)
+    if looped.kept is not None:
+        matrix = matrix[looped.kept]
+    dst = looped.graph.edge_index[1, : matrix.shape[0]]
+    loops = loop_features(matrix, dst, (looped.graph.num_dst, looped.num_loops), fill_value)
+    return looped.graph, torch.cat([matrix, loops])

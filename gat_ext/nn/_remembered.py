@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from gat_ext._traced import is_tracing
 
 Made = TypeVar("Made")
 
@@ -48,11 +49,4 @@ def remembered(edge_index: Tensor, key: Hashable, make: Callable[[], Made]) -> M
 
 def _can_be_known(edge_index: Tensor) -> bool:
     """Not while operations are recorded, where the result has to be made anew each time, nor without a version."""
-    return (
-        type(edge_index) is Tensor
-        and not edge_index.is_inference()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._len_torch_dispatch_stack() == 0
-    )
+    return type(edge_index) is Tensor and not edge_index.is_inference() and not is_tracing()

@@ -1,0 +1,296 @@
+// edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a graph. What Python does for a layer
+// before its operator runs, replacing self-loops, sorting and transposing, is done within the operator here: it depends on the
+// data, and a trace would have to do it again at every call. Written with torch's operators, so it runs on every device.
+//
+// Edge tensors have a row for each slot: the edges given, in their order, then, where self-loops are replaced, one loop for each
+// node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0.
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/searchsorted.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "checks.h"
+
+namespace gat::binding {
+namespace {
+
+using at::Tensor;
+using Optional = OptionalTensor;
+using Csr = std::tuple<Tensor, Tensor, Tensor>;
+
+template <class Schema>
+auto find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Schema>();
+}
+
+// ---- sorting, where a device has no kernel for it
+
+Tensor row_pointers(const Tensor& ascending, std::int64_t num_rows) {
+  return at::searchsorted(ascending, at::arange(num_rows + 1, ascending.options()));
+}
+
+Tensor expand_rows(const Tensor& rowptr, std::int64_t num_edges) {
+  const Tensor rows = at::arange(rowptr.numel() - 1, rowptr.options());
+  return at::repeat_interleave(rows, rowptr.diff(), std::nullopt, num_edges);
+}
+
+Csr csr_of_edges(const Tensor& src, const Tensor& dst, std::int64_t num_dst) {
+  const auto [ascending, order] = at::sort(dst, /*stable=*/true, 0, false);
+  return {row_pointers(ascending, num_dst), src.index_select(0, order), order.to(src.scalar_type())};
+}
+
+Csr csr_transpose(const Tensor& rowptr, const Tensor& col, std::int64_t num_src) {
+  const auto [ascending, order] = at::sort(col, /*stable=*/true, 0, false);
+  const Tensor rows = expand_rows(rowptr, col.numel()).index_select(0, order);
+  return {row_pointers(ascending, num_src), rows.to(col.scalar_type()), order.to(col.scalar_type())};
+}
+
+// ---- the graph that the operator attends over
+
+// What of the edges is given, [2, E] or the parts of a CSR by destination, and what to make of it.
+struct Edges {
+  Tensor edges;  // edge_index, or rowptr where col is there
+  Optional col, edge_id;
+  std::int64_t num_src, num_dst;
+  bool self_loops;
+
+  std::int64_t num_given() const { return col.has_value() ? col->numel() : edges.size(1); }
+  std::int64_t num_slots() const { return num_given() + (self_loops ? std::min(num_src, num_dst) : 0); }
+};
+
+struct Sorted {
+  Tensor rowptr, col;
+  Optional edge_id;
+  Optional kept;  // [E'], the slots that are edges; absent: all of them
+  Optional t_rowptr, t_col, t_pos, t_edge_id;
+
+  void transpose(std::int64_t num_src) {
+    if (t_rowptr.has_value()) return;
+    static const auto op = find<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_transpose");
+    std::tie(t_rowptr, t_col, t_pos) = op.call(rowptr, col, num_src);
+    if (edge_id.has_value()) t_edge_id = edge_id->index_select(0, *t_pos);
+  }
+};
+
+void check(const Edges& e) {
+  const Tensor& edges = e.edges;
+  TORCH_CHECK_TYPE(edges.scalar_type() == at::kInt || edges.scalar_type() == at::kLong, "edge_index has dtype ",
+                   edges.scalar_type(), "; expected int32 or int64");
+  TORCH_CHECK_VALUE(edges.dim() == 2 && edges.size(0) == 2, "edge_index has shape ", edges.sizes(), "; expected [2, E]");
+  if (edges.size(1) == 0) return;
+  const auto [low, high] = at::aminmax(edges, 1);
+  const Tensor bounds = at::stack({low, high}).to(at::kCPU, at::kLong);
+  const auto* const bound = bounds.const_data_ptr<std::int64_t>();
+  const std::int64_t count[] = {e.num_src, e.num_dst};
+  for (const int row : {0, 1}) {
+    const char* const name = row == 0 ? "num_src" : "num_dst";
+    TORCH_CHECK_INDEX(bound[row] >= 0, "edge_index[", row, "] has a ", bound[row], "; expected node numbers of at least 0");
+    TORCH_CHECK_INDEX(bound[2 + row] < count[row], "edge_index[", row, "] has a ", bound[2 + row],
+                      "; expected node numbers below ", name, "=", count[row]);
+  }
+}
+
+Tensor edge_index_of(const Edges& e) {
+  if (!e.col.has_value()) return e.edges;
+  const Tensor by_position = at::stack({e.col->to(at::kLong), expand_rows(e.edges, e.col->numel())});
+  if (!e.edge_id.has_value()) return by_position;
+  return at::empty_like(by_position).index_copy_(1, e.edge_id->to(at::kLong), by_position);
+}
+
+// The slots that are edges, and the edges; no slots where all are.
+std::pair<Optional, Tensor> replace_loops(const Edges& e, const Tensor& edge_index) {
+  const std::int64_t num_given = edge_index.size(1), num_loops = e.num_slots() - num_given;
+  const Tensor loops = at::arange(num_loops, edge_index.options()).expand({2, -1});
+  const Tensor others = edge_index[0].ne(edge_index[1]).nonzero().flatten();
+  if (others.numel() == num_given) return {std::nullopt, at::cat({edge_index, loops}, 1)};
+  const Tensor own = at::arange(num_given, e.num_slots(), others.options());
+  return {at::cat({others, own}), at::cat({edge_index.index_select(1, others), loops}, 1)};
+}
+
+Sorted sort(const Edges& e) {
+  if (!e.col.has_value()) check(e);
+  if (e.col.has_value() && !e.self_loops) return {e.edges, *e.col, e.edge_id, {}, {}, {}, {}, {}};
+  Tensor edge_index = edge_index_of(e);
+  Sorted sorted;
+  if (e.self_loops) std::tie(sorted.kept, edge_index) = replace_loops(e, edge_index);
+  const std::int64_t largest = std::max({e.num_src, e.num_dst, edge_index.size(1)});
+  const bool narrow = largest < std::numeric_limits<std::int32_t>::max();
+  const Tensor ends = edge_index.to(narrow ? at::kInt : at::kLong).contiguous();
+  static const auto op = find<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
+  std::tie(sorted.rowptr, sorted.col, sorted.edge_id) = op.call(ends[0], ends[1], e.num_dst);
+  return sorted;
+}
+
+// Remembers what was made of a tensor for as long as it lives and nobody writes to it through torch.
+class Memo {
+ public:
+  Sorted find(const Edges& e, bool with_transpose) {
+    const Tensor& tensor = e.edges;
+    // Tensors of inference mode do not count their writes.
+    const bool known = !tensor.is_inference();
+    const Key key{tensor.unsafeGetTensorImpl(), e.num_src, e.num_dst, e.self_loops};
+    const State state{known ? tensor._version() : 0, tensor.const_data_ptr(), tensor.sizes().vec(), tensor.strides().vec()};
+    std::optional<Sorted> sorted = known ? look_up(key, state) : std::nullopt;
+    if (sorted.has_value() && (sorted->t_rowptr.has_value() || !with_transpose)) return *std::move(sorted);
+    // Without the lock: torch's operators may wait for Python.
+    if (!sorted.has_value()) sorted = sort(e);
+    if (with_transpose) sorted->transpose(e.num_src);
+    if (known) keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted});
+    return *std::move(sorted);
+  }
+
+ private:
+  using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
+  using Key = std::tuple<const void*, std::int64_t, std::int64_t, bool>;
+  using State = std::tuple<std::uint32_t, const void*, std::vector<std::int64_t>, std::vector<std::int64_t>>;
+  struct Entry {
+    Weak tensor;
+    State state;
+    Sorted sorted;
+  };
+
+  std::optional<Sorted> look_up(const Key& key, const State& state) {
+    const std::lock_guard lock(mutex_);
+    const auto found = entries_.find(key);
+    const bool valid = found != entries_.end() && !found->second.tensor.expired() && found->second.state == state;
+    return valid ? std::optional(found->second.sorted) : std::nullopt;
+  }
+
+  void keep(const Key& key, Entry entry) {
+    const std::lock_guard lock(mutex_);
+    for (auto each = entries_.begin(); each != entries_.end();) {
+      each = each->second.tensor.expired() ? entries_.erase(each) : std::next(each);
+    }
+    entries_.insert_or_assign(key, std::move(entry));
+  }
+
+  std::mutex mutex_;
+  std::map<Key, Entry> entries_;
+};
+
+Sorted sorted_of(const Edges& e, bool with_transpose) {
+  // Never destroyed: tensors must not be freed when the process ends, after the allocators of their devices.
+  static Memo& memo = *new Memo;
+  return memo.find(e, with_transpose);
+}
+
+// ---- between slots and edges
+
+Optional to_edges(const Optional& by_slot, const Sorted& s) {
+  return by_slot.has_value() && s.kept.has_value() ? by_slot->index_select(0, *s.kept) : by_slot;
+}
+
+Tensor to_slots(const Tensor& by_edge, const Sorted& s, std::int64_t num_slots) {
+  if (!s.kept.has_value() || by_edge.dim() < 2) return by_edge;  // [0] stands for nothing
+  auto shape = by_edge.sizes().vec();
+  shape[0] = num_slots;
+  return at::zeros(shape, by_edge.options()).index_copy_(0, *s.kept, by_edge);
+}
+
+// Of `selected`, which is in CSR order: the first rows are the edges'.
+Tensor pad(const Tensor& by_position, std::int64_t num_slots) {
+  if (by_position.dim() < 2 || by_position.size(0) == num_slots) return by_position;
+  const Tensor padded = at::zeros({num_slots, by_position.size(1)}, by_position.options());
+  padded.narrow(0, 0, by_position.size(0)).copy_(by_position);
+  return padded;
+}
+
+// ---- the operators
+
+using Attention = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Attention adjacency_attention(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src,
+                              std::int64_t num_dst, bool self_loops, bool for_backward, const Tensor& value,
+                              const Optional& query, const Optional& key, const Optional& att, const Optional& dst_term,
+                              const Optional& src_term, const Optional& edge_term, const Optional& bias,
+                              const Optional& edge_feat, const Optional& seed, std::string_view score, bool edge_in_value,
+                              double negative_slope, double scale, double dropout_p, std::int64_t top_k, bool return_weights) {
+  using Schema = Attention(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                           const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                           const Optional&, const Optional&, const Optional&, const Optional&, const Optional&, std::string_view,
+                           bool, double, double, double, std::int64_t, bool);
+  static const auto op = find<Schema>("gat_ext::edge_attention");
+  const Edges e{edges, col, edge_id, num_src, num_dst, self_loops};
+  const Sorted s = sorted_of(e, for_backward);
+  auto [out, lse, out_acc, selected, weights] =
+      op.call(s.rowptr, s.col, s.edge_id, for_backward ? s.t_rowptr : std::nullopt, s.t_col, s.t_pos, s.t_edge_id, value, query,
+              key, att, dst_term, src_term, to_edges(edge_term, s), to_edges(bias, s), to_edges(edge_feat, s), seed, score,
+              edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights);
+  return {out, lse, out_acc, pad(selected, e.num_slots()), to_slots(weights, s, e.num_slots())};
+}
+
+Gradients adjacency_attention_backward(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src,
+                                       std::int64_t num_dst, bool self_loops, const Tensor& value, const Optional& query,
+                                       const Optional& key, const Optional& att, const Optional& dst_term,
+                                       const Optional& src_term, const Optional& edge_term, const Optional& bias,
+                                       const Optional& edge_feat, const Optional& seed, std::string_view score,
+                                       bool edge_in_value, double negative_slope, double scale, double dropout_p,
+                                       const Tensor& grad_out, const Optional& grad_lse, const Optional& grad_weights,
+                                       const Tensor& out_acc, const Tensor& lse, const Tensor& selected, const Tensor& weights,
+                                       c10::List<bool> needs_grad) {
+  using Schema = Gradients(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                           const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
+                           const Optional&, const Optional&, const Optional&, const Optional&, const Optional&, std::string_view,
+                           bool, double, double, double, const Tensor&, const Optional&, const Optional&, const Tensor&,
+                           const Tensor&, const Tensor&, const Tensor&, c10::List<bool>);
+  static const auto op = find<Schema>("gat_ext::edge_attention_backward");
+  const Edges e{edges, col, edge_id, num_src, num_dst, self_loops};
+  const Sorted s = sorted_of(e, true);
+  const Tensor chosen = selected.dim() < 2 ? selected : selected.narrow(0, 0, s.col.numel());
+  Gradients grads = op.call(s.rowptr, s.col, s.edge_id, s.t_rowptr, s.t_col, s.t_pos, s.t_edge_id, value, query, key, att,
+                            dst_term, src_term, to_edges(edge_term, s), to_edges(bias, s), to_edges(edge_feat, s), seed, score,
+                            edge_in_value, negative_slope, scale, dropout_p, grad_out, grad_lse, to_edges(grad_weights, s),
+                            out_acc, lse, chosen, weights.dim() < 2 ? weights : *to_edges(weights, s), needs_grad);
+  auto& [d_value, d_query, d_key, d_att, d_dst, d_src, d_edge_term, d_bias, d_edge_feat] = grads;
+  for (Tensor* const grad : {&d_edge_term, &d_bias, &d_edge_feat}) *grad = to_slots(*grad, s, e.num_slots());
+  return grads;
+}
+
+// The CSR by destination of edges that nobody has looked at.
+Csr checked_csr(const Tensor& edge_index, std::int64_t num_src, std::int64_t num_dst) {
+  check({edge_index, std::nullopt, std::nullopt, num_src, num_dst, false});
+  static const auto op = find<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
+  const Tensor ends = edge_index.contiguous();
+  return op.call(ends[0], ends[1], num_dst);
+}
+
+// The slots that are edges, [E'].
+Tensor edge_slots(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src, std::int64_t num_dst,
+                  bool self_loops) {
+  const Edges e{edges, col, edge_id, num_src, num_dst, self_loops};
+  const Sorted s = sorted_of(e, false);
+  return s.kept.has_value() ? s.kept->clone() : at::arange(e.num_slots(), edges.options().dtype(at::kLong));
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(gat_ext, CompositeExplicitAutograd, m) {
+  m.impl("csr_of_edges", &csr_of_edges);
+  m.impl("csr_transpose", &csr_transpose);
+  m.impl("adjacency_attention", &adjacency_attention);
+  m.impl("adjacency_attention_backward", &adjacency_attention_backward);
+  m.impl("checked_csr", &checked_csr);
+  m.impl("edge_slots", &edge_slots);
+}
+
+}  // namespace gat::binding

@@ -1,0 +1,130 @@
+"""adjacency_attention for torch: fake kernels, gradient and autocast.
+
+edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a graph. The operator replaces
+self-loops, sorts and transposes by itself and remembers the outcome, which a trace would have to do again at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext._ops import Grads, accumulate_dtype, ops, register_autocast
+
+# Positions in the argument list of adjacency_attention.
+_FOR_BACKWARD, _FIRST_INPUT, _NUM_INPUTS, _SEED = 6, 7, 9, 16
+_INPUTS = slice(_FIRST_INPUT, _FIRST_INPUT + _NUM_INPUTS)  # value … edge_feat
+
+
+def num_slots(
+    edges: Tensor, col: Tensor | None, num_src: int, num_dst: int, self_loops: bool
+) -> int:
+    """Rows of an edge tensor: one for each edge given, then one for each loop that is put in their place."""
+    given = edges.shape[1] if col is None else col.shape[0]
+    if not self_loops:
+        return given
+    # torch.jit.trace has tensors for sizes.
+    least = min if isinstance(num_src, Tensor) else torch.sym_min
+    num_loops: int = least(num_src, num_dst)
+    return given + num_loops
+
+
+@torch.library.register_fake("gat_ext::adjacency_attention")
+def _(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    edges, col, _, num_src, num_dst, self_loops, for_backward, value = args[: _FIRST_INPUT + 1]
+    top_k, return_weights = args[-2:]
+    _, heads, channels = value.shape
+    slots = num_slots(edges, col, num_src, num_dst, self_loops)
+    accumulate = accumulate_dtype(value.dtype)
+    keep_accumulated = value.dtype != accumulate and for_backward
+    return (
+        value.new_empty((num_dst, heads, channels)),
+        value.new_empty((num_dst, heads), dtype=accumulate),
+        value.new_empty((num_dst, heads, channels) if keep_accumulated else (0,), dtype=accumulate),
+        value.new_empty((slots, heads) if top_k > 0 else (0,), dtype=torch.uint8),
+        value.new_empty((slots, heads) if return_weights else (0,)),
+    )
+
+
+@torch.library.register_fake("gat_ext::adjacency_attention_backward")
+def _(*args: Any) -> tuple[Tensor, ...]:
+    needs_grad = args[-1]
+    inputs = args[_FIRST_INPUT - 1 : _FIRST_INPUT - 1 + _NUM_INPUTS]  # it has no for_backward
+    return tuple(
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        if needed and tensor is not None
+        else inputs[0].new_empty(0)
+        for tensor, needed in zip(inputs, needs_grad, strict=True)
+    )
+
+
+@torch.library.register_fake("gat_ext::edge_slots")
+def _(
+    edges: Tensor,
+    col: Tensor | None,
+    edge_id: Tensor | None,
+    num_src: int,
+    num_dst: int,
+    self_loops: bool,
+) -> Tensor:
+    count: Any = num_slots(edges, col, num_src, num_dst, self_loops)
+    if self_loops:  # how many of the edges given are loops is in the data
+        count = torch.library.get_ctx().new_dynamic_size()
+    return edges.new_empty(count, dtype=torch.int64)
+
+
+def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keeps what the gradient needs."""
+    ctx.set_materialize_grads(False)
+    out, lse, out_acc, selected, weights = output
+    ctx.mark_non_differentiable(out_acc, selected)
+    edges, col, edge_id = inputs[:3]
+    ctx.sizes, ctx.constants = inputs[3:_FOR_BACKWARD], inputs[_SEED + 1 : -2]
+    accumulated = out if out.dtype == out_acc.dtype else out_acc
+    ctx.save_for_backward(
+        edges,
+        col,
+        edge_id,
+        *inputs[_INPUTS],
+        inputs[_SEED],
+        accumulated,
+        lse,
+        selected,
+        weights,
+    )
+
+
+def backward(ctx: Any, grads: tuple[Tensor | None, ...], operator: Callable[..., Any]) -> Grads:
+    """The gradient, by ``operator``: adjacency_attention_backward, or what stands for it."""
+    edges, col, edge_id, *inputs, seed, accumulated, lse, selected, weights = ctx.saved_tensors
+    needs_grad = [bool(needed) for needed in ctx.needs_input_grad[_INPUTS]]
+    grad_out, grad_lse, _, _, grad_weights = grads
+    if grad_out is None:
+        grad_out = torch.zeros_like(accumulated, dtype=inputs[0].dtype)
+    found = operator(
+        *(edges, col, edge_id, *ctx.sizes, *inputs, seed, *ctx.constants),
+        *(grad_out, grad_lse, grad_weights if weights.dim() == 2 else None),
+        *(accumulated, lse, selected, weights, needs_grad),
+    )
+    by_input = [grad if needed else None for grad, needed in zip(found, needs_grad, strict=True)]
+    return (*([None] * _FIRST_INPUT), *by_input, *([None] * 8))
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
+    return backward(ctx, grads, ops.adjacency_attention_backward)
+
+
+def refuse(ctx: Any, *grads: Tensor | None) -> Grads:
+    """The gradient of the gradient: there is none."""
+    raise NotImplementedError(
+        "edge_attention has no second derivative within torch.compile, torch.func or a trace; "
+        "differentiate twice with torch.autograd.grad(..., create_graph=True) outside of them"
+    )
+
+
+torch.library.register_autograd("gat_ext::adjacency_attention", _backward, setup_context=setup)
+torch.library.register_autograd("gat_ext::adjacency_attention_backward", refuse)
+register_autocast("adjacency_attention", to_lower=True)

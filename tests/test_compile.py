@@ -1,0 +1,365 @@
+"""torch.compile, torch.export and make_fx: one graph, of any size, with the results of the plain call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.testing import assert_close
+
+from gat_ext import Graph, functional, models, nn
+from gat_ext._ops import ops
+
+SIZES = [
+    (10, 30),
+    (12, 50),
+    (40, 70),
+    (7, 300),
+    (5000, 9),
+]  # nodes and edges, self-loops among them
+LAYERS = {
+    "GATConv": (lambda: nn.GATConv(5, 4, heads=2), 0),
+    "GATConv edges": (lambda: nn.GATConv(5, 4, heads=2, edge_dim=3), 3),
+    "GATConv edges fill": (lambda: nn.GATConv(5, 4, edge_dim=3, fill_value=0.5), 3),
+    "GATConv edges mul": (lambda: nn.GATConv(5, 4, edge_dim=3, fill_value="mul"), 3),
+    "GATConv residual": (lambda: nn.GATConv(5, 4, heads=2, concat=False, residual=True), 0),
+    "GATConv no loops": (lambda: nn.GATConv(5, 4, add_self_loops=False), 0),
+    "GATv2Conv": (lambda: nn.GATv2Conv(5, 4, heads=2), 0),
+    "GATv2Conv edges": (lambda: nn.GATv2Conv(5, 4, heads=2, edge_dim=3), 3),
+    "TransformerConv": (lambda: nn.TransformerConv(5, 4, heads=2, beta=True), 0),
+    "TransformerConv edges": (lambda: nn.TransformerConv(5, 4, heads=2, edge_dim=3), 3),
+    "AGNNConv": (nn.AGNNConv, 0),
+}
+MODELS = {
+    "GAT": lambda: models.GAT(5, 8, 3),
+    "GATv2": lambda: models.GATv2(5, 8, 3),
+    "AGNN": lambda: models.AGNN(5, 8, 3),
+    "GraphTransformer": lambda: models.GraphTransformer(5, 8, 3),
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def edges_of(num_nodes, num_edges, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(num_nodes, (2, num_edges), generator=generator)
+
+
+def adjacency(form, num_nodes, num_edges):
+    edge_index = edges_of(num_nodes, num_edges)
+    return Graph(edge_index, num_nodes=num_nodes) if form == "graph" else edge_index
+
+
+def gradients(loss, x, module):
+    wanted = [x, *module.parameters()]
+    return [g for g in torch.autograd.grad(loss, wanted, allow_unused=True) if g is not None]
+
+
+@torch._dynamo.config.patch(error_on_recompile=True)
+@pytest.mark.parametrize("form", ["graph", "edge_index"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_compile_once_for_all_sizes(name, form):
+    """Values and gradients, of graphs with changing numbers of nodes and edges."""
+    make, edge_dim = LAYERS[name]
+    layer = make().double()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_nodes, num_edges in SIZES:
+        x = torch.randn(num_nodes, 5, dtype=torch.float64, requires_grad=True)
+        rest = [torch.randn(num_edges, edge_dim, dtype=torch.float64)] if edge_dim else []
+        given = (x, adjacency(form, num_nodes, num_edges), *rest)
+        ours, plain = compiled(*given), layer(*given)
+        assert_close(ours, plain)
+        weights = torch.randn_like(plain)
+        for mine, theirs in zip(
+            gradients((ours * weights).sum(), x, layer),
+            gradients((plain * weights).sum(), x, layer),
+            strict=True,
+        ):
+            assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("form", ["graph", "edge_index"])
+@pytest.mark.parametrize("name", ["GATConv", "GATConv edges mul", "TransformerConv edges"])
+def test_layers_compile_with_attention_weights(name, form):
+    make, edge_dim = LAYERS[name]
+    layer = make()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_nodes, num_edges in SIZES[:3]:
+        given = [torch.randn(num_nodes, 5), adjacency(form, num_nodes, num_edges)]
+        given += [torch.randn(num_edges, edge_dim)] if edge_dim else []
+        out, (edge_index, alpha) = compiled(*given, return_attention_weights=True)
+        plain_out, (plain_edges, plain_alpha) = layer(*given, return_attention_weights=True)
+        assert_close(out, plain_out)
+        assert torch.equal(edge_index, plain_edges)
+        assert_close(alpha, plain_alpha)
+
+
+@pytest.mark.parametrize("name", ["GATConv", "TransformerConv"])
+def test_bipartite_layers_compile(name):
+    layer = getattr(nn, name)((5, 3), 4, heads=2)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_src, num_dst, num_edges in [(9, 6, 20), (6, 9, 31), (30, 2, 40)]:
+        x = torch.randn(num_src, 5), torch.randn(num_dst, 3)
+        edge_index = torch.stack(
+            [torch.randint(num_src, (num_edges,)), torch.randint(num_dst, (num_edges,))]
+        )
+        assert_close(compiled(x, edge_index), layer(x, edge_index))
+
+
+@torch._dynamo.config.patch(error_on_recompile=True)
+@pytest.mark.parametrize("form", ["graph", "edge_index"])
+@pytest.mark.parametrize("name", MODELS)
+def test_models_compile_and_train(name, form):
+    """Dropout included: the compiled model draws its seeds in the order of the plain one."""
+    model = MODELS[name]()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_nodes, num_edges in SIZES:
+        x = torch.randn(num_nodes, 5, requires_grad=True)
+        edges = adjacency(form, num_nodes, num_edges)
+        torch.manual_seed(3)
+        ours = compiled(x, edges)
+        torch.manual_seed(3)
+        plain = model(x, edges)
+        assert_close(ours, plain)
+        mine, theirs = gradients(ours.sum(), x, model), gradients(plain.sum(), x, model)
+        for a, b in zip(mine, theirs, strict=True):
+            assert_close(a, b)
+
+
+def test_automatic_dynamic_shapes_compile_twice():
+    """By default torch compiles for the first size and, when another one comes, for all."""
+    layer = nn.GATConv(5, 4)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for position, (num_nodes, num_edges) in enumerate(SIZES):
+        with torch._dynamo.config.patch(error_on_recompile=position > 1):
+            compiled(torch.randn(num_nodes, 5), edges_of(num_nodes, num_edges))
+
+
+@pytest.mark.parametrize("name", ["GATConv edges", "AGNNConv"])
+def test_inductor(name):
+    make, edge_dim = LAYERS[name]
+    layer = make()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True)
+    for num_nodes, num_edges in SIZES[:3]:
+        x = torch.randn(num_nodes, 5, requires_grad=True)
+        given = [x, edges_of(num_nodes, num_edges)]
+        given += [torch.randn(num_edges, edge_dim)] if edge_dim else []
+        ours, plain = compiled(*given), layer(*given)
+        assert_close(ours, plain)
+        for a, b in zip(
+            gradients(ours.square().sum(), x, layer),
+            gradients(plain.square().sum(), x, layer),
+            strict=True,
+        ):
+            assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("score", ["dot", "cosine", "additive", "additive_v2"])
+def test_functional_compiles(score):
+    def attend(x, edge_index):
+        graph = Graph(edge_index, num_nodes=x.shape[0])
+        if score == "dot":
+            out, lse = functional.dot_attention(graph, x, x, x, return_lse=True)
+            return out, lse
+        if score == "cosine":
+            return functional.cosine_attention(graph, x, top_k=2), x
+        if score == "additive":
+            term = x.sum(-1)
+            bias = torch.linspace(0, 1, edge_index.shape[1]).unsqueeze(-1).expand(-1, 2)
+            return functional.gat_attention(
+                graph, x, term, term, bias=bias, edge_term=bias, return_weights=True
+            )
+        return functional.gatv2_attention(graph, x, x, torch.ones(2, 4)), x
+
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_nodes, num_edges in SIZES[:3]:
+        x = torch.randn(num_nodes, 2, 4, requires_grad=True)
+        edge_index = edges_of(num_nodes, num_edges)
+        ours, plain = compiled(x, edge_index), attend(x, edge_index)
+        assert_close(ours, plain)
+        (mine,) = torch.autograd.grad(sum(t.sin().sum() for t in ours), x)
+        (theirs,) = torch.autograd.grad(sum(t.sin().sum() for t in plain), x)
+        assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+def test_sparse_operators_compile(reduce):
+    def run(x, edge_index):
+        graph = Graph(edge_index, num_nodes=x.shape[0])
+        alpha = functional.edge_softmax(graph, functional.sddmm(graph, x, x))
+        return functional.spmm(graph, x, alpha, reduce=reduce)
+
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_nodes, num_edges in SIZES[:3]:
+        x = torch.randn(num_nodes, 4, requires_grad=True)
+        edge_index = edges_of(num_nodes, num_edges)
+        ours, plain = compiled(x, edge_index), run(x, edge_index)
+        assert_close(ours, plain)
+        for a, b in zip(
+            torch.autograd.grad(ours.sum(), x), torch.autograd.grad(plain.sum(), x), strict=True
+        ):
+            assert_close(a, b)
+
+
+def test_compiled_edges_are_checked_at_each_call():
+    layer = nn.GATConv(5, 4)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    x = torch.randn(6, 5)
+    compiled(x, torch.tensor([[0, 1, 5], [1, 2, 3]]))
+    with pytest.raises(IndexError, match=r"edge_index\[0\] has a 6; expected .* num_src=6"):
+        compiled(x, torch.tensor([[0, 1, 6], [1, 2, 3]]))
+    with pytest.raises(IndexError, match=r"edge_index\[1\] has a -1; expected .* at least 0"):
+        compiled(x, torch.tensor([[0, 1, 2], [1, 2, -1]]))
+
+
+def test_a_compiled_graph_needs_its_number_of_nodes():
+    with pytest.raises(Exception, match="made within a compiled function needs num_nodes"):
+        torch.compile(lambda e: Graph(e).rowptr, fullgraph=True, backend="eager")(edges_of(4, 9))
+
+
+# ---- what the operator remembers
+
+
+def attend_by_operator(edge_index, x, self_loops=True):
+    num_nodes, term = x.shape[0], x.sum(-1)
+    return ops.adjacency_attention(
+        *(edge_index, None, None, num_nodes, num_nodes, self_loops, False),
+        *(x, None, None, None, term, term, None, None, None, None),
+        *("additive", False, 0.2, 1.0, 0.0, 0, False),
+    )[0]
+
+
+def test_operator_notices_writes():
+    x = torch.randn(6, 1, 4)
+    edge_index = edges_of(6, 20)
+    before = attend_by_operator(edge_index, x)
+    assert torch.equal(attend_by_operator(edge_index, x), before)
+    edge_index[0] = 0
+    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
+    assert not torch.equal(attend_by_operator(edge_index, x), before)
+    rows = edge_index[1]  # a view
+    rows.fill_(2)
+    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
+    edge_index.resize_(2, 3)
+    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
+
+
+def test_operator_tells_sizes_and_tensors_apart():
+    x = torch.randn(6, 1, 4)
+    edge_index = edges_of(5, 20)
+    expected = [
+        attend_by_operator(edge_index.clone(), x[:n], loops) for n in (5, 6) for loops in (0, 1)
+    ]
+    for _ in range(2):
+        found = [attend_by_operator(edge_index, x[:n], loops) for n in (5, 6) for loops in (0, 1)]
+        assert all(map(torch.equal, found, expected))
+    for seed in range(50):  # tensors that come and go, at the addresses of those before
+        fresh = edges_of(6, 20, seed)
+        graph = Graph(fresh, num_nodes=6)
+        term = x.sum(-1)
+        expected = functional.gat_attention(graph, x, term, term)
+        assert_close(attend_by_operator(fresh, x, False), expected)
+        del fresh
+
+
+def test_operator_in_inference_mode():
+    x = torch.randn(6, 1, 4)
+    with torch.inference_mode():
+        edge_index = edges_of(6, 20)
+        before = attend_by_operator(edge_index, x)
+        edge_index[0] = 0
+        after = attend_by_operator(edge_index, x)
+        assert torch.equal(after, attend_by_operator(edge_index.clone(), x))
+    assert not torch.equal(after, before)
+
+
+@pytest.mark.parametrize("self_loops", [False, True])
+@pytest.mark.parametrize("form", ["csr", "edge_index"])
+def test_opcheck(form, self_loops):
+    graph = Graph(edges_of(6, 20), num_nodes=6)
+    edges = (graph.rowptr, graph.col, graph.edge_id)
+    edges = edges if form == "csr" else (graph.edge_index, None, None)
+    x = torch.randn(6, 2, 4, requires_grad=True)
+    term = torch.randn(6, 2, requires_grad=True)
+    slots = torch.randn(20 + 6 * self_loops, 2, requires_grad=True)
+    torch.library.opcheck(
+        ops.adjacency_attention.default,
+        (
+            *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, slots, slots, None),
+            *(torch.tensor([3]), "additive", False, 0.2, 1.0, 0.4, 2, True),
+        ),
+    )
+    torch.library.opcheck(ops.edge_slots.default, (*edges, 6, 6, self_loops))
+    torch.library.opcheck(ops.checked_csr.default, (graph.edge_index, 6, 6))
+
+
+# ---- export and tracing
+
+
+@pytest.mark.parametrize(("name", "strict"), [*((name, False) for name in MODELS), ("GAT", True)])
+def test_export(name, strict):
+    model = MODELS[name]().eval()
+    nodes, edges = torch.export.Dim("nodes"), torch.export.Dim("edges")
+    program = torch.export.export(
+        model,
+        (torch.randn(10, 5), edges_of(10, 30)),
+        dynamic_shapes=({0: nodes}, {1: edges}),
+        strict=strict,
+    )
+    exported = program.module()
+    for num_nodes, num_edges in SIZES:
+        x, edge_index = torch.randn(num_nodes, 5), edges_of(num_nodes, num_edges)
+        assert_close(exported(x, edge_index), model(x, edge_index))
+
+
+def test_aot_inductor(tmp_path):
+    model = models.GAT(5, 8, 3).eval()
+    nodes, edges = torch.export.Dim("nodes"), torch.export.Dim("edges")
+    given = torch.randn(10, 5), edges_of(10, 30)
+    with torch.no_grad():
+        program = torch.export.export(model, given, dynamic_shapes=({0: nodes}, {1: edges}))
+        package = str(tmp_path / "gat.pt2")
+        loaded = torch._inductor.aoti_load_package(
+            torch._inductor.aoti_compile_and_package(program, package_path=package)
+        )
+        for num_nodes, num_edges in SIZES:
+            x, edge_index = torch.randn(num_nodes, 5), edges_of(num_nodes, num_edges)
+            assert_close(loaded(x, edge_index), model(x, edge_index))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_make_fx(mode):
+    layer = nn.GATConv(5, 4, heads=2)
+    parameters = dict(layer.named_parameters())
+
+    def run(parameters, x, edge_index):
+        return torch.func.functional_call(layer, parameters, (x, edge_index))
+
+    given = parameters, torch.randn(10, 5), edges_of(10, 30)
+    traced = make_fx(run, tracing_mode=mode)(*given)
+    assert any("adjacency_attention" in str(node.target) for node in traced.graph.nodes)
+    x = torch.randn(10, 5)
+    assert_close(traced(parameters, x, given[2]), run(parameters, x, given[2]))
+
+
+def test_compiled_autocast():
+    layer = nn.GATConv(5, 4, heads=2)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    x, edge_index = torch.randn(10, 5), edges_of(10, 30)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_close(compiled(x, edge_index), layer(x, edge_index))
+
+
+def test_compiled_bits_are_those_of_the_plain_call():
+    layer = nn.GATv2Conv(5, 4, heads=2, dropout=0.5)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x, edge_index = torch.randn(30, 5), edges_of(30, 200)
+    torch.manual_seed(1)
+    ours = compiled(x, edge_index)
+    torch.manual_seed(1)
+    assert torch.equal(ours, layer(x, edge_index))
