@@ -1,4 +1,6 @@
-"""Builds the native extension gat_ext._C against the torch that is installed; metadata is in pyproject.toml.
+"""Builds the native parts of gat_ext against the torch that is installed; metadata is in pyproject.toml.
+
+libgat_ext.so holds the operators and needs torch only, so that C++ can load it; _C is the Python module on top of it.
 
 GAT_EXT_CUDA=auto|0|1       whether to build the CUDA kernels; auto: where torch has CUDA and a fitting nvcc is there
 TORCH_CUDA_ARCH_LIST=9.0    for which GPUs; unset: for the one that is there, or DEFAULT_ARCHITECTURES where there is none
@@ -20,6 +22,7 @@ from setuptools import Extension, setup
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 
 ROOT = Path(__file__).resolve().parent
+LIBRARY, MODULE, MODULE_SOURCE = "gat_ext.libgat_ext", "gat_ext._C", "csrc/torch/module.cpp"
 CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fvisibility=hidden"]
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
@@ -89,9 +92,12 @@ def choose_nvcc() -> Nvcc | None:
     return None if missing else nvcc
 
 
-def extension(nvcc: Nvcc | None) -> Extension:
+def operators(nvcc: Nvcc | None) -> Extension:
     patterns = ["csrc/torch/*.cpp", "csrc/torch/cpu/*.cpp", "csrc/cpu/isa/*.cpp"]
-    options = {"extra_compile_args": {"cxx": CXX_FLAGS}, "extra_link_args": ["-fopenmp"]}
+    options = {
+        "extra_compile_args": {"cxx": CXX_FLAGS},
+        "extra_link_args": ["-fopenmp", "-Wl,-soname,libgat_ext.so"],
+    }
     if nvcc:
         patterns += ["csrc/torch/cuda/*.cpp", "csrc/cuda/*.cu"]
         options["extra_compile_args"]["nvcc"] = NVCC_FLAGS
@@ -102,9 +108,30 @@ def extension(nvcc: Nvcc | None) -> Extension:
             # Depend mode: nvcc -E, which ccache would hash, leaves out the code of all architectures but one.
             cached = f"env CCACHE_DEPEND=1 ccache {shlex.quote(str(nvcc.path))}"
             os.environ.setdefault("PYTORCH_NVCC", cached)
-    sources = sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
+    sources = {str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern)}
     make = CUDAExtension if nvcc else CppExtension
-    return make("gat_ext._C", sources, py_limited_api=False, **options)
+    library = make(LIBRARY, sorted(sources - {MODULE_SOURCE}), **options)
+    library.libraries.remove("torch_python")
+    return library
+
+
+def module(nvcc: Nvcc | None) -> Extension:
+    return CppExtension(
+        MODULE,
+        [MODULE_SOURCE],
+        define_macros=[("GAT_EXT_WITH_CUDA", None)] if nvcc else [],
+        extra_compile_args={"cxx": CXX_FLAGS},
+        extra_link_args=["-fopenmp", "-Wl,-rpath,$ORIGIN"],
+    )
+
+
+class Build(BuildExtension):
+    """Links the module to the library that was built before it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        if ext.name == MODULE:
+            ext.extra_link_args.append(self.get_ext_fullpath(LIBRARY))
+        super().build_extension(ext)
 
 
 def requirement() -> str:
@@ -112,10 +139,13 @@ def requirement() -> str:
     return f"torch=={torch.__version__.split('+')[0]}"
 
 
+nvcc = choose_nvcc()
 setup(
-    ext_modules=[extension(choose_nvcc())],
+    ext_modules=[operators(nvcc), module(nvcc)],
     cmdclass={
-        "build_ext": BuildExtension.with_options(use_ninja=shutil.which("ninja") is not None)
+        "build_ext": Build.with_options(
+            use_ninja=shutil.which("ninja") is not None, no_python_abi_suffix=True
+        )
     },
     install_requires=[requirement(), "numpy"],
 )

@@ -13,6 +13,8 @@ torch.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gat_ext import _native
 
 _native.check_torch()
@@ -24,4 +26,15 @@ from gat_ext.features import SparseFeatures  # noqa: E402
 from gat_ext.graph import Graph  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["Graph", "SparseFeatures", "__version__", "empty_cache", "functional", "reference"]
+library_path = str(Path(__file__).with_name("libgat_ext.so"))
+"""The library of the operators, which C++ programs load to run exported models; it needs torch, and no Python."""
+
+__all__ = [
+    "Graph",
+    "SparseFeatures",
+    "__version__",
+    "empty_cache",
+    "functional",
+    "library_path",
+    "reference",
+]

@@ -13,8 +13,8 @@ namespace gat::binding {
 // pages of a result takes about as long as the kernel that fills it.
 c10::Allocator& block_allocator();
 
-// Gives the blocks that are kept back to the system.
-void empty_block_cache();
+// Gives the blocks that are kept back to the system. The Python module is another library than this function's.
+__attribute__((visibility("default"))) void empty_block_cache();
 
 inline constexpr std::size_t kSmallestBlock = std::size_t{1} << 20;
 

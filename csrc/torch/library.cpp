@@ -1,14 +1,7 @@
-// The schemas of every operator, and the Python module gat_ext._C.
-#include <ATen/Parallel.h>
-#include <pybind11/pybind11.h>
+// The schemas of every operator.
 #include <torch/library.h>
-#include <torch/version.h>
 
 #include <string>
-
-#include "../core/scores/all.h"
-#include "../cpu/isa.h"
-#include "allocate.h"
 
 // Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR
 // by destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E]
@@ -67,50 +60,4 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def(("walk_step_backward(" + agents + "Tensor next, Tensor rank, Tensor node_type, Tensor grad) -> Tensor").c_str());
   // weight [E] is float64 and in CSR order.
   m.def("random_walk(Tensor rowptr, Tensor col, Tensor? weight, Tensor start, SymInt length, Tensor seed) -> Tensor");
-}
-
-namespace {
-
-// {name: what it reads of an edge besides the value}
-template <class... Ss>
-pybind11::dict score_inputs(gat::TypeList<Ss...>) {
-  pybind11::dict scores;
-  const auto add = [&](const char* name, bool has_term, bool has_weight, bool has_node_terms) {
-    pybind11::list inputs;
-    if (has_term) inputs.append("query"), inputs.append("key");
-    if (has_weight) inputs.append("att");
-    if (has_node_terms) inputs.append("dst_term"), inputs.append("src_term");
-    scores[name] = pybind11::tuple(inputs);
-  };
-  (add(Ss::name, Ss::has_term, Ss::has_weight, Ss::has_node_terms), ...);
-  return scores;
-}
-
-pybind11::dict build_info() {
-  pybind11::dict info;
-  info["torch"] = TORCH_VERSION;
-  info["compiler"] = __VERSION__;
-#if defined(_OPENMP)
-  info["openmp"] = _OPENMP;
-#else
-  info["openmp"] = 0;
-#endif
-#if defined(GAT_EXT_WITH_CUDA)
-  info["cuda"] = true;
-#else
-  info["cuda"] = false;
-#endif
-  return info;
-}
-
-}  // namespace
-
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "Native operators of gat_ext; importing this module registers them as torch.ops.gat_ext.*";
-  m.def("build_info", &build_info, "What the extension was built with: torch, compiler, openmp, cuda.");
-  m.def("score_inputs", [] { return score_inputs(gat::Scores{}); }, "The inputs that each score of edge_attention needs.");
-  m.def("score_names", [] { return pybind11::list(score_inputs(gat::Scores{})); }, "The scores that edge_attention knows.");
-  m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
-  m.def("empty_cache", &gat::binding::empty_block_cache, "Gives the CPU memory that is kept for further results back.");
-  m.def("isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); }, "Instruction set that the CPU operators run on.");
 }

@@ -1,0 +1,54 @@
+// The Python module gat_ext._C: what Python asks of the library, which itself knows nothing of Python.
+#include <ATen/Parallel.h>
+#include <pybind11/pybind11.h>
+#include <torch/version.h>
+
+#include "../core/scores/all.h"
+#include "../cpu/isa.h"
+#include "allocate.h"
+
+namespace {
+
+// {name: what it reads of an edge besides the value}
+template <class... Ss>
+pybind11::dict score_inputs(gat::TypeList<Ss...>) {
+  pybind11::dict scores;
+  const auto add = [&](const char* name, bool has_term, bool has_weight, bool has_node_terms) {
+    pybind11::list inputs;
+    if (has_term) inputs.append("query"), inputs.append("key");
+    if (has_weight) inputs.append("att");
+    if (has_node_terms) inputs.append("dst_term"), inputs.append("src_term");
+    scores[name] = pybind11::tuple(inputs);
+  };
+  (add(Ss::name, Ss::has_term, Ss::has_weight, Ss::has_node_terms), ...);
+  return scores;
+}
+
+pybind11::dict build_info() {
+  pybind11::dict info;
+  info["torch"] = TORCH_VERSION;
+  info["compiler"] = __VERSION__;
+#if defined(_OPENMP)
+  info["openmp"] = _OPENMP;
+#else
+  info["openmp"] = 0;
+#endif
+#if defined(GAT_EXT_WITH_CUDA)
+  info["cuda"] = true;
+#else
+  info["cuda"] = false;
+#endif
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native operators of gat_ext; importing this module loads the library that registers them as torch.ops.gat_ext.*";
+  m.def("build_info", &build_info, "What the extension was built with: torch, compiler, openmp, cuda.");
+  m.def("score_inputs", [] { return score_inputs(gat::Scores{}); }, "The inputs that each score of edge_attention needs.");
+  m.def("score_names", [] { return pybind11::list(score_inputs(gat::Scores{})); }, "The scores that edge_attention knows.");
+  m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
+  m.def("empty_cache", &gat::binding::empty_block_cache, "Gives the CPU memory that is kept for further results back.");
+  m.def("isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); }, "Instruction set that the CPU operators run on.");
+}
