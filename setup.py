@@ -129,6 +129,7 @@ class Build(BuildExtension):
     """Links the module to the library that was built before it."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Builds one of the two."""
         if ext.name == MODULE:
             ext.extra_link_args.append(self.get_ext_fullpath(LIBRARY))
         super().build_extension(ext)

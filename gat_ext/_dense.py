@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         _is_plain(x)
         and x.dim() == 2
         and _same_kind(x, weight, bias)
-        and x.shape[0] * max(weight.shape) >= _LARGE
+        and (torch.compiler.is_compiling() or x.shape[0] * max(weight.shape) >= _LARGE)
     ):
         out: Tensor = ops.linear(x, weight, bias)
         return out
@@ -33,12 +33,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def add(x: Tensor, other: Tensor) -> Tensor:
     """Sum of x [N, C] and other, [N, C] or [C]."""
-    if (
-        _is_plain(x)
-        and _same_kind(x, other)
-        and other.shape[-1] == x.shape[-1]
-        and x.numel() >= _LARGE
-    ):
+    if _is_plain(x) and _same_kind(x, other) and _is_large(x) and other.shape[-1] == x.shape[-1]:
         out: Tensor = ops.add(x, other)
         return out
     return x + other
@@ -46,7 +41,7 @@ def add(x: Tensor, other: Tensor) -> Tensor:
 
 def inverse_norm(x: Tensor, eps: float) -> Tensor:
     """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most eps."""
-    if _is_plain(x) and x.numel() >= _LARGE:
+    if _is_plain(x) and _is_large(x):
         out: Tensor = ops.inverse_norm(x, eps)
         return out
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
@@ -63,16 +58,16 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Not what is compiled, where torch joins its operators with their neighbours, nor what has a tangent or a batch."""
-    return (
-        x.device.type == "cpu"
-        and x.layout == torch.strided
-        and not torch.compiler.is_compiling()
-        and not _is_transformed()
-    )
+    return x.device.type == "cpu" and x.layout == torch.strided and not _is_transformed()
+
+
+def _is_large(x: Tensor) -> bool:
+    """Never what is compiled: that is for all sizes, and torch joins elementwise operators there."""
+    return not torch.compiler.is_compiling() and x.numel() >= _LARGE
 
 
 def _is_transformed() -> bool:
+    """Whether there is a tangent or a batch, of which the operators here know nothing."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 

@@ -12,7 +12,9 @@ import torch
 import gat_ext
 
 MODULES = [
-    m.name for m in pkgutil.walk_packages(gat_ext.__path__, "gat_ext.") if not m.name.endswith("_C")
+    m.name
+    for m in pkgutil.walk_packages(gat_ext.__path__, "gat_ext.")
+    if not m.name.endswith(("_C", "libgat_ext"))
 ]
 
 
