@@ -80,6 +80,9 @@ class Peer:
 _PYG = "pip install 'gat_ext[test]'"
 PEERS: dict[str, Peer] = {
     "gat_ext": Peer("gat_ext", "gat_ext", ("gat_ext",), "pip install ."),
+    "gat_ext-compiled": Peer(
+        "gat_ext compiled", "gat_ext", ("gat_ext",), "pip install .", compiled=True
+    ),
     "pyg": Peer("PyG eager", "pyg", ("torch_geometric",), _PYG),
     "pyg-compiled": Peer("PyG compiled", "pyg", ("torch_geometric",), _PYG, compiled=True),
     "dense": Peer("dense torch", "dense", ("torch",), "pip install torch"),

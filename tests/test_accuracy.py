@@ -37,6 +37,19 @@ def test_papers(model, dataset, data_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_bf16_reaches_the_accuracy_of_float32(data_dir, tmp_path):
+    """Within one point, the means of five seeds."""
+    data = datasets.load("cora", root=data_dir)
+    mean = {}
+    for bf16 in (False, True):
+        how = recipe("gat", "cora").with_overrides(bf16=bf16)
+        run = Run(RunConfig("gat", "cora", 0, 5, how, {}), data, tmp_path / str(bf16))
+        run.train(lambda trainer: None)
+        mean[bf16] = statistics.fmean(100 * result.test_score for result in run.results)
+    assert mean[True] >= mean[False] - 1
+
+
+@pytest.mark.slow
 def test_digits(tmp_path):
     assert statistics.fmean(scores("gat", datasets.load("digits"), tmp_path, seeds=10)) >= 96.0
 

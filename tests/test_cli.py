@@ -54,6 +54,7 @@ def test_train_options_reach_the_model(tmp_path):
         0,
         "--patience",
         3,
+        "--bf16",
     )
     result = run("train", "--dataset", "karate", "--epochs", 4, *options, "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -63,7 +64,8 @@ def test_train_options_reach_the_model(tmp_path):
         config["recipe"]["lr"],
         config["recipe"]["weight_decay"],
         config["recipe"]["patience"],
-    ) == (0.02, 0.0, 3)
+        config["recipe"]["bf16"],
+    ) == (0.02, 0.0, 3, True)
 
 
 def test_digits_beat_logistic_regression(tmp_path):

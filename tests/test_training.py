@@ -100,6 +100,17 @@ def test_training_learns_and_reproduces(data):
     assert first.epochs == 12 and 1 <= first.best_epoch <= 12
 
 
+def test_training_in_bf16(data):
+    trainer = make_trainer(data, Recipe(epochs=12, lr=0.05, bf16=True), dropout=0, attn_dropout=0)
+    dtypes = []
+    trainer.model.layers[0].lin.register_forward_hook(lambda *call: dtypes.append(call[-1].dtype))
+    losses = finish(trainer).history["train_loss"]
+    assert set(dtypes) == {torch.bfloat16} and losses[-1] < 0.5 * losses[0]
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    in_float32 = make_trainer(data, Recipe(epochs=12, lr=0.05), dropout=0, attn_dropout=0)
+    assert_close(losses, finish(in_float32).history["train_loss"], rtol=0.1, atol=0.02)
+
+
 def test_kept_weights_are_the_best_and_the_test_set_is_not_used(data):
     trainer = make_trainer(data, Recipe(epochs=30, patience=30, stopping="best"))
     result = finish(trainer)

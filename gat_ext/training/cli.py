@@ -159,6 +159,9 @@ def train(
             callback=_check_name(list(ORDERS), "order"),
         ),
     ] = None,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Run the model in bfloat16; weights stay float32.")
+    ] = False,
     folds: Annotated[int, typer.Option(min=2, help="Graphs: parts of the cross-validation.")] = 5,
     subset: Annotated[
         int | None,
@@ -262,7 +265,7 @@ def train(
         else:
             options = {"num_layers": layers, "hidden_channels": hidden, "heads": heads}
             how = recipe(model, dataset).with_overrides(
-                epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience
+                epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience, bf16=bf16
             )
             changes: dict[str, int | float] = {
                 name: value for name, value in options.items() if value is not None

@@ -45,7 +45,9 @@ NODES = Kind(
     models.available,
     datasets.available,
     "digits",
-    frozenset({"seeds", "weight_decay", "patience", "layers", "hidden", "heads", "reorder"}),
+    frozenset(
+        {"seeds", "weight_decay", "patience", "layers", "hidden", "heads", "reorder", "bf16"}
+    ),
 )
 GRAPHS = Kind(
     "classify graphs",

@@ -76,11 +76,17 @@ class Trainer(EpochTrainer[AttentionModel]):
         self.model.train()
         total = 0.0
         for batch in self._shuffled():
-            logits = self.model(batch.x, batch.graph)[batch.mask]
+            logits = self._logits(batch)
             loss = metrics.loss(logits, batch.y[batch.mask], self.data.multilabel)
             self._step(loss)
             total += loss.item()
         return total / len(self.batches)
+
+    def _logits(self, batch: _Batch) -> Tensor:
+        """float32, of the nodes that count."""
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            logits: Tensor = self.model(batch.x, batch.graph)
+        return logits[batch.mask].float()
 
     def _shuffled(self) -> Iterator[_Batch]:
         order = torch.randperm(len(self.batches)).tolist() if len(self.batches) > 1 else [0]
@@ -89,7 +95,7 @@ class Trainer(EpochTrainer[AttentionModel]):
     @torch.no_grad()
     def _evaluate(self, nodes: _Batch) -> tuple[float, float]:
         self.model.eval()
-        logits, labels = self.model(nodes.x, nodes.graph)[nodes.mask], nodes.y[nodes.mask]
+        logits, labels = self._logits(nodes), nodes.y[nodes.mask]
         multilabel = self.data.multilabel
         return metrics.loss(logits, labels, multilabel).item(), metrics.score(
             logits, labels, multilabel

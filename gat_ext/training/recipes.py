@@ -18,6 +18,7 @@ class Recipe(Settings):
         patience: epochs without improvement before training stops.
         stopping: "paper" (the rule of GAT's authors) or "best" (the best validation accuracy).
         graphs_per_batch: graphs in a batch where a data set is many graphs; 0 for all of them.
+        bf16: run the model under torch's autocast to bfloat16; weights and loss stay float32.
     """
 
     lr: float = 0.005
@@ -26,6 +27,7 @@ class Recipe(Settings):
     patience: int = 100
     stopping: str = "paper"
     graphs_per_batch: int = 0
+    bf16: bool = False
 
 
 _GAT = Recipe()
