@@ -41,9 +41,11 @@ MAY_IMPORT = {
     "_traced": {"_ops", "_ops_adjacency", "graph"},
     "_dense": {"_ops"},
     "_checks": {"_C", "graph"},
+    "_masked": {"_checks", "_ops", "graph"},
     "functional": {
         "_checks",
         "_dense",
+        "_masked",
         "_ops",
         "_ops_edge_attention",
         "_ops_transforms",

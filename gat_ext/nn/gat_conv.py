@@ -13,6 +13,7 @@ from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
 from gat_ext.nn._common import Adjacency, Attention, Features, NodeFeatures
+from gat_ext.nn._masks import mask_of_layer
 
 
 class GATConv(nn.Module):
@@ -46,7 +47,9 @@ class GATConv(nn.Module):
         Graph; edge_attr [E, edge_dim] or [E]; size (N_src, N_dst), needed where x has no
         destinations and their number is not that of the sources; returns [N_dst, H · C], or
         [N_dst, C] without concat. With ``return_attention_weights=True`` returns
-        (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout included.
+        (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout and mask included.
+        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
+        learn; self-loops that the layer adds count 1.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -135,6 +138,8 @@ class GATConv(nn.Module):
         edge_attr: Tensor | None = None,
         size: tuple[int, int] | None = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
         lin_src, lin_dst = self._projections()
@@ -162,6 +167,7 @@ class GATConv(nn.Module):
             edge_term=None if edge_attr is None else self._edge_term(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
+            edge_mask=mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self),
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)

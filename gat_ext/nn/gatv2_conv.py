@@ -9,6 +9,7 @@ from gat_ext.functional import gatv2_attention
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
+from gat_ext.nn._masks import mask_of_layer
 
 
 class GATv2Conv(nn.Module):
@@ -39,7 +40,9 @@ class GATv2Conv(nn.Module):
         x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
         edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', H])), self-loops
-        last, alpha as applied, dropout included.
+        last, alpha as applied, dropout and mask included.
+        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
+        learn; self-loops that the layer adds count 1.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -109,6 +112,8 @@ class GATv2Conv(nn.Module):
         edge_index: Adjacency,
         edge_attr: Tensor | None = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
         x_src, x_dst = common.split_features(x, self.lin_l, self.lin_r, self)
@@ -132,6 +137,9 @@ class GATv2Conv(nn.Module):
             edge_feat=self._project_edges(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
+            edge_mask=mask_of_layer(
+                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), self.add_self_loops, self
+            ),
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)

@@ -10,6 +10,7 @@ from gat_ext.functional import dot_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
+from gat_ext.nn._masks import mask_of_layer
 
 
 class TransformerConv(nn.Module):
@@ -39,7 +40,8 @@ class TransformerConv(nn.Module):
         x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
         edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha as
-        applied, dropout included.
+        applied, dropout and mask included. ``edge_mask`` [E] or [E, H] multiplies the attention
+        weights, and may learn.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -101,6 +103,8 @@ class TransformerConv(nn.Module):
         edge_index: Adjacency,
         edge_attr: Tensor | None = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
         x_src, x_dst = common.split_features(x, self.lin_key, self.lin_query, self)
@@ -115,6 +119,9 @@ class TransformerConv(nn.Module):
             self._split_heads(self.lin_value(x_src)),
             edge_feat=edge_feat,
             dropout_p=self.dropout if self.training else 0.0,
+            edge_mask=mask_of_layer(
+                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), False, self
+            ),
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
