@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "features": {"_dense", "functional", "graph"},
     "nn": {"_dense", "_traced", "features", "functional", "graph"},
     "models": {"_traced", "nn", "features", "functional", "graph"},
+    "explain": {"_checks", "functional", "graph", "nn"},
     "datasets": {"graph"},
     "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},
 }
