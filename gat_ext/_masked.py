@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gat_ext import _checks as checks
 from gat_ext._ops import _edge_rows, ops
+from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.graph import Graph
 
 
@@ -31,6 +32,8 @@ def masked_sum(
     """
     mask = edge_mask.unsqueeze(-1) if edge_mask.dim() == 1 else edge_mask
     weights = weights * mask.to(weights.dtype)  # autocast may have narrowed the weights
+    if is_tracing():
+        return _traced_sum(graph, value, weights, edge_feat), weights
     transposed: tuple[Tensor | None, ...] = (None, None, None)
     if torch.is_grad_enabled() and (value.requires_grad or weights.requires_grad):
         t = graph.transpose()
@@ -39,6 +42,21 @@ def masked_sum(
     if edge_feat is not None:
         out = out + ops.spmm(*_edges_to_destinations(graph), weights, edge_feat)
     return out, weights
+
+
+def _traced_sum(
+    graph: Graph, value: Tensor, weights: Tensor, edge_feat: Tensor | None
+) -> Tensor:
+    """The sum in torch's own operators, with a tensor [E, H, F] in between: all that a trace and torch.func know."""
+    src, dst = graph.edge_index
+    if isinstance(graph, TracedGraph) and graph.self_loops:
+        loops = torch.arange(graph.num_slots - graph.num_given, device=src.device)
+        src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
+    message = value.to(weights.dtype)[src]
+    if edge_feat is not None:
+        message = message + edge_feat.to(weights.dtype)
+    zeros = message.new_zeros((graph.num_dst, *message.shape[1:]))
+    return zeros.index_add(0, dst, weights.unsqueeze(-1) * message)
 
 
 def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "_traced": {"_ops", "_ops_adjacency", "graph"},
     "_dense": {"_ops"},
     "_checks": {"_C", "graph"},
-    "_masked": {"_checks", "_ops", "graph"},
+    "_masked": {"_checks", "_ops", "_traced", "graph"},
     "functional": {
         "_checks",
         "_dense",

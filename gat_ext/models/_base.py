@@ -35,6 +35,12 @@ def make_norm(name: str | None, channels: int) -> nn.Module:
     return _NORMS[name](channels)
 
 
+def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
+    """A normalisation of [B, N, C], whose rows are B · N nodes."""
+    out: Tensor = norm(x.flatten(0, 1)).view(x.shape)
+    return out
+
+
 def check_depth(num_layers: int) -> None:
     """Refuses a network without layers."""
     if num_layers < 1:
@@ -91,13 +97,13 @@ class AttentionModel(nn.Module, ABC):
 
         Args:
             x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On the CPU a constant that is
-                mostly zeros is taken for sparse.
+                mostly zeros is taken for sparse. [B, N, in_channels] for a batch of features on one graph.
             graph: a Graph, sorted once, or an edge_index [2, E], sorted at every call.
             edge_mask: [E] or [E, H], multiplies the attention weights of these edges in every layer; or a sequence with a
                 mask, or None, for each attention layer. Self-loops that the layers add count 1.
 
         Returns:
-            [N, out_channels], before softmax or sigmoid.
+            [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
 
         Raises:
             ValueError: there is not one mask for each attention layer, or a mask does not fit the edges or the heads.
@@ -112,11 +118,11 @@ class AttentionModel(nn.Module, ABC):
         """What each attention layer attends to, without dropout.
 
         Args:
-            x: [N, in_channels], dense or sparse.
+            x: [N, in_channels], dense or sparse, or [B, N, in_channels].
             graph: a Graph or an edge_index.
 
         Returns:
-            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last.
+            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last; alpha [E', B, H] of a batch.
         """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -146,7 +152,7 @@ class AttentionModel(nn.Module, ABC):
         # Within a trace each layer knows what to do with an edge_index.
         if isinstance(graph, Graph) or is_tracing():
             return graph
-        return Graph(graph, num_nodes=x.shape[0])
+        return Graph(graph, num_nodes=x.shape[-2])
 
 
 def apply_layer(
@@ -233,6 +239,7 @@ class StackedModel(AttentionModel):
         last = len(self.norms)
         for layer, norm, mask in zip(self.layers, self.norms, masks, strict=False):
             x = dropout_features(x, self.dropout, self.training)
-            x = self.activation(norm(apply_layer(layer, x, graph, attention, mask)))
+            x = apply_layer(layer, x, graph, attention, mask)
+            x = self.activation(norm(x) if x.dim() == 2 else _norm_of_batch(norm, x))
         x = dropout_features(x, self.dropout, self.training)
         return apply_layer(self.layers[last], x, graph, attention, masks[last])

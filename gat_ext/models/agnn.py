@@ -112,9 +112,10 @@ class AGNN(AttentionModel):
         attention: list[Attention] | None,
         masks: Masks,
     ) -> Tensor:
-        if x.dim() != 2 or x.shape[1] != self.lin_in.in_features:
+        if x.dim() not in (2, 3) or x.shape[-1] != self.lin_in.in_features:
             raise ValueError(
-                f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}]"
+                f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
+                f"[B, N, {self.lin_in.in_features}] of a batch"
             )
         hidden = F.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
         for layer, mask in zip(self.layers, masks, strict=True):

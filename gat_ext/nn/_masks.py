@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.nn._common import Adjacency, as_graph
 from gat_ext.nn._loops import with_self_loops
 
@@ -31,8 +32,12 @@ def mask_of_layer(
     """
     if edge_mask is None:
         return None
-    looped = with_self_loops(adjacency, *sizes) if add_self_loops else None
-    given = as_graph(adjacency, *sizes).num_edges if looped is None else looped.num_given
+    traced = TracedGraph(adjacency, *sizes, self_loops=add_self_loops) if is_tracing() else None
+    looped = with_self_loops(adjacency, *sizes) if add_self_loops and traced is None else None
+    if traced is not None:
+        given = traced.num_given
+    else:
+        given = as_graph(adjacency, *sizes).num_edges if looped is None else looped.num_given
     if not isinstance(edge_mask, Tensor) or not edge_mask.is_floating_point():
         kind = edge_mask.dtype if isinstance(edge_mask, Tensor) else type(edge_mask).__name__
         raise TypeError(
@@ -44,6 +49,9 @@ def mask_of_layer(
             f"edge_mask has shape {list(edge_mask.shape)}; {layer} expects [{given}] or "
             f"[{given}, heads], for {given} edges were given; its own self-loops count 1"
         )
+    if traced is not None:  # slots of self-loops that are replaced stay
+        own = traced.num_slots - given
+        return torch.cat([edge_mask, edge_mask.new_ones(own, *edge_mask.shape[1:])])
     if looped is None:
         return edge_mask
     others = edge_mask if looped.kept is None else edge_mask[looped.kept]

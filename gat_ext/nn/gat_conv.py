@@ -12,6 +12,7 @@ from gat_ext.functional import gat_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
+from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, Features, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
 
@@ -50,6 +51,8 @@ class GATConv(nn.Module):
         (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout and mask included.
         ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
         learn; self-loops that the layer adds count 1.
+        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
+        alpha [E', B, H]: the elements share edges and edge features, which are not copied.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -143,6 +146,7 @@ class GATConv(nn.Module):
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
         lin_src, lin_dst = self._projections()
+        x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, lin_src, lin_dst, self)
         sizes = _sizes(x_src, x_dst, edge_index, size)
         graph, edge_attr = loops.graph_and_edges(
@@ -158,8 +162,9 @@ class GATConv(nn.Module):
             src_term, dst_term = _dot_heads(src, self.att_src, self.att_dst)
         else:
             (src_term,) = _dot_heads(src, self.att_src)
-            dst_term = self._dst_term(x_dst, src_term, sizes[1])
-        result = gat_attention(
+            dst_term = self._dst_term(x_dst, src_term, sizes[1] * (batch or 1))
+        attend = gat_attention if batch is None else Folded(gat_attention, batch)
+        result = attend(
             graph,
             dropout(src, self.feat_dropout, self.training),
             dst_term,
@@ -172,6 +177,7 @@ class GATConv(nn.Module):
         )
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
+        out = out if batch is None else out.transpose(0, 1)
         return common.with_attention(out, graph, weights)
 
     def _split_heads(self, projected: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from gat_ext import _dense
 from gat_ext.functional import dot_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
+from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
 
@@ -42,6 +43,9 @@ class TransformerConv(nn.Module):
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha as
         applied, dropout and mask included. ``edge_mask`` [E] or [E, H] multiplies the attention
         weights, and may learn.
+        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
+        alpha [E, B, H]: the elements share edges and edge features, which are not copied;
+        with edge features one element is computed after the other.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -107,12 +111,14 @@ class TransformerConv(nn.Module):
         edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
+        x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, self.lin_key, self.lin_query, self)
         if x_dst is None:
             raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
         graph = common.as_graph(edge_index, x_src.shape[0], x_dst.shape[0])
         edge_feat = self._project_edges(edge_attr, graph)
-        result = dot_attention(
+        attend = dot_attention if batch is None else Folded(dot_attention, batch)
+        result = attend(
             graph,
             self._split_heads(self.lin_query(x_dst)),
             self._split_heads(self.lin_key(x_src)),
@@ -128,6 +134,7 @@ class TransformerConv(nn.Module):
         out = common.join_heads(out, self.concat)
         if self.root_weight:
             out = self._add_root(out, self.lin_skip(x_dst))
+        out = out if batch is None else out.transpose(0, 1)
         return common.with_attention(out, graph, weights)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
