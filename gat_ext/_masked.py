@@ -44,9 +44,7 @@ def masked_sum(
     return out, weights
 
 
-def _traced_sum(
-    graph: Graph, value: Tensor, weights: Tensor, edge_feat: Tensor | None
-) -> Tensor:
+def _traced_sum(graph: Graph, value: Tensor, weights: Tensor, edge_feat: Tensor | None) -> Tensor:
     """The sum in torch's own operators, with a tensor [E, H, F] in between: all that a trace and torch.func know."""
     src, dst = graph.edge_index
     if isinstance(graph, TracedGraph) and graph.self_loops:

@@ -275,7 +275,8 @@ def edge_attention(
 
     Cost: each edge reads one value row and, for scores with a query, one key row; no tensor of E·H·F elements is made,
     forward or backward, but a gradient of ``edge_feat`` if asked for. Second derivatives of additive_v2, and of any score
-    with edge_feat, do materialise [E, H, D]. An edge_mask adds an :func:`spmm` and a few tensors [E, H].
+    with edge_feat, do materialise [E, H, D]. An edge_mask adds an :func:`spmm` and a few tensors [E, H]; within
+    torch.compile, torch.func or a trace it makes [E, H, F].
 
     Example:
         >>> import torch
@@ -298,7 +299,7 @@ def edge_attention(
         "edge_feat": edge_feat,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
-    checks.reverse_mode(f"edge_attention(score={score!r})", value, *inputs.values())
+    checks.reverse_mode(f"edge_attention(score={score!r})", value, *inputs.values(), edge_mask)
     checks.probability(dropout_p, "dropout_p")
     if edge_mask is not None:
         check_mask(graph, value, edge_mask)

@@ -6,8 +6,6 @@ import pytest
 import torch
 import torch_geometric.nn as pyg
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 
 from gat_ext import Graph, functional, models, nn, reference
@@ -131,30 +129,23 @@ def test_named_forms_take_the_mask():
         assert_close(ours, theirs)
 
 
-class LargestResult(TorchDispatchMode):
-    """Notes the number of elements of the largest result of any operator."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        sizes = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
-        self.largest = max([self.largest, *sizes])
-        return result
-
-
 @pytest.mark.parametrize("with_edges", [False, True])
-def test_no_tensor_of_messages_is_made(with_edges):
-    """Nothing of E·H·F elements, forward or backward, also where edge features are part of the values."""
+def test_no_tensor_of_messages_is_kept(with_edges):
+    """Nothing of E·H·F elements waits for backward but the edge features that were given."""
     graph = Graph(torch.randint(50, (2, 4000)), num_nodes=50)
     x = torch.randn(50, 4, 16, requires_grad=True)
     edge_feat = torch.randn(4000, 4, 16) if with_edges else None
     mask = torch.rand(4000, 4, requires_grad=True)
-    with LargestResult() as mode:
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t
+    ):
         out = functional.dot_attention(graph, x, x, x, edge_feat=edge_feat, edge_mask=mask)
-        out.sum().backward()
+    out.sum().backward()
     assert mask.grad is not None and x.grad is not None
-    assert mode.largest == 4000 * 4
+    if with_edges:
+        del kept[edge_feat.data_ptr()]
+    assert max(t.numel() for t in kept.values()) == 4000 * 4
 
 
 def test_same_bits_for_any_number_of_threads():
@@ -193,19 +184,62 @@ def test_autocast():
     assert_close(out.float(), expected, rtol=3e-2, atol=3e-2)
 
 
-def test_compiles_without_graph_breaks():
+def compare_gradients(out, expected, inputs):
+    assert_close(out, expected)
+    upstream = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad(out, inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+        strict=True,
+    ):
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("edge_in_value", [False, True])
+def test_compiles_without_graph_breaks(edge_in_value):
     graph, x = sample_graph("unsorted"), torch.randn(8, 2, 3, requires_grad=True)
     mask = random_mask(graph, None, torch.float32)
+    edge_feat = torch.randn(24, 2, 3) if edge_in_value else None
 
     def call(x, mask):
-        return functional.dot_attention(graph, x, x, x, edge_mask=mask)
+        return functional.dot_attention(graph, x, x, x, edge_feat=edge_feat, edge_mask=mask)
 
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
-    for out in (compiled(x, mask), call(x, mask)):
-        grads = torch.autograd.grad(out.sin().sum(), (x, mask))
-        expected = torch.autograd.grad(call(x, mask).sin().sum(), (x, mask))
-        for a, b in zip(grads, expected, strict=True):
-            assert_close(a, b)
+    compare_gradients(compiled(x, mask), call(x, mask), (x, mask))
+
+
+@pytest.mark.parametrize("as_graph", [False, True])
+@pytest.mark.parametrize("add_self_loops", [False, True])
+def test_layers_compile_without_graph_breaks(add_self_loops, as_graph):
+    edges = random_edges(9, 9)
+    layer = nn.GATConv(5, 4, heads=2, add_self_loops=add_self_loops)
+    x = torch.randn(9, 5, requires_grad=True)
+    mask = torch.randn(edges.shape[1], 2, requires_grad=True)
+    given = Graph(edges, num_nodes=9) if as_graph else edges
+
+    def call(x, mask):
+        out, (_, alpha) = layer(x, given, return_attention_weights=True, edge_mask=mask)
+        return torch.cat([out.flatten(), alpha.flatten()])
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+        compare_gradients(compiled(x, mask), call(x, mask), (x, mask))
+
+
+def test_gradient_of_torch_func():
+    edges = random_edges(9, 9)
+    layer, x = nn.GATConv(5, 4, heads=2).double(), torch.randn(9, 5, dtype=F64)
+    mask = torch.randn(edges.shape[1], dtype=F64, requires_grad=True)
+
+    def loss(mask):
+        return layer(x, edges, edge_mask=mask).square().sum()
+
+    (expected,) = torch.autograd.grad(loss(mask), mask)
+    assert_close(torch.func.grad(loss)(mask.detach()), expected)
+    several = torch.stack([mask, 2 * mask, mask - 1]).detach()
+    losses = torch.stack([loss(m) for m in several]).detach()
+    assert_close(torch.func.vmap(loss)(several).detach(), losses)
 
 
 @pytest.mark.parametrize(
