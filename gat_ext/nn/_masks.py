@@ -11,16 +11,16 @@ from gat_ext.nn._loops import with_self_loops
 
 
 def mask_of_layer(
-    edge_mask: Tensor | None,
+    edge_mask: Tensor,
     adjacency: Adjacency,
     sizes: tuple[int, int],
     add_self_loops: bool,
     layer: nn.Module,
-) -> Tensor | None:
+) -> Tensor:
     """The mask of the edges that a layer attends over, [E'] or [E', H]; 1 for the self-loops that it adds.
 
     Args:
-        edge_mask: [E] or [E, H], of the caller's edges; None for none.
+        edge_mask: [E] or [E, H], of the caller's edges.
         adjacency: these edges.
         sizes: (N_src, N_dst).
         add_self_loops: whether the layer replaces self-loops by its own.
@@ -30,8 +30,6 @@ def mask_of_layer(
         TypeError: the mask is no tensor of floating-point numbers.
         ValueError: it does not have one row for each of the caller's edges.
     """
-    if edge_mask is None:
-        return None
     traced = TracedGraph(adjacency, *sizes, self_loops=add_self_loops) if is_tracing() else None
     looped = with_self_loops(adjacency, *sizes) if add_self_loops and traced is None else None
     if traced is not None:

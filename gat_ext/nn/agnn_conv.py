@@ -87,11 +87,13 @@ class AGNNConv(nn.Module):
         assert isinstance(heads, Tensor)
         sizes = (x.shape[-2], x.shape[-2])
         graph, _ = graph_and_edges(edge_index, sizes, None, None, 0.0, self.add_self_loops)
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self)
         result = cosine_attention(
             graph,
             heads,
             beta=self.beta,
-            edge_mask=mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self),
+            edge_mask=edge_mask,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)

@@ -163,6 +163,8 @@ class GATConv(nn.Module):
         else:
             (src_term,) = _dot_heads(src, self.att_src)
             dst_term = self._dst_term(x_dst, src_term, sizes[1] * (batch or 1))
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self)
         attend = gat_attention if batch is None else Folded(gat_attention, batch)
         result = attend(
             graph,
@@ -172,7 +174,7 @@ class GATConv(nn.Module):
             edge_term=None if edge_attr is None else self._edge_term(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
-            edge_mask=mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self),
+            edge_mask=edge_mask,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)

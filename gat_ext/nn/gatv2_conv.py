@@ -134,6 +134,10 @@ class GATv2Conv(nn.Module):
         )
         key = self._split_heads(self.lin_l(x_src))
         same = self.share_weights and x_dst is x_src
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(
+                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), self.add_self_loops, self
+            )
         attend = gatv2_attention if batch is None else Folded(gatv2_attention, batch)
         result = attend(
             graph,
@@ -143,9 +147,7 @@ class GATv2Conv(nn.Module):
             edge_feat=self._project_edges(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
-            edge_mask=mask_of_layer(
-                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), self.add_self_loops, self
-            ),
+            edge_mask=edge_mask,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)

@@ -117,6 +117,10 @@ class TransformerConv(nn.Module):
             raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
         graph = common.as_graph(edge_index, x_src.shape[0], x_dst.shape[0])
         edge_feat = self._project_edges(edge_attr, graph)
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(
+                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), False, self
+            )
         attend = dot_attention if batch is None else Folded(dot_attention, batch)
         result = attend(
             graph,
@@ -125,9 +129,7 @@ class TransformerConv(nn.Module):
             self._split_heads(self.lin_value(x_src)),
             edge_feat=edge_feat,
             dropout_p=self.dropout if self.training else 0.0,
-            edge_mask=mask_of_layer(
-                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), False, self
-            ),
+            edge_mask=edge_mask,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
