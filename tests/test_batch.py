@@ -26,7 +26,8 @@ LAYERS = [
     ("AGNNConv", (), {}),
     ("AGNNConv", (), {"add_self_loops": False}),
 ]
-PROJECTING = [row for row in LAYERS if row[1]]
+# Two projections, and no edge features: those are shared, however many ends there are.
+PAIRS = [row for row in LAYERS if row[1] and not {"share_weights", "edge_dim"} & set(row[2])]
 
 
 def random_edges(num_src=9, num_dst=9):
@@ -82,12 +83,10 @@ def test_layers_equal_a_loop(row, masked, batch):
     assert torch.equal(layer(x, EDGES, *attr, edge_mask=options["edge_mask"]), out)
 
 
-@pytest.mark.parametrize("row", PROJECTING, ids=str)
+@pytest.mark.parametrize("row", PAIRS, ids=str)
 @pytest.mark.parametrize("sizes", [(11, 6), (6, 11)])
 def test_pairs_equal_a_loop(row, sizes):
     name, _, options = row
-    if options.get("share_weights") or "edge_dim" in options:
-        pytest.skip("one projection for both ends, or edge features of loops: tested above")
     layer, _ = make(name, ((5, 7), 4), options)
     edges = random_edges(*sizes)
     x_src = torch.randn(3, sizes[0], 5, dtype=F64, requires_grad=True)
@@ -187,6 +186,13 @@ def test_explanations_of_a_batch():
     assert_close(attention_rollout([element], 0), attention_rollout([one._replace(num_src=9)], 0))
     with pytest.raises(ValueError, match="choose an element of the batch"):
         attention_rollout(records, 0)
+
+
+def test_reordered_refuses_a_batch():
+    """Its rows are nodes; a batch of as many elements would be mistaken for them."""
+    reordered = nn.Reordered(nn.GATConv(5, 4), "degree")
+    with pytest.raises(ValueError, match=r"x has shape \[9, 9, 5\]; expected \[N, C\]"):
+        reordered(torch.randn(9, 9, 5), EDGES)
 
 
 @pytest.mark.parametrize(
