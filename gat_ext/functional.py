@@ -26,6 +26,7 @@ from torch import Tensor
 from gat_ext import _checks as checks
 from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
 from gat_ext._dense import inverse_norm
+from gat_ext._masked import check_mask, masked_sum
 from gat_ext._ops import draw_seed, ops
 from gat_ext._ops_transforms import Attention
 from gat_ext._traced import TracedGraph, is_tracing
@@ -221,6 +222,7 @@ def edge_attention(
     dropout_p: float = 0.0,
     seed: Tensor | None = None,
     top_k: int | None = None,
+    edge_mask: Tensor | None = None,
     return_weights: bool = False,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
@@ -258,7 +260,9 @@ def edge_attention(
         dropout_p: probability with which a weight is dropped; the kept ones are multiplied by 1 / (1 - dropout_p).
         seed: int64 tensor of one element that decides what is dropped; None draws one from torch's generator.
         top_k: keep only the top_k largest scores of each destination and head (ties: the earlier edge). 1 is hard attention.
-        return_weights: also return alpha · m, [E, H], differentiable.
+        edge_mask: [E] or [E, H], any real numbers: also multiplies the weights, after softmax and dropout, so that out_i is
+            Σ_j mask_ij α_ij m_ij v_j; differentiable. Explainers learn it; 0 removes a message and leaves the other weights.
+        return_weights: also return alpha · m, times the mask, [E, H], differentiable.
         return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64), differentiable.
 
     Returns:
@@ -271,7 +275,8 @@ def edge_attention(
 
     Cost: each edge reads one value row and, for scores with a query, one key row; no tensor of E·H·F elements is made,
     forward or backward, but a gradient of ``edge_feat`` if asked for. Second derivatives of additive_v2, and of any score
-    with edge_feat, do materialise [E, H, D].
+    with edge_feat, do materialise [E, H, D]. An edge_mask adds an :func:`spmm` and a few tensors [E, H]; within
+    torch.compile, torch.func or a trace it makes [E, H, F].
 
     Example:
         >>> import torch
@@ -294,8 +299,10 @@ def edge_attention(
         "edge_feat": edge_feat,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
-    checks.reverse_mode(f"edge_attention(score={score!r})", value, *inputs.values())
+    checks.reverse_mode(f"edge_attention(score={score!r})", value, *inputs.values(), edge_mask)
     checks.probability(dropout_p, "dropout_p")
+    if edge_mask is not None:
+        check_mask(graph, value, edge_mask)
     if top_k is not None:
         checks.positive_integer(top_k, "top_k")
     if dropout_p > 0:
@@ -316,8 +323,11 @@ def edge_attention(
         scale,
         dropout_p,
         top_k or 0,
-        return_weights,
+        return_weights or edge_mask is not None,
     )
+    if edge_mask is not None:
+        in_value = edge_feat if edge_in_value else None
+        out, weights = masked_sum(graph, value, weights, edge_mask, in_value)
     if not return_weights and not return_lse:
         return out  # type: ignore[no-any-return]
     return (out, *([weights] if return_weights else []), *([lse] if return_lse else []))
@@ -342,7 +352,7 @@ def gat_attention(
         src_term: [N_src, H], likewise with the source half.
         edge_term: [E, H], the projected edge features' product with their attention vector.
         negative_slope: of leaky_relu.
-        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.
@@ -391,7 +401,7 @@ def gatv2_attention(
         value: [N_src, H, F]; None for key, as in the paper.
         edge_feat: [E, H, D].
         negative_slope: of leaky_relu.
-        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.
@@ -439,7 +449,7 @@ def dot_attention(
         value: [N_src, H, F].
         scale: None for 1 / sqrt(D).
         edge_feat: [E, H, D]; needs D = F.
-        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.
@@ -490,7 +500,7 @@ def cosine_attention(
         value: [N_src, H, F]; None for key.
         beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
         eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends back no gradient.
-        **options: bias, dropout_p, seed, top_k, return_weights, return_lse of :func:`edge_attention`.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.

@@ -153,6 +153,7 @@ def edge_attention(
     scale: float = 1.0,
     dropout_mask: Tensor | None = None,
     top_k: int | None = None,
+    edge_mask: Tensor | None = None,
     return_weights: bool = False,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
@@ -180,7 +181,8 @@ def edge_attention(
         dropout_mask: m, ``[E, H]``, by which weights are multiplied: 0 or 1 / (1 - p).
         top_k: softmax over the top_k largest scores of each destination and head only; of equal
             scores the earlier edge counts as larger.
-        return_weights: also return alpha · m, ``[E, H]``.
+        edge_mask: ``[E]`` or ``[E, H]``, by which weights are multiplied too.
+        return_weights: also return alpha · m, times the mask, ``[E, H]``.
         return_lse: also return lse, ``[N_dst, H]``.
 
     Returns:
@@ -216,6 +218,8 @@ def edge_attention(
     weights, lse = group_softmax(scores, dst, graph.num_dst)
     if dropout_mask is not None:
         weights = weights * dropout_mask
+    if edge_mask is not None:
+        weights = weights * (edge_mask.unsqueeze(-1) if edge_mask.dim() == 1 else edge_mask)
     out = group_sum(weights.unsqueeze(-1) * value_e, dst, graph.num_dst)
     if not return_weights and not return_lse:
         return out
@@ -265,7 +269,8 @@ def gat_attention(
 ) -> Tensor | tuple[Tensor, ...]:
     """GAT, s_ij = leaky_relu(dst_term_i + src_term_j + edge_term_ij): Veličković 2018, eq. 3.
 
-    ``options`` are bias, dropout_mask, top_k, return_weights, return_lse of :func:`edge_attention`.
+    ``options`` are bias, dropout_mask, top_k, edge_mask, return_weights, return_lse of
+    :func:`edge_attention`.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))

@@ -26,7 +26,9 @@ def test_examples(name):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("package", ["gat_ext.functional", "gat_ext.nn", "gat_ext.models"])
+@pytest.mark.parametrize(
+    "package", ["gat_ext.functional", "gat_ext.nn", "gat_ext.models", "gat_ext.explain"]
+)
 def test_everything_public_has_an_example(package):
     module = importlib.import_module(package)
     without = [n for n in module.__all__ if ">>>" not in (getattr(module, n).__doc__ or "")]

@@ -41,9 +41,11 @@ MAY_IMPORT = {
     "_traced": {"_ops", "_ops_adjacency", "graph"},
     "_dense": {"_ops"},
     "_checks": {"_C", "graph"},
+    "_masked": {"_checks", "_ops", "_traced", "graph"},
     "functional": {
         "_checks",
         "_dense",
+        "_masked",
         "_ops",
         "_ops_edge_attention",
         "_ops_transforms",
@@ -55,6 +57,7 @@ MAY_IMPORT = {
     "features": {"_dense", "functional", "graph"},
     "nn": {"_dense", "_traced", "features", "functional", "graph"},
     "models": {"_traced", "nn", "features", "functional", "graph"},
+    "explain": {"_checks", "functional", "graph", "nn"},
     "datasets": {"graph"},
     "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},
 }

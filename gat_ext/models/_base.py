@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Attention = tuple[Tensor, Tensor]
 """(edge_index [2, E], alpha [E, H])"""
+Masks = tuple[Tensor | None, ...]
+"""Of each attention layer: [E], [E, H] or None"""
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
 
@@ -31,6 +33,12 @@ def make_norm(name: str | None, channels: int) -> nn.Module:
         names = ", ".join(map(repr, _NORMS))
         raise ValueError(f"norm is {name!r}; expected None or one of {names}")
     return _NORMS[name](channels)
+
+
+def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
+    """A normalisation of [B, N, C], whose rows are B · N nodes."""
+    out: Tensor = norm(x.flatten(0, 1)).view(x.shape)
+    return out
 
 
 def check_depth(num_layers: int) -> None:
@@ -48,6 +56,8 @@ def check_dropout(dropout: float) -> None:
 class AttentionModel(nn.Module, ABC):
     """A network of attention layers."""
 
+    layers: nn.ModuleList
+
     @classmethod
     @abstractmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
@@ -61,23 +71,45 @@ class AttentionModel(nn.Module, ABC):
 
     @abstractmethod
     def _run(
-        self, x: Tensor | SparseFeatures, graph: Graph | Tensor, attention: list[Attention] | None
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        attention: list[Attention] | None,
+        masks: Masks,
     ) -> Tensor:
-        """The forward pass; appends what each layer attended to where a list is given."""
+        """The forward pass.
 
-    def forward(self, x: Tensor | SparseFeatures, graph: Graph | Tensor) -> Tensor:
+        Args:
+            x: features.
+            graph: the graph.
+            attention: takes what each layer attended to, where a list is given.
+            masks: the edge mask of each layer.
+        """
+
+    def forward(
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        *,
+        edge_mask: Tensor | Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
         """Scores of the classes.
 
         Args:
             x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On the CPU a constant that is
-                mostly zeros is taken for sparse.
+                mostly zeros is taken for sparse. [B, N, in_channels] for a batch of features on one graph.
             graph: a Graph, sorted once, or an edge_index [2, E], sorted at every call.
+            edge_mask: [E] or [E, H], multiplies the attention weights of these edges in every layer; or a sequence with a
+                mask, or None, for each attention layer. Self-loops that the layers add count 1.
 
         Returns:
-            [N, out_channels], before softmax or sigmoid.
+            [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
+
+        Raises:
+            ValueError: there is not one mask for each attention layer, or a mask does not fit the edges or the heads.
         """
         x = input_features(x)
-        return self._run(x, self._graph(x, graph), None)
+        return self._run(x, self._graph(x, graph), None, self._masks(edge_mask))
 
     @torch.no_grad()
     def attention_weights(
@@ -86,29 +118,41 @@ class AttentionModel(nn.Module, ABC):
         """What each attention layer attends to, without dropout.
 
         Args:
-            x: [N, in_channels], dense or sparse.
+            x: [N, in_channels], dense or sparse, or [B, N, in_channels].
             graph: a Graph or an edge_index.
 
         Returns:
-            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last.
+            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last; alpha [E', B, H] of a batch.
         """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             attention: list[Attention] = []
             x = input_features(x)
-            self._run(x, self._graph(x, graph), attention)
+            self._run(x, self._graph(x, graph), attention, self._masks(None))
         finally:
             for module, mode in modes:
                 module.training = mode
         return attention
+
+    def _masks(self, edge_mask: Tensor | Sequence[Tensor | None] | None) -> Masks:
+        """The edge mask of each attention layer."""
+        count = len(self.layers)
+        if edge_mask is None or isinstance(edge_mask, Tensor):
+            return (edge_mask,) * count
+        if len(edge_mask) != count:
+            raise ValueError(
+                f"edge_mask has {len(edge_mask)} masks; expected one for each of the {count} "
+                "attention layers, or one tensor for all of them"
+            )
+        return tuple(edge_mask)
 
     @staticmethod
     def _graph(x: Tensor | SparseFeatures, graph: Graph | Tensor) -> Graph | Tensor:
         # Within a trace each layer knows what to do with an edge_index.
         if isinstance(graph, Graph) or is_tracing():
             return graph
-        return Graph(graph, num_nodes=x.shape[0])
+        return Graph(graph, num_nodes=x.shape[-2])
 
 
 def apply_layer(
@@ -116,12 +160,14 @@ def apply_layer(
     x: Tensor | SparseFeatures,
     graph: Graph | Tensor,
     attention: list[Attention] | None,
+    edge_mask: Tensor | None,
 ) -> Tensor:
     """The output of a layer, whose attention is appended where a list is given."""
+    options: dict[str, Any] = {} if edge_mask is None else {"edge_mask": edge_mask}
     if attention is None:
-        out: Tensor = layer(x, graph)
+        out: Tensor = layer(x, graph, **options)
         return out
-    out, weights = layer(x, graph, return_attention_weights=True)
+    out, weights = layer(x, graph, return_attention_weights=True, **options)
     attention.append(weights)
     return out
 
@@ -184,11 +230,16 @@ class StackedModel(AttentionModel):
         self.layers.append(make_layer(last, channels, shape.out_channels, shape.out_heads, False))
 
     def _run(
-        self, x: Tensor | SparseFeatures, graph: Graph | Tensor, attention: list[Attention] | None
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        attention: list[Attention] | None,
+        masks: Masks,
     ) -> Tensor:
         last = len(self.norms)
-        for layer, norm in zip(self.layers, self.norms, strict=False):
+        for layer, norm, mask in zip(self.layers, self.norms, masks, strict=False):
             x = dropout_features(x, self.dropout, self.training)
-            x = self.activation(norm(apply_layer(layer, x, graph, attention)))
+            x = apply_layer(layer, x, graph, attention, mask)
+            x = self.activation(norm(x) if x.dim() == 2 else _norm_of_batch(norm, x))
         x = dropout_features(x, self.dropout, self.training)
-        return apply_layer(self.layers[last], x, graph, attention)
+        return apply_layer(self.layers[last], x, graph, attention, masks[last])

@@ -12,6 +12,7 @@ from gat_ext.graph import Graph
 from gat_ext.models._base import (
     Attention,
     AttentionModel,
+    Masks,
     apply_layer,
     check_depth,
     check_dropout,
@@ -105,14 +106,19 @@ class AGNN(AttentionModel):
         )
 
     def _run(
-        self, x: Tensor | SparseFeatures, graph: Graph | Tensor, attention: list[Attention] | None
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        attention: list[Attention] | None,
+        masks: Masks,
     ) -> Tensor:
-        if x.dim() != 2 or x.shape[1] != self.lin_in.in_features:
+        if x.dim() not in (2, 3) or x.shape[-1] != self.lin_in.in_features:
             raise ValueError(
-                f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}]"
+                f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
+                f"[B, N, {self.lin_in.in_features}] of a batch"
             )
         hidden = F.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
-        for layer in self.layers:
-            hidden = apply_layer(layer, hidden, graph, attention)
+        for layer, mask in zip(self.layers, masks, strict=True):
+            hidden = apply_layer(layer, hidden, graph, attention, mask)
         out: Tensor = self.lin_out(dropout_features(hidden, self.dropout, self.training))
         return out

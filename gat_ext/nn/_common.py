@@ -135,9 +135,12 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
     if not isinstance(x, (Tensor, SparseFeatures)):
         raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor")
     channels = None if isinstance(lin.weight, UninitializedParameter) else lin.weight.shape[1]
-    if x.dim() != 2 or (channels is not None and x.shape[1] != channels):
+    if x.dim() not in (2, 3) or (channels is not None and x.shape[-1] != channels):
+        shape, wanted = list(x.shape), channels or "in_channels"
+        if x.dim() == 3:  # a batch, whose nodes were moved to the front
+            shape[:2] = shape[1::-1]
         raise ValueError(
-            f"{name} has shape {list(x.shape)}; {layer} expects [N, {channels or 'in_channels'}]"
+            f"{name} has shape {shape}; {layer} expects [N, {wanted}], or [B, N, {wanted}] of a batch"
         )
     dtype = lin.weight.dtype
     if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
@@ -177,8 +180,8 @@ def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tens
 
 
 def join_heads(out: Tensor, concat: bool) -> Tensor:
-    """[N, H, C] to [N, H · C], or to the mean over heads [N, C]."""
-    return out.flatten(1) if concat else out.mean(dim=1)
+    """[N, H, C] to [N, H · C], or to the mean over heads [N, C]; likewise [N, B, H, C]."""
+    return out.flatten(-2) if concat else out.mean(dim=-2)
 
 
 def add_rest(

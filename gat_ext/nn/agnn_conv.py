@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from gat_ext.features import SparseFeatures
 from gat_ext.functional import cosine_attention
 from gat_ext.nn import _common as common
+from gat_ext.nn._batch import nodes_first
 from gat_ext.nn._common import Adjacency, Attention
 from gat_ext.nn._loops import graph_and_edges
+from gat_ext.nn._masks import mask_of_layer
 
 
 class AGNNConv(nn.Module):
@@ -26,7 +28,10 @@ class AGNNConv(nn.Module):
     Shapes:
         x [N, C]; edge_index [2, E] or a Graph; returns [N, C]. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', 1])), self-loops
-        last (an addition to PyG's layer).
+        last, mask included (an addition to PyG's layer).
+        ``edge_mask`` [E] or [E, 1] multiplies the attention weights of the caller's edges, and may
+        learn; self-loops that the layer adds count 1. x may be a batch [B, N, C] of features on one
+        graph; then out is [B, N, C] and alpha [E', B, 1].
 
     Raises:
         TypeError: x is not a dense tensor of floating-point numbers.
@@ -60,7 +65,12 @@ class AGNNConv(nn.Module):
             nn.init.ones_(self.beta)
 
     def forward(
-        self, x: Tensor, edge_index: Adjacency, return_attention_weights: bool | None = None
+        self,
+        x: Tensor,
+        edge_index: Adjacency,
+        return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Propagates; see the class for shapes."""
         if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
@@ -70,16 +80,27 @@ class AGNNConv(nn.Module):
             )
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}; {self} expects a torch.Tensor [N, C]")
-        if x.dim() != 2:
+        if x.dim() not in (2, 3):
             raise ValueError(f"x has shape {list(x.shape)}; {self} expects a matrix [N, C]")
-        graph, _ = graph_and_edges(
-            edge_index, (x.shape[0], x.shape[0]), None, None, 0.0, self.add_self_loops
-        )
+        is_batch = x.dim() == 3
+        heads = nodes_first(x)[0] if is_batch else x.unsqueeze(1)  # [N, B, C]: the batch is heads
+        assert isinstance(heads, Tensor)
+        sizes = (x.shape[-2], x.shape[-2])
+        graph, _ = graph_and_edges(edge_index, sizes, None, None, 0.0, self.add_self_loops)
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self)
         result = cosine_attention(
-            graph, x.unsqueeze(1), beta=self.beta, return_weights=bool(return_attention_weights)
+            graph,
+            heads,
+            beta=self.beta,
+            edge_mask=edge_mask,
+            return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
-        return common.with_attention(out.squeeze(1), graph, weights)
+        if not is_batch:
+            return common.with_attention(out.squeeze(1), graph, weights)
+        weights = None if weights is None else weights.unsqueeze(-1)
+        return common.with_attention(out.transpose(0, 1), graph, weights)
 
     def __repr__(self) -> str:
         """As PyG's."""

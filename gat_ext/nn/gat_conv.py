@@ -12,7 +12,9 @@ from gat_ext.functional import gat_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
+from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, Features, NodeFeatures
+from gat_ext.nn._masks import mask_of_layer
 
 
 class GATConv(nn.Module):
@@ -46,7 +48,11 @@ class GATConv(nn.Module):
         Graph; edge_attr [E, edge_dim] or [E]; size (N_src, N_dst), needed where x has no
         destinations and their number is not that of the sources; returns [N_dst, H · C], or
         [N_dst, C] without concat. With ``return_attention_weights=True`` returns
-        (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout included.
+        (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout and mask included.
+        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
+        learn; self-loops that the layer adds count 1.
+        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
+        alpha [E', B, H]: the elements share edges and edge features, which are not copied.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -135,9 +141,12 @@ class GATConv(nn.Module):
         edge_attr: Tensor | None = None,
         size: tuple[int, int] | None = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
         lin_src, lin_dst = self._projections()
+        x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, lin_src, lin_dst, self)
         sizes = _sizes(x_src, x_dst, edge_index, size)
         graph, edge_attr = loops.graph_and_edges(
@@ -153,8 +162,11 @@ class GATConv(nn.Module):
             src_term, dst_term = _dot_heads(src, self.att_src, self.att_dst)
         else:
             (src_term,) = _dot_heads(src, self.att_src)
-            dst_term = self._dst_term(x_dst, src_term, sizes[1])
-        result = gat_attention(
+            dst_term = self._dst_term(x_dst, src_term, sizes[1] * (batch or 1))
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self)
+        attend = gat_attention if batch is None else Folded(gat_attention, batch)
+        result = attend(
             graph,
             dropout(src, self.feat_dropout, self.training),
             dst_term,
@@ -162,10 +174,12 @@ class GATConv(nn.Module):
             edge_term=None if edge_attr is None else self._edge_term(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
+            edge_mask=edge_mask,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
+        out = out if batch is None else out.transpose(0, 1)
         return common.with_attention(out, graph, weights)
 
     def _split_heads(self, projected: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from gat_ext.functional import gatv2_attention
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
+from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
+from gat_ext.nn._masks import mask_of_layer
 
 
 class GATv2Conv(nn.Module):
@@ -39,7 +41,12 @@ class GATv2Conv(nn.Module):
         x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
         edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', H])), self-loops
-        last, alpha as applied, dropout included.
+        last, alpha as applied, dropout and mask included.
+        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
+        learn; self-loops that the layer adds count 1.
+        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
+        alpha [E', B, H]: the elements share edges and edge features, which are not copied;
+        with edge features one element is computed after the other.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -109,8 +116,11 @@ class GATv2Conv(nn.Module):
         edge_index: Adjacency,
         edge_attr: Tensor | None = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
+        x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, self.lin_l, self.lin_r, self)
         if x_dst is None:
             raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
@@ -124,18 +134,25 @@ class GATv2Conv(nn.Module):
         )
         key = self._split_heads(self.lin_l(x_src))
         same = self.share_weights and x_dst is x_src
-        result = gatv2_attention(
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(
+                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), self.add_self_loops, self
+            )
+        attend = gatv2_attention if batch is None else Folded(gatv2_attention, batch)
+        result = attend(
             graph,
             key if same else self._split_heads(self.lin_r(x_dst)),
             key,
-            self.att.squeeze(0),
+            att=self.att.squeeze(0),
             edge_feat=self._project_edges(edge_attr),
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
+            edge_mask=edge_mask,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
+        out = out if batch is None else out.transpose(0, 1)
         return common.with_attention(out, graph, weights)
 
     def _split_heads(self, projected: Tensor) -> Tensor:

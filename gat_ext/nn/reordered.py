@@ -92,8 +92,8 @@ class Reordered(nn.Module):
             raise TypeError(
                 f"x is a {type(x).__name__}; expected a tensor [N, C] or SparseFeatures"
             )
-        if x.dim() == 0:
-            raise ValueError("x has shape []; expected [N, C]")
+        if x.dim() != 2:
+            raise ValueError(f"x has shape {list(x.shape)}; expected [N, C]")
         order = _order_of(edge_index, x.shape[0], self.method)
         if x.device != order.graph.device:
             raise ValueError(

@@ -9,7 +9,9 @@ from gat_ext import _dense
 from gat_ext.functional import dot_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
+from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
+from gat_ext.nn._masks import mask_of_layer
 
 
 class TransformerConv(nn.Module):
@@ -39,7 +41,11 @@ class TransformerConv(nn.Module):
         x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
         edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha as
-        applied, dropout included.
+        applied, dropout and mask included. ``edge_mask`` [E] or [E, H] multiplies the attention
+        weights, and may learn.
+        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
+        alpha [E, B, H]: the elements share edges and edge features, which are not copied;
+        with edge features one element is computed after the other.
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
@@ -101,26 +107,36 @@ class TransformerConv(nn.Module):
         edge_index: Adjacency,
         edge_attr: Tensor | None = None,
         return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
+        x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, self.lin_key, self.lin_query, self)
         if x_dst is None:
             raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
         graph = common.as_graph(edge_index, x_src.shape[0], x_dst.shape[0])
         edge_feat = self._project_edges(edge_attr, graph)
-        result = dot_attention(
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(
+                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), False, self
+            )
+        attend = dot_attention if batch is None else Folded(dot_attention, batch)
+        result = attend(
             graph,
             self._split_heads(self.lin_query(x_dst)),
             self._split_heads(self.lin_key(x_src)),
             self._split_heads(self.lin_value(x_src)),
             edge_feat=edge_feat,
             dropout_p=self.dropout if self.training else 0.0,
+            edge_mask=edge_mask,
             return_weights=bool(return_attention_weights),
         )
         out, weights = common.split_result(result)
         out = common.join_heads(out, self.concat)
         if self.root_weight:
             out = self._add_root(out, self.lin_skip(x_dst))
+        out = out if batch is None else out.transpose(0, 1)
         return common.with_attention(out, graph, weights)
 
     def _split_heads(self, projected: Tensor) -> Tensor:

@@ -1,0 +1,213 @@
+"""Batches of features on one graph equal a loop over their elements."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from gat_ext import Graph, models, nn
+from gat_ext._ops import ops
+from gat_ext.explain import attention_rollout, match_edges, record_attention
+
+F64 = torch.float64
+EDGE = {"edge_dim": 3}
+LAYERS = [
+    ("GATConv", (5, 4), {"heads": 2}),
+    ("GATConv", (5, 4), {"heads": 3, "concat": False, "residual": True}),
+    ("GATConv", (5, 4), {"heads": 2, "add_self_loops": False}),
+    ("GATConv", (5, 4), {"heads": 2, **EDGE}),
+    ("GATv2Conv", (5, 4), {"heads": 2}),
+    ("GATv2Conv", (5, 4), {"heads": 3, "concat": False, "residual": True, "share_weights": True}),
+    ("GATv2Conv", (5, 4), {"heads": 2, **EDGE}),
+    ("TransformerConv", (5, 4), {"heads": 2}),
+    ("TransformerConv", (5, 4), {"heads": 3, "concat": False, "beta": True}),
+    ("TransformerConv", (5, 4), {"heads": 2, **EDGE}),
+    ("AGNNConv", (), {}),
+    ("AGNNConv", (), {"add_self_loops": False}),
+]
+# Two projections, and no edge features: those are shared, however many ends there are.
+PAIRS = [row for row in LAYERS if row[1] and not {"share_weights", "edge_dim"} & set(row[2])]
+
+
+def random_edges(num_src=9, num_dst=9):
+    """Isolated nodes, multi-edges and self-loops included; not sorted."""
+    generator = torch.Generator().manual_seed(0)
+    src = torch.randint(num_src, (25,), generator=generator)
+    dst = torch.randint(num_dst - 2, (25,), generator=generator)
+    extra = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3]])
+    return torch.cat([torch.stack([src, dst]), extra, torch.stack([src, dst])[:, :4]], dim=1)
+
+
+EDGES = random_edges()
+
+
+def make(name, arguments, options):
+    torch.manual_seed(0)
+    layer = getattr(nn, name)(*arguments, **options).double()
+    attr = (torch.randn(EDGES.shape[1], 3, dtype=F64),) if "edge_dim" in options else ()
+    return layer, attr
+
+
+def compare(batch, loop, inputs):
+    """Equal values, and equal gradients of the inputs."""
+    assert_close(batch, loop)
+    upstream = torch.randn_like(loop)
+    for a, b in zip(
+        *(
+            torch.autograd.grad(side, inputs, upstream, allow_unused=True, retain_graph=True)
+            for side in (batch, loop)
+        ),
+        strict=True,
+    ):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert_close(a, b)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("masked", [None, 1, "heads"])
+@pytest.mark.parametrize("row", LAYERS, ids=str)
+def test_layers_equal_a_loop(row, masked, batch):
+    layer, attr = make(*row)
+    x = torch.randn(batch, 9, 5, dtype=F64, requires_grad=True)
+    shape = {None: (), 1: (), "heads": (row[2].get("heads", 1),)}[masked]
+    mask = torch.randn(EDGES.shape[1], *shape, dtype=F64, requires_grad=True)
+    options = {"edge_mask": mask if masked else None, "return_attention_weights": True}
+    out, (edge_index, alpha) = layer(x, EDGES, *attr, **options)
+    loop = [layer(element, Graph(EDGES, num_nodes=9), *attr, **options) for element in x]
+    inputs = [x, mask, *(p for p in layer.parameters())]
+    compare(out, torch.stack([o for o, _ in loop]), inputs)
+    compare(alpha, torch.stack([a for _, (_, a) in loop], 1), inputs)
+    assert torch.equal(edge_index, loop[0][1][0])
+    assert torch.equal(layer(x, EDGES, *attr, edge_mask=options["edge_mask"]), out)
+
+
+@pytest.mark.parametrize("row", PAIRS, ids=str)
+@pytest.mark.parametrize("sizes", [(11, 6), (6, 11)])
+def test_pairs_equal_a_loop(row, sizes):
+    name, _, options = row
+    layer, _ = make(name, ((5, 7), 4), options)
+    edges = random_edges(*sizes)
+    x_src = torch.randn(3, sizes[0], 5, dtype=F64, requires_grad=True)
+    x_dst = torch.randn(3, sizes[1], 7, dtype=F64, requires_grad=True)
+    loop = [layer(pair, edges) for pair in zip(x_src, x_dst, strict=True)]
+    compare(layer((x_src, x_dst), edges), torch.stack(loop), [x_src, x_dst, *layer.parameters()])
+
+
+def test_sources_alone():
+    layer, edges = nn.GATConv((5, 7), 4, heads=2).double(), random_edges(9, 6)
+    x = torch.randn(3, 9, 5, dtype=F64)
+    out = layer((x, None), edges, size=(9, 6))
+    loop = [layer((element, None), edges, size=(9, 6)) for element in x]
+    assert_close(out, torch.stack(loop))
+
+
+def test_gradgradcheck():
+    layer, x = nn.GATConv(2, 2, heads=2).double(), torch.randn(2, 9, 2, dtype=F64)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: layer(t, EDGES), x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda t: layer(t, EDGES), x, fast_mode=True)
+
+
+@pytest.mark.parametrize("row", [r for r in LAYERS if "edge_dim" not in r[2]], ids=str)
+def test_the_batch_is_one_call_and_edges_are_not_copied(row, monkeypatch):
+    layer, _ = make(*row)
+    calls, fused = [], ops.edge_attention
+    monkeypatch.setattr(ops, "edge_attention", lambda *a: (calls.append(a), fused(*a))[1])
+    layer(torch.randn(50, 9, 5, dtype=F64), Graph(EDGES, num_nodes=9))
+    (arguments,) = calls
+    integers = [t for t in arguments if isinstance(t, torch.Tensor) and not t.is_floating_point()]
+    assert len(integers) >= 5 and max(t.numel() for t in integers) <= EDGES.shape[1] + 9
+
+
+def test_dropout_differs_between_elements():
+    layer = nn.GATConv(5, 4, heads=2, dropout=0.5)
+    x = torch.randn(9, 5).expand(6, 9, 5)
+    _, (_, alpha) = layer(x, EDGES, return_attention_weights=True)
+    dropped = (alpha == 0).flatten(2).transpose(0, 1)
+    assert len({tuple(d.flatten().tolist()) for d in dropped}) == 6
+    assert 0.4 < (alpha == 0).float().mean() < 0.6
+
+
+MODELS = {
+    "GAT": lambda: models.GAT(5, 4, 3, heads=2, residual=True, num_layers=3),
+    "GAT of batch norm": lambda: models.GAT(5, 4, 3, heads=2, norm="batch"),
+    "GATv2": lambda: models.GATv2(5, 4, 3, heads=2, norm="layer"),
+    "GraphTransformer": lambda: models.GraphTransformer(5, 4, 3, norm="layer"),
+    "AGNN": lambda: models.AGNN(5, 4, 3),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_equal_a_loop(name):
+    torch.manual_seed(0)
+    model, x = MODELS[name]().double(), torch.randn(4, 9, 5, dtype=F64)
+    model(x, EDGES)  # in training mode, for the running mean of the batch norm
+    model.eval()
+    assert_close(model(x, EDGES), torch.stack([model(element, EDGES) for element in x]))
+    mask = torch.rand(EDGES.shape[1], dtype=F64)
+    masked = torch.stack([model(element, EDGES, edge_mask=mask) for element in x])
+    assert_close(model(x, EDGES, edge_mask=mask), masked)
+    for (_, alpha), *elements in zip(
+        model.attention_weights(x, EDGES),
+        *(model.attention_weights(element, EDGES) for element in x),
+        strict=True,
+    ):
+        assert_close(alpha, torch.stack([a for _, a in elements], 1))
+
+
+def test_batch_norm_sees_all_nodes_of_the_batch():
+    model = models.GAT(5, 4, 3, heads=2, norm="batch", dropout=0, attn_dropout=0).double()
+    x, seen = torch.randn(4, 9, 5, dtype=F64), []
+    model.norms[0].register_forward_hook(lambda _, args, out: seen.append(out))
+    model(x, EDGES)
+    assert seen[0].shape == (36, 8)
+    assert_close(seen[0].mean(0), torch.zeros(8, dtype=F64), atol=1e-9, rtol=0)
+
+
+def test_compiles_without_graph_breaks():
+    layer, graph = nn.GATConv(5, 4, heads=2), Graph(EDGES, num_nodes=9)
+    x = torch.randn(3, 9, 5)
+    expected = layer(x, graph)
+    compiled = torch.compile(lambda x: layer(x, graph), fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x), expected)
+
+
+def test_explanations_of_a_batch():
+    layer, x = nn.GATConv(5, 4, heads=2), torch.randn(3, 9, 5)
+    with record_attention(layer) as records:
+        layer(x, EDGES)
+    (record,) = records
+    assert (record.num_src, record.num_dst) == (9, 9)
+    one = match_edges(layer(x[1], EDGES, return_attention_weights=True)[1], EDGES)
+    assert_close(record.of_given_edges()[:, 1], one.of_given_edges())
+    element = record._replace(alpha=record.alpha[:, 1])
+    assert_close(attention_rollout([element], 0), attention_rollout([one._replace(num_src=9)], 0))
+    with pytest.raises(ValueError, match="choose an element of the batch"):
+        attention_rollout(records, 0)
+
+
+def test_reordered_refuses_a_batch():
+    """Its rows are nodes; a batch of as many elements would be mistaken for them."""
+    reordered = nn.Reordered(nn.GATConv(5, 4), "degree")
+    with pytest.raises(ValueError, match=r"x has shape \[9, 9, 5\]; expected \[N, C\]"):
+        reordered(torch.randn(9, 9, 5), EDGES)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.randn(0, 9, 5), "at least one element of a batch"),
+        (torch.randn(2, 9, 4), r"x has shape \[2, 9, 4\]; .* expects \[N, 5\], or \[B, N, 5\]"),
+        (torch.randn(2, 2, 9, 5), r"expects \[N, 5\], or \[B, N, 5\]"),
+        ((torch.randn(2, 9, 5), torch.randn(9, 5)), "with one B"),
+        ((torch.randn(9, 5), torch.randn(2, 9, 5)), "with one B"),
+        ((torch.randn(2, 9, 5), torch.randn(3, 9, 5)), "with one B"),
+    ],
+    ids=["empty", "channels", "four", "src", "dst", "differ"],
+)
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
+def test_faulty_batches_are_refused(name, x, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(nn, name)((5, 5), 4)(x, EDGES)
