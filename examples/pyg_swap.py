@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 
 import torch
-from gat_ext.interop import patch_pyg
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GATv2Conv
+
+from gat_ext.interop import patch_pyg
 
 
 class Model(nn.Module):

@@ -13,10 +13,32 @@ from torch import Tensor
 # edge_index [2, E] in the order of the source, and (num_src, num_dst), None if it does not say.
 Edges = tuple[Tensor, tuple[int, int] | None]
 
+_SPARSE = (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo)
+
+
+def is_scipy(value: Any) -> bool:
+    """Whether it is a sparse matrix or array of SciPy."""
+    return hasattr(value, "tocoo")
+
+
+def is_networkx(value: Any) -> bool:
+    """Whether it is a graph of NetworkX."""
+    return all(hasattr(value, name) for name in ("is_directed", "edges", "nodes"))
+
+
+def is_sparse_tensor(value: Any) -> bool:
+    """Whether it is a SparseTensor of torch_sparse."""
+    return hasattr(value, "sparse_sizes") and hasattr(value, "coo")
+
+
+def is_dgl(value: Any) -> bool:
+    """Whether it is a graph or a block of DGL."""
+    return hasattr(value, "num_src_nodes") and hasattr(value, "num_dst_nodes")
+
 
 def scipy_edges(matrix: Any) -> Edges:
     """Stored entries of a SciPy sparse matrix, in their order: A[i, j] is an edge j -> i."""
-    if not hasattr(matrix, "tocoo"):
+    if not is_scipy(matrix):
         raise TypeError(
             f"from_scipy got a {type(matrix).__name__}; expected a SciPy sparse matrix or array: "
             "wrap a dense one in scipy.sparse.csr_array"
@@ -31,12 +53,12 @@ def scipy_edges(matrix: Any) -> Edges:
 
 
 def torch_sparse_edges(matrix: Tensor) -> Edges:
-    """Stored entries of a torch CSR or COO tensor, in their order: A[i, j] is an edge j -> i."""
-    if not isinstance(matrix, Tensor) or matrix.layout not in (torch.sparse_csr, torch.sparse_coo):
+    """Stored entries of a torch CSR, CSC or COO tensor, in their order: A[i, j] is an edge j -> i."""
+    if not isinstance(matrix, Tensor) or matrix.layout not in _SPARSE:
         given = getattr(matrix, "layout", type(matrix).__name__)
         raise TypeError(
-            f"from_torch_sparse got {given}; expected a tensor of layout torch.sparse_csr or "
-            "torch.sparse_coo: convert it with to_sparse_csr()"
+            f"from_torch_sparse got {given}; expected a tensor of layout torch.sparse_csr, "
+            "torch.sparse_csc or torch.sparse_coo: convert it with to_sparse_csr()"
         )
     if matrix.dim() - matrix.dense_dim() != 2:
         raise ValueError(
@@ -46,11 +68,19 @@ def torch_sparse_edges(matrix: Tensor) -> Edges:
     if matrix.layout == torch.sparse_coo:
         # Uncoalesced entries are multi-edges; indices() would refuse them.
         row, col = matrix._indices()
+    elif matrix.layout == torch.sparse_csr:
+        col = matrix.col_indices().long()
+        row = _expand(matrix.crow_indices(), col.shape[0])
     else:
-        rowptr, col = matrix.crow_indices().long(), matrix.col_indices().long()
-        rows = torch.arange(matrix.shape[0], device=matrix.device)
-        row = rows.repeat_interleave(rowptr.diff(), output_size=col.shape[0])
+        row = matrix.row_indices().long()
+        col = _expand(matrix.ccol_indices(), row.shape[0])
     return torch.stack([col, row]), (matrix.shape[1], matrix.shape[0])
+
+
+def _expand(pointers: Tensor, count: int) -> Tensor:
+    """The row of each entry, of row pointers; or the column, of column pointers."""
+    rows = torch.arange(pointers.shape[0] - 1, device=pointers.device)
+    return rows.repeat_interleave(pointers.long().diff(), output_size=count)
 
 
 def networkx_edges(graph: Any) -> Edges:
@@ -59,7 +89,7 @@ def networkx_edges(graph: Any) -> Edges:
     Edges come in the order of ``graph.edges``; the other directions of an undirected graph follow
     in the same order, without those of self-loops.
     """
-    if not (hasattr(graph, "is_directed") and hasattr(graph, "edges") and hasattr(graph, "nodes")):
+    if not is_networkx(graph):
         raise TypeError(f"from_networkx got a {type(graph).__name__}; expected a networkx graph")
     number = {node: position for position, node in enumerate(graph.nodes)}
     pairs = [(number[u], number[v]) for u, v, *_ in graph.edges]
@@ -79,7 +109,7 @@ def pyg_edges(data: Any) -> Edges:
     """
     if isinstance(data, Tensor):
         return _pyg_tensor_edges(data)
-    if hasattr(data, "sparse_sizes") and hasattr(data, "coo"):
+    if is_sparse_tensor(data):
         row, col, _ = data.coo()
         num_dst, num_src = data.sparse_sizes()
         return torch.stack([col, row]), (num_src, num_dst)
@@ -97,7 +127,7 @@ def pyg_edges(data: Any) -> Edges:
 
 
 def _pyg_tensor_edges(edge_index: Tensor) -> Edges:
-    if edge_index.layout in (torch.sparse_csr, torch.sparse_coo):
+    if edge_index.layout in _SPARSE:
         return torch_sparse_edges(edge_index)
     if not hasattr(edge_index, "sparse_size"):
         return edge_index, None
@@ -113,7 +143,7 @@ def plain_tensor(edge_index: Tensor) -> Tensor:
 
 def dgl_edges(graph: Any) -> Edges:
     """Edges of a DGL graph (1.1 or later) with one edge type, in the order of its edge ids."""
-    if not (hasattr(graph, "num_src_nodes") and hasattr(graph, "num_dst_nodes")):
+    if not is_dgl(graph):
         raise TypeError(
             f"from_dgl got a {type(graph).__name__}; expected a dgl.DGLGraph with one edge type"
         )

@@ -118,7 +118,7 @@ class Graph:
 
     @classmethod
     def from_torch_sparse(cls, matrix: Tensor) -> Graph:
-        """The graph of a CSR or COO tensor ``[num_dst, num_src]``: A[i, j] is an edge j -> i.
+        """The graph of a CSR, CSC or COO tensor ``[num_dst, num_src]``: A[i, j] is an edge j -> i.
 
         Edges are in the order of the stored values; an uncoalesced tensor has multi-edges.
 

@@ -61,6 +61,14 @@ def test_torch_sparse(layout):
     assert graph.edge_id is None
 
 
+def test_torch_csc():
+    """Entries column by column, so edges are by source."""
+    matrix = torch.from_numpy(DENSE).to_sparse_csc()
+    graph = Graph.from_torch_sparse(matrix)
+    assert_multiplies_like(graph, matrix.values(), DENSE)
+    assert graph.edge_index[0].tolist() == sorted(graph.edge_index[0].tolist())
+
+
 def test_torch_uncoalesced():
     indices = torch.tensor([[2, 0, 2], [3, 1, 3]])
     values = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
@@ -71,8 +79,8 @@ def test_torch_uncoalesced():
 
 
 def test_torch_sparse_errors():
-    with pytest.raises(TypeError, match="sparse_csc"):
-        Graph.from_torch_sparse(torch.eye(3).to_sparse_csc())
+    with pytest.raises(TypeError, match="sparse_bsr"):
+        Graph.from_torch_sparse(torch.eye(4).to_sparse_bsr((2, 2)))
     with pytest.raises(TypeError, match="strided"):
         Graph.from_torch_sparse(torch.eye(3))
     with pytest.raises(TypeError, match="list"):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from gat_ext._traced import is_tracing
 from gat_ext.features import SparseFeatures
 from gat_ext.graph import Graph
 from gat_ext.models._features import dropout_features, input_features
+from gat_ext.nn._adjacency import unwrap
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -98,7 +98,7 @@ class AttentionModel(nn.Module, ABC):
         Args:
             x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On the CPU a constant that is
                 mostly zeros is taken for sparse. [B, N, in_channels] for a batch of features on one graph.
-            graph: a Graph, sorted once, or an edge_index [2, E], sorted at every call.
+            graph: a Graph, an edge_index [2, E], or what the layers take besides.
             edge_mask: [E] or [E, H], multiplies the attention weights of these edges in every layer; or a sequence with a
                 mask, or None, for each attention layer. Self-loops that the layers add count 1.
 
@@ -109,7 +109,7 @@ class AttentionModel(nn.Module, ABC):
             ValueError: there is not one mask for each attention layer, or a mask does not fit the edges or the heads.
         """
         x = input_features(x)
-        return self._run(x, self._graph(x, graph), None, self._masks(edge_mask))
+        return self._run(x, unwrap(graph), None, self._masks(edge_mask))
 
     @torch.no_grad()
     def attention_weights(
@@ -119,7 +119,7 @@ class AttentionModel(nn.Module, ABC):
 
         Args:
             x: [N, in_channels], dense or sparse, or [B, N, in_channels].
-            graph: a Graph or an edge_index.
+            graph: as in a call of the model.
 
         Returns:
             (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last; alpha [E', B, H] of a batch.
@@ -129,7 +129,7 @@ class AttentionModel(nn.Module, ABC):
         try:
             attention: list[Attention] = []
             x = input_features(x)
-            self._run(x, self._graph(x, graph), attention, self._masks(None))
+            self._run(x, unwrap(graph), attention, self._masks(None))
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -146,13 +146,6 @@ class AttentionModel(nn.Module, ABC):
                 "attention layers, or one tensor for all of them"
             )
         return tuple(edge_mask)
-
-    @staticmethod
-    def _graph(x: Tensor | SparseFeatures, graph: Graph | Tensor) -> Graph | Tensor:
-        # Within a trace each layer knows what to do with an edge_index.
-        if isinstance(graph, Graph) or is_tracing():
-            return graph
-        return Graph(graph, num_nodes=x.shape[-2])
 
 
 def apply_layer(

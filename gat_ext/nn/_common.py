@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from gat_ext import _dense
 from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.features import SparseFeatures, as_features
 from gat_ext.graph import Graph
+from gat_ext.nn._adjacency import attention_of, is_plain
 from gat_ext.nn._remembered import remembered
 
-Adjacency = Graph | Tensor
+Adjacency = Any
+"""A Graph, an edge_index [2, E], or what :func:`gat_ext.nn._adjacency.unwrap` knows"""
 Features = Tensor | SparseFeatures
 NodeFeatures = Features | tuple[Features, Features | None]
 Attention = tuple[Tensor, Tensor]
@@ -199,11 +202,36 @@ def split_result(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, Tensor | 
 
 
 def with_attention(
-    out: Tensor, graph: Graph, weights: Tensor | None
+    out: Tensor, graph: Graph, weights: Tensor | None, adjacency: Any
 ) -> Tensor | tuple[Tensor, Attention]:
-    """The result of a layer, with (edge_index, alpha) where weights were asked for."""
+    """The result of a layer, with the attention where it was asked for, in the form that goes with the adjacency given."""
     if weights is None:
         return out
-    return out, (
-        graph.edges_with(weights) if isinstance(graph, TracedGraph) else (graph.edge_index, weights)
-    )
+    if isinstance(graph, TracedGraph):
+        return out, graph.edges_with(weights)
+    if is_plain(adjacency):
+        return out, (graph.edge_index, weights)
+    return out, attention_of(adjacency, graph, graph.edge_index, weights)
+
+
+def check_message_passing(options: dict[str, Any]) -> None:
+    """Refuses those arguments of PyG's MessagePassing that would change what a layer computes."""
+    known: dict[str, tuple[Any, ...]] = {
+        "aggr": ("add", "sum"),
+        "flow": ("source_to_target",),
+        "node_dim": (0, -2),
+    }
+    known |= {"aggr_kwargs": (None, {}), "decomposed_layers": (1,)}
+    hints = {
+        "aggr": "attention sums what it weighs",
+        "flow": "turn the edges round with edge_index.flip(0)",
+    }
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(
+                f"got an unknown argument {name!r}; known beside those of the layer: {', '.join(known)}"
+            )
+        if value not in known[name]:
+            expected = " or ".join(map(repr, known[name]))
+            hint = f": {hints[name]}" if name in hints else ""
+            raise ValueError(f"{name} is {value!r}; gat_ext's layers know {expected} only{hint}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gat_ext.features import SparseFeatures
 from gat_ext.functional import cosine_attention
 from gat_ext.nn import _common as common
+from gat_ext.nn._adjacency import is_plain, unwrap
 from gat_ext.nn._batch import nodes_first
 from gat_ext.nn._common import Adjacency, Attention
 from gat_ext.nn._loops import graph_and_edges
@@ -24,9 +27,12 @@ class AGNNConv(nn.Module):
     Args:
         requires_grad: learn beta; else it stays 1.
         add_self_loops: replace the graph's self-loops by one for every node.
+        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
+            layer's defaults there.
 
     Shapes:
-        x [N, C]; edge_index [2, E] or a Graph; returns [N, C]. With
+        x [N, C]; edge_index [2, E] or a Graph,
+        or other forms of edges, see :mod:`gat_ext.nn`; returns [N, C]. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', 1])), self-loops
         last, mask included (an addition to PyG's layer).
         ``edge_mask`` [E] or [E, 1] multiplies the attention weights of the caller's edges, and may
@@ -50,9 +56,12 @@ class AGNNConv(nn.Module):
 
     beta: Tensor
 
-    def __init__(self, requires_grad: bool = True, add_self_loops: bool = True) -> None:
+    def __init__(
+        self, requires_grad: bool = True, add_self_loops: bool = True, **message_passing: Any
+    ) -> None:
         """Creates beta; see the class for the arguments."""
         super().__init__()
+        common.check_message_passing(message_passing)
         self.requires_grad, self.add_self_loops = requires_grad, add_self_loops
         if requires_grad:
             self.beta = nn.Parameter(torch.ones(1))
@@ -73,6 +82,9 @@ class AGNNConv(nn.Module):
         edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Propagates; see the class for shapes."""
+        adjacency = edge_index
+        if not is_plain(adjacency):
+            edge_index = unwrap(adjacency)
         if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
             raise TypeError(
                 f"x is sparse ({type(x).__name__}); {self} has no projection and expects a dense "
@@ -98,9 +110,9 @@ class AGNNConv(nn.Module):
         )
         out, weights = common.split_result(result)
         if not is_batch:
-            return common.with_attention(out.squeeze(1), graph, weights)
+            return common.with_attention(out.squeeze(1), graph, weights, adjacency)
         weights = None if weights is None else weights.unsqueeze(-1)
-        return common.with_attention(out.transpose(0, 1), graph, weights)
+        return common.with_attention(out.transpose(0, 1), graph, weights, adjacency)
 
     def __repr__(self) -> str:
         """As PyG's."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,8 @@ from gat_ext.functional import gat_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
+from gat_ext.nn import _old_names as old_names
+from gat_ext.nn._adjacency import block_features, is_plain, stored_values, unwrap
 from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, Features, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
@@ -42,11 +46,14 @@ class GATConv(nn.Module):
         feat_dropout: dropout of the projected features that are summed, after the attention was
             computed from them (the second feature dropout of the authors' code). Not in PyG's
             layer.
+        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
+            layer's defaults there.
 
     Shapes:
         x [N, in_channels], or a tuple ([N_src, in], [N_dst, in] or None); edge_index [2, E] or a
-        Graph; edge_attr [E, edge_dim] or [E]; size (N_src, N_dst), needed where x has no
-        destinations and their number is not that of the sources; returns [N_dst, H · C], or
+        Graph, or other forms of edges, see :mod:`gat_ext.nn`; edge_attr [E, edge_dim] or [E]; size
+        (N_src, N_dst), needed where x has no destinations and their number is not that of the
+        sources; returns [N_dst, H · C], or
         [N_dst, C] without concat. With ``return_attention_weights=True`` returns
         (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout and mask included.
         ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
@@ -84,9 +91,11 @@ class GATConv(nn.Module):
         residual: bool = False,
         *,
         feat_dropout: float = 0.0,
+        **message_passing: Any,
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
         super().__init__()
+        common.check_message_passing(message_passing)
         common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         common.check_probability("feat_dropout", feat_dropout)
         loops.check_fill_value(fill_value)
@@ -145,6 +154,11 @@ class GATConv(nn.Module):
         edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
+        adjacency = edge_index
+        if not is_plain(adjacency):
+            x, edge_index = block_features(x, adjacency), unwrap(adjacency)
+            if edge_attr is None and self.edge_dim is not None:
+                edge_attr = stored_values(adjacency)
         lin_src, lin_dst = self._projections()
         x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, lin_src, lin_dst, self)
@@ -180,7 +194,7 @@ class GATConv(nn.Module):
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
         out = out if batch is None else out.transpose(0, 1)
-        return common.with_attention(out, graph, weights)
+        return common.with_attention(out, graph, weights, adjacency)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.heads, self.out_channels)
@@ -198,6 +212,13 @@ class GATConv(nn.Module):
         weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
         folded = (weight * self.att_edge.view(self.heads, self.out_channels, 1)).sum(1)
         return F.linear(edge_attr, folded)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if isinstance(self.in_channels, int):
+            old_names.rename(state_dict, prefix, self.out_channels)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __repr__(self) -> str:
         """As PyG's."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import gatv2_attention
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
+from gat_ext.nn._adjacency import block_features, is_plain, stored_values, unwrap
 from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
@@ -36,9 +39,12 @@ class GATv2Conv(nn.Module):
         bias: learned biases, of the projections and of the output.
         share_weights: one projection for both ends of an edge: W_l = W_r.
         residual: add a learned linear map of the destination's features.
+        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
+            layer's defaults there.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph,
+        or other forms of edges, see :mod:`gat_ext.nn`;
         edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', H])), self-loops
         last, alpha as applied, dropout and mask included.
@@ -77,9 +83,11 @@ class GATv2Conv(nn.Module):
         bias: bool = True,
         share_weights: bool = False,
         residual: bool = False,
+        **message_passing: Any,
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
         super().__init__()
+        common.check_message_passing(message_passing)
         common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         loops.check_fill_value(fill_value)
         src_channels, dst_channels = common.pair(in_channels)
@@ -120,6 +128,11 @@ class GATv2Conv(nn.Module):
         edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
+        adjacency = edge_index
+        if not is_plain(adjacency):
+            x, edge_index = block_features(x, adjacency), unwrap(adjacency)
+            if edge_attr is None and self.edge_dim is not None:
+                edge_attr = stored_values(adjacency)
         x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, self.lin_l, self.lin_r, self)
         if x_dst is None:
@@ -153,7 +166,7 @@ class GATv2Conv(nn.Module):
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
         out = out if batch is None else out.transpose(0, 1)
-        return common.with_attention(out, graph, weights)
+        return common.with_attention(out, graph, weights, adjacency)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.heads, self.out_channels)

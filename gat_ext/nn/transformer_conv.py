@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from gat_ext import _dense
 from gat_ext.functional import dot_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
+from gat_ext.nn._adjacency import block_features, is_plain, stored_values, unwrap
 from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
@@ -36,9 +39,12 @@ class TransformerConv(nn.Module):
         edge_dim: size of edge features, None for none.
         bias: learned biases of the projections.
         root_weight: add W_s x_i.
+        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
+            layer's defaults there.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph;
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph,
+        or other forms of edges, see :mod:`gat_ext.nn`;
         edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
         ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha as
         applied, dropout and mask included. ``edge_mask`` [E] or [E, H] multiplies the attention
@@ -75,9 +81,11 @@ class TransformerConv(nn.Module):
         edge_dim: int | None = None,
         bias: bool = True,
         root_weight: bool = True,
+        **message_passing: Any,
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
         super().__init__()
+        common.check_message_passing(message_passing)
         common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.beta, self.dropout = concat, beta and root_weight, dropout
@@ -111,6 +119,11 @@ class TransformerConv(nn.Module):
         edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
+        adjacency = edge_index
+        if not is_plain(adjacency):
+            x, edge_index = block_features(x, adjacency), unwrap(adjacency)
+            if edge_attr is None and self.edge_dim is not None:
+                edge_attr = stored_values(adjacency)
         x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, self.lin_key, self.lin_query, self)
         if x_dst is None:
@@ -137,7 +150,7 @@ class TransformerConv(nn.Module):
         if self.root_weight:
             out = self._add_root(out, self.lin_skip(x_dst))
         out = out if batch is None else out.transpose(0, 1)
-        return common.with_attention(out, graph, weights)
+        return common.with_attention(out, graph, weights, adjacency)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.heads, self.out_channels)

@@ -1,0 +1,12 @@
+"""Coming from other libraries: models of PyTorch Geometric on the kernels here, weights of DGL.
+
+:func:`patch_pyg` exchanges the attention layers of a PyG model in place; :func:`from_dgl` renames the parameters of a DGL model.
+Neither library is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+from gat_ext.interop._dgl import from_dgl
+from gat_ext.interop._patch import PatchReport, patch_pyg
+
+__all__ = ["PatchReport", "from_dgl", "patch_pyg"]

@@ -1,0 +1,68 @@
+"""Parameters of DGL's attention layers under the names of the layers here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_GAT = {
+    "fc.weight": "lin.weight",
+    "fc_src.weight": "lin_src.weight",
+    "fc_dst.weight": "lin_dst.weight",
+    "attn_l": "att_src",
+    "attn_r": "att_dst",
+    "bias": "bias",
+    "res_fc.weight": "res.weight",
+}
+_GATV2 = {
+    "fc_src.weight": "lin_l.weight",
+    "fc_src.bias": "lin_l.bias",
+    "fc_dst.weight": "lin_r.weight",
+    "fc_dst.bias": "lin_r.bias",
+    "attn": "att",
+    "res_fc.weight": "res.weight",
+}
+
+
+def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state_dict of a model of DGL's GATConv and GATv2Conv, under the names of the layers here and of PyG.
+
+    What belongs to a layer is known by its attention vector: ``attn_l`` (GATConv) or ``attn`` (GATv2Conv). All else keeps its
+    name, ``beta`` of AGNNConv too, which is the same here. DGL's layers add no self-loops: make these with
+    ``add_self_loops=False``. GATv2Conv has no bias on the result there, so ``bias`` stays away: set it to zeros, and load with
+    ``strict=False``.
+
+    Args:
+        state_dict: of a DGL layer, or of a module that contains some; not changed.
+
+    Returns:
+        A new dictionary that shares the tensors.
+
+    Raises:
+        ValueError: a layer has a parameter that the layers here have no place for.
+
+    Example:
+        >>> weights = {"gat.fc.weight": torch.ones(8, 5), "gat.attn_l": torch.ones(1, 2, 4)}
+        >>> sorted(from_dgl({**weights, "gat.attn_r": torch.ones(1, 2, 4), "out.weight": torch.ones(1)}))
+        ['gat.att_dst', 'gat.att_src', 'gat.lin.weight', 'out.weight']
+    """
+    names: dict[str, dict[str, str]] = {}
+    for key in state_dict:
+        prefix, _, name = key.rpartition(".")
+        if name in ("attn_l", "attn"):
+            names[prefix] = _GAT if name == "attn_l" else _GATV2
+    converted = {}
+    for key, tensor in state_dict.items():
+        layer = next((p for p in names if key.startswith(f"{p}." if p else "")), None)
+        if layer is None:
+            converted[key] = tensor
+            continue
+        start = f"{layer}." if layer else ""
+        name = key.removeprefix(start)
+        if name not in names[layer]:
+            raise ValueError(
+                f"{key} of DGL's layer has no counterpart; expected {', '.join(names[layer])}"
+            )
+        converted[start + names[layer][name]] = tensor
+    return converted

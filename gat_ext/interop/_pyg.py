@@ -1,0 +1,131 @@
+"""PyG's layers that compute with the kernels here. Imports torch_geometric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
+from torch_geometric import nn as pyg
+from torch_geometric.nn.dense.linear import Linear
+
+from gat_ext import nn
+from gat_ext.nn._common import Projection
+
+# Hooks of MessagePassing that see messages, which the kernels never make.
+_HOOKS = tuple(
+    f"_{step}_forward_{when}"
+    for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+    for when in ("pre_hooks", "hooks")
+)
+_METHODS = ("message", "explain_message", "aggregate", "update", "edge_update", "propagate")
+
+
+class _Fused:
+    """Decides for each call of a layer who computes it, and hands PyG's mask of an explanation to the kernels."""
+
+    fused: type[torch.nn.Module]
+    plain: type[torch.nn.Module]
+    feat_dropout = 0.0  # which PyG's layers do not have
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As PyG's layer."""
+        if self._messages_are_looked_at():
+            return self.plain.forward(self, *args, **kwargs)  # type: ignore[arg-type]
+        if self.explain:  # type: ignore[attr-defined]
+            kwargs["edge_mask"] = self._mask_of_explanation()
+        return self.fused.forward(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    def _messages_are_looked_at(self) -> bool:
+        own = vars(self)
+        return any(own[name] for name in _HOOKS) or any(name in own for name in _METHODS)
+
+    def _mask_of_explanation(self) -> Tensor:
+        mask: Tensor | None = self._edge_mask  # type: ignore[attr-defined]
+        if mask is None:
+            raise ValueError(
+                f"{self} is to be explained, but has no edge mask; use an Explainer of PyG, or "
+                "torch_geometric.explain.algorithm.utils.set_masks"
+            )
+        return mask.sigmoid() if self._apply_sigmoid else mask  # type: ignore[attr-defined]
+
+
+class GATConv(_Fused, nn.GATConv, pyg.GATConv):  # type: ignore[misc]
+    """PyG's GATConv on the kernels of :class:`gat_ext.nn.GATConv`."""
+
+    fused, plain = nn.GATConv, pyg.GATConv
+
+
+class GATv2Conv(_Fused, nn.GATv2Conv, pyg.GATv2Conv):  # type: ignore[misc]
+    """PyG's GATv2Conv on the kernels of :class:`gat_ext.nn.GATv2Conv`."""
+
+    fused, plain = nn.GATv2Conv, pyg.GATv2Conv
+
+
+class TransformerConv(_Fused, nn.TransformerConv, pyg.TransformerConv):  # type: ignore[misc]
+    """PyG's TransformerConv on the kernels of :class:`gat_ext.nn.TransformerConv`."""
+
+    fused, plain = nn.TransformerConv, pyg.TransformerConv
+
+
+class AGNNConv(_Fused, nn.AGNNConv, pyg.AGNNConv):  # type: ignore[misc]
+    """PyG's AGNNConv on the kernels of :class:`gat_ext.nn.AGNNConv`."""
+
+    fused, plain = nn.AGNNConv, pyg.AGNNConv
+
+
+_CLASSES = {kind.plain: kind for kind in (GATConv, GATv2Conv, TransformerConv, AGNNConv)}
+
+
+def kind_of(module: torch.nn.Module) -> str | None:
+    """The name of the layer's class, of a layer of PyG that could be swapped, or of a class derived from one."""
+    if isinstance(module, _Fused):
+        return None
+    return next((plain.__name__ for plain in _CLASSES if isinstance(module, plain)), None)
+
+
+def reason_to_leave(module: Any) -> str | None:
+    """Why a layer cannot be swapped; None if it can."""
+    if type(module) not in _CLASSES:
+        return f"is of the derived class {type(module).__name__}, which may compute something else"
+    if module.flow != "source_to_target":
+        return f"has flow={module.flow!r}"
+    if module.aggr not in ("add", "sum"):
+        return f"has aggr={module.aggr!r}"
+    if module.decomposed_layers != 1:
+        return f"has decomposed_layers={module.decomposed_layers}"
+    return None
+
+
+def swap(module: Any) -> None:
+    """Makes the layer one of the classes above."""
+    for name, child in list(module.named_children()):
+        if type(child) is Linear and not _has_hooks(child):
+            module._modules[name] = _projection(child)
+    module.__class__ = _CLASSES[type(module)]
+
+
+def _projection(linear: Any) -> Any:
+    """The same parameters in the package's own linear map, or PyG's where they are yet to be made."""
+    if isinstance(linear.weight, UninitializedParameter):
+        return linear
+    projection = Projection.__new__(Projection)
+    torch.nn.Module.__init__(projection)
+    projection.in_features, projection.out_features = linear.in_channels, linear.out_channels
+    projection.register_parameter("weight", linear.weight)
+    projection.register_parameter("bias", linear.bias)
+    projection.train(linear.training)
+    return projection
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return any(
+        getattr(module, name)
+        for name in (
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_backward_hooks",
+            "_backward_pre_hooks",
+        )
+    )

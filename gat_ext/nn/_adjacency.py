@@ -1,0 +1,128 @@
+"""What layers and models take for edges besides an edge_index and a Graph: the sparse matrices and graphs of other libraries."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from gat_ext import _graph_io as io
+from gat_ext._traced import is_tracing
+from gat_ext.graph import Graph
+from gat_ext.nn._remembered import remembered
+
+
+class _Known(NamedTuple):
+    state: tuple[Any, ...]
+    graph: Graph
+
+
+_graphs_of_matrices = WeakTensorKeyDictionary()
+
+
+def is_plain(adjacency: Any) -> bool:
+    """Whether it is an edge_index or a Graph."""
+    if type(adjacency) is Tensor:
+        return adjacency.layout == torch.strided
+    return isinstance(adjacency, Graph)
+
+
+def unwrap(adjacency: Any) -> Tensor | Graph:
+    """The edge_index or the graph of anything that holds edges.
+
+    A torch sparse matrix and a SparseTensor have a row for each destination, as PyG's adj_t; their graph is remembered for as
+    long as they live. Other objects can change unnoticed and are read at every call.
+
+    Args:
+        adjacency: an edge_index [2, E], a Graph, an ``EdgeIndex`` or ``SparseTensor`` of PyG, a torch sparse matrix (COO, CSR,
+            CSC), a SciPy sparse matrix [N_dst, N_src], a NetworkX graph, a DGL graph or block.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if is_plain(adjacency):
+        return adjacency  # type: ignore[no-any-return]
+    if isinstance(adjacency, Tensor):
+        if adjacency.layout == torch.strided:
+            return io.plain_tensor(adjacency)
+        return _graph_of_matrix(adjacency)
+    if io.is_sparse_tensor(adjacency):
+        _, col, _ = adjacency.coo()
+        return remembered(
+            col, ("matrix", adjacency.sparse_sizes()), lambda: Graph.from_pyg(adjacency)
+        )
+    for looks_like, make in (
+        (io.is_dgl, Graph.from_dgl),
+        (io.is_scipy, Graph.from_scipy),
+        (io.is_networkx, Graph.from_networkx),
+    ):
+        if looks_like(adjacency):
+            return make(adjacency)
+    raise TypeError(
+        f"edge_index is a {type(adjacency).__name__}; expected an int32 or int64 tensor [2, E], a "
+        "gat_ext.Graph, an EdgeIndex or SparseTensor of PyG, a torch or SciPy sparse matrix, a "
+        "NetworkX graph, or a DGL graph or block"
+    )
+
+
+def _graph_of_matrix(matrix: Tensor) -> Graph:
+    if is_tracing():
+        return Graph.from_torch_sparse(matrix)
+    state = matrix._version, matrix._nnz(), matrix.shape
+    known: _Known | None = _graphs_of_matrices.get(matrix)
+    if known is None or known.state != state:
+        known = _graphs_of_matrices[matrix] = _Known(state, Graph.from_torch_sparse(matrix))
+    return known.graph
+
+
+def stored_values(adjacency: Any) -> Tensor | None:
+    """The entries of a sparse matrix that PyG's layers take for edge features where none are given, else None."""
+    if isinstance(adjacency, Tensor) and adjacency.layout != torch.strided:
+        values = adjacency._values() if adjacency.layout == torch.sparse_coo else adjacency.values()
+        return values if values.dim() > 1 else None
+    if io.is_sparse_tensor(adjacency):
+        values = adjacency.coo()[2]
+        return values if isinstance(values, Tensor) else None
+    return None
+
+
+def block_features(x: Any, adjacency: Any) -> Any:
+    """(x, its first rows) for a DGL block, whose destinations are the first of its sources; else x."""
+    if isinstance(x, Tensor) and getattr(adjacency, "is_block", False) is True:
+        return x, x[: int(adjacency.num_dst_nodes())]
+    return x
+
+
+def attention_of(adjacency: Any, graph: Graph, edge_index: Tensor, alpha: Tensor) -> Any:
+    """(edge_index, alpha), or alpha in the form of the adjacency where PyG's layers return that.
+
+    Args:
+        adjacency: what the layer was given.
+        graph: what it attended over.
+        edge_index: its edges.
+        alpha: [E', H].
+
+    Returns:
+        Of a SparseTensor one with alpha for values; of a torch sparse matrix (matrix with alpha for values, alpha).
+    """
+    is_matrix = isinstance(adjacency, Tensor) and adjacency.layout != torch.strided
+    if not is_matrix and not io.is_sparse_tensor(adjacency):
+        return edge_index, alpha
+    src, dst = edge_index
+    columns = adjacency.layout == torch.sparse_csc if is_matrix else False
+    major, minor = (src, dst) if columns else (dst, src)
+    order = torch.argsort(major * (max(graph.num_src, graph.num_dst) + 1) + minor, stable=True)
+    src, dst, alpha = src[order], dst[order], alpha[order]
+    sizes = (graph.num_dst, graph.num_src)
+    if not is_matrix:
+        return type(adjacency)(row=dst, col=src, value=alpha, sparse_sizes=sizes)
+    shape = (*sizes, *alpha.shape[1:])
+    if adjacency.layout == torch.sparse_coo:
+        return torch.sparse_coo_tensor(torch.stack([dst, src]), alpha, shape), alpha
+    count = graph.num_src if columns else graph.num_dst
+    pointers = torch.bincount(major, minlength=count).cumsum(0)
+    pointers = torch.cat([pointers.new_zeros(1), pointers])
+    make = torch.sparse_csc_tensor if columns else torch.sparse_csr_tensor
+    return make(pointers, dst if columns else src, alpha, shape), alpha

@@ -1,0 +1,46 @@
+"""Parameters of GATConv under the names that older versions of PyTorch Geometric saved them by."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def rename(state: dict[str, Tensor], prefix: str, out_channels: int) -> None:
+    """Renames, in place, what a GATConv with one projection for both ends of an edge was saved as.
+
+    ======================  ===================================================  =====================
+    version                 saved                                                is
+    ======================  ===================================================  =====================
+    2.0 to 2.5              lin_src.weight, lin_dst.weight (the same)            lin.weight
+    1.7                     lin_l.weight, lin_r.weight (the same)                lin.weight
+    1.7                     att_l, att_r                                         att_src, att_dst
+    to 1.5                  weight [in, H · C]                                   lin.weight, transposed
+    to 1.5                  att [1, H, 2 · C]                                    att_dst, then att_src
+    ======================  ===================================================  =====================
+
+    Args:
+        state: of a model; changed in place.
+        prefix: of the layer's keys.
+        out_channels: C.
+    """
+
+    def take(name: str) -> Tensor | None:
+        return state.pop(prefix + name, None)
+
+    if f"{prefix}lin.weight" not in state:
+        for one, other in (("lin_src", "lin_dst"), ("lin_l", "lin_r")):
+            first, second = state.get(f"{prefix}{one}.weight"), state.get(f"{prefix}{other}.weight")
+            # Two projections that differ are those of a layer for two kinds of nodes: to be refused by name.
+            if first is not None and (second is None or first.equal(second)):
+                state[f"{prefix}lin.weight"] = first
+                take(f"{one}.weight"), take(f"{other}.weight")
+        if (weight := take("weight")) is not None:
+            state[f"{prefix}lin.weight"] = weight.t().contiguous()
+    for old, new in (("att_l", "att_src"), ("att_r", "att_dst")):
+        if (vector := take(old)) is not None:
+            state[prefix + new] = vector
+    if (both := take("att")) is not None:
+        state[f"{prefix}att_dst"], state[f"{prefix}att_src"] = (
+            both[..., :out_channels].contiguous(),
+            both[..., out_channels:].contiguous(),
+        )
