@@ -54,7 +54,7 @@ def check_dropout(dropout: float) -> None:
 
 
 class AttentionModel(nn.Module, ABC):
-    """A network of attention layers."""
+    """A network of attention layers, which are its ``layers``."""
 
     layers: nn.ModuleList
 
