@@ -19,7 +19,7 @@ _HOOKS = tuple(
     for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
     for when in ("pre_hooks", "hooks")
 )
-_METHODS = ("message", "explain_message", "aggregate", "update", "edge_update", "propagate")
+_METHODS = ("message", "explain_message", "aggregate", "update", "edge_update")
 
 
 class _Fused:
@@ -39,7 +39,12 @@ class _Fused:
 
     def _messages_are_looked_at(self) -> bool:
         own = vars(self)
-        return any(own[name] for name in _HOOKS) or any(name in own for name in _METHODS)
+        if any(own[name] for name in _HOOKS) or any(name in own for name in _METHODS):
+            return True
+        # PyG itself puts one of its two versions there when an explanation begins and ends.
+        propagate = getattr(own.get("propagate"), "__func__", None)
+        its_own = (getattr(self.plain, f"_{name}_propagate", None) for name in ("orig", "jinja"))
+        return propagate is not None and propagate not in its_own
 
     def _mask_of_explanation(self) -> Tensor:
         mask: Tensor | None = self._edge_mask  # type: ignore[attr-defined]

@@ -1,0 +1,218 @@
+"""Layers and models take the edges of other libraries, and what they made of them is found again."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+import scipy.sparse
+import torch
+from torch.testing import assert_close
+from torch_geometric.data import Data
+from torch_geometric.edge_index import EdgeIndex
+
+from gat_ext import Graph, models, nn
+from gat_ext.nn import _adjacency
+
+NUM_NODES = 7
+DENSE = (
+    torch.rand(NUM_NODES, NUM_NODES, generator=torch.Generator().manual_seed(0)) < 0.4
+).double()
+ROWS, COLS = DENSE.nonzero().t()
+EDGES = torch.stack([COLS, ROWS])  # row by row: destinations ascend
+
+
+class SparseTensor:
+    """What layers use of torch_sparse's class."""
+
+    def __init__(self, row, col, value=None, sparse_sizes=None):
+        order = torch.argsort(row * (max(sparse_sizes) + 1) + col)
+        self.row, self.col = row[order], col[order]
+        self.value = None if value is None else value[order]
+        self.sizes = sparse_sizes
+
+    def coo(self):
+        return self.row, self.col, self.value
+
+    def sparse_sizes(self):
+        return self.sizes
+
+
+class DGLGraph:
+    """What layers use of DGL's graphs and blocks."""
+
+    def __init__(self, edge_index, num_src, num_dst, is_block):
+        self.edge_index, self.num_src, self.num_dst = edge_index, num_src, num_dst
+        self.is_block = is_block
+
+    def edges(self):
+        return self.edge_index[0], self.edge_index[1]
+
+    def num_src_nodes(self):
+        return self.num_src
+
+    def num_dst_nodes(self):
+        return self.num_dst
+
+
+def networkx_graph():
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(NUM_NODES))
+    graph.add_edges_from(EDGES.t().tolist())
+    return graph
+
+
+# By name: the edges, and whether their order is that of EDGES.
+FORMS = {
+    "int32": lambda: EDGES.int(),
+    "Graph": lambda: Graph(EDGES, num_nodes=NUM_NODES),
+    "EdgeIndex": lambda: EdgeIndex(EDGES, sparse_size=(NUM_NODES, NUM_NODES)),
+    "sorted EdgeIndex": lambda: EdgeIndex(
+        EDGES, sparse_size=(NUM_NODES, NUM_NODES), sort_order="col"
+    ),
+    "SparseTensor": lambda: SparseTensor(ROWS, COLS, sparse_sizes=(NUM_NODES, NUM_NODES)),
+    "COO": lambda: DENSE.to_sparse_coo(),
+    "CSR": lambda: DENSE.to_sparse_csr(),
+    "CSC": lambda: DENSE.to_sparse_csc(),
+    "SciPy CSR": lambda: scipy.sparse.csr_array(DENSE.numpy()),
+    "SciPy COO": lambda: scipy.sparse.coo_matrix(DENSE.numpy()),
+    "NetworkX": networkx_graph,
+    "DGL": lambda: DGLGraph(EDGES, NUM_NODES, NUM_NODES, is_block=False),
+}
+LAYERS = {
+    "GATConv": lambda: nn.GATConv(5, 4, heads=2),
+    "GATv2Conv": lambda: nn.GATv2Conv(5, 4, heads=2),
+    "TransformerConv": lambda: nn.TransformerConv(5, 4, heads=2),
+    "AGNNConv": nn.AGNNConv,
+    "GAT": lambda: models.GAT(5, 4, 3).eval(),
+    "AGNN": lambda: models.AGNN(5, 4, 3).eval(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_form_of_edges(name, form):
+    module, x = LAYERS[name](), torch.randn(NUM_NODES, 5)
+    edges = FORMS[form]()
+    expected = module(x, EDGES)
+    for _ in range(2):  # the second time from what is remembered
+        assert_close(module(x, edges), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_edge_features_in_the_order_of_the_form(form):
+    layer, x = nn.GATConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
+    attr = torch.randn(EDGES.shape[1], 2)
+    edges = FORMS[form]()
+    by_column = torch.argsort(EDGES[0], stable=True)
+    order = {"CSC": by_column}.get(form, torch.arange(EDGES.shape[1]))
+    if form == "NetworkX":
+        position = {tuple(edge): i for i, edge in enumerate(EDGES.t().tolist())}
+        order = torch.tensor([position[edge] for edge in edges.edges()])
+    assert_close(layer(x, edges, attr[order]), layer(x, EDGES, attr))
+
+
+@pytest.mark.parametrize("form", ["COO", "CSR", "CSC", "SparseTensor"])
+@pytest.mark.parametrize("name", ["GATConv", "TransformerConv", "AGNNConv"])
+def test_attention_in_the_form_of_the_matrix(name, form):
+    layer, x = LAYERS[name](), torch.randn(NUM_NODES, 5)
+    out, attention = layer(x, FORMS[form](), return_attention_weights=True)
+    expected, (edge_index, alpha) = layer(x, EDGES, return_attention_weights=True)
+    assert_close(out, expected)
+    dense = torch.zeros(NUM_NODES, NUM_NODES, alpha.shape[1])
+    dense[edge_index[1], edge_index[0]] = alpha
+    if form == "SparseTensor":
+        assert isinstance(attention, SparseTensor)
+        row, col, value = attention.coo()
+        found = torch.zeros_like(dense)
+        found[row, col] = value
+    else:
+        matrix, values = attention
+        assert matrix.layout == FORMS[form]().layout and values.shape == alpha.shape
+        stored = matrix._values() if form == "COO" else matrix.values()
+        assert torch.equal(stored, values)
+        if form == "COO":
+            found = matrix.to_dense()
+        else:
+            graph = Graph.from_torch_sparse(matrix)
+            found = torch.zeros_like(dense)
+            found[graph.edge_index[1], graph.edge_index[0]] = values
+    assert_close(found, dense)
+
+
+def test_values_of_a_matrix_are_edge_features():
+    layer, x = nn.TransformerConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
+    attr = torch.randn(EDGES.shape[1], 2)
+    expected = layer(x, EDGES, attr)
+    sizes = (NUM_NODES, NUM_NODES)
+    assert_close(layer(x, SparseTensor(ROWS, COLS, attr, sizes)), expected)
+    matrix = torch.sparse_coo_tensor(torch.stack([ROWS, COLS]), attr, (*sizes, 2))
+    assert_close(layer(x, matrix), expected)
+    other = torch.randn_like(attr)  # what is given by name is what counts
+    assert_close(layer(x, matrix, other), layer(x, EDGES, other))
+    with pytest.raises(ValueError, match="edge_attr is missing"):
+        layer(x, DENSE.to_sparse_csr())
+
+
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
+def test_blocks(name):
+    """A block's destinations are the first of its sources; features may be given for all sources, or for both ends."""
+    src, dst = torch.randint(9, (20,)), torch.randint(4, (20,))
+    block = DGLGraph(torch.stack([src, dst]), 9, 4, is_block=True)
+    layer, x = LAYERS[name](), torch.randn(9, 5)
+    expected = layer((x, x[:4]), torch.stack([src, dst]))
+    assert expected.shape[0] == 4
+    assert_close(layer(x, block), expected)
+    assert_close(layer((x, x[:4]), block), expected)
+
+
+def test_what_holds_no_edges():
+    layer, x = nn.GATConv(5, 4), torch.randn(NUM_NODES, 5)
+    for wrong in ([[0, 1], [1, 0]], None, "edges", EDGES.numpy()):
+        with pytest.raises(TypeError, match=f"edge_index is a {type(wrong).__name__}; expected"):
+            layer(x, wrong)
+    with pytest.raises(ValueError, match="features of 7 sources"):
+        layer(x, scipy.sparse.eye_array(3))
+    with pytest.raises(ValueError, match="features of 5 sources"):
+        models.GAT(5, 4, 3)(x[:5], DENSE.to_sparse_csr())
+
+
+def test_data_of_pyg_belongs_to_graph():
+    data = Data(x=torch.randn(NUM_NODES, 5), edge_index=EDGES)
+    layer = nn.GATConv(5, 4)
+    assert_close(layer(data.x, Graph.from_pyg(data)), layer(data.x, data.edge_index))
+
+
+# ---- remembering
+
+
+@pytest.mark.parametrize("form", ["COO", "CSR", "CSC", "SparseTensor"])
+def test_graph_of_a_matrix_is_remembered(form):
+    matrix = FORMS[form]()
+    assert _adjacency.unwrap(matrix) is _adjacency.unwrap(matrix)
+    assert _adjacency.unwrap(FORMS[form]()) is not _adjacency.unwrap(matrix)
+
+
+def test_edge_index_objects_share_what_their_tensor_has():
+    edges = FORMS["EdgeIndex"]()
+    assert type(_adjacency.unwrap(edges)) is torch.Tensor
+    assert _adjacency.unwrap(edges) is _adjacency.unwrap(edges)
+
+
+def test_what_can_change_is_read_again():
+    layer, x = nn.GATConv(5, 4), torch.randn(NUM_NODES, 5)
+    graph = networkx_graph()
+    layer(x, graph)
+    graph.remove_edge(*EDGES.t().tolist()[0])
+    assert_close(layer(x, graph), layer(x, EDGES[:, 1:]))
+    matrix = scipy.sparse.lil_array(DENSE.numpy())
+    layer(x, matrix)
+    matrix[0, :] = 0
+    assert_close(layer(x, matrix), layer(x, EDGES[:, EDGES[1] != 0]))
+
+
+def test_forgotten_with_the_matrix():
+    matrix = FORMS["CSR"]()
+    _adjacency.unwrap(matrix)
+    count = len(_adjacency._graphs_of_matrices)
+    del matrix
+    assert len(_adjacency._graphs_of_matrices) == count - 1

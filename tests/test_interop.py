@@ -1,0 +1,299 @@
+"""patch_pyg: PyG's models on the kernels here, with PyG's explainers; checkpoints of older versions."""
+
+from __future__ import annotations
+
+import copy
+import io
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from torch.testing import assert_close
+from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
+from torch_geometric.nn.models import GAT
+
+from gat_ext import nn
+from gat_ext.interop import patch_pyg
+
+EDGES = torch.randint(12, (2, 50), generator=torch.Generator().manual_seed(0))
+X = torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
+LAYERS = {
+    "GATConv": lambda: pyg.GATConv(6, 4, heads=2, residual=True),
+    "GATConv pair": lambda: pyg.GATConv((6, 6), 4, heads=2),
+    "GATConv lazy": lambda: pyg.GATConv(-1, 4, heads=2),
+    "GATv2Conv": lambda: pyg.GATv2Conv(6, 4, heads=2, concat=False),
+    "TransformerConv": lambda: pyg.TransformerConv(6, 4, heads=2, beta=True),
+    "TransformerConv plain": lambda: pyg.TransformerConv(6, 4, root_weight=False),
+    "AGNNConv": lambda: pyg.AGNNConv(),
+    "AGNNConv fixed": lambda: pyg.AGNNConv(requires_grad=False),
+}
+
+
+class Net(torch.nn.Module):
+    """Three layers, the last two in a list, one of them used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = pyg.GATConv(6, 4, heads=2)
+        self.more = torch.nn.ModuleList([pyg.GATv2Conv(8, 8), pyg.TransformerConv(8, 3)])
+
+    def forward(self, x, edge_index):
+        x = self.first(x, edge_index).relu()
+        x = self.more[0](self.more[0](x, edge_index), edge_index)
+        return self.more[1](x, edge_index)
+
+
+class OneLayer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = pyg.GATv2Conv((6, 6), 4, add_self_loops=False)
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index)
+
+
+def loss_and_gradients(model, *inputs):
+    x = inputs[0].clone().requires_grad_()
+    out = model(x, *inputs[1:])
+    wanted = [x, *model.parameters()]
+    return out, torch.autograd.grad(out.square().sum(), wanted, allow_unused=True)
+
+
+def assert_same(model, patched, *inputs):
+    ours, our_gradients = loss_and_gradients(patched, *inputs)
+    theirs, their_gradients = loss_and_gradients(model, *inputs)
+    assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for mine, other in zip(our_gradients, their_gradients, strict=True):
+        if other is not None:
+            assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_in_place(name):
+    layer = LAYERS[name]()
+    if name == "GATConv lazy":
+        layer(X, EDGES)
+    original, state = copy.deepcopy(layer), layer.state_dict()
+    parameters = list(map(id, layer.parameters()))
+    report = patch_pyg(layer)
+    assert report.swapped == (("", name.split()[0]),) and report.left == ()
+    assert str(report) == f"swapped (the model): {name.split()[0]}"
+    assert list(map(id, layer.parameters())) == parameters
+    assert list(layer.state_dict()) == list(state)
+    assert isinstance(layer, type(original)) and isinstance(layer, getattr(nn, name.split()[0]))
+    assert repr(layer) == repr(original)
+    assert_same(original, layer, X, EDGES)
+    original.load_state_dict(layer.state_dict())
+    layer.load_state_dict(original.state_dict())
+
+
+def test_lazy_layers_are_patched_before_their_first_call():
+    layer = LAYERS["GATConv lazy"]()
+    patch_pyg(layer)
+    assert layer(X, EDGES).shape == (12, 8)
+    assert layer.lin.weight.shape == (8, 6)
+
+
+def test_a_model_in_place():
+    model = Net()
+    original = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    calls = []
+    model.first.register_forward_hook(lambda *call: calls.append("hook"))
+    model.more[1].eval()
+    report = patch_pyg(model)
+    assert report.swapped == (
+        ("first", "GATConv"),
+        ("more.0", "GATv2Conv"),
+        ("more.1", "TransformerConv"),
+    )
+    assert_same(original, model, X, EDGES)
+    assert calls == ["hook"] and model.first.training and not model.more[1].training
+    before = model.first.lin.weight.clone()
+    model(X, EDGES).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.first.lin.weight, before)
+    assert patch_pyg(model).swapped == ()
+
+
+def test_copies_and_pickles():
+    model = Net()
+    patch_pyg(model)
+    expected = model(X, EDGES)
+    assert_close(copy.deepcopy(model)(X, EDGES), expected)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    assert_close(torch.load(buffer, weights_only=False)(X, EDGES), expected)
+    assert_close(model.double()(X.double(), EDGES).float(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ready_made_models():
+    for make in (
+        lambda: GAT(6, 8, num_layers=3, out_channels=4, heads=2),
+        lambda: GAT(6, 8, num_layers=2, v2=True, edge_dim=2, jk="cat"),
+        lambda: pyg.Sequential(
+            "x, edge_index",
+            [(pyg.GATConv(6, 4), "x, edge_index -> x"), (pyg.AGNNConv(), "x, edge_index -> x")],
+        ),
+    ):
+        model = make().eval()
+        original = copy.deepcopy(model)
+        assert len(patch_pyg(model).swapped) >= 2
+        assert_same(original, model, X, EDGES)
+
+
+def test_heterogeneous_models():
+    metadata = (["a", "b"], [("a", "to", "b"), ("b", "back", "a")])
+    x = {"a": X, "b": X[:5]}
+    edges = {
+        metadata[1][0]: torch.stack([torch.randint(12, (20,)), torch.randint(5, (20,))]),
+        metadata[1][1]: torch.stack([torch.randint(5, (20,)), torch.randint(12, (20,))]),
+    }
+    hetero = pyg.HeteroConv(
+        {kind: pyg.GATConv((6, 6), 4, add_self_loops=False) for kind in metadata[1]}
+    )
+    transformed = pyg.to_hetero(OneLayer(), metadata)
+    for model in (hetero, transformed):
+        original = copy.deepcopy(model)
+        assert len(patch_pyg(model).swapped) == 2
+        ours, theirs = model(x, edges), original(x, edges)
+        for node_type in theirs:
+            assert_close(ours[node_type], theirs[node_type])
+
+
+def test_what_is_left_and_why():
+    class Mine(pyg.GATConv):
+        def message(self, x_j, alpha):
+            return 2 * super().message(x_j, alpha)
+
+    model = torch.nn.ModuleDict(
+        {
+            "derived": Mine(6, 4),
+            "mean": pyg.GATConv(6, 4, aggr="mean"),
+            "reversed": pyg.GATv2Conv(6, 4, flow="target_to_source"),
+            "other": pyg.GCNConv(6, 4),
+            "good": pyg.GATConv(6, 4),
+        }
+    )
+    report = patch_pyg(model)
+    assert report.swapped == (("good", "GATConv"),)
+    reasons = dict(report.left)
+    assert reasons["derived"].startswith("GATConv is of the derived class Mine")
+    assert reasons["mean"] == "GATConv has aggr='mean'"
+    assert reasons["reversed"] == "GATv2Conv has flow='target_to_source'"
+    assert "other" not in reasons
+    assert str(patch_pyg(torch.nn.Linear(2, 2))) == "no attention layers of PyG"
+
+
+def test_torch_geometric_is_not_imported_unless_needed():
+    code = (
+        "import sys, gat_ext.interop, gat_ext.nn, gat_ext.models;"
+        "assert not {'torch_geometric', 'dgl', 'scipy', 'networkx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- explainers
+
+
+def explain(model, algorithm, index=None):
+    torch.manual_seed(0)
+    explainer = Explainer(
+        model,
+        algorithm,
+        explanation_type="model",
+        edge_mask_type="object",
+        node_mask_type="attributes" if isinstance(algorithm, GNNExplainer) else None,
+        model_config={"mode": "regression", "task_level": "node"},
+    )
+    return explainer(X, EDGES, index=index)
+
+
+@pytest.mark.parametrize("index", [None, 3])
+def test_attention_explainer(index):
+    model = Net().eval()
+    original = copy.deepcopy(model)
+    patch_pyg(model)
+    ours, theirs = (explain(m, AttentionExplainer(), index) for m in (model, original))
+    assert_close(ours.edge_mask, theirs.edge_mask)
+    assert ours.edge_mask.abs().sum() > 0
+    assert_close(model(X, EDGES), original(X, EDGES))  # the hooks are gone
+
+
+def test_gnn_explainer():
+    model = Net().eval()
+    original = copy.deepcopy(model)
+    patch_pyg(model)
+    ours, theirs = (explain(m, GNNExplainer(epochs=40), index=3) for m in (model, original))
+    assert_close(ours.edge_mask, theirs.edge_mask, rtol=1e-2, atol=1e-3)
+    assert_close(ours.node_mask, theirs.node_mask, rtol=1e-2, atol=1e-3)
+    assert len(ours.edge_mask.unique()) > 5
+    assert_close(model(X, EDGES), original(X, EDGES))
+
+
+def test_a_method_of_the_layer_that_somebody_replaced():
+    layer = pyg.GATConv(6, 4)
+    patch_pyg(layer)
+    plain = layer(X, EDGES)
+    layer.message = lambda x_j, alpha: 2 * alpha.unsqueeze(-1) * x_j
+    assert_close(layer(X, EDGES) - layer.bias, 2 * (plain - layer.bias))
+
+
+# ---- checkpoints
+
+
+def old_checkpoints(state):
+    """What versions of PyG saved a GATConv as, from what it is saved as now."""
+    weight, att_src, att_dst = state["lin.weight"], state["att_src"], state["att_dst"]
+    bias = {"bias": state["bias"]}
+    return {
+        "2.3": {"lin_src.weight": weight, "att_src": att_src, "att_dst": att_dst, **bias},
+        "2.0": {
+            **{"lin_src.weight": weight, "lin_dst.weight": weight.clone()},
+            **{"att_src": att_src, "att_dst": att_dst},
+            **bias,
+        },
+        "1.7": {
+            **{"lin_l.weight": weight, "lin_r.weight": weight, "att_l": att_src},
+            **{"att_r": att_dst},
+            **bias,
+        },
+        "1.5": {"weight": weight.t(), "att": torch.cat([att_dst, att_src], -1), **bias},
+    }
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.0", "1.7", "1.5"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_checkpoints_of_older_versions(version, prefix):
+    layer = nn.GATConv(6, 4, heads=2)
+    saved = {prefix + k: v for k, v in old_checkpoints(layer.state_dict())[version].items()}
+    names = set(saved)
+    fresh = nn.GATConv(6, 4, heads=2)
+    holder = torch.nn.ModuleDict({"module": fresh}) if prefix else fresh
+    holder.load_state_dict(saved)
+    assert set(saved) == names  # what was given stays as it is
+    assert_close(fresh(X, EDGES), layer(X, EDGES))
+
+
+def test_two_projections_are_not_taken_for_one():
+    state = nn.GATConv((6, 6), 4, heads=2).state_dict()
+    with pytest.raises(RuntimeError, match=r"(?s)Missing key.*lin\.weight.*Unexpected key.*lin_src"):
+        nn.GATConv(6, 4, heads=2).load_state_dict(state)
+
+
+# ---- arguments of MessagePassing
+
+
+def test_arguments_of_message_passing():
+    nn.GATConv(6, 4, aggr="add", flow="source_to_target")
+    nn.AGNNConv(aggr="sum")
+    for make in (nn.GATConv, nn.GATv2Conv, nn.TransformerConv):
+        with pytest.raises(ValueError, match="aggr is 'max'; gat_ext's layers know 'add' or 'sum'"):
+            make(6, 4, aggr="max")
+        with pytest.raises(ValueError, match=r"flow is 'target_to_source'.*flip"):
+            make(6, 4, flow="target_to_source")
+        with pytest.raises(TypeError, match="unknown argument 'head'"):
+            make(6, 4, head=3)
