@@ -118,8 +118,8 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
         tensor([1., 1.])
     """
     checks.same_kind(x, "x", y, "y")
-    checks.node_features(graph.num_dst, graph, x, "x", "num_dst")
-    checks.node_features(graph.num_src, graph, y, "y", "num_src")
+    checks.node_features(graph, x, "x", "num_dst")
+    checks.node_features(graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
     if x.dim() == 2:
         return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
@@ -157,7 +157,7 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
                 [0.5000, 0.5000, 0.0000]])
     """
     checks.choice(reduce, ("sum", "mean", "max", "min"), "reduce")
-    checks.node_features(graph.num_src, graph, x, "x", "num_src")
+    checks.node_features(graph, x, "x", "num_src")
     if weight is not None:
         checks.same_kind(x, "x", weight, "weight")
         checks.edge_values(graph, weight, "weight")
@@ -270,9 +270,12 @@ def edge_attention(
         "edge_feat": edge_feat,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
-    checks.probability(dropout_p, "dropout_p")
-    if top_k is not None:
-        checks.positive_integer(top_k, "top_k")
+    negative_slope = checks.number(negative_slope, "negative_slope")
+    scale = checks.number(scale, "scale")
+    dropout_p = checks.probability(dropout_p, "dropout_p")
+    top_k = 0 if top_k is None else checks.positive_integer(top_k, "top_k")
+    checks.flag(return_weights, "return_weights")
+    checks.flag(return_lse, "return_lse")
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     graph_arguments: tuple[Any, ...] = (
@@ -302,7 +305,7 @@ def edge_attention(
         negative_slope,
         scale,
         dropout_p,
-        top_k or 0,
+        top_k,
         return_weights,
     )
     if not return_weights and not return_lse:
@@ -444,6 +447,7 @@ def dot_attention(
         tensor([[1., 1., 1., 1.]])
     """
     if scale is None:
+        checks.rows_of_heads(query, "query")
         scale = max(query.shape[-1], 1) ** -0.5
     return edge_attention(
         graph,
@@ -494,6 +498,10 @@ def cosine_attention(
         tensor([[1.5000, 0.0000]])
     """
     key = query if key is None else key
+    checks.rows_of_heads(query, "query")
+    checks.rows_of_heads(key, "key")
+    checks.same_kind(query, "query", key, "key")
+    checks.temperature(beta, query)
     inverse_query_norm = inverse_norm(query, eps)
     inverse_key_norm = inverse_query_norm if key is query else inverse_norm(key, eps)
     return edge_attention(

@@ -48,6 +48,7 @@ class AGNNConv(nn.Module):
     def __init__(self, requires_grad: bool = True, add_self_loops: bool = True) -> None:
         """Creates beta; see the class for the arguments."""
         super().__init__()
+        common.check_flags(requires_grad=requires_grad, add_self_loops=add_self_loops)
         self.requires_grad, self.add_self_loops = requires_grad, add_self_loops
         if requires_grad:
             self.beta = nn.Parameter(torch.ones(1))
@@ -76,7 +77,10 @@ class AGNNConv(nn.Module):
             edge_index, (x.shape[0], x.shape[0]), None, None, 0.0, self.add_self_loops
         )
         result = cosine_attention(
-            graph, x.unsqueeze(1), beta=self.beta, return_weights=bool(return_attention_weights)
+            graph,
+            x.unsqueeze(1),
+            beta=self.beta,
+            return_weights=common.asks_for_weights(return_attention_weights),
         )
         out, weights = common.split_result(result)
         return common.with_attention(out.squeeze(1), graph, weights)

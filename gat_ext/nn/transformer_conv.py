@@ -73,6 +73,7 @@ class TransformerConv(nn.Module):
         """Creates the parameters; see the class for the arguments."""
         super().__init__()
         common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
+        common.check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.beta, self.dropout = concat, beta and root_weight, dropout
         self.edge_dim, self.root_weight = edge_dim, root_weight
@@ -115,7 +116,7 @@ class TransformerConv(nn.Module):
             self._split_heads(self.lin_value(x_src)),
             edge_feat=edge_feat,
             dropout_p=self.dropout if self.training else 0.0,
-            return_weights=bool(return_attention_weights),
+            return_weights=common.asks_for_weights(return_attention_weights),
         )
         out, weights = common.split_result(result)
         out = common.join_heads(out, self.concat)
@@ -134,6 +135,7 @@ class TransformerConv(nn.Module):
             return None
         if edge_attr is None:
             raise ValueError(f"{self} was made with edge_dim={self.edge_dim}; edge_attr is missing")
+        common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
         return self._split_heads(self.lin_edge(edge_attr))
 
     def _add_root(self, message: Tensor, root: Tensor) -> Tensor:
