@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gat_ext import _C
+from gat_ext._dense import in_forward_mode
 from gat_ext.graph import Graph
 
 # The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
@@ -28,6 +30,22 @@ def is_graph(graph: Any) -> None:
         raise TypeError(
             f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: make one of an edge_index with Graph(edge_index)"
         )
+
+
+def no_tangents(operator: str, *inputs: Any) -> None:
+    """Refuses inputs with tangents of forward-mode differentiation, which would be lost without a word."""
+    if not in_forward_mode():
+        return
+    for tensor in inputs:
+        if (
+            isinstance(tensor, Tensor)
+            and tensor.is_floating_point()
+            and forward_ad.unpack_dual(tensor).tangent is not None
+        ):
+            raise NotImplementedError(
+                f"{operator} has no forward-mode derivative (torch.func.jvp, torch.autograd.forward_ad); use reverse mode, or "
+                "for a product with the Jacobian torch.autograd.functional.jvp, which is reverse mode twice"
+            )
 
 
 def choice(given: str, choices: Sequence[str], name: str) -> None:
@@ -180,16 +198,16 @@ def attention_inputs(
         )
 
 
-def temperature(beta: Any, query: Tensor) -> None:
-    """Refuses what is neither a number nor a tensor [] or [H]; query is [N, H, D]."""
+def temperature(beta: Any, query: Tensor) -> float | Tensor:
+    """Refuses what is neither a number nor a tensor [] or [H], and returns it; query is [N, H, D]."""
     if not isinstance(beta, Tensor):
-        number(beta, "beta")
-        return
+        return number(beta, "beta")
     same_kind(query, "query", beta, "beta")
     if beta.numel() != 1 and beta.shape != query.shape[1:2]:
         raise ValueError(
             f"beta has shape {list(beta.shape)}; expected a number, [] or [{query.shape[1]}], the number of heads"
         )
+    return beta
 
 
 def number(x: Any, name: str) -> float:

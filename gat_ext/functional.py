@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gat_ext import _checks as checks
 from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
-from gat_ext._dense import inverse_norm
+from gat_ext._dense import inverse_norm, scaled
 from gat_ext._ops import draw_seed, ops
 from gat_ext.functional_walk import random_walk, walk_step
 from gat_ext.graph import Graph
@@ -82,6 +82,7 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
         tensor([0.5000, 0.5000, 1.0000])
     """
     checks.choice(by, ("dst", "src"), "by")
+    checks.no_tangents("edge_softmax", scores)
     checks.edge_values(graph, scores, "scores")
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
     if by == "dst":
@@ -118,6 +119,7 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
         tensor([1., 1.])
     """
     checks.same_kind(x, "x", y, "y")
+    checks.no_tangents("sddmm", x, y)
     checks.node_features(graph, x, "x", "num_dst")
     checks.node_features(graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
@@ -157,6 +159,7 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
                 [0.5000, 0.5000, 0.0000]])
     """
     checks.choice(reduce, ("sum", "mean", "max", "min"), "reduce")
+    checks.no_tangents("spmm", x, weight)
     checks.node_features(graph, x, "x", "num_src")
     if weight is not None:
         checks.same_kind(x, "x", weight, "weight")
@@ -270,6 +273,7 @@ def edge_attention(
         "edge_feat": edge_feat,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
+    checks.no_tangents("edge_attention", value, *inputs.values())
     negative_slope = checks.number(negative_slope, "negative_slope")
     scale = checks.number(scale, "scale")
     dropout_p = checks.probability(dropout_p, "dropout_p")
@@ -501,7 +505,7 @@ def cosine_attention(
     checks.rows_of_heads(query, "query")
     checks.rows_of_heads(key, "key")
     checks.same_kind(query, "query", key, "key")
-    checks.temperature(beta, query)
+    beta, eps = checks.temperature(beta, query), checks.number(eps, "eps")
     inverse_query_norm = inverse_norm(query, eps)
     inverse_key_norm = inverse_query_norm if key is query else inverse_norm(key, eps)
     return edge_attention(
@@ -510,7 +514,7 @@ def cosine_attention(
         score="cosine",
         query=query,
         key=key,
-        dst_term=(inverse_query_norm * beta).to(query.dtype),
+        dst_term=scaled(inverse_query_norm, beta).to(query.dtype),
         src_term=inverse_key_norm,
         **options,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gat_ext import _dense
 from gat_ext.features import dropout
@@ -187,7 +186,7 @@ class GATConv(nn.Module):
         common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
         weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
         folded = (weight * self.att_edge.view(self.heads, self.out_channels, 1)).sum(1)
-        return F.linear(edge_attr, folded)
+        return _dense.linear(edge_attr, folded)
 
     def __repr__(self) -> str:
         """As PyG's."""
