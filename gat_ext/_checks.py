@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gat_ext import _C
+from gat_ext._dense import in_forward_mode
 from gat_ext.graph import Graph
 
 # The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
@@ -18,9 +21,36 @@ _REQUIRED = _C.score_inputs()
 _HAS_CUDA = _C.build_info()["cuda"]
 
 
+_INT64_MAX = 2**63 - 1
+
+
+def is_graph(graph: Any) -> None:
+    """Refuses what is not a Graph."""
+    if not isinstance(graph, Graph):
+        raise TypeError(
+            f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: make one of an edge_index with Graph(edge_index)"
+        )
+
+
+def no_tangents(operator: str, *inputs: Any) -> None:
+    """Refuses inputs with tangents of forward-mode differentiation, which would be lost without a word."""
+    if not in_forward_mode():
+        return
+    for tensor in inputs:
+        if (
+            isinstance(tensor, Tensor)
+            and tensor.is_floating_point()
+            and forward_ad.unpack_dual(tensor).tangent is not None
+        ):
+            raise NotImplementedError(
+                f"{operator} has no forward-mode derivative (torch.func.jvp, jacfwd, hessian); use reverse mode, or "
+                "for a product with the Jacobian torch.autograd.functional.jvp, which is reverse mode twice"
+            )
+
+
 def choice(given: str, choices: Sequence[str], name: str) -> None:
     """Refuses a name that is not among the choices, the closest first."""
-    if given in choices:
+    if isinstance(given, str) and given in choices:
         return
     close = difflib.get_close_matches(str(given), choices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -39,11 +69,16 @@ def floating(tensor: Any, name: str) -> None:
         raise TypeError(f"{name} has layout {tensor.layout}; expected a dense tensor")
 
 
+def autocast_is_on(device: torch.device) -> bool:
+    """Whether dtypes may differ on a device, for operators cast their inputs."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
 def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
     """Refuses two tensors of different dtype or device; under autocast dtypes may differ."""
     floating(a, a_name)
     floating(b, b_name)
-    if a.dtype != b.dtype and not torch.is_autocast_enabled(a.device.type):
+    if a.dtype != b.dtype and not autocast_is_on(a.device):
         raise TypeError(
             f"{a_name} has dtype {a.dtype} and {b_name} has dtype {b.dtype}; cast one of them"
         )
@@ -54,7 +89,8 @@ def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
 
 
 def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
-    """Refuses a tensor on another device than the graph."""
+    """Refuses a tensor on another device than the graph, and what is no graph."""
+    is_graph(graph)
     if tensor.device != graph.device:
         raise ValueError(
             f"{name} is on {tensor.device} and the graph is on {graph.device}; move one of them with .to()"
@@ -66,10 +102,11 @@ def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
         )
 
 
-def node_features(count: int, graph: Graph, tensor: Tensor, name: str, count_name: str) -> None:
-    """Refuses what is not [count, H, F] or [count, F]."""
+def node_features(graph: Graph, tensor: Tensor, name: str, count_name: str) -> None:
+    """Refuses what is not [count, H, F] or [count, F]; ``count_name`` is num_src or num_dst."""
     floating(tensor, name)
     on_graph_device(graph, tensor, name)
+    count: int = getattr(graph, count_name)
     if tensor.dim() not in (2, 3) or tensor.shape[0] != count:
         raise ValueError(
             f"{name} has shape {list(tensor.shape)}; expected [{count}, H, F] or [{count}, F], "
@@ -97,6 +134,13 @@ def same_tail(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
         )
 
 
+def rows_of_heads(tensor: Any, name: str) -> None:
+    """Refuses what is not [N, H, D]."""
+    floating(tensor, name)
+    if tensor.dim() != 3:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}; expected [N, H, D]")
+
+
 def heads(tensor: Tensor, count: int, name: str, other: str) -> None:
     """Refuses a per-edge tensor whose number of heads is neither 1 nor count."""
     if tensor.shape[1] not in (1, count):
@@ -109,7 +153,9 @@ def attention_inputs(
     graph: Graph, value: Tensor, score: str, inputs: dict[str, Tensor | None], edge_in_value: bool
 ) -> None:
     """Refuses inputs that do not fit the score, each other or the graph."""
+    is_graph(graph)
     choice(score, tuple(_REQUIRED), "score")
+    flag(edge_in_value, "edge_in_value")
     required = _REQUIRED[score]
     optional = ("edge_feat" if "query" in required else "edge_term", "bias")
     for name, tensor in inputs.items():
@@ -152,17 +198,6 @@ def attention_inputs(
         )
 
 
-def reverse_mode(name: str, *tensors: Tensor | None) -> None:
-    """Refuses tensors with a tangent, which the operators would leave behind without a word."""
-    if forward_ad._current_level < 0:
-        return
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError(
-            f"{name} has no forward-mode derivative (jvp, jacfwd, hessian); use reverse mode: "
-            "torch.autograd.grad, torch.func.vjp or torch.func.jacrev"
-        )
-
-
 def no_transform(name: str) -> None:
     """Refuses to run within a transformation of torch.func."""
     if torch._C._are_functorch_transforms_active():
@@ -172,20 +207,64 @@ def no_transform(name: str) -> None:
         )
 
 
-def probability(p: float, name: str) -> None:
-    """Refuses what is not in [0, 1]."""
-    if not 0 <= p <= 1:
+def temperature(beta: Any, query: Tensor) -> float | Tensor:
+    """Refuses what is neither a number nor a tensor [] or [H], and returns it; query is [N, H, D]."""
+    if not isinstance(beta, Tensor):
+        return number(beta, "beta")
+    same_kind(query, "query", beta, "beta")
+    if beta.numel() != 1 and beta.shape != query.shape[1:2]:
+        raise ValueError(
+            f"beta has shape {list(beta.shape)}; expected a number, [] or [{query.shape[1]}], the number of heads"
+        )
+    return beta
+
+
+def number(x: Any, name: str) -> float:
+    """Refuses what is not a finite number; returns it as one that operators take."""
+    if torch.compiler.is_compiling():  # where it may be a symbol
+        return x  # type: ignore[no-any-return]
+    if isinstance(x, Tensor) or not isinstance(x, Real):
+        hint = f": pass {name}.item(), or to learn it multiply an input by it"
+        raise TypeError(
+            f"{name} is a {type(x).__name__}; expected a number{hint if isinstance(x, Tensor) else ''}"
+        )
+    try:
+        finite = math.isfinite(x)
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise ValueError(f"{name} is {x}; expected a finite number")
+    return float(x)
+
+
+def probability(p: Any, name: str) -> float:
+    """Refuses what is not in [0, 1]; returns it as ``number`` does."""
+    share = number(p, name)
+    if not 0 <= share <= 1:
         raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
+    return share
 
 
-def positive_integer(k: int, name: str) -> None:
-    """Refuses what is not an integer of at least 1."""
+def flag(given: Any, name: str) -> None:
+    """Refuses what is neither True nor False."""
+    if not isinstance(given, bool):
+        raise TypeError(f"{name} is a {type(given).__name__}; expected True or False")
+
+
+def positive_integer(k: Any, name: str) -> int:
+    """Refuses what is not an integer of at least 1; returns it, or the largest that operators take."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"{name} is {k!r}; expected an integer of at least 1")
+    return min(k, _INT64_MAX)
 
 
 def seed(tensor: Tensor, device: torch.device) -> Tensor:
     """Refuses what is not an int64 tensor of one element; returns it on device."""
-    if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64 or tensor.numel() != 1:
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.dtype != torch.int64
+        or tensor.layout != torch.strided
+        or tensor.numel() != 1
+    ):
         raise TypeError("seed must be an int64 tensor of one element, e.g. torch.tensor([7])")
     return tensor.to(device)

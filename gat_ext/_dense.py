@@ -1,11 +1,15 @@
 """The dense steps of a layer, with large results from the block cache.
 
 The system's memory is new each time: on the CPU, to fault in the pages of a result takes about as long as the product that
-fills it. What is small, sparse or elsewhere goes through torch's own operators.
+fills it. What is small, sparse or elsewhere goes through torch's own operators. Under
+``torch.use_deterministic_algorithms(True)`` products have the same bits for any number of threads.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +24,8 @@ _LARGE = 1 << 18  # elements
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Product of x [N, C] and the transpose of weight [K, C], plus bias [K]: [N, K]."""
+    if _is_deterministic(x):
+        return _deterministic_linear(x, weight, bias)
     if (
         _is_plain(x)
         and x.dim() == 2
@@ -29,6 +35,61 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out: Tensor = ops.linear(x, weight, bias)
         return out
     return F.linear(x, weight, bias)
+
+
+def _deterministic_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    out: Tensor = _Product.apply(x, weight.t())
+    return out if bias is None else out + bias
+
+
+class _Product(torch.autograd.Function):
+    """Matrix product on one thread, and so its gradients of any order.
+
+    BLAS shares out the sum of a product over threads where it is long, as it is in the gradient of a weight, the sum over all
+    nodes; then the last bits depend on their number. They do in sums of 128 terms, too, so pieces of a fixed size are no help.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        with _one_thread():
+            return a @ b
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Grads:
+        a, b = ctx.saved_tensors
+        grad_a = _Product.apply(grad, b.t()) if ctx.needs_input_grad[0] else None
+        return grad_a, _Product.apply(a.t(), grad) if ctx.needs_input_grad[1] else None
+
+
+_setting_threads = threading.Lock()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for BLAS, whose setting is that of the process."""
+    with _setting_threads:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _is_deterministic(x: Tensor) -> bool:
+    """Whether bits must not depend on threads; what torch makes of a product that it traces or transforms is its own."""
+    return (
+        torch.are_deterministic_algorithms_enabled()
+        and _is_plain(x)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
 
 
 def add(x: Tensor, other: Tensor) -> Tensor:
@@ -68,7 +129,26 @@ def _is_large(x: Tensor) -> bool:
 
 def _is_transformed() -> bool:
     """Whether there is a tangent or a batch, of which the operators here know nothing."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return torch._C._are_functorch_transforms_active() or in_forward_mode()
+
+
+def in_forward_mode() -> bool:
+    """Whether tensors may have tangents, of which the operators of this package would lose sight."""
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def scaled(x: Tensor, factor: float | Tensor) -> Tensor:
+    """Product of x [N, H] and factor, a number or a tensor [] or [H]."""
+    if (
+        isinstance(factor, Tensor)
+        and factor.numel() == 1
+        and factor.dtype == x.dtype
+        and _is_deterministic(x)
+    ):
+        # The gradient of the factor is a sum over everything, which torch shares out over threads.
+        out: Tensor = _Product.apply(x.reshape(-1, 1), factor.reshape(1, 1))
+        return out.view(x.shape)
+    return x * factor
 
 
 def _same_kind(x: Tensor, *others: Tensor | None) -> bool:

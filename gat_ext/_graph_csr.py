@@ -17,6 +17,8 @@ ops = torch.ops.gat_ext
 # One less than the largest int32, so that a number of rows plus one is an int32 too.
 _INT32_LIMIT = 2**31 - 2
 
+_MOST_NODES = 2**48  # a pointer to each row of more takes no machine's memory
+
 Csr = tuple[Tensor, Tensor, Tensor | None]  # rowptr, col, edge_id
 
 
@@ -118,6 +120,10 @@ def check_edge_index(edge_index: Tensor) -> None:
             "torch.int64: convert whole numbers with edge_index.long(), a mask or adjacency matrix "
             "[N_dst, N_src] with mask.nonzero().t().flip(0)"
         )
+    if edge_index.is_meta:
+        raise ValueError(
+            "edge_index is on meta, where tensors have no values; expected one with node numbers"
+        )
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(
             f"edge_index has shape {list(edge_index.shape)}; expected [2, E] with sources in row 0 "
@@ -169,6 +175,10 @@ def node_counts(
         )
     names = ("num_src", "num_dst")
     if num_src is None or num_dst is None:
+        if max(largest) >= _MOST_NODES:
+            raise IndexError(
+                f"edge_index has the node number {max(largest)}; expected numbers below {_MOST_NODES}"
+            )
         num_src = num_dst = max(largest) + 1 if num_nodes is None else num_nodes
         names = ("num_nodes", "num_nodes")
     for row, (name, bound, high) in enumerate(zip(names, (num_src, num_dst), largest, strict=True)):
@@ -240,6 +250,8 @@ def _checked_count(name: str, count: int | None) -> int | None:
     whole = operator.index(count)
     if whole < 0:
         raise ValueError(f"{name} is {whole}; expected a number >= 0")
+    if whole > _MOST_NODES:
+        raise ValueError(f"{name} is {whole}; expected a number up to {_MOST_NODES}")
     return whole
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gat_ext import _checks as checks
 from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
-from gat_ext._dense import inverse_norm
+from gat_ext._dense import inverse_norm, scaled
 from gat_ext._masked import check_mask, masked_sum
 from gat_ext._ops import draw_seed, ops
 from gat_ext._ops_transforms import Attention
@@ -101,8 +101,8 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
         tensor([0.5000, 0.5000, 1.0000])
     """
     checks.choice(by, ("dst", "src"), "by")
+    checks.no_tangents("edge_softmax", scores)
     checks.edge_values(graph, scores, "scores")
-    checks.reverse_mode("edge_softmax", scores)
     checks.no_transform("edge_softmax")
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
     if by == "dst":
@@ -139,10 +139,10 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
         tensor([1., 1.])
     """
     checks.same_kind(x, "x", y, "y")
-    checks.node_features(graph.num_dst, graph, x, "x", "num_dst")
-    checks.node_features(graph.num_src, graph, y, "y", "num_src")
+    checks.no_tangents("sddmm", x, y)
+    checks.node_features(graph, x, "x", "num_dst")
+    checks.node_features(graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
-    checks.reverse_mode("sddmm", x, y)
     checks.no_transform("sddmm")
     if x.dim() == 2:
         return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
@@ -180,12 +180,12 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
                 [0.5000, 0.5000, 0.0000]])
     """
     checks.choice(reduce, ("sum", "mean", "max", "min"), "reduce")
-    checks.node_features(graph.num_src, graph, x, "x", "num_src")
+    checks.no_tangents("spmm", x, weight)
+    checks.node_features(graph, x, "x", "num_src")
     if weight is not None:
         checks.same_kind(x, "x", weight, "weight")
         checks.edge_values(graph, weight, "weight")
         weight = weight.unsqueeze(-1) if weight.dim() == 1 else weight
-    checks.reverse_mode("spmm", x, weight)
     checks.no_transform("spmm")
     if x.dim() == 2:
         return spmm(graph, x.unsqueeze(1), weight, reduce=reduce).squeeze(1)
@@ -299,12 +299,15 @@ def edge_attention(
         "edge_feat": edge_feat,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
-    checks.reverse_mode(f"edge_attention(score={score!r})", value, *inputs.values(), edge_mask)
-    checks.probability(dropout_p, "dropout_p")
+    checks.no_tangents("edge_attention", value, *inputs.values(), edge_mask)
+    negative_slope = checks.number(negative_slope, "negative_slope")
+    scale = checks.number(scale, "scale")
+    dropout_p = checks.probability(dropout_p, "dropout_p")
+    top_k = 0 if top_k is None else checks.positive_integer(top_k, "top_k")
     if edge_mask is not None:
         check_mask(graph, value, edge_mask)
-    if top_k is not None:
-        checks.positive_integer(top_k, "top_k")
+    checks.flag(return_weights, "return_weights")
+    checks.flag(return_lse, "return_lse")
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
@@ -322,7 +325,7 @@ def edge_attention(
         negative_slope,
         scale,
         dropout_p,
-        top_k or 0,
+        top_k,
         return_weights or edge_mask is not None,
     )
     if edge_mask is not None:
@@ -467,6 +470,7 @@ def dot_attention(
         tensor([[1., 1., 1., 1.]])
     """
     if scale is None:
+        checks.rows_of_heads(query, "query")
         scale = max(query.shape[-1], 1) ** -0.5
     return edge_attention(
         graph,
@@ -517,6 +521,10 @@ def cosine_attention(
         tensor([[1.5000, 0.0000]])
     """
     key = query if key is None else key
+    checks.rows_of_heads(query, "query")
+    checks.rows_of_heads(key, "key")
+    checks.same_kind(query, "query", key, "key")
+    beta, eps = checks.temperature(beta, query), checks.number(eps, "eps")
     inverse_query_norm = inverse_norm(query, eps)
     inverse_key_norm = inverse_query_norm if key is query else inverse_norm(key, eps)
     return edge_attention(
@@ -525,7 +533,7 @@ def cosine_attention(
         score="cosine",
         query=query,
         key=key,
-        dst_term=(inverse_query_norm * beta).to(query.dtype),
+        dst_term=scaled(inverse_query_norm, beta).to(query.dtype),
         src_term=inverse_key_norm,
         **options,
     )

@@ -18,6 +18,7 @@ from gat_ext.graph import Graph
 __all__ = ["random_walk", "walk_step"]
 
 _MODES = ("sample", "greedy")
+_MOST_STEPS = 2**48
 
 # By their overload: a step may take less time than the search for it.
 _walk_step, _random_walk = ops.walk_step.default, ops.random_walk.default
@@ -76,13 +77,13 @@ def walk_step(
         (tensor([2]), tensor([-0.2877]))
     """
     checks.choice(mode, _MODES, "mode")
-    checks.reverse_mode("walk_step", rank)
     _check_square(graph)
     if isinstance(step, bool) or not isinstance(step, int):
         raise TypeError(f"step is a {type(step).__name__}; expected an integer")
-    if step < 0:
-        raise ValueError(f"step is {step}; expected an integer of at least 0")
+    if not 0 <= step < _MOST_STEPS:
+        raise ValueError(f"step is {step}; expected an integer from 0 to {_MOST_STEPS - 1}")
     given = current, rank, node_type
+    checks.no_tangents("walk_step", rank)
     if graph.rowptr.is_cuda:
         _check_step(graph, *given)
     seed = _seed(seed, graph.device)
@@ -140,8 +141,10 @@ def random_walk(
     _check_square(graph)
     if isinstance(length, bool) or not isinstance(length, int):
         raise TypeError(f"length is a {type(length).__name__}; expected an integer")
-    if length < 0:
-        raise ValueError(f"length is {length}; expected a number of steps of at least 0")
+    if not 0 <= length < _MOST_STEPS:
+        raise ValueError(
+            f"length is {length}; expected a number of steps of at least 0 and below {_MOST_STEPS}"
+        )
     _check_indices(graph, start, "start", None)
     if weight is not None:
         checks.edge_values(graph, weight, "weight")
@@ -166,6 +169,7 @@ def _seed(seed: Tensor | None, device: torch.device) -> Tensor:
 
 
 def _check_square(graph: Graph) -> None:
+    checks.is_graph(graph)
     if graph.num_src != graph.num_dst:
         raise ValueError(
             f"a walk needs a graph with num_src = num_dst, for its nodes are both; got {graph!r}"

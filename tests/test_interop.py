@@ -280,7 +280,9 @@ def test_checkpoints_of_older_versions(version, prefix):
 
 def test_two_projections_are_not_taken_for_one():
     state = nn.GATConv((6, 6), 4, heads=2).state_dict()
-    with pytest.raises(RuntimeError, match=r"(?s)Missing key.*lin\.weight.*Unexpected key.*lin_src"):
+    with pytest.raises(
+        RuntimeError, match=r"(?s)Missing key.*lin\.weight.*Unexpected key.*lin_src"
+    ):
         nn.GATConv(6, 4, heads=2).load_state_dict(state)
 
 

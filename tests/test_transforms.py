@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import func
-from torch.autograd import forward_ad
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -174,48 +173,6 @@ OPERATORS = {
     "spmm": lambda graph, x: functional.spmm(graph, x),
     "edge_attention": lambda graph, x: functional.cosine_attention(graph, x.unsqueeze(1)),
 }
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_no_forward_mode(name):
-    """The operators would drop the tangent, and the derivative would be 0."""
-    graph = Graph(torch.randint(9, (2, 30)), num_nodes=9)
-    x = torch.randn(9, 4)
-    with pytest.raises(NotImplementedError, match=rf"{name}.* no forward-mode derivative"):
-        func.jvp(lambda x: OPERATORS[name](graph, x), (x,), (x,))
-    with (
-        forward_ad.dual_level(),
-        pytest.raises(NotImplementedError, match=rf"{name}.* no forward-mode derivative"),
-    ):
-        OPERATORS[name](graph, forward_ad.make_dual(x, x))
-
-
-def test_no_forward_mode_of_layers(layer, edges):
-    run, parameters = layer
-    x = batch()[0]
-    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-        func.jvp(lambda x: run(parameters, x, edges), (x,), (x,))
-
-
-def test_no_forward_mode_of_walks():
-    graph = Graph(torch.randint(9, (2, 30)), num_nodes=9)
-    rank = torch.rand(3, 2)
-    with pytest.raises(NotImplementedError, match="walk_step has no forward-mode derivative"):
-        func.jvp(
-            lambda rank: functional.walk_step(
-                graph, torch.tensor([0, 1, 2]), rank, torch.zeros(9, dtype=torch.int64)
-            )[0],
-            (rank,),
-            (rank,),
-        )
-
-
-def test_large_features_keep_their_tangent():
-    """Large products run in operators of the package, which have no forward mode either; torch's take their place."""
-    linear = nn.GATConv(512, 64).lin
-    x = torch.randn(4096, 512)
-    _, tangent = func.jvp(linear, (x,), (x,))
-    assert_close(tangent, linear(x))
 
 
 @pytest.mark.parametrize("name", ["edge_softmax", "sddmm", "spmm"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gat_ext.features import SparseFeatures
 from gat_ext.graph import Graph
@@ -22,7 +23,16 @@ Attention = tuple[Tensor, Tensor]
 Masks = tuple[Tensor | None, ...]
 """Of each attention layer: [E], [E, H] or None"""
 
-_NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
+
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        """As torch's, whose weight and bias have gradients that depend on the number of threads."""
+        if not torch.are_deterministic_algorithms_enabled():
+            return super().forward(input)
+        return F.layer_norm(input, self.normalized_shape, eps=self.eps) * self.weight + self.bias
+
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": _LayerNorm, "batch": nn.BatchNorm1d}
 
 
 def make_norm(name: str | None, channels: int) -> nn.Module:

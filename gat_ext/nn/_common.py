@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from gat_ext import _checks as checks
 from gat_ext import _dense
+from gat_ext._graph_csr import check_edge_index
 from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.features import SparseFeatures, as_features
 from gat_ext.graph import Graph
@@ -95,22 +96,45 @@ def check_sizes(
     edge_dim: int | None,
 ) -> None:
     """Refuses sizes and probabilities that no layer can have."""
-    for channels in pair(in_channels):
-        if channels < 1 and channels != -1:
+    ends = in_channels if isinstance(in_channels, (tuple, list)) else (in_channels,)
+    for channels in ends:
+        _check_integer("in_channels", channels)
+        if len(ends) not in (1, 2) or (channels < 1 and channels != -1):
             raise ValueError(
                 f"in_channels is {in_channels}; expected sizes of at least 1, or -1 for the size "
                 "of the first input"
             )
+    _check_integer("out_channels", out_channels)
+    _check_integer("heads", heads)
+    if edge_dim is not None:
+        _check_integer("edge_dim", edge_dim)
     for name, size in (("out_channels", out_channels), ("heads", heads), ("edge_dim", edge_dim)):
         if size is not None and size < 1:
             raise ValueError(f"{name} is {size}; expected at least 1")
     check_probability("dropout", dropout)
 
 
+def _check_integer(name: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"{name} is {size!r} of type {type(size).__name__}; expected an int")
+
+
 def check_probability(name: str, p: float) -> None:
     """Refuses what is not in [0, 1]."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
+    checks.probability(p, name)
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuses what is neither True nor False."""
+    for name, given in flags.items():
+        checks.flag(given, name)
+
+
+def asks_for_weights(return_attention_weights: bool | None) -> bool:
+    """Whether a layer returns its attention weights; None is no."""
+    if return_attention_weights is not None:
+        checks.flag(return_attention_weights, "return_attention_weights")
+    return bool(return_attention_weights)
 
 
 # ---- inputs
@@ -145,14 +169,23 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
         raise ValueError(
             f"{name} has shape {shape}; {layer} expects [N, {wanted}], or [B, N, {wanted}] of a batch"
         )
-    dtype = lin.weight.dtype
-    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
-        raise TypeError(f"{name} has dtype {x.dtype}, {layer} has {dtype}; cast one of them")
+    check_kind(name, x, lin.weight, layer)
+
+
+def check_kind(name: str, x: Features, weight: Tensor, layer: nn.Module) -> None:
+    """Refuses an input of another dtype or device than the weight of a layer; under autocast dtypes may differ."""
+    if x.dtype != weight.dtype and not checks.autocast_is_on(x.device):
+        raise TypeError(f"{name} has dtype {x.dtype}, {layer} has {weight.dtype}; cast one of them")
+    if x.device != weight.device:
+        raise ValueError(
+            f"{name} is on {x.device}, {layer} is on {weight.device}; move one of them with .to()"
+        )
 
 
 def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph:
     """The graph of an edge_index, or the graph itself once its sizes are checked."""
     if not isinstance(adjacency, Graph):
+        check_edge_index(adjacency)
         if is_tracing():
             return TracedGraph(adjacency, num_src, num_dst, self_loops=False)
         key = (num_src, num_dst, "as given")
@@ -171,6 +204,7 @@ def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tens
     """Edge features as [E, edge_dim]; a vector is one feature an edge."""
     if edge_dim is None:
         raise ValueError("edge_attr was given, but the layer was made without edge_dim")
+    checks.floating(edge_attr, "edge_attr")
     matrix = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
     if matrix.shape != (num_edges, edge_dim):
         raise ValueError(

@@ -8,6 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from gat_ext import _checks as checks
+from gat_ext._graph_csr import check_edge_index
 from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.graph import Graph
 from gat_ext.nn._common import Adjacency, as_graph, edge_matrix
@@ -42,6 +44,7 @@ def with_self_loops(adjacency: Adjacency, num_src: int, num_dst: int) -> LoopedG
     written to, so that training on one graph sorts once.
     """
     if not isinstance(adjacency, Graph):
+        check_edge_index(adjacency)
         return remembered(
             adjacency,
             (num_src, num_dst, "looped"),
@@ -93,6 +96,10 @@ def check_fill_value(fill_value: float | Tensor | str) -> None:
         raise ValueError(
             f"fill_value is {fill_value!r}; expected a number, a tensor or one of {names}"
         )
+    if isinstance(fill_value, Tensor):
+        checks.floating(fill_value, "fill_value")
+    elif not isinstance(fill_value, str):
+        checks.number(fill_value, "fill_value")
 
 
 def loop_features(

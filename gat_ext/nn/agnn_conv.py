@@ -62,6 +62,7 @@ class AGNNConv(nn.Module):
         """Creates beta; see the class for the arguments."""
         super().__init__()
         common.check_message_passing(message_passing)
+        common.check_flags(requires_grad=requires_grad, add_self_loops=add_self_loops)
         self.requires_grad, self.add_self_loops = requires_grad, add_self_loops
         if requires_grad:
             self.beta = nn.Parameter(torch.ones(1))
@@ -106,7 +107,7 @@ class AGNNConv(nn.Module):
             heads,
             beta=self.beta,
             edge_mask=edge_mask,
-            return_weights=bool(return_attention_weights),
+            return_weights=common.asks_for_weights(return_attention_weights),
         )
         out, weights = common.split_result(result)
         if not is_batch:

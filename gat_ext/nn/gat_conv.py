@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gat_ext import _dense
 from gat_ext.features import dropout
@@ -98,6 +97,9 @@ class GATConv(nn.Module):
         common.check_message_passing(message_passing)
         common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         common.check_probability("feat_dropout", feat_dropout)
+        common.check_flags(
+            concat=concat, add_self_loops=add_self_loops, bias=bias, residual=residual
+        )
         loops.check_fill_value(fill_value)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.negative_slope, self.dropout = concat, negative_slope, dropout
@@ -189,7 +191,7 @@ class GATConv(nn.Module):
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
             edge_mask=edge_mask,
-            return_weights=bool(return_attention_weights),
+            return_weights=common.asks_for_weights(return_attention_weights),
         )
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
@@ -209,9 +211,10 @@ class GATConv(nn.Module):
     def _edge_term(self, edge_attr: Tensor) -> Tensor:
         """a_edge · W_e e of every edge, [E, H]; W_e is folded into [edge_dim, H] first."""
         assert self.lin_edge is not None and self.att_edge is not None
+        common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
         weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
         folded = (weight * self.att_edge.view(self.heads, self.out_channels, 1)).sum(1)
-        return F.linear(edge_attr, folded)
+        return _dense.linear(edge_attr, folded)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

@@ -90,6 +90,8 @@ class GATv2Conv(nn.Module):
         common.check_message_passing(message_passing)
         common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         loops.check_fill_value(fill_value)
+        common.check_flags(concat=concat, add_self_loops=add_self_loops, bias=bias)
+        common.check_flags(share_weights=share_weights, residual=residual)
         src_channels, dst_channels = common.pair(in_channels)
         if share_weights and src_channels != dst_channels:
             raise ValueError(
@@ -161,7 +163,7 @@ class GATv2Conv(nn.Module):
             negative_slope=self.negative_slope,
             dropout_p=self.dropout if self.training else 0.0,
             edge_mask=edge_mask,
-            return_weights=bool(return_attention_weights),
+            return_weights=common.asks_for_weights(return_attention_weights),
         )
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
@@ -175,6 +177,7 @@ class GATv2Conv(nn.Module):
         """W_e e of every edge, [E, H, C]."""
         if edge_attr is None or self.lin_edge is None:
             return None
+        common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
         return self._split_heads(self.lin_edge(edge_attr))
 
     def __repr__(self) -> str:

@@ -87,6 +87,7 @@ class TransformerConv(nn.Module):
         super().__init__()
         common.check_message_passing(message_passing)
         common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
+        common.check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.beta, self.dropout = concat, beta and root_weight, dropout
         self.edge_dim, self.root_weight = edge_dim, root_weight
@@ -143,7 +144,7 @@ class TransformerConv(nn.Module):
             edge_feat=edge_feat,
             dropout_p=self.dropout if self.training else 0.0,
             edge_mask=edge_mask,
-            return_weights=bool(return_attention_weights),
+            return_weights=common.asks_for_weights(return_attention_weights),
         )
         out, weights = common.split_result(result)
         out = common.join_heads(out, self.concat)
@@ -163,6 +164,7 @@ class TransformerConv(nn.Module):
             return None
         if edge_attr is None:
             raise ValueError(f"{self} was made with edge_dim={self.edge_dim}; edge_attr is missing")
+        common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
         return self._split_heads(self.lin_edge(edge_attr))
 
     def _add_root(self, message: Tensor, root: Tensor) -> Tensor:

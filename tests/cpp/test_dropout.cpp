@@ -4,8 +4,8 @@
 
 #include "check.h"
 #include "core/philox.h"
-#include "cpu/isa.h"
 #include "cpu/sparse.h"
+#include "isas.h"
 
 namespace {
 
@@ -30,10 +30,5 @@ void test_numbers() {
 }  // namespace
 
 int main() {
-  using namespace gat::cpu;
-  test_numbers<Baseline>();
-#if defined(__x86_64__)
-  if (widest_isa() >= Isa::avx2) test_numbers<Avx2>();
-  if (widest_isa() >= Isa::avx512) test_numbers<Avx512>();
-#endif
+  for_every_isa([](auto isa) { test_numbers<decltype(isa)>(); });
 }

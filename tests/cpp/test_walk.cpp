@@ -6,8 +6,8 @@
 
 #include "check.h"
 #include "core/walk.h"
-#include "cpu/isa.h"
 #include "cpu/walk.h"
+#include "isas.h"
 
 namespace {
 
@@ -142,10 +142,5 @@ void test_all() {
 }  // namespace
 
 int main() {
-  using namespace gat::cpu;
-  test_all<Baseline>();
-#if defined(__x86_64__)
-  if (widest_isa() >= Isa::avx2) test_all<Avx2>();
-  if (widest_isa() >= Isa::avx512) test_all<Avx512>();
-#endif
+  for_every_isa([](auto isa) { test_all<decltype(isa)>(); });
 }

@@ -167,6 +167,7 @@ __attribute__((noinline)) void accumulate_rows(const Rows& rows, const A* p, con
 template <class Isa, class A, class Rows, class Term>
 __attribute__((noinline)) void reduce_rows(const Rows& rows, const Term& term, A* out) {
   const std::int64_t C = rows.channels, row_size = rows.num_heads * C;
+  if (C == 0) std::fill(out, out + rows.num_heads * kTile, A(0));  // sums of nothing
   with_lanes<Isa, A>(C, [&](auto lanes) {
     for (std::int64_t h = 0; h < rows.num_heads; ++h) {
       A* const head_out = out + h * kTile;

@@ -1,0 +1,205 @@
+"""torch.use_deterministic_algorithms(True): no warning, no error, and the same bits at each run, for any number of threads."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from gat_ext import _dense, functional, models, nn
+from gat_ext.reference import SCORES
+from gat_ext.testing import sample_graph, sample_inputs
+
+RUNS = 100
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    threads = torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def assert_same_bits(run, runs=RUNS):
+    """Runs on one thread and on two in turn, and some more; run() returns tensors."""
+    torch.set_num_threads(1)
+    first = run()
+    for i in range(1, runs):
+        torch.set_num_threads(3 if i == 2 else 1 + i % 2)
+        for number, (a, b) in enumerate(zip(first, run(), strict=True)):
+            assert torch.equal(a, b), f"result {number} of run {i}"
+
+
+def results_and_gradients(outputs, tensors):
+    """The outputs, and the gradients of a sum of them that differs everywhere."""
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    live = [out for out in outputs if out.requires_grad]
+    upstream = [torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out) for out in live]
+    finite = [u.masked_fill(out.isinf(), 0) for u, out in zip(upstream, live, strict=True)]
+    return [*outputs, *torch.autograd.grad(live, tensors, finite, allow_unused=True)]
+
+
+# ---- operators
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("score", SCORES)
+def test_edge_attention(score, dtype):
+    graph = sample_graph("long_row")
+    inputs = sample_inputs(score, graph, 2, 5, dtype, requires_grad=True)["everything"]
+    leaves = [t for t in inputs.values() if isinstance(t, torch.Tensor) and t.requires_grad]
+
+    def run():
+        out = functional.edge_attention(graph, **inputs, return_weights=True, return_lse=True)
+        return results_and_gradients(out, leaves)
+
+    assert_same_bits(run)
+
+
+def test_dropout_follows_the_torch_seed():
+    graph = sample_graph("long_row")
+    inputs = sample_inputs("dot", graph, 2, 5, torch.float32, requires_grad=True)["plain"]
+
+    def run():
+        torch.manual_seed(3)
+        out = functional.edge_attention(graph, **inputs, dropout_p=0.4)
+        return results_and_gradients(out, [inputs["query"], inputs["value"]])
+
+    assert_same_bits(run)
+
+
+GRAPH = sample_graph("long_row")
+X, Y, SCORES_OF_EDGES = (
+    torch.randn(n, 2, 5, generator=torch.Generator().manual_seed(n)).requires_grad_()
+    for n in (GRAPH.num_dst, GRAPH.num_src, GRAPH.num_edges)
+)
+WEIGHT = SCORES_OF_EDGES.detach()[:, :, 0].contiguous().requires_grad_()
+PLACES = torch.randint(60, (3000,), generator=torch.Generator().manual_seed(1))
+RANK = torch.rand(3000, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+SEED = torch.tensor([5])
+OPERATORS = {
+    "edge_softmax": (lambda: functional.edge_softmax(GRAPH, WEIGHT), [WEIGHT]),
+    "edge_softmax by source": (lambda: functional.edge_softmax(GRAPH, WEIGHT, by="src"), [WEIGHT]),
+    "sddmm": (lambda: functional.sddmm(GRAPH, X, Y), [X, Y]),
+    "walk_step": (
+        lambda: functional.walk_step(GRAPH, PLACES, RANK, torch.arange(60) % 3, seed=SEED),
+        [RANK],
+    ),
+} | {
+    f"spmm {how}": (lambda how=how: functional.spmm(GRAPH, Y, WEIGHT, reduce=how), [Y, WEIGHT])
+    for how in ("sum", "mean", "max", "min")
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_unfused_operators(name):
+    function, leaves = OPERATORS[name]
+    assert_same_bits(lambda: results_and_gradients(function(), leaves))
+
+
+def test_random_walk():
+    weight = WEIGHT.detach()[:, 0].abs()
+    assert_same_bits(lambda: [functional.random_walk(GRAPH, PLACES, 8, weight=weight, seed=SEED)])
+
+
+# ---- dense steps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"),
+    [(2708, 1433, 64), (20_000, 128, 1), (5000, 128, 256), (40_000, 5, 40), (10_000, 300, 7)],
+)
+def test_linear_maps(rows, inputs, outputs, dtype):
+    """BLAS shares out each of these sums over threads, the weight's over rows, the first one's over inputs too."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [
+        torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
+        for shape in ((rows, inputs), (outputs, inputs), (outputs,))
+    ]
+    assert_same_bits(lambda: results_and_gradients(_dense.linear(*tensors), tensors), runs=6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_the_linear_of_torch(bias):
+    x, weight, b = (
+        torch.randn(*shape, dtype=torch.float64).requires_grad_()
+        for shape in ((6, 5), (3, 5), (3,))
+    )
+    tensors = [x, weight, *([b] if bias else [])]
+    ours, theirs = _dense.linear(*tensors), torch.nn.functional.linear(*tensors)
+    torch.testing.assert_close(ours, theirs)
+    for mine, other in zip(
+        results_and_gradients(ours, tensors), results_and_gradients(theirs, tensors), strict=True
+    ):
+        torch.testing.assert_close(mine, other)
+    assert torch.autograd.gradgradcheck(_dense.linear, tensors)
+
+
+def test_linear_under_autocast():
+    x, weight, b = torch.randn(6, 5), torch.randn(3, 5, requires_grad=True), torch.randn(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, theirs = _dense.linear(x, weight, b), torch.nn.functional.linear(x, weight, b)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+    (grad,) = torch.autograd.grad(ours.float().sum(), [weight])
+    assert grad.dtype == torch.float32
+
+
+# ---- layers and models
+
+LAYERS = {
+    "GATConv": {"edge_dim": 3, "residual": True, "feat_dropout": 0.2},
+    "GATv2Conv": {"edge_dim": 3, "residual": True},
+    "TransformerConv": {"edge_dim": 3, "beta": True},
+    "AGNNConv": {},
+}
+
+
+def edges_and_features(num_nodes):
+    generator = torch.Generator().manual_seed(4)
+    edge_index = torch.randint(num_nodes, (2, 3 * num_nodes), generator=generator)
+    x = torch.randn(num_nodes, 40, generator=generator).requires_grad_()
+    return edge_index, x, torch.randn(3 * num_nodes, 3, generator=generator)
+
+
+# Some sums are shared out over threads from about 30,000 terms on only.
+@pytest.mark.parametrize(("num_nodes", "runs"), [(1000, RUNS), (40_000, 4)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, num_nodes, runs):
+    edge_index, x, edge_attr = edges_and_features(num_nodes)
+    sizes = (
+        {"in_channels": 40, "out_channels": 4, "heads": 3, "dropout": 0.3} if LAYERS[name] else {}
+    )
+    torch.manual_seed(0)
+    layer = getattr(nn, name)(**sizes, **LAYERS[name])
+    arguments = (x, edge_index, *([edge_attr] if "edge_dim" in LAYERS[name] else []))
+
+    def run():
+        torch.manual_seed(7)
+        return results_and_gradients(layer(*arguments), [x, *layer.parameters()])
+
+    assert_same_bits(run, runs)
+
+
+# Not with norm="batch": torch's batch normalisation sums per thread, forward and backward.
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in models.available()), ("gat", {"norm": "layer"})],
+    ids=str,
+)
+def test_models(name, options):
+    edge_index, x, _ = edges_and_features(1000)
+    torch.manual_seed(0)
+    model = models.build(name)(40, 8, 5, **options)
+
+    def run():
+        torch.manual_seed(7)
+        return results_and_gradients(model(x, edge_index), [x, *model.parameters()])
+
+    assert_same_bits(run)

@@ -1,0 +1,99 @@
+"""Second derivatives through all results at once, by finite differences, and a gradient penalty that learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import gradgradcheck
+from torch.testing import assert_close
+
+from gat_ext import functional, nn, reference
+from gat_ext.reference import SCORES
+from gat_ext.testing import reference_inputs, sample_graph, sample_inputs
+
+F64 = torch.float64
+RESULTS = {
+    "out": {},
+    "out and lse": {"return_lse": True},
+    "all": {"return_weights": True, "return_lse": True},
+}
+
+
+@pytest.mark.parametrize("results", RESULTS)
+@pytest.mark.parametrize("score", SCORES)
+def test_every_result_of_edge_attention(score, results):
+    """Bias, edge features, edge_in_value, top_k and dropout by a fixed seed each, and together; rows without edges too."""
+    graph = sample_graph("isolated")
+    for name, inputs in sample_inputs(score, graph, 2, 2, requires_grad=True).items():
+        if name == "masked":  # no finite differences of -inf
+            continue
+        leaves = {
+            n: t for n, t in inputs.items() if isinstance(t, torch.Tensor) and t.requires_grad
+        }
+        fixed = {n: v for n, v in inputs.items() if n not in leaves}
+
+        def call(*tensors, leaves=leaves, fixed=fixed):
+            given = dict(zip(leaves, tensors, strict=True))
+            found = functional.edge_attention(graph, **given, **fixed, **RESULTS[results])
+            found = found if isinstance(found, tuple) else (found,)
+            return tuple(t[graph.in_degrees() > 0] if t is found[-1] else t for t in found)
+
+        assert gradgradcheck(call, tuple(leaves.values()), fast_mode=True), name
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_second_gradients_equal_the_reference(score):
+    """Not along one direction, as above, but all of them."""
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs(score, graph, 2, 3, requires_grad=True)["everything"]
+    exact = reference_inputs(graph, inputs, F64)
+
+    def second(function, given):
+        leaves = [t for t in given.values() if isinstance(t, torch.Tensor) and t.requires_grad]
+        out, weights, lse = function(graph, **given, return_weights=True, return_lse=True)
+        lse = lse[graph.in_degrees() > 0]
+        total = out.pow(3).sum() + weights.pow(3).sum() + lse.pow(3).sum()
+        grads = torch.autograd.grad(total, leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.pow(2).sum() for g in grads), leaves)
+
+    ours, theirs = (
+        second(functional.edge_attention, inputs),
+        second(reference.edge_attention, exact),
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+LAYERS = {
+    "GATConv": lambda: nn.GATConv(4, 3, heads=2, edge_dim=2, residual=True),
+    "GATv2Conv": lambda: nn.GATv2Conv(4, 3, heads=2, edge_dim=2),
+    "AGNNConv": lambda: nn.AGNNConv(),
+    "TransformerConv": lambda: nn.TransformerConv(4, 3, heads=2, edge_dim=2, beta=True),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradient_penalty(name):
+    """Steps down the squared norm of a layer's gradient, in the layer's parameters and the features, make it smaller."""
+    torch.manual_seed(0)
+    graph, layer = sample_graph("unsorted"), LAYERS[name]().to(F64)
+    x = torch.randn(8, 4, dtype=F64, requires_grad=True)
+    edge_attr = () if name == "AGNNConv" else (torch.randn(24, 2, dtype=F64),)
+
+    def penalty():
+        out = layer(x, graph, *edge_attr)
+        (grad,) = torch.autograd.grad(out.pow(2).sum(), x, create_graph=True)
+        return grad.pow(2).sum()
+
+    before = penalty()
+    learned = [x, *layer.parameters()]
+    steps = torch.autograd.grad(before, learned, allow_unused=True)
+    along = sum(float(g.pow(2).sum()) for g in steps if g is not None)
+    first = before.item()
+    size = 1e-5 * first / along
+    with torch.no_grad():
+        for tensor, step in zip(learned, steps, strict=True):
+            if step is not None:
+                tensor -= size * step
+    # The decrease is that of the first order, to the order of the step.
+    assert first - penalty().item() == pytest.approx(size * along, rel=1e-3)
