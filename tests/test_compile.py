@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -265,6 +268,23 @@ def test_operator_tells_sizes_and_tensors_apart():
         expected = functional.gat_attention(graph, x, term, term)
         assert_close(attend_by_operator(fresh, x, False), expected)
         del fresh
+
+
+@pytest.mark.parametrize("self_loops", [False, True])
+@pytest.mark.parametrize("form", ["csr", "edge_index"])
+def test_operator_holds_on_to_nothing(form, self_loops):
+    graph = Graph(edges_of(6, 20), num_nodes=6)
+    edges = (graph.rowptr, graph.col, graph.edge_id)
+    edges = edges if form == "csr" else (graph.edge_index, None, None)
+    alive = weakref.ref(edges[0])
+    x, term = torch.randn(6, 2, 4), torch.randn(6, 2)
+    ops.adjacency_attention(
+        *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, None, None, None, None),
+        *("additive", False, 0.2, 1.0, 0.0, 0, False),
+    )
+    del edges, graph
+    gc.collect()
+    assert alive() is None
 
 
 def test_operator_in_inference_mode():

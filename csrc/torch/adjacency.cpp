@@ -150,11 +150,13 @@ class Memo {
     const Key key{tensor.unsafeGetTensorImpl(), e.num_src, e.num_dst, e.self_loops};
     const State state{known ? tensor._version() : 0, tensor.const_data_ptr(), tensor.sizes().vec(), tensor.strides().vec()};
     std::optional<Sorted> sorted = known ? look_up(key, state) : std::nullopt;
-    if (sorted.has_value() && (sorted->t_rowptr.has_value() || !with_transpose)) return *std::move(sorted);
+    const bool found = sorted.has_value();
     // Without the lock: torch's operators may wait for Python.
-    if (!sorted.has_value()) sorted = sort(e);
+    if (!found) sorted = sort(e);
+    if (!sorted->rowptr.defined()) sorted->rowptr = tensor;
+    if (found && (sorted->t_rowptr.has_value() || !with_transpose)) return *std::move(sorted);
     if (with_transpose) sorted->transpose(e.num_src);
-    if (known) keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted});
+    if (known) keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted}, tensor);
     return *std::move(sorted);
   }
 
@@ -175,7 +177,9 @@ class Memo {
     return valid ? std::optional(found->second.sorted) : std::nullopt;
   }
 
-  void keep(const Key& key, Entry entry) {
+  void keep(const Key& key, Entry entry, const Tensor& tensor) {
+    // An entry that held what it is about would never go.
+    if (entry.sorted.rowptr.is_same(tensor)) entry.sorted.rowptr.reset();
     const std::lock_guard lock(mutex_);
     for (auto each = entries_.begin(); each != entries_.end();) {
       each = each->second.tensor.expired() ? entries_.erase(each) : std::next(each);
