@@ -14,6 +14,7 @@ _GAT = {
     "attn_r": "att_dst",
     "bias": "bias",
     "res_fc.weight": "res.weight",
+    "res_fc.bias": "bias",
 }
 _GATV2 = {
     "fc_src.weight": "lin_l.weight",
@@ -22,6 +23,7 @@ _GATV2 = {
     "fc_dst.bias": "lin_r.bias",
     "attn": "att",
     "res_fc.weight": "res.weight",
+    "res_fc.bias": "bias",
 }
 
 
@@ -30,8 +32,8 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     What belongs to a layer is known by its attention vector: ``attn_l`` (GATConv) or ``attn`` (GATv2Conv). All else keeps its
     name, ``beta`` of AGNNConv too, which is the same here. DGL's layers add no self-loops: make these with
-    ``add_self_loops=False``. GATv2Conv has no bias on the result there, so ``bias`` stays away: set it to zeros, and load with
-    ``strict=False``.
+    ``add_self_loops=False``. Without a residual GATv2Conv has no bias on the result there: set ``bias`` to zeros, and load with
+    ``strict=False``. A residual between equal sizes is the identity there and has no parameter: set ``res.weight`` to it.
 
     Args:
         state_dict: of a DGL layer, or of a module that contains some; not changed.

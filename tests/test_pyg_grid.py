@@ -1,0 +1,226 @@
+"""PyG's layers as the oracle, over every combination of their arguments: values, and gradients of all inputs and parameters."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from torch.testing import assert_close
+
+from gat_ext import nn
+
+TENSOR = torch.tensor([1.0, -2.0, 0.5])
+FILLS = ("mean", "add", "min", "max", "mul", 0.5, TENSOR)
+
+
+class Form(NamedTuple):
+    """How a layer is called."""
+
+    in_channels: Any
+    x: Any  # rows of x, or of the sources and of the destinations; None: no features
+    size: tuple[int, int] | None = None
+    index_dtype: torch.dtype = torch.int64
+
+
+FORMS = {
+    "one": Form(5, 9),
+    "one, twice": Form(5, (9, 9)),
+    "int32": Form(5, 9, index_dtype=torch.int32),
+    "lazy": Form(-1, 9),
+    "pair of one": Form((5, 5), 9),
+    "more sources": Form((5, 4), (11, 6)),
+    "more destinations": Form((5, 4), (6, 11)),
+    "lazy pair": Form((-1, -1), (11, 6)),
+    "lazy pair, more destinations": Form((-1, -1), (6, 11)),
+}
+SIZED = {
+    "size": Form(5, 9, size=(9, 9)),
+    "size of a pair": Form((5, 4), (11, 6), size=(11, 6)),
+    "sources": Form((5, 4), (9, None)),
+    "sources, fewer destinations": Form((5, 4), (11, None), size=(11, 6)),
+    "sources, more destinations": Form((5, 4), (6, None), size=(6, 11)),
+    "sources, shared projection": Form(5, (9, None)),
+}
+
+
+class Case(NamedTuple):
+    """A layer, its arguments after the sizes, and how it is called."""
+
+    name: str
+    options: dict[str, Any]
+    form: str = "one"
+    edge: int = 0  # features of an edge; 1: given as a vector
+
+    def __str__(self) -> str:
+        options = ", ".join(
+            f"{k}={'tensor' if v is TENSOR else v}" for k, v in self.options.items()
+        )
+        return f"{self.name}({options}), {self.form}, {self.edge}"
+
+
+def combinations(**axes):
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+BOTH = (True, False)
+
+
+def gat_cases():
+    shared = combinations(
+        heads=(1, 3), concat=BOTH, bias=BOTH, residual=BOTH, negative_slope=(0.2, 0.0)
+    )
+    for options in shared:
+        yield Case("GATConv", options)
+        yield Case("GATConv", options | {"add_self_loops": False})
+        for edge in (1, 3):
+            yield Case("GATConv", options | {"edge_dim": edge, "add_self_loops": False}, edge=edge)
+            yield Case("GATConv", options | {"edge_dim": edge}, edge=edge)
+    for options in combinations(heads=(1, 2), fill_value=FILLS, concat=BOTH):
+        yield Case("GATConv", options | {"edge_dim": 3}, edge=3)
+    for form, options in itertools.product(
+        FORMS | SIZED, combinations(heads=(1, 2), residual=BOTH, add_self_loops=BOTH)
+    ):
+        yield Case("GATConv", options, form)
+        # PyG reduces only over edges into nodes that get a loop, and fails at others.
+        fill = 0.5 if "destinations" in form else "max"
+        yield Case("GATConv", options | {"edge_dim": 3, "fill_value": fill}, form, edge=3)
+
+
+def gatv2_cases():
+    for options in combinations(
+        heads=(1, 3), concat=BOTH, bias=BOTH, residual=BOTH, share_weights=BOTH
+    ):
+        yield Case("GATv2Conv", options)
+        yield Case("GATv2Conv", options | {"edge_dim": 3}, edge=3)
+        yield Case("GATv2Conv", options | {"edge_dim": 1, "add_self_loops": False}, edge=1)
+    for options in combinations(fill_value=FILLS, negative_slope=(0.2, 0.0)):
+        yield Case("GATv2Conv", options | {"edge_dim": 3}, edge=3)
+    for form, options in itertools.product(
+        FORMS, combinations(heads=(1, 2), residual=BOTH, add_self_loops=BOTH)
+    ):
+        yield Case("GATv2Conv", options, form)
+
+
+def transformer_cases():
+    for options in combinations(heads=(1, 3), concat=BOTH, beta=BOTH, bias=BOTH, root_weight=BOTH):
+        yield Case("TransformerConv", options)
+        yield Case("TransformerConv", options | {"edge_dim": 3}, edge=3)
+        yield Case("TransformerConv", options | {"edge_dim": 1}, edge=1)
+    for form, options in itertools.product(FORMS, combinations(heads=(1, 2), beta=BOTH)):
+        yield Case("TransformerConv", options, form)
+        yield Case("TransformerConv", options | {"edge_dim": 3}, form, edge=3)
+
+
+def agnn_cases():
+    for form, options in itertools.product(
+        ("one", "int32"), combinations(requires_grad=BOTH, add_self_loops=BOTH)
+    ):
+        yield Case("AGNNConv", options, form)
+
+
+CASES = [*gat_cases(), *gatv2_cases(), *transformer_cases(), *agnn_cases()]
+
+
+def test_the_grid_is_large():
+    assert len(CASES) >= 500 and len(set(map(str, CASES))) == len(CASES)
+
+
+def make(library, case, form):
+    if case.name == "AGNNConv":
+        return library.AGNNConv(**case.options)
+    return getattr(library, case.name)(form.in_channels, 4, **case.options)
+
+
+def features(form):
+    """The tensors of x, and x as the layer takes it."""
+    if isinstance(form.x, int):
+        x = torch.randn(form.x, 5, dtype=torch.float64, requires_grad=True)
+        return [x], x
+    src = torch.randn(form.x[0], 5, dtype=torch.float64, requires_grad=True)
+    if form.x[1] is None:
+        return [src], (src, None)
+    channels = 5 if isinstance(form.in_channels, int) else 4
+    dst = torch.randn(form.x[1], channels, dtype=torch.float64, requires_grad=True)
+    return [src, dst], (src, dst)
+
+
+def edges(form):
+    """Edges with loops, one of them twice, and a node that none leads to."""
+    if form.size is not None:
+        num_src, num_dst = form.size
+    elif isinstance(form.x, int) or form.x[1] is None:
+        num_src = num_dst = form.x if isinstance(form.x, int) else form.x[0]
+    else:
+        num_src, num_dst = form.x
+    src, dst = torch.randint(num_src, (24,)), torch.randint(num_dst - 1, (24,))
+    src[:3], dst[:3] = torch.tensor([2, 2, 4]), torch.tensor([2, 2, 4])
+    return torch.stack([src, dst]).to(form.index_dtype)
+
+
+def shape_of_edges(case):
+    """Of edge_attr; PyG's TransformerConv takes no vector."""
+    return (24,) if case.edge == 1 and case.name != "TransformerConv" else (24, case.edge)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_pyg(case):
+    torch.manual_seed(0)
+    form = (FORMS | SIZED)[case.form]
+    theirs, ours = make(pyg, case, form).double(), make(nn, case, form).double()
+    inputs, x = features(form)
+    edge_index = edges(form)
+    options = {} if form.size is None else {"size": form.size}
+    if case.edge:
+        attr = torch.randn(shape_of_edges(case), dtype=torch.float64, requires_grad=True)
+        inputs, options = [*inputs, attr], options | {"edge_attr": attr}
+    their_edges = edge_index.long()  # of int32 edges PyG 2.8.1's gradients are wrong
+    theirs(x, their_edges, **options)  # lazy layers take their sizes
+    with torch.no_grad():  # biases and beta start with values that would hide mistakes
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) / 2)
+    expected = theirs(x, their_edges, **options)
+    ours.load_state_dict(theirs.state_dict())
+    out = ours(x, edge_index, **options)
+    assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    assert repr(ours) == repr(theirs)
+    parameters = [dict(layer.named_parameters()) for layer in (ours, theirs)]
+    assert [*parameters[0]] == [*parameters[1]]
+    weights = torch.randn_like(expected)
+    found, wanted = (
+        torch.autograd.grad((result * weights).sum(), [*inputs, *named.values()], allow_unused=True)
+        for result, named in zip((out, expected), parameters, strict=True)
+    )
+    for tensor, mine, other in zip([*inputs, *parameters[0].values()], found, wanted, strict=True):
+        mine, other = (torch.zeros_like(tensor) if g is None else g for g in (mine, other))
+        assert_close(mine, other, rtol=1e-9, atol=1e-10)
+    if case.name != "AGNNConv":
+        assert_same_attention(ours, theirs, (x, their_edges), options)
+
+
+def assert_same_attention(ours, theirs, given, options):
+    """In the same order, the layers' own loops last."""
+    _, (edge_index, alpha) = ours(*given, **options, return_attention_weights=True)
+    _, (their_edges, their_alpha) = theirs(*given, **options, return_attention_weights=True)
+    assert torch.equal(edge_index, their_edges)
+    assert_close(alpha, their_alpha, rtol=1e-10, atol=1e-10)
+    for asked in (None, False):
+        assert isinstance(ours(*given, **options, return_attention_weights=asked), torch.Tensor)
+
+
+@pytest.mark.parametrize("case", CASES[::7], ids=str)
+def test_equals_pyg_in_float32(case):
+    torch.manual_seed(0)
+    form = (FORMS | SIZED)[case.form]
+    theirs, ours = make(pyg, case, form), make(nn, case, form)
+    _, x = features(form)
+    x = tuple(t if t is None else t.float() for t in x) if isinstance(x, tuple) else x.float()
+    options = {} if form.size is None else {"size": form.size}
+    if case.edge:
+        options["edge_attr"] = torch.randn(shape_of_edges(case))
+    edge_index = edges(form)
+    expected = theirs(x, edge_index, **options)
+    ours.load_state_dict(theirs.state_dict())
+    assert_close(ours(x, edge_index, **options), expected, rtol=1e-5, atol=1e-5)
