@@ -21,7 +21,7 @@ class SparseFeatures:
     CSR tensor.
 
     Args:
-        matrix: [N, C], a torch tensor of layout sparse CSR or sparse COO, a SciPy sparse matrix, or a
+        matrix: [N, C], a torch tensor of layout sparse CSR, CSC or COO, a SciPy sparse matrix, or a
             dense tensor, whose zeros are left out. Entries stored twice add up.
 
     Attributes:
@@ -168,11 +168,11 @@ def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     each call.
 
     Raises:
-        TypeError: x has another sparse layout than CSR and COO.
+        TypeError: x has another sparse layout than CSR, CSC and COO.
     """
     if not isinstance(x, Tensor) or x.layout == torch.strided:
         return x
-    lasting = x.layout == torch.sparse_csr or (x.layout == torch.sparse_coo and x.is_coalesced())
+    lasting = x.layout != torch.sparse_coo or x.is_coalesced()
     if not lasting or x.is_inference():  # an inference tensor does not count the writes to it
         return SparseFeatures(x)
     known: _Known | None = _known.get(x)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import gat_ext
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 ARGUMENTS = {"explain_karate.py": ["karate.png"]}
@@ -47,7 +49,7 @@ def test_example_runs(path, tmp_path):
     result = subprocess.run(
         [sys.executable, str(path), *ARGUMENTS.get(path.name, [])],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
+        env=os.environ | {"PYTHONPATH": str(Path(gat_ext.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=300,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch.testing import assert_close
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.nn.models import GAT
 
+import gat_ext
 from gat_ext import nn
 from gat_ext.interop import patch_pyg
 
@@ -188,12 +191,13 @@ def test_what_is_left_and_why():
     assert str(patch_pyg(torch.nn.Linear(2, 2))) == "no attention layers of PyG"
 
 
-def test_torch_geometric_is_not_imported_unless_needed():
+def test_torch_geometric_is_not_imported_unless_needed(tmp_path):
     code = (
         "import sys, gat_ext.interop, gat_ext.nn, gat_ext.models;"
         "assert not {'torch_geometric', 'dgl', 'scipy', 'networkx'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    env = os.environ | {"PYTHONPATH": str(Path(gat_ext.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=env)
 
 
 # ---- explainers

@@ -429,7 +429,7 @@ CURRENT, RANK, TYPES = agents_on(GRAPH, count=3)
 BIPARTITE = sample_graph("more_sources")
 BAD_STEPS = [
     ({"mode": "sampel"}, ValueError, "Did you mean 'sample'"),
-    ({"step": -1}, ValueError, "at least 0"),
+    ({"step": -1}, ValueError, "from 0 to"),
     ({"step": 1.0}, TypeError, "float"),
     ({"step": True}, TypeError, "bool"),
     ({"seed": 4}, TypeError, "int64 tensor of one element"),
