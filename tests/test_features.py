@@ -235,7 +235,11 @@ def test_conversion():
         (lambda: SparseFeatures(torch.ones(3, 3).long()), TypeError, "int64"),
         (lambda: SparseFeatures(features()).dropout(1.5), ValueError, "1.5"),
         (lambda: SparseFeatures(features()).linear(torch.ones(2, 3)), ValueError, r"\[C', 40\]"),
-        (lambda: nn.GATConv(40, 4)(features().to_sparse_bsr((1, 4)), GRAPH), TypeError, "sparse_bsr"),
+        (
+            lambda: nn.GATConv(40, 4)(features().to_sparse_bsr((1, 4)), GRAPH),
+            TypeError,
+            "sparse_bsr",
+        ),
         (lambda: nn.AGNNConv()(features().to_sparse_csr(), GRAPH), TypeError, "project x first"),
         (lambda: SparseFeatures(torch.ones(3)), ValueError, r"shape \[3\]"),
         (lambda: nn.GATConv(39, 4)(features().to_sparse_csr(), GRAPH), ValueError, r"\[N, 39\]"),
