@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,3 +225,38 @@ def assert_same_attention(ours, theirs, given, options):
     assert_same(alpha, their_alpha)
     for asked in (None, False):
         assert isinstance(ours(*given, **options, return_attention_weights=asked), torch.Tensor)
+
+
+LAYERS = {
+    "GATConv": lambda channels: nn.GATConv(channels, 4, heads=2, residual=True),
+    "GATv2Conv": lambda channels: nn.GATv2Conv(channels, 4, heads=2, share_weights=True),
+    "TransformerConv": lambda channels: nn.TransformerConv(channels, 4, heads=2, beta=True),
+    "AGNNConv": lambda channels: nn.AGNNConv(),
+}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("channels", [5, -1])
+@pytest.mark.parametrize("name", LAYERS)
+def test_copies(name, channels, copied):
+    """Before the first call, when lazy layers have no sizes yet, and after it; a copy has parameters of its own."""
+    layer, x, edge_index = LAYERS[name](channels), torch.randn(9, 5), edges(Form(5, 9))
+    assert copied(layer)(x, edge_index).shape[0] == 9
+    expected = layer(x, edge_index)
+    other = copied(layer)
+    assert torch.equal(other(x, edge_index), expected) and repr(other) == repr(layer)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    assert torch.equal(layer(x, edge_index), expected)
+    assert not torch.equal(other(x, edge_index), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_half_precision(name, dtype):
+    layer, x, edge_index = LAYERS[name](5).to(dtype), torch.randn(9, 5).to(dtype), edges(Form(5, 9))
+    out = layer(x, edge_index)
+    assert out.dtype == dtype
+    bound = 8 * torch.finfo(dtype).eps
+    assert_close(out.float(), layer.float()(x.float(), edge_index), rtol=bound, atol=bound)
