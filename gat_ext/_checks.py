@@ -223,6 +223,8 @@ def number(x: Any, name: str) -> float:
     """Refuses what is not a finite number; returns it as one that operators take."""
     if torch.compiler.is_compiling():  # where it may be a symbol
         return x  # type: ignore[no-any-return]
+    if type(x) is float and math.isfinite(x):
+        return x
     if isinstance(x, Tensor) or not isinstance(x, Real):
         hint = f": pass {name}.item(), or to learn it multiply an input by it"
         raise TypeError(

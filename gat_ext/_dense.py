@@ -26,11 +26,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Product of x [N, C] and the transpose of weight [K, C], plus bias [K]: [N, K]."""
     if _is_deterministic(x):
         return _deterministic_linear(x, weight, bias)
+    # The cheap conditions come first: most calls on small graphs end there.
     if (
-        _is_plain(x)
-        and x.dim() == 2
-        and _same_kind(x, weight, bias)
+        x.dim() == 2
         and (torch.compiler.is_compiling() or x.shape[0] * max(weight.shape) >= _LARGE)
+        and _is_plain(x)
+        and _same_kind(x, weight, bias)
     ):
         out: Tensor = ops.linear(x, weight, bias)
         return out
@@ -94,7 +95,7 @@ def _is_deterministic(x: Tensor) -> bool:
 
 def add(x: Tensor, other: Tensor) -> Tensor:
     """Sum of x [N, C] and other, [N, C] or [C]."""
-    if _is_plain(x) and _same_kind(x, other) and _is_large(x) and other.shape[-1] == x.shape[-1]:
+    if _is_large(x) and _is_plain(x) and _same_kind(x, other) and other.shape[-1] == x.shape[-1]:
         out: Tensor = ops.add(x, other)
         return out
     return x + other
@@ -102,7 +103,7 @@ def add(x: Tensor, other: Tensor) -> Tensor:
 
 def inverse_norm(x: Tensor, eps: float) -> Tensor:
     """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most eps."""
-    if _is_plain(x) and _is_large(x):
+    if _is_large(x) and _is_plain(x):
         out: Tensor = ops.inverse_norm(x, eps)
         return out
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1)

@@ -6,6 +6,7 @@ import networkx as nx
 import pytest
 import scipy.sparse
 import torch
+import torch_geometric.nn as pyg
 from torch.testing import assert_close
 from torch_geometric.data import Data
 from torch_geometric.edge_index import EdgeIndex
@@ -153,6 +154,56 @@ def test_values_of_a_matrix_are_edge_features():
         layer(x, DENSE.to_sparse_csr())
 
 
+def matrix_with_values(form, values):
+    sizes = (NUM_NODES, NUM_NODES, *values.shape[1:])
+    if form == "COO":
+        return torch.sparse_coo_tensor(torch.stack([ROWS, COLS]), values, sizes).coalesce()
+    compressed = DENSE.to_sparse_csr()
+    pointers, cols = compressed.crow_indices(), compressed.col_indices()
+    return torch.sparse_csr_tensor(pointers, cols, values, sizes)
+
+
+@pytest.mark.parametrize("form", ["COO", "CSR"])
+@pytest.mark.parametrize("options", [{}, {"edge_dim": 2}], ids=str)
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv", "AGNNConv"])
+def test_matrices_mean_what_they_mean_to_pyg(name, options, form):
+    """Also their values, where these are edge features, with gradients; and the attention on each entry."""
+    if name == "AGNNConv" and options:
+        return
+    sizes = () if name == "AGNNConv" else (5, 4, 1)
+    theirs, ours = (getattr(library, name)(*sizes, **options).double() for library in (pyg, nn))
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(NUM_NODES, 5, dtype=torch.float64)
+    values = torch.randn(EDGES.shape[1], *options.values(), dtype=torch.float64)
+    leaf = values.requires_grad_(bool(options))
+    out = ours(x, matrix_with_values(form, leaf))
+    assert_close(out, theirs(x, matrix_with_values(form, values.detach())))
+    if (
+        options
+    ):  # PyG's self-loops lose the gradient to a COO matrix: compared with that to edge_attr
+        expected = theirs(x, EDGES, leaf)
+        grads = [torch.autograd.grad(each.square().sum(), leaf)[0] for each in (out, expected)]
+        assert_close(*grads)
+    if name == "AGNNConv" or (options and form == "COO"):  # which PyG cannot give values of alpha
+        return
+    matrix = matrix_with_values(form, values.detach())
+    (mine, alpha), (other, expected) = (
+        layer(x, matrix, return_attention_weights=True)[1] for layer in (ours, theirs)
+    )
+    assert_close(alpha, expected)
+    assert mine.layout == other.layout
+
+
+def test_gradients_that_would_be_lost():
+    values = torch.randn(EDGES.shape[1], 2, requires_grad=True)
+    indices, sizes = torch.stack([ROWS, COLS]), (NUM_NODES, NUM_NODES, 2)
+    layer, x = nn.GATConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
+    with pytest.raises(ValueError, match=r"not coalesced .* give the result of its coalesce\(\)"):
+        layer(x, torch.sparse_coo_tensor(indices, values, sizes))
+    fixed = torch.sparse_coo_tensor(indices, values.detach(), sizes)
+    assert_close(layer(x, fixed), layer(x, fixed.coalesce()))
+
+
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
 def test_blocks(name):
     """A block's destinations are the first of its sources; features may be given for all sources, or for both ends."""
@@ -190,6 +241,41 @@ def test_graph_of_a_matrix_is_remembered(form):
     matrix = FORMS[form]()
     assert _adjacency.unwrap(matrix) is _adjacency.unwrap(matrix)
     assert _adjacency.unwrap(FORMS[form]()) is not _adjacency.unwrap(matrix)
+
+
+def test_matrices_that_share_one_of_their_index_tensors():
+    rows, sizes = ROWS.clone(), (NUM_NODES, NUM_NODES)
+    one = SparseTensor(ROWS, COLS, sparse_sizes=sizes)
+    other = SparseTensor(rows, COLS, sparse_sizes=sizes)
+    third = SparseTensor(ROWS, COLS, sparse_sizes=sizes)
+    other.col, third.row = one.col, one.row
+    other.row = one.row.flip(0)
+    third.col = one.col.flip(0)
+    for matrix in (one, other, third, one):
+        expected = torch.stack([matrix.col, matrix.row])
+        assert torch.equal(_adjacency.unwrap(matrix).edge_index, expected)
+    same = SparseTensor(ROWS, COLS, sparse_sizes=sizes)
+    same.row, same.col = one.row, one.col
+    assert _adjacency.unwrap(same) is _adjacency.unwrap(one)
+
+
+INDICES = {
+    "COO": lambda matrix: matrix._indices()[0],
+    "CSR": lambda matrix: matrix.col_indices(),
+    "CSC": lambda matrix: matrix.row_indices(),
+    "SparseTensor": lambda matrix: matrix.row,
+    "SparseTensor's columns": lambda matrix: matrix.col,
+}
+
+
+@pytest.mark.parametrize("form", INDICES)
+def test_writes_to_the_indices_of_a_matrix_are_noticed(form):
+    matrix = FORMS[form.removesuffix("'s columns")]()
+    before = _adjacency.unwrap(matrix).edge_index
+    INDICES[form](matrix).fill_(3)
+    after = _adjacency.unwrap(matrix).edge_index
+    assert not torch.equal(before, after)
+    assert torch.equal(after, Graph.from_pyg(matrix).edge_index)
 
 
 def test_edge_index_objects_share_what_their_tensor_has():

@@ -1,4 +1,4 @@
-"""patch_pyg: PyG's models on the kernels here, with PyG's explainers; checkpoints of older versions."""
+"""patch_pyg: PyG's models on the kernels here, with PyG's explainers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch.testing import assert_close
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
+from torch_geometric.explain.algorithm import GraphMaskExplainer
 from torch_geometric.nn.models import GAT
 
 import gat_ext
@@ -133,6 +134,87 @@ def test_copies_and_pickles():
     assert_close(model.double()(X.double(), EDGES).float(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture
+def calls_of_pyg(monkeypatch):
+    """Grows by one with every call that PyG's own code computes."""
+    calls = []
+    for kind in (pyg.GATConv, pyg.GATv2Conv, pyg.TransformerConv, pyg.AGNNConv):
+
+        def counted(self, *inputs, forward=kind.forward, **options):
+            calls.append(self)
+            return forward(self, *inputs, **options)
+
+        monkeypatch.setattr(kind, "forward", counted)
+    return calls
+
+
+def saved_and_loaded(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, saved_and_loaded], ids=lambda f: f.__name__)
+def test_copies_compute_with_the_kernels(calls_of_pyg, copied):
+    """Also after they were explained, and so do the model that was copied and its other copies."""
+    model = Net().eval()
+    patch_pyg(model)
+    models = [model, copied(model), copied(copied(model))]
+    masks = []
+    for each in models * 2:
+        each(X, EDGES)
+        masks.append(explain(each, GNNExplainer(epochs=3), index=3).edge_mask)
+        each(X, EDGES)
+    assert not calls_of_pyg
+    for mask in masks[1:]:
+        assert_close(mask, masks[0])
+
+
+def test_a_model_that_was_explained_before(calls_of_pyg):
+    model = Net().eval()
+    expected = explain(model, GNNExplainer(epochs=3), index=3).edge_mask
+    patch_pyg(model)
+    calls_of_pyg.clear()
+    assert_close(explain(model, GNNExplainer(epochs=3), index=3).edge_mask, expected)
+    assert not calls_of_pyg
+
+
+def test_a_layer_that_is_turned_round_afterwards():
+    layer, turned = pyg.GATv2Conv(6, 4), pyg.GATv2Conv(6, 4, flow="target_to_source")
+    turned.load_state_dict(layer.state_dict())
+    patch_pyg(layer)
+    layer.flow = "target_to_source"
+    assert_close(layer(X, EDGES), turned(X, EDGES))
+
+
+def test_parameters_are_redrawn_as_by_pyg():
+    """From the distributions of PyG's layers: their standard deviations agree."""
+    makes = (
+        lambda: pyg.GATConv(64, 64, heads=4, edge_dim=32),
+        lambda: pyg.GATv2Conv(64, 64, heads=4, residual=True),
+        lambda: pyg.TransformerConv(64, 64, heads=4, edge_dim=32),
+    )
+    for make in makes:
+        layer, other = make(), make()
+        patch_pyg(layer)
+        before = [p.detach().clone() for p in layer.parameters()]
+        layer.reset_parameters()
+        named = zip(before, layer.named_parameters(), other.parameters(), strict=True)
+        for old, (name, mine), theirs in named:
+            if theirs.numel() > 1000:
+                assert not torch.equal(mine, old), name
+                assert_close(mine.std(), theirs.std(), rtol=0.05, atol=0, msg=name)
+
+
+def test_a_map_in_two_places_stays_one():
+    shared = pyg.GATv2Conv(6, 4, share_weights=True)
+    first, second = pyg.GATConv(6, 4), pyg.GATConv(6, 4)
+    second.lin = first.lin
+    patch_pyg(torch.nn.ModuleList([shared, first, second]))
+    assert shared.lin_l is shared.lin_r and first.lin is second.lin
+
+
 def test_ready_made_models():
     for make in (
         lambda: GAT(6, 8, num_layers=3, out_channels=4, heads=2),
@@ -165,6 +247,20 @@ def test_heterogeneous_models():
         ours, theirs = model(x, edges), original(x, edges)
         for node_type in theirs:
             assert_close(ours[node_type], theirs[node_type])
+
+
+def test_a_patched_model_made_heterogeneous():
+    metadata = (["a", "b"], [("a", "to", "b"), ("b", "back", "a")])
+    x = {"a": X, "b": X[:5]}
+    edges = {kind: torch.randint(5, (2, 20)) for kind in metadata[1]}
+    patched = OneLayer()
+    patch_pyg(patched)
+    ours, theirs = pyg.to_hetero(patched, metadata), pyg.to_hetero(OneLayer(), metadata)
+    ours.load_state_dict(theirs.state_dict())
+    assert all(isinstance(layer, nn.GATv2Conv) for layer in ours.conv.values())
+    out, expected = ours(x, edges), theirs(x, edges)
+    for node_type in expected:
+        assert_close(out[node_type], expected[node_type])
 
 
 def test_what_is_left_and_why():
@@ -203,17 +299,17 @@ def test_torch_geometric_is_not_imported_unless_needed(tmp_path):
 # ---- explainers
 
 
-def explain(model, algorithm, index=None):
+def explain(model, algorithm, index=None, x=X, edges=EDGES):
     torch.manual_seed(0)
     explainer = Explainer(
         model,
         algorithm,
         explanation_type="model",
         edge_mask_type="object",
-        node_mask_type="attributes" if isinstance(algorithm, GNNExplainer) else None,
+        node_mask_type=None if isinstance(algorithm, AttentionExplainer) else "attributes",
         model_config={"mode": "regression", "task_level": "node"},
     )
-    return explainer(X, EDGES, index=index)
+    return explainer(x, edges, index=index)
 
 
 @pytest.mark.parametrize("index", [None, 3])
@@ -238,68 +334,50 @@ def test_gnn_explainer():
     assert_close(model(X, EDGES), original(X, EDGES))
 
 
+class BothKinds(torch.nn.Module):
+    """A heterogeneous model's results, added."""
+
+    def __init__(self, metadata):
+        super().__init__()
+        self.net = pyg.to_hetero(OneLayer(), metadata)
+
+    def forward(self, x, edge_index):
+        out = self.net(x, edge_index)
+        return out["a"][:5] + out["b"]
+
+
+@pytest.mark.parametrize("algorithm", [AttentionExplainer, GNNExplainer])
+def test_explained_heterogeneous_models(algorithm):
+    metadata = (["a", "b"], [("a", "to", "b"), ("b", "back", "a")])
+    x = {"a": X, "b": X[:5]}
+    edges = {kind: torch.randint(5, (2, 20)) for kind in metadata[1]}
+    model = BothKinds(metadata).eval()
+    original = copy.deepcopy(model)
+    patch_pyg(model)
+    ours, theirs = (explain(m, algorithm(), 2, x, edges) for m in (model, original))
+    assert theirs[metadata[1][0]].edge_mask.any()
+    for kind in metadata[1]:
+        assert_close(ours[kind].edge_mask, theirs[kind].edge_mask, rtol=1e-2, atol=1e-3)
+
+
+def test_graph_mask_explainer():
+    """It gives layers an explain_message of its own, that the kernels know nothing of."""
+    model = torch.nn.Sequential(pyg.GATConv(6, 4))
+    model.forward = lambda x, edge_index: model[0](x, edge_index)
+    model = model.eval()
+    original = copy.deepcopy(model)
+    original.forward = lambda x, edge_index: original[0](x, edge_index)
+    patch_pyg(model)
+    copy.deepcopy(model)
+    ours, theirs = (
+        explain(m, GraphMaskExplainer(1, epochs=2, log=False)) for m in (model, original)
+    )
+    assert_close(ours.edge_mask, theirs.edge_mask)
+
+
 def test_a_method_of_the_layer_that_somebody_replaced():
     layer = pyg.GATConv(6, 4)
     patch_pyg(layer)
     plain = layer(X, EDGES)
     layer.message = lambda x_j, alpha: 2 * alpha.unsqueeze(-1) * x_j
     assert_close(layer(X, EDGES) - layer.bias, 2 * (plain - layer.bias))
-
-
-# ---- checkpoints
-
-
-def old_checkpoints(state):
-    """What versions of PyG saved a GATConv as, from what it is saved as now."""
-    weight, att_src, att_dst = state["lin.weight"], state["att_src"], state["att_dst"]
-    bias = {"bias": state["bias"]}
-    return {
-        "2.3": {"lin_src.weight": weight, "att_src": att_src, "att_dst": att_dst, **bias},
-        "2.0": {
-            **{"lin_src.weight": weight, "lin_dst.weight": weight.clone()},
-            **{"att_src": att_src, "att_dst": att_dst},
-            **bias,
-        },
-        "1.7": {
-            **{"lin_l.weight": weight, "lin_r.weight": weight, "att_l": att_src},
-            **{"att_r": att_dst},
-            **bias,
-        },
-        "1.5": {"weight": weight.t(), "att": torch.cat([att_dst, att_src], -1), **bias},
-    }
-
-
-@pytest.mark.parametrize("version", ["2.3", "2.0", "1.7", "1.5"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_checkpoints_of_older_versions(version, prefix):
-    layer = nn.GATConv(6, 4, heads=2)
-    saved = {prefix + k: v for k, v in old_checkpoints(layer.state_dict())[version].items()}
-    names = set(saved)
-    fresh = nn.GATConv(6, 4, heads=2)
-    holder = torch.nn.ModuleDict({"module": fresh}) if prefix else fresh
-    holder.load_state_dict(saved)
-    assert set(saved) == names  # what was given stays as it is
-    assert_close(fresh(X, EDGES), layer(X, EDGES))
-
-
-def test_two_projections_are_not_taken_for_one():
-    state = nn.GATConv((6, 6), 4, heads=2).state_dict()
-    with pytest.raises(
-        RuntimeError, match=r"(?s)Missing key.*lin\.weight.*Unexpected key.*lin_src"
-    ):
-        nn.GATConv(6, 4, heads=2).load_state_dict(state)
-
-
-# ---- arguments of MessagePassing
-
-
-def test_arguments_of_message_passing():
-    nn.GATConv(6, 4, aggr="add", flow="source_to_target")
-    nn.AGNNConv(aggr="sum")
-    for make in (nn.GATConv, nn.GATv2Conv, nn.TransformerConv):
-        with pytest.raises(ValueError, match="aggr is 'max'; gat_ext's layers know 'add' or 'sum'"):
-            make(6, 4, aggr="max")
-        with pytest.raises(ValueError, match=r"flow is 'target_to_source'.*flip"):
-            make(6, 4, flow="target_to_source")
-        with pytest.raises(TypeError, match="unknown argument 'head'"):
-            make(6, 4, head=3)

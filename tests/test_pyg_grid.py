@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -13,7 +16,9 @@ from torch.testing import assert_close
 from gat_ext import nn
 
 TENSOR = torch.tensor([1.0, -2.0, 0.5])
-FILLS = ("mean", "add", "min", "max", "mul", 0.5, TENSOR)
+INTEGERS = torch.tensor([1, -2, 3])
+FILLS = ("mean", "add", "min", "max", "mul", 0.5, 2, TENSOR, INTEGERS)
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 class Form(NamedTuple):
@@ -56,7 +61,8 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         options = ", ".join(
-            f"{k}={'tensor' if v is TENSOR else v}" for k, v in self.options.items()
+            f"{k}={v.tolist() if isinstance(v, torch.Tensor) else v}"
+            for k, v in self.options.items()
         )
         return f"{self.name}({options}), {self.form}, {self.edge}"
 
@@ -72,6 +78,9 @@ def gat_cases():
     shared = combinations(
         heads=(1, 3), concat=BOTH, bias=BOTH, residual=BOTH, negative_slope=(0.2, 0.0)
     )
+    for slope in (1.0, 1.5, -0.3):
+        yield Case("GATConv", {"negative_slope": slope})
+    yield Case("GATConv", {"heads": np.int64(2)})
     for options in shared:
         yield Case("GATConv", options)
         yield Case("GATConv", options | {"add_self_loops": False})
@@ -96,7 +105,7 @@ def gatv2_cases():
         yield Case("GATv2Conv", options)
         yield Case("GATv2Conv", options | {"edge_dim": 3}, edge=3)
         yield Case("GATv2Conv", options | {"edge_dim": 1, "add_self_loops": False}, edge=1)
-    for options in combinations(fill_value=FILLS, negative_slope=(0.2, 0.0)):
+    for options in combinations(fill_value=FILLS, negative_slope=(0.2, 0.0, 1.5, -0.3)):
         yield Case("GATv2Conv", options | {"edge_dim": 3}, edge=3)
     for form, options in itertools.product(
         FORMS, combinations(heads=(1, 2), residual=BOTH, add_self_loops=BOTH)
@@ -134,16 +143,16 @@ def make(library, case, form):
     return getattr(library, case.name)(form.in_channels, 4, **case.options)
 
 
-def features(form):
+def features(form, dtype):
     """The tensors of x, and x as the layer takes it."""
     if isinstance(form.x, int):
-        x = torch.randn(form.x, 5, dtype=torch.float64, requires_grad=True)
+        x = torch.randn(form.x, 5, dtype=dtype, requires_grad=True)
         return [x], x
-    src = torch.randn(form.x[0], 5, dtype=torch.float64, requires_grad=True)
+    src = torch.randn(form.x[0], 5, dtype=dtype, requires_grad=True)
     if form.x[1] is None:
         return [src], (src, None)
     channels = 5 if isinstance(form.in_channels, int) else 4
-    dst = torch.randn(form.x[1], channels, dtype=torch.float64, requires_grad=True)
+    dst = torch.randn(form.x[1], channels, dtype=dtype, requires_grad=True)
     return [src, dst], (src, dst)
 
 
@@ -165,16 +174,17 @@ def shape_of_edges(case):
     return (24,) if case.edge == 1 and case.name != "TransformerConv" else (24, case.edge)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_pyg(case):
+def test_equals_pyg(case, dtype):
     torch.manual_seed(0)
     form = (FORMS | SIZED)[case.form]
-    theirs, ours = make(pyg, case, form).double(), make(nn, case, form).double()
-    inputs, x = features(form)
+    theirs, ours = make(pyg, case, form).to(dtype), make(nn, case, form).to(dtype)
+    inputs, x = features(form, dtype)
     edge_index = edges(form)
     options = {} if form.size is None else {"size": form.size}
     if case.edge:
-        attr = torch.randn(shape_of_edges(case), dtype=torch.float64, requires_grad=True)
+        attr = torch.randn(shape_of_edges(case), dtype=dtype, requires_grad=True)
         inputs, options = [*inputs, attr], options | {"edge_attr": attr}
     their_edges = edge_index.long()  # of int32 edges PyG 2.8.1's gradients are wrong
     theirs(x, their_edges, **options)  # lazy layers take their sizes
@@ -184,7 +194,7 @@ def test_equals_pyg(case):
     expected = theirs(x, their_edges, **options)
     ours.load_state_dict(theirs.state_dict())
     out = ours(x, edge_index, **options)
-    assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    assert_same(out, expected)
     assert repr(ours) == repr(theirs)
     parameters = [dict(layer.named_parameters()) for layer in (ours, theirs)]
     assert [*parameters[0]] == [*parameters[1]]
@@ -195,9 +205,16 @@ def test_equals_pyg(case):
     )
     for tensor, mine, other in zip([*inputs, *parameters[0].values()], found, wanted, strict=True):
         mine, other = (torch.zeros_like(tensor) if g is None else g for g in (mine, other))
-        assert_close(mine, other, rtol=1e-9, atol=1e-10)
+        assert_same(mine, other, slack=3)  # scores' gradients are small differences
     if case.name != "AGNNConv":
         assert_same_attention(ours, theirs, (x, their_edges), options)
+
+
+def assert_same(ours, theirs, slack=1):
+    """To rounding, measured by the largest element where that is above 1."""
+    scale = max(1.0, theirs.detach().abs().max().item())
+    bound = slack * TOLERANCE[theirs.dtype]
+    assert_close(ours / scale, theirs / scale, rtol=bound, atol=bound)
 
 
 def assert_same_attention(ours, theirs, given, options):
@@ -205,22 +222,41 @@ def assert_same_attention(ours, theirs, given, options):
     _, (edge_index, alpha) = ours(*given, **options, return_attention_weights=True)
     _, (their_edges, their_alpha) = theirs(*given, **options, return_attention_weights=True)
     assert torch.equal(edge_index, their_edges)
-    assert_close(alpha, their_alpha, rtol=1e-10, atol=1e-10)
+    assert_same(alpha, their_alpha)
     for asked in (None, False):
         assert isinstance(ours(*given, **options, return_attention_weights=asked), torch.Tensor)
 
 
-@pytest.mark.parametrize("case", CASES[::7], ids=str)
-def test_equals_pyg_in_float32(case):
-    torch.manual_seed(0)
-    form = (FORMS | SIZED)[case.form]
-    theirs, ours = make(pyg, case, form), make(nn, case, form)
-    _, x = features(form)
-    x = tuple(t if t is None else t.float() for t in x) if isinstance(x, tuple) else x.float()
-    options = {} if form.size is None else {"size": form.size}
-    if case.edge:
-        options["edge_attr"] = torch.randn(shape_of_edges(case))
-    edge_index = edges(form)
-    expected = theirs(x, edge_index, **options)
-    ours.load_state_dict(theirs.state_dict())
-    assert_close(ours(x, edge_index, **options), expected, rtol=1e-5, atol=1e-5)
+LAYERS = {
+    "GATConv": lambda channels: nn.GATConv(channels, 4, heads=2, residual=True),
+    "GATv2Conv": lambda channels: nn.GATv2Conv(channels, 4, heads=2, share_weights=True),
+    "TransformerConv": lambda channels: nn.TransformerConv(channels, 4, heads=2, beta=True),
+    "AGNNConv": lambda channels: nn.AGNNConv(),
+}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("channels", [5, -1])
+@pytest.mark.parametrize("name", LAYERS)
+def test_copies(name, channels, copied):
+    """Before the first call, when lazy layers have no sizes yet, and after it; a copy has parameters of its own."""
+    layer, x, edge_index = LAYERS[name](channels), torch.randn(9, 5), edges(Form(5, 9))
+    assert copied(layer)(x, edge_index).shape[0] == 9
+    expected = layer(x, edge_index)
+    other = copied(layer)
+    assert torch.equal(other(x, edge_index), expected) and repr(other) == repr(layer)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    assert torch.equal(layer(x, edge_index), expected)
+    assert not torch.equal(other(x, edge_index), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_half_precision(name, dtype):
+    layer, x, edge_index = LAYERS[name](5).to(dtype), torch.randn(9, 5).to(dtype), edges(Form(5, 9))
+    out = layer(x, edge_index)
+    assert out.dtype == dtype
+    bound = 8 * torch.finfo(dtype).eps
+    assert_close(out.float(), layer.float()(x.float(), edge_index), rtol=bound, atol=bound)

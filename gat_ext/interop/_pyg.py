@@ -11,7 +11,7 @@ from torch_geometric import nn as pyg
 from torch_geometric.nn.dense.linear import Linear
 
 from gat_ext import nn
-from gat_ext.nn._common import Projection
+from gat_ext.nn._common import GlorotLinear, Projection
 
 # Hooks of MessagePassing that see messages, which the kernels never make.
 _HOOKS = tuple(
@@ -19,7 +19,7 @@ _HOOKS = tuple(
     for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
     for when in ("pre_hooks", "hooks")
 )
-_METHODS = ("message", "explain_message", "aggregate", "update", "edge_update")
+_METHODS = ("message", "explain_message", "aggregate", "update", "edge_update", "edge_updater")
 
 
 class _Fused:
@@ -37,8 +37,13 @@ class _Fused:
             kwargs["edge_mask"] = self._mask_of_explanation()
         return self.fused.forward(self, *args, **kwargs)  # type: ignore[arg-type]
 
+    def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
+        """Nothing: a copy needs no other ``propagate`` than the one that PyG made for its own class."""
+
     def _messages_are_looked_at(self) -> bool:
         own = vars(self)
+        if own["flow"] != "source_to_target":
+            return True  # turned round since it was swapped
         if any(own[name] for name in _HOOKS) or any(name in own for name in _METHODS):
             return True
         # PyG itself puts one of its two versions there when an explanation begins and ends.
@@ -103,11 +108,16 @@ def reason_to_leave(module: Any) -> str | None:
     return None
 
 
-def swap(module: Any) -> None:
-    """Makes the layer one of the classes above."""
-    for name, child in list(module.named_children()):
+def swap(module: Any, made: dict[int, Any]) -> None:
+    """Makes the layer one of the classes above.
+
+    Args:
+        module: the layer.
+        made: the linear maps made so far, by the id of PyG's, so that one in two places stays one; added to.
+    """
+    for name, child in module._modules.items():
         if type(child) is Linear and not _has_hooks(child):
-            module._modules[name] = _projection(child)
+            module._modules[name] = made.setdefault(id(child), _projection(child))
     module.__class__ = _CLASSES[type(module)]
 
 
@@ -115,7 +125,8 @@ def _projection(linear: Any) -> Any:
     """The same parameters in the package's own linear map, or PyG's where they are yet to be made."""
     if isinstance(linear.weight, UninitializedParameter):
         return linear
-    projection = Projection.__new__(Projection)
+    kind = GlorotLinear if linear.weight_initializer == "glorot" else Projection
+    projection = kind.__new__(kind)
     torch.nn.Module.__init__(projection)
     projection.in_features, projection.out_features = linear.in_channels, linear.out_channels
     projection.register_parameter("weight", linear.weight)

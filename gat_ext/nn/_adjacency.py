@@ -49,10 +49,7 @@ def unwrap(adjacency: Any) -> Tensor | Graph:
             return io.plain_tensor(adjacency)
         return _graph_of_matrix(adjacency)
     if io.is_sparse_tensor(adjacency):
-        _, col, _ = adjacency.coo()
-        return remembered(
-            col, ("matrix", adjacency.sparse_sizes()), lambda: Graph.from_pyg(adjacency)
-        )
+        return _graph_of_sparse_tensor(adjacency)
     for looks_like, make in (
         (io.is_dgl, Graph.from_dgl),
         (io.is_scipy, Graph.from_scipy),
@@ -67,6 +64,16 @@ def unwrap(adjacency: Any) -> Tensor | Graph:
     )
 
 
+def _graph_of_sparse_tensor(matrix: Any) -> Graph:
+    """Remembered by both of its index tensors: others may share one of them."""
+    row, col, _ = matrix.coo()
+    if row.is_inference() or col.is_inference():
+        return Graph.from_pyg(matrix)
+    this_col = remembered(col, "column", object)  # another object once somebody wrote to it
+    key = (this_col, tuple(matrix.sparse_sizes()))
+    return remembered(row, key, lambda: Graph.from_pyg(matrix))
+
+
 def _graph_of_matrix(matrix: Tensor) -> Graph:
     if is_tracing():
         return Graph.from_torch_sparse(matrix)
@@ -78,10 +85,22 @@ def _graph_of_matrix(matrix: Tensor) -> Graph:
 
 
 def stored_values(adjacency: Any) -> Tensor | None:
-    """The entries of a sparse matrix that PyG's layers take for edge features where none are given, else None."""
+    """The entries of a sparse matrix that PyG's layers take for edge features where none are given, else None.
+
+    Raises:
+        ValueError: they need gradients, which torch does not pass on to the entries of a matrix that is not coalesced.
+    """
     if isinstance(adjacency, Tensor) and adjacency.layout != torch.strided:
-        values = adjacency._values() if adjacency.layout == torch.sparse_coo else adjacency.values()
-        return values if values.dim() > 1 else None
+        if adjacency.dense_dim() == 0:
+            return None
+        if adjacency.layout != torch.sparse_coo or adjacency.is_coalesced():
+            return adjacency.values()
+        if adjacency.requires_grad:
+            raise ValueError(
+                "edge_index is a COO matrix that is not coalesced and whose values need gradients; "
+                "give the result of its coalesce(), or the values as edge_attr"
+            )
+        return adjacency._values()
     if io.is_sparse_tensor(adjacency):
         values = adjacency.coo()[2]
         return values if isinstance(values, Tensor) else None
@@ -120,9 +139,12 @@ def attention_of(adjacency: Any, graph: Graph, edge_index: Tensor, alpha: Tensor
         return type(adjacency)(row=dst, col=src, value=alpha, sparse_sizes=sizes)
     shape = (*sizes, *alpha.shape[1:])
     if adjacency.layout == torch.sparse_coo:
-        return torch.sparse_coo_tensor(torch.stack([dst, src]), alpha, shape), alpha
+        rows_and_columns = torch.stack([dst, src])
+        return torch.sparse_coo_tensor(
+            rows_and_columns, alpha, shape, check_invariants=False
+        ), alpha
     count = graph.num_src if columns else graph.num_dst
     pointers = torch.bincount(major, minlength=count).cumsum(0)
     pointers = torch.cat([pointers.new_zeros(1), pointers])
     make = torch.sparse_csc_tensor if columns else torch.sparse_csr_tensor
-    return make(pointers, dst if columns else src, alpha, shape), alpha
+    return make(pointers, dst if columns else src, alpha, shape, check_invariants=False), alpha

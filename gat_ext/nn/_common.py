@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -85,7 +86,9 @@ def linear(in_channels: int, out_channels: int, *, bias: bool, glorot: bool = Tr
 
 def pair(channels: int | tuple[int, int]) -> tuple[int, int]:
     """(source, destination) channels."""
-    return (channels, channels) if isinstance(channels, int) else (channels[0], channels[1])
+    if isinstance(channels, (tuple, list)):
+        return channels[0], channels[1]
+    return channels, channels
 
 
 def check_sizes(
@@ -115,7 +118,7 @@ def check_sizes(
 
 
 def _check_integer(name: str, size: Any) -> None:
-    if isinstance(size, bool) or not isinstance(size, int):
+    if isinstance(size, bool) or not isinstance(size, Integral):  # NumPy's integers, too
         raise TypeError(f"{name} is {size!r} of type {type(size).__name__}; expected an int")
 
 

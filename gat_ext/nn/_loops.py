@@ -97,7 +97,8 @@ def check_fill_value(fill_value: float | Tensor | str) -> None:
             f"fill_value is {fill_value!r}; expected a number, a tensor or one of {names}"
         )
     if isinstance(fill_value, Tensor):
-        checks.floating(fill_value, "fill_value")
+        if fill_value.is_complex() or fill_value.dtype == torch.bool:
+            raise TypeError(f"fill_value has dtype {fill_value.dtype}; expected real numbers")
     elif not isinstance(fill_value, str):
         checks.number(fill_value, "fill_value")
 

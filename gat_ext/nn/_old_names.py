@@ -5,15 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def rename(state: dict[str, Tensor], prefix: str, out_channels: int) -> None:
-    """Renames, in place, what a GATConv with one projection for both ends of an edge was saved as.
+def rename(state: dict[str, Tensor], prefix: str, out_channels: int, *, shared: bool) -> None:
+    """Renames, in place, what a GATConv was saved as.
 
     ======================  ===================================================  =====================
     version                 saved                                                is
     ======================  ===================================================  =====================
     2.0 to 2.5              lin_src.weight, lin_dst.weight (the same)            lin.weight
-    1.7                     lin_l.weight, lin_r.weight (the same)                lin.weight
-    1.7                     att_l, att_r                                         att_src, att_dst
+    1.6 and 1.7             lin_l.weight, lin_r.weight (the same)                lin.weight
+    1.6 and 1.7             lin_l.weight, lin_r.weight (a projection each)       lin_src, lin_dst
+    1.6 and 1.7             att_l, att_r                                         att_src, att_dst
     to 1.5                  weight [in, H · C]                                   lin.weight, transposed
     to 1.5                  att [1, H, 2 · C]                                    att_dst, then att_src
     ======================  ===================================================  =====================
@@ -22,12 +23,20 @@ def rename(state: dict[str, Tensor], prefix: str, out_channels: int) -> None:
         state: of a model; changed in place.
         prefix: of the layer's keys.
         out_channels: C.
+        shared: whether the layer has one projection for both ends of an edge.
     """
 
     def take(name: str) -> Tensor | None:
         return state.pop(prefix + name, None)
 
-    if f"{prefix}lin.weight" not in state:
+    def move(old: str, new: str) -> None:
+        if (tensor := take(old)) is not None:
+            state[prefix + new] = tensor
+
+    if not shared:
+        move("lin_l.weight", "lin_src.weight")
+        move("lin_r.weight", "lin_dst.weight")
+    elif f"{prefix}lin.weight" not in state:
         for one, other in (("lin_src", "lin_dst"), ("lin_l", "lin_r")):
             first, second = state.get(f"{prefix}{one}.weight"), state.get(f"{prefix}{other}.weight")
             # Two projections that differ are those of a layer for two kinds of nodes: to be refused by name.
@@ -36,9 +45,8 @@ def rename(state: dict[str, Tensor], prefix: str, out_channels: int) -> None:
                 take(f"{one}.weight"), take(f"{other}.weight")
         if (weight := take("weight")) is not None:
             state[f"{prefix}lin.weight"] = weight.t().contiguous()
-    for old, new in (("att_l", "att_src"), ("att_r", "att_dst")):
-        if (vector := take(old)) is not None:
-            state[prefix + new] = vector
+    move("att_l", "att_src")
+    move("att_r", "att_dst")
     if (both := take("att")) is not None:
         state[f"{prefix}att_dst"], state[f"{prefix}att_src"] = (
             both[..., :out_channels].contiguous(),

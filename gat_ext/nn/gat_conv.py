@@ -123,11 +123,12 @@ class GATConv(nn.Module):
         self.lin: nn.Linear | None = None
         self.lin_src: nn.Linear | None = None
         self.lin_dst: nn.Linear | None = None
-        if isinstance(self.in_channels, int):
-            self.lin = common.linear(self.in_channels, width, bias=False)
+        src_channels, dst_channels = common.pair(self.in_channels)
+        if isinstance(self.in_channels, (tuple, list)):
+            self.lin_src = common.linear(src_channels, width, bias=False)
+            self.lin_dst = common.linear(dst_channels, width, bias=False)
         else:
-            self.lin_src = common.linear(self.in_channels[0], width, bias=False)
-            self.lin_dst = common.linear(self.in_channels[1], width, bias=False)
+            self.lin = common.linear(src_channels, width, bias=False)
 
     def _projections(self) -> tuple[nn.Linear, nn.Linear]:
         if self.lin is not None:
@@ -219,8 +220,7 @@ class GATConv(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        if isinstance(self.in_channels, int):
-            old_names.rename(state_dict, prefix, self.out_channels)
+        old_names.rename(state_dict, prefix, self.out_channels, shared=self.lin is not None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __repr__(self) -> str:
