@@ -60,7 +60,7 @@ def traced_csr(edge_index: Tensor, counts: tuple[int, int], dtype: torch.dtype |
         dtype: of the indices; None for the narrowest.
     """
     dtype = index_dtype_for(max(*counts, edge_index.shape[1]), dtype)
-    return ops.checked_csr(edge_index.to(dtype), *counts)  # type: ignore[no-any-return]
+    return ops.checked_csr(edge_index, *counts, dtype == torch.int32)  # type: ignore[no-any-return]
 
 
 def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:

@@ -38,9 +38,15 @@ def _(src: Tensor, dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.library.register_fake("gat_ext::checked_csr")
-def _(edge_index: Tensor, num_src: int, num_dst: int) -> tuple[Tensor, Tensor, Tensor]:
-    rowptr = edge_index.new_empty((num_dst + 1,), dtype=torch.int64)
-    return rowptr, torch.empty_like(edge_index[0]), torch.empty_like(edge_index[1])
+def _(
+    edge_index: Tensor, num_src: int, num_dst: int, narrow: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype, num_edges = torch.int32 if narrow else torch.int64, edge_index.shape[1]
+    return (
+        edge_index.new_empty((num_dst + 1,), dtype=torch.int64),
+        edge_index.new_empty((num_edges,), dtype=dtype),
+        edge_index.new_empty((num_edges,), dtype=dtype),
+    )
 
 
 @torch.library.register_fake("gat_ext::csr_transpose")

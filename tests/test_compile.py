@@ -223,6 +223,20 @@ def test_compiled_edges_are_checked_at_each_call():
         compiled(x, torch.tensor([[0, 1, 2], [1, 2, -1]]))
 
 
+def test_large_node_numbers_are_not_cut_short():
+    """A number above 32 bits, whose low bits are a node."""
+    edge_index = torch.tensor([[0, 2**32 + 1], [1, 0]])
+
+    def gather(edge_index, x):
+        return functional.spmm(Graph(edge_index, num_nodes=4), x)
+
+    for run in (gather, torch.compile(gather, fullgraph=True, backend="aot_eager")):
+        with pytest.raises(IndexError, match="4294967297"):
+            run(edge_index, torch.ones(4, 3))
+    with pytest.raises(IndexError, match="4294967297"):
+        attend_by_operator(edge_index, torch.ones(4, 1, 2))
+
+
 def test_a_compiled_graph_needs_its_number_of_nodes():
     with pytest.raises(Exception, match="made within a compiled function needs num_nodes"):
         torch.compile(lambda e: Graph(e).rowptr, fullgraph=True, backend="eager")(edges_of(4, 9))
@@ -318,7 +332,8 @@ def test_opcheck(form, self_loops):
         ),
     )
     torch.library.opcheck(ops.edge_slots.default, (*edges, 6, 6, self_loops))
-    torch.library.opcheck(ops.checked_csr.default, (graph.edge_index, 6, 6))
+    for narrow in (False, True):
+        torch.library.opcheck(ops.checked_csr.default, (graph.edge_index, 6, 6, narrow))
 
 
 # ---- export and tracing

@@ -270,11 +270,11 @@ Gradients adjacency_attention_backward(const Tensor& edges, const Optional& col,
   return grads;
 }
 
-// The CSR by destination of edges that nobody has looked at.
-Csr checked_csr(const Tensor& edge_index, std::int64_t num_src, std::int64_t num_dst) {
+// The CSR by destination of edges that nobody has looked at, with indices of 32 or 64 bits.
+Csr checked_csr(const Tensor& edge_index, std::int64_t num_src, std::int64_t num_dst, bool narrow) {
   check({edge_index, std::nullopt, std::nullopt, num_src, num_dst, false});
   static const auto op = find<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
-  const Tensor ends = edge_index.contiguous();
+  const Tensor ends = edge_index.to(narrow ? at::kInt : at::kLong).contiguous();
   return op.call(ends[0], ends[1], num_dst);
 }
 

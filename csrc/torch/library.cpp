@@ -8,7 +8,9 @@
 // is the CSR position of each edge of the transpose. All edge tensors are in the caller's order.
 TORCH_LIBRARY(gat_ext, m) {
   m.def("csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
-  m.def("checked_csr(Tensor edge_index, SymInt num_src, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
+  m.def(
+      "checked_csr(Tensor edge_index, SymInt num_src, SymInt num_dst, bool narrow) -> (Tensor rowptr, Tensor col, Tensor "
+      "edge_id)");
   m.def("csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) -> (Tensor t_rowptr, Tensor t_col, Tensor t_pos)");
 
   m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
