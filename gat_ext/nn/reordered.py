@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -94,7 +95,8 @@ class Reordered(nn.Module):
             )
         if x.dim() != 2:
             raise ValueError(f"x has shape {list(x.shape)}; expected [N, C]")
-        order = _order_of(edge_index, x.shape[0], self.method)
+        find = _untraced_order_of() if torch.compiler.is_compiling() else _order_of
+        order = find(edge_index, x.shape[0], self.method)
         if x.device != order.graph.device:
             raise ValueError(
                 f"x is on {x.device}, the graph on {order.graph.device}; expected one device: move "
@@ -206,7 +208,6 @@ class _Found(NamedTuple):
 _found = WeakIdKeyDictionary()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # nothing in it is worth tracing
 def _order_of(adjacency: Adjacency, num_nodes: int, method: str) -> _Order:
     version = 0
     if isinstance(adjacency, Graph):
@@ -221,6 +222,12 @@ def _order_of(adjacency: Adjacency, num_nodes: int, method: str) -> _Order:
         order = _new_order(adjacency, num_nodes, method)
         known = by_method[method] = _Found(version, num_nodes, order)
     return known.order
+
+
+def _untraced_order_of() -> Callable[..., _Order]:
+    """For torch.compile: nothing in it is worth tracing. Not a decorator, which would import the compiler with the package."""
+    untraced: Callable[..., _Order] = torch.compiler.disable(_order_of)
+    return untraced
 
 
 def _check_nodes(graph: Graph, num_nodes: int) -> None:
