@@ -111,6 +111,17 @@ def inverse_norm(x: Tensor, eps: float) -> Tensor:
     return torch.where(positive, torch.where(positive, norm, 1).reciprocal(), 0)
 
 
+def relu(x: Tensor) -> Tensor:
+    """Larger of x and 0, elementwise.
+
+    Compiled too: torch would store a byte for each element to know the sign by, and takes several times as long for that.
+    """
+    if _is_plain(x) and (torch.compiler.is_compiling() or x.numel() >= _LARGE):
+        out: Tensor = ops.relu(x)
+        return out
+    return F.relu(x)
+
+
 def dropout(x: Tensor, p: float) -> Tensor:
     """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p)."""
     if x.device.type != "cpu" or _is_transformed():
@@ -251,6 +262,39 @@ def _scale_backward(ctx: Any, grad: Tensor) -> Grads:
 
 
 torch.library.register_autograd("gat_ext::scale", _scale_backward, setup_context=_scale_setup)
+
+
+@torch.library.register_fake("gat_ext::relu")
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("gat_ext::relu_backward")
+def _(grad: Tensor, out: Tensor) -> Tensor:
+    return torch.empty_like(out, memory_format=torch.contiguous_format)
+
+
+def _relu_setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+
+
+def _relu_backward(ctx: Any, grad: Tensor) -> Tensor:
+    grad_x: Tensor = ops.relu_backward(grad, *ctx.saved_tensors)
+    return grad_x
+
+
+def _relu_backward_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _relu_double_backward(ctx: Any, upstream: Tensor) -> Grads:
+    return ops.relu_backward(upstream, *ctx.saved_tensors), None
+
+
+torch.library.register_autograd("gat_ext::relu", _relu_backward, setup_context=_relu_setup)
+torch.library.register_autograd(
+    "gat_ext::relu_backward", _relu_double_backward, setup_context=_relu_backward_setup
+)
 
 
 @torch.library.register_fake("gat_ext::dropout")

@@ -47,6 +47,7 @@ STEPS = {
         inverse_norm,
         lambda n: (draw(n, 2, n),),
     ),
+    "relu": (ops.relu, F.relu, lambda n: (draw(n, 2, n),)),
 }
 
 
@@ -85,6 +86,8 @@ def test_opcheck():
     torch.library.opcheck(ops.add.default, (x, draw(5, seed=1)))
     torch.library.opcheck(ops.scale.default, (x, draw(4, 1, seed=1)))
     torch.library.opcheck(ops.inverse_norm.default, (x, 1e-12))
+    torch.library.opcheck(ops.relu.default, (x,))
+    torch.library.opcheck(ops.relu_backward.default, (x, x.detach().relu()))
     torch.library.opcheck(ops.dropout.default, (x, seed, 0.3))
 
 

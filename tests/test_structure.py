@@ -66,7 +66,7 @@ MAY_IMPORT = {
         "functional",
         "graph",
     },
-    "models": {"_traced", "nn", "features", "functional", "graph"},
+    "models": {"_dense", "_traced", "nn", "features", "functional", "graph"},
     "explain": {"_checks", "functional", "graph", "nn"},
     "datasets": {"graph"},
     "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},

@@ -17,6 +17,8 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def("linear_backward(Tensor grad, Tensor x, Tensor weight, bool[3] needs_grad) -> (Tensor x, Tensor weight, Tensor bias)");
   m.def("add(Tensor x, Tensor other) -> Tensor");
   m.def("scale(Tensor x, Tensor factor) -> Tensor");
+  m.def("relu(Tensor x) -> Tensor");
+  m.def("relu_backward(Tensor grad, Tensor out) -> Tensor");
   m.def("dropout(Tensor x, Tensor seed, float p) -> Tensor");
   m.def("inverse_norm(Tensor x, float eps) -> Tensor");
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from gat_ext import _dense
 from gat_ext.features import SparseFeatures
 from gat_ext.graph import Graph
 from gat_ext.models._base import (
@@ -117,7 +117,7 @@ class AGNN(AttentionModel):
                 f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
                 f"[B, N, {self.lin_in.in_features}] of a batch"
             )
-        hidden = F.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
+        hidden = _dense.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
         for layer, mask in zip(self.layers, masks, strict=True):
             hidden = apply_layer(layer, hidden, graph, attention, mask)
         out: Tensor = self.lin_out(dropout_features(hidden, self.dropout, self.training))

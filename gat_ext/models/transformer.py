@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torch.nn import functional as F
 
+from gat_ext import _dense
 from gat_ext.models._base import Shape, StackedModel
 from gat_ext.nn import TransformerConv
 
@@ -73,7 +73,7 @@ class GraphTransformer(StackedModel):
             )
 
         shape = Shape(in_channels, hidden_channels, out_channels, num_layers, heads, out_heads)
-        super().__init__(make_layer, shape, norm=norm, activation=F.relu, dropout=dropout)
+        super().__init__(make_layer, shape, norm=norm, activation=_dense.relu, dropout=dropout)
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:

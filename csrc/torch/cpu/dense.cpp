@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/clamp_min.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/le.h>
 #include <ATen/ops/linalg_vector_norm.h>
@@ -10,6 +11,7 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/reciprocal.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/threshold_backward.h>
 #include <torch/library.h>
 
 #include <array>
@@ -63,6 +65,17 @@ at::Tensor inverse_norm(const at::Tensor& x, double eps) {
   return at::reciprocal(norm).masked_fill_(norm.le(eps), 0);
 }
 
+at::Tensor relu(const at::Tensor& x) {
+  at::Tensor out = allocate_like(x);
+  return at::clamp_min_out(out, x, 0);
+}
+
+// grad where out, the result of relu, is positive.
+at::Tensor relu_backward(const at::Tensor& grad, const at::Tensor& out) {
+  at::Tensor grad_x = allocate_like(out);
+  return at::threshold_backward_out(grad_x, grad, out, 0);
+}
+
 // x times 0 with probability p, else times 1 / (1 - p).
 at::Tensor dropout(const at::Tensor& x, const at::Tensor& seed, double p) {
   TORCH_CHECK_VALUE(p > 0 && p <= 1, "p is ", p, "; expected a probability above 0");
@@ -84,6 +97,8 @@ TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
   m.impl("add", &add);
   m.impl("scale", &scale);
   m.impl("inverse_norm", &inverse_norm);
+  m.impl("relu", &relu);
+  m.impl("relu_backward", &relu_backward);
   m.impl("dropout", &dropout);
 }
 
