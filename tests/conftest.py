@@ -14,6 +14,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,8 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     library = config.getoption("--cuda-emulation")
     if library is not None:
-        import torch
-
         import gat_ext  # noqa: F401  registers the operators that the library then replaces
 
         torch.ops.load_library(library)
@@ -39,8 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def operators_of_the_cpu() -> set[str]:
     """The operators without kernels for other devices: torch's do their part there, or they are made of torch's."""
     names = (
-        "linear linear_backward add scale dropout inverse_norm csr_of_edges csr_transpose "
-        "checked_csr edge_slots adjacency_attention adjacency_attention_backward"
+        "linear linear_backward add scale relu relu_backward dropout inverse_norm csr_of_edges "
+        "csr_transpose checked_csr edge_slots adjacency_attention adjacency_attention_backward"
     )
     return {f"gat_ext::{name}" for name in names.split()}
 
@@ -86,7 +85,7 @@ class FileServer:
             ("127.0.0.1", 0), partial(Handler, directory=str(folder))
         )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01], daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -94,6 +93,14 @@ class FileServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Every test has as many of torch's threads, whatever others have set."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -64,12 +64,16 @@ def gradients(loss, x, module):
     return [g for g in torch.autograd.grad(loss, wanted, allow_unused=True) if g is not None]
 
 
-@torch._dynamo.config.patch(error_on_recompile=True)
+@torch._dynamo.config.patch(error_on_recompile=True, specialize_float=True)
 @pytest.mark.parametrize(
     ("name", "form"), [*((name, "edge_index") for name in LAYERS), *((n, "graph") for n in GRAPHS)]
 )
 def test_layers_compile_once_for_all_sizes(name, form):
-    """Values and gradients, of graphs with changing numbers of nodes and edges."""
+    """Values and gradients, of graphs with changing numbers of nodes and edges.
+
+    Numbers are constants from the start. Otherwise the compiler takes them for variable, finds that they cannot be and begins
+    anew, which takes twice as long and is seen to work with the models.
+    """
     make, edge_dim = LAYERS[name]
     layer = make().double()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -88,6 +92,7 @@ def test_layers_compile_once_for_all_sizes(name, form):
             assert_close(mine, theirs)
 
 
+@torch._dynamo.config.patch(specialize_float=True)
 @pytest.mark.parametrize("form", ["graph", "edge_index"])
 @pytest.mark.parametrize("name", ["GATConv edges mul", "TransformerConv edges"])
 def test_layers_compile_with_attention_weights(name, form):

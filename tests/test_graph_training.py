@@ -175,8 +175,9 @@ def test_command_line(model, walk, tmp_path):
     mean, deviation = 100 * report["test_score_mean"], 100 * report["test_score_std"]
     last = result.output.strip().splitlines()[-1]
     assert last == f"Test accuracy: {mean:.1f} ± {deviation:.1f} % (2 folds)"
-    again = cli("train", model, *options, "--seed", 1, "--out", tmp_path, "--resume")
-    assert again.exit_code == 0 and again.output.strip().splitlines()[-1] == last
+    if walk == "greedy":
+        again = cli("train", model, *options, "--seed", 1, "--out", tmp_path, "--resume")
+        assert again.exit_code == 0 and again.output.strip().splitlines()[-1] == last
 
 
 def test_agents_see_attributes_where_they_are_asked_to(tmp_path):
