@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from gat_ext import _C
-from gat_ext._dense import in_forward_mode
+from gat_ext._dense import have_tangents
 from gat_ext.graph import Graph
 
 # The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
@@ -32,20 +31,14 @@ def is_graph(graph: Any) -> None:
         )
 
 
-def no_tangents(operator: str, *inputs: Any) -> None:
-    """Refuses inputs with tangents of forward-mode differentiation, which would be lost without a word."""
-    if not in_forward_mode():
-        return
-    for tensor in inputs:
-        if (
-            isinstance(tensor, Tensor)
-            and tensor.is_floating_point()
-            and forward_ad.unpack_dual(tensor).tangent is not None
-        ):
-            raise NotImplementedError(
-                f"{operator} has no forward-mode derivative (torch.func.jvp, jacfwd, hessian); use reverse mode, or "
-                "for a product with the Jacobian torch.autograd.functional.jvp, which is reverse mode twice"
-            )
+def no_transform(operator: str, *inputs: Tensor) -> None:
+    """Refuses to run within torch.func, and tangents of forward-mode differentiation, which would be lost without a word."""
+    transformed = torch._C._are_functorch_transforms_active()
+    if transformed or have_tangents(*inputs):
+        raise NotImplementedError(
+            f"{operator} has no forward-mode derivative and cannot be transformed by torch.func (grad, vmap, jvp, ...); use "
+            "torch.autograd.grad, or for a product with the Jacobian torch.autograd.functional.jvp, which is reverse mode twice"
+        )
 
 
 def choice(given: str, choices: Sequence[str], name: str) -> None:
@@ -195,15 +188,6 @@ def attention_inputs(
         raise ValueError(
             f"edge_in_value adds edge_feat to value: it needs edge_feat with {value.shape[2]} channels, "
             + ("none was given" if inputs["edge_feat"] is None else f"it has {channels}")
-        )
-
-
-def no_transform(name: str) -> None:
-    """Refuses to run within a transformation of torch.func."""
-    if torch._C._are_functorch_transforms_active():
-        raise NotImplementedError(
-            f"{name} cannot be transformed by torch.func (grad, vmap, ...); of gat_ext's operators "
-            "edge_attention can: use that one, or torch.autograd.grad and a loop"
         )
 
 

@@ -124,14 +124,14 @@ def relu(x: Tensor) -> Tensor:
 
 def dropout(x: Tensor, p: float) -> Tensor:
     """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p)."""
-    if x.device.type != "cpu" or _is_transformed():
+    if x.device.type != "cpu" or is_transformed():
         return F.dropout(x, p)
     out: Tensor = ops.dropout(x, draw_seed(x.device), p)
     return out
 
 
 def _is_plain(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.layout == torch.strided and not _is_transformed()
+    return x.device.type == "cpu" and x.layout == torch.strided and not is_transformed()
 
 
 def _is_large(x: Tensor) -> bool:
@@ -139,7 +139,7 @@ def _is_large(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and x.numel() >= _LARGE
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Whether there is a tangent or a batch, of which the operators here know nothing."""
     return torch._C._are_functorch_transforms_active() or in_forward_mode()
 
@@ -147,6 +147,18 @@ def _is_transformed() -> bool:
 def in_forward_mode() -> bool:
     """Whether tensors may have tangents, of which the operators of this package would lose sight."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def have_tangents(*tensors: Any) -> bool:
+    """Whether one of these is a tensor with a tangent, or may be: within torch.func another transformation can hide it."""
+    if not in_forward_mode():
+        return False
+    return torch._C._are_functorch_transforms_active() or any(
+        isinstance(t, Tensor)
+        and t.is_floating_point()
+        and forward_ad.unpack_dual(t).tangent is not None
+        for t in tensors
+    )
 
 
 def scaled(x: Tensor, factor: float | Tensor) -> Tensor:

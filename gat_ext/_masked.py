@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gat_ext import _checks as checks
+from gat_ext._dense import in_forward_mode
 from gat_ext._ops import _edge_rows, ops
 from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.graph import Graph
@@ -32,7 +33,7 @@ def masked_sum(
     """
     mask = edge_mask.unsqueeze(-1) if edge_mask.dim() == 1 else edge_mask
     weights = weights * mask.to(weights.dtype)  # autocast may have narrowed the weights
-    if is_tracing():
+    if is_tracing() or in_forward_mode():
         return _traced_sum(graph, value, weights, edge_feat), weights
     transposed: tuple[Tensor | None, ...] = (None, None, None)
     if torch.is_grad_enabled() and (value.requires_grad or weights.requires_grad):
@@ -45,7 +46,7 @@ def masked_sum(
 
 
 def _traced_sum(graph: Graph, value: Tensor, weights: Tensor, edge_feat: Tensor | None) -> Tensor:
-    """The sum in torch's own operators, with a tensor [E, H, F] in between: all that a trace and torch.func know."""
+    """The sum in torch's own operators, with a tensor [E, H, F] in between: all that a trace, torch.func and tangents know."""
     src, dst = graph.edge_index
     if isinstance(graph, TracedGraph) and graph.self_loops:
         loops = torch.arange(graph.num_slots - graph.num_given, device=src.device)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gat_ext import _ops_second as second
 from gat_ext._ops import Grads, accumulate_dtype, ops, register_autocast
 
 # Positions in the argument list of adjacency_attention.
@@ -117,14 +118,66 @@ def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
     return backward(ctx, grads, ops.adjacency_attention_backward)
 
 
-def refuse(ctx: Any, *grads: Tensor | None) -> Grads:
-    """The gradient of the gradient: there is none."""
-    raise NotImplementedError(
-        "edge_attention has no second derivative within torch.compile, torch.func or a trace; "
-        "differentiate twice with torch.autograd.grad(..., create_graph=True) outside of them"
+# ---- second derivatives
+
+_NUM_EDGE_ARGUMENTS = 6  # of the backward: edges, col, edge_id, and three sizes
+_BACKWARD_INPUTS = slice(_NUM_EDGE_ARGUMENTS, _NUM_EDGE_ARGUMENTS + _NUM_INPUTS)
+_BACKWARD_CONSTANTS = slice(_BACKWARD_INPUTS.stop + 1, _BACKWARD_INPUTS.stop + 6)
+
+
+def backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keeps what the gradient of the gradient needs."""
+    ctx.set_materialize_grads(False)
+    ctx.sizes = inputs[3:_NUM_EDGE_ARGUMENTS]
+    ctx.constants = inputs[_BACKWARD_CONSTANTS]
+    grad_out, grad_lse, grad_weights, _, lse, selected, _, needs_grad = inputs[
+        _BACKWARD_CONSTANTS.stop :
+    ]
+    ctx.needs_grad = needs_grad
+    seed = inputs[_BACKWARD_INPUTS.stop]
+    ctx.save_for_backward(
+        *inputs[:3],
+        *inputs[_BACKWARD_INPUTS],
+        *(seed, grad_out, grad_lse, grad_weights, lse, selected),
     )
 
 
+def double_backward(
+    ctx: Any, upstream: tuple[Tensor | None, ...], differentiate: Callable[..., second.Second]
+) -> Grads:
+    """The gradient of the gradient: that of the composition of torch's own operators.
+
+    Args:
+        ctx: of :func:`backward_setup`.
+        upstream: the gradients of the gradients.
+        differentiate: how to: one of the functions of ``_ops_second``.
+    """
+    *saved, seed, grad_out, grad_lse, grad_weights, lse, selected = ctx.saved_tensors
+    edges, inputs = saved[:3], saved[3:]
+    slots = second.edges_of_slots(
+        (*edges, *ctx.sizes), lse.shape[1], seed, ctx.constants[-1], selected
+    )
+    input_grads, (g_out, g_weights, g_lse) = differentiate(
+        lambda inputs: second.compose(slots, inputs, ctx.constants, lse),
+        inputs,
+        (grad_out, grad_weights, grad_lse),
+        [u if needed else None for u, needed in zip(upstream, ctx.needs_grad, strict=True)],
+    )
+    return (
+        *([None] * _NUM_EDGE_ARGUMENTS),
+        *input_grads,
+        *([None] * 6),  # seed and the five constants
+        *(g_out, g_lse, g_weights),
+        *([None] * 5),  # out_acc, lse, selected, weights, needs_grad
+    )
+
+
+def _double_backward(ctx: Any, *upstream: Tensor | None) -> Grads:
+    return double_backward(ctx, upstream, second.second_by_autograd)
+
+
 torch.library.register_autograd("gat_ext::adjacency_attention", _backward, setup_context=setup)
-torch.library.register_autograd("gat_ext::adjacency_attention_backward", refuse)
+torch.library.register_autograd(
+    "gat_ext::adjacency_attention_backward", _double_backward, setup_context=backward_setup
+)
 register_autocast("adjacency_attention", to_lower=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gat_ext import _ops_adjacency as adjacency
 from gat_ext._ops import Grads, ops
+from gat_ext._ops_second import second_by_transform
 
 # The dimension of the heads in each tensor argument, by position in the argument list of the forward and of the backward.
 _FORWARD_HEADS = dict(zip(range(7, 16), (1, 1, 1, 0, 1, 1, 1, 1, 1), strict=True))
@@ -56,12 +57,13 @@ class AttentionBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keeps nothing: there is no second derivative here."""
+        """As the operator's."""
+        adjacency.backward_setup(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        """Refuses."""
-        return adjacency.refuse(ctx, *grads)
+        """The gradient of the gradient, by operators of torch, which can be transformed further."""
+        return adjacency.double_backward(ctx, grads, second_by_transform)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gat_ext._ops import ops
 from gat_ext._ops_adjacency import num_slots
+from gat_ext._ops_transforms import Attention
 from gat_ext.graph import Graph
 
 
@@ -86,3 +89,19 @@ class TracedGraph(Graph):
     def __repr__(self) -> str:
         """The counts."""
         return f"Graph(num_src={self.num_src}, num_dst={self.num_dst}, num_edges={self.num_slots})"
+
+
+def operator_over(graph: Graph, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The operator that attends over a graph, and its graph arguments."""
+    if is_tracing() and not isinstance(graph, TracedGraph):
+        graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
+    if isinstance(graph, TracedGraph):
+        transformed = torch._C._are_functorch_transforms_active()
+        operator = Attention.apply if transformed else ops.adjacency_attention
+        return operator, (*graph.arguments, needs_grad)
+    parts = graph.rowptr, graph.col, graph.edge_id
+    if not needs_grad:
+        return ops.edge_attention, (*parts, None, None, None, None)
+    t = graph.transpose()
+    own_id = None if graph.edge_id is None else t.edge_id
+    return ops.edge_attention, (*parts, t.rowptr, t.col, t.pos, own_id)

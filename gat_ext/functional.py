@@ -23,13 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gat_ext import (
+    _by_torch,
+    _ops_edge_attention,  # noqa: F401  registers gradients
+    reference,
+)
 from gat_ext import _checks as checks
-from gat_ext import _ops_edge_attention  # noqa: F401  registers gradients
-from gat_ext._dense import inverse_norm, scaled
+from gat_ext._dense import inverse_norm, is_transformed, scaled
 from gat_ext._masked import check_mask, masked_sum
 from gat_ext._ops import draw_seed, ops
-from gat_ext._ops_transforms import Attention
-from gat_ext._traced import TracedGraph, is_tracing
+from gat_ext._traced import operator_over
 from gat_ext.functional_walk import random_walk, walk_step
 from gat_ext.graph import Graph
 
@@ -53,22 +56,6 @@ def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         return graph.rowptr, graph.col, graph.edge_id, None, None, None
     t = graph.transpose()
     return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id
-
-
-def _over(graph: Graph, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
-    """The operator that attends over a graph, and its graph arguments."""
-    if is_tracing() and not isinstance(graph, TracedGraph):
-        graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
-    if isinstance(graph, TracedGraph):
-        transformed = torch._C._are_functorch_transforms_active()
-        operator = Attention.apply if transformed else ops.adjacency_attention
-        return operator, (*graph.arguments, needs_grad)
-    parts = graph.rowptr, graph.col, graph.edge_id
-    if not needs_grad:
-        return ops.edge_attention, (*parts, None, None, None, None)
-    t = graph.transpose()
-    own_id = None if graph.edge_id is None else t.edge_id
-    return ops.edge_attention, (*parts, t.rowptr, t.col, t.pos, own_id)
 
 
 def _needs_grad(*tensors: Tensor | None) -> bool:
@@ -101,9 +88,9 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
         tensor([0.5000, 0.5000, 1.0000])
     """
     checks.choice(by, ("dst", "src"), "by")
-    checks.no_tangents("edge_softmax", scores)
     checks.edge_values(graph, scores, "scores")
-    checks.no_transform("edge_softmax")
+    if is_transformed():
+        return reference.edge_softmax(graph, scores, by=by)
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
     if by == "dst":
         alpha: Tensor = ops.edge_softmax(graph.rowptr, graph.edge_id, flat)
@@ -139,11 +126,11 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
         tensor([1., 1.])
     """
     checks.same_kind(x, "x", y, "y")
-    checks.no_tangents("sddmm", x, y)
     checks.node_features(graph, x, "x", "num_dst")
     checks.node_features(graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
-    checks.no_transform("sddmm")
+    if is_transformed():
+        return reference.sddmm(graph, x, y)
     if x.dim() == 2:
         return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
     result: Tensor = ops.sddmm(*_csr(graph, x, y), x, y)
@@ -180,18 +167,18 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
                 [0.5000, 0.5000, 0.0000]])
     """
     checks.choice(reduce, ("sum", "mean", "max", "min"), "reduce")
-    checks.no_tangents("spmm", x, weight)
     checks.node_features(graph, x, "x", "num_src")
     if weight is not None:
         checks.same_kind(x, "x", weight, "weight")
         checks.edge_values(graph, weight, "weight")
         weight = weight.unsqueeze(-1) if weight.dim() == 1 else weight
-    checks.no_transform("spmm")
     if x.dim() == 2:
         return spmm(graph, x.unsqueeze(1), weight, reduce=reduce).squeeze(1)
     if weight is not None:
         checks.heads(weight, x.shape[1], "weight", "x")
         weight = weight.expand(-1, x.shape[1])
+    if is_transformed():
+        return reference.spmm(graph, x, weight, reduce=reduce)
     csr = _csr(graph, x, weight)
     if reduce in ("max", "min"):
         extremum: Tensor = ops.spmm_extremum(*csr, weight, x, reduce == "max")[0]
@@ -299,7 +286,6 @@ def edge_attention(
         "edge_feat": edge_feat,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
-    checks.no_tangents("edge_attention", value, *inputs.values(), edge_mask)
     negative_slope = checks.number(negative_slope, "negative_slope")
     scale = checks.number(scale, "scale")
     dropout_p = checks.probability(dropout_p, "dropout_p")
@@ -310,24 +296,21 @@ def edge_attention(
     checks.flag(return_lse, "return_lse")
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
+    seed = seed if dropout_p > 0 else None
+    constants = score, edge_in_value, negative_slope, scale, dropout_p
     # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
     for name in ("query", "key"):
         if inputs[name] is value:
             inputs[name] = None
-    operator, graph_arguments = _over(graph, _needs_grad(value, *inputs.values()))
-    out, lse, _, _, weights = operator(
-        *graph_arguments,
-        value,
-        *inputs.values(),
-        seed if dropout_p > 0 else None,
-        score,
-        edge_in_value,
-        negative_slope,
-        scale,
-        dropout_p,
-        top_k,
-        return_weights or edge_mask is not None,
-    )
+    given = value, *inputs.values()
+    if _by_torch.is_needed(*given, edge_mask):
+        out, weights, lse = _by_torch.attend(graph, given, seed, constants, top_k)
+    else:
+        operator, graph_arguments = operator_over(graph, _needs_grad(*given))
+        with_weights = return_weights or edge_mask is not None
+        out, lse, _, _, weights = operator(
+            *graph_arguments, *given, seed, *constants, top_k, with_weights
+        )
     if edge_mask is not None:
         in_value = edge_feat if edge_in_value else None
         out, weights = masked_sum(graph, value, weights, edge_mask, in_value)

@@ -83,7 +83,7 @@ def walk_step(
     if not 0 <= step < _MOST_STEPS:
         raise ValueError(f"step is {step}; expected an integer from 0 to {_MOST_STEPS - 1}")
     given = current, rank, node_type
-    checks.no_tangents("walk_step", rank)
+    checks.no_transform("walk_step", rank)
     if graph.rowptr.is_cuda:
         _check_step(graph, *given)
     seed = _seed(seed, graph.device)

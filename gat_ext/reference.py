@@ -213,7 +213,7 @@ def edge_attention(
     if bias is not None:
         scores = scores + bias
     if top_k is not None:
-        kept = _rank(scores.detach(), dst, graph.num_dst) < top_k
+        kept = rank_by_score(scores.detach(), dst, graph.num_dst) < top_k
         scores = torch.where(kept, scores, -torch.inf)
     weights, lse = group_softmax(scores, dst, graph.num_dst)
     if dropout_mask is not None:
@@ -244,7 +244,7 @@ def _gather(tensor: Any, index: Tensor) -> Any:
     return None if tensor is None else tensor[index]
 
 
-def _rank(scores: Tensor, dst: Tensor, num_dst: int) -> Tensor:
+def rank_by_score(scores: Tensor, dst: Tensor, num_dst: int) -> Tensor:
     """``[E, H]``: the place of each edge among those of its destination and head, by falling score.
 
     Equal scores rank by position. NaN ranks first, so that top-k does not hide it.

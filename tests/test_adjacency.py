@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.edge_index import EdgeIndex
 
 from gat_ext import Graph, models, nn
+from gat_ext.explain import record_attention
 from gat_ext.nn import _adjacency
 
 NUM_NODES = 7
@@ -97,6 +98,48 @@ def test_every_form_of_edges(name, form):
     expected = module(x, EDGES)
     for _ in range(2):  # the second time from what is remembered
         assert_close(module(x, edges), expected)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_recorded_attention(form, asked):
+    """Recording needs the edges as a list, and changes no result, also where the weights were asked for."""
+    layer, x = nn.GATConv(5, 4, heads=2), torch.randn(NUM_NODES, 5)
+    edges = FORMS[form]()
+    expected = layer(x, edges, return_attention_weights=asked)
+    with record_attention(layer) as records:
+        found = layer(x, edges, return_attention_weights=asked)
+    assert_close(_dense_parts(found), _dense_parts(expected))
+    weights = torch.zeros(NUM_NODES, NUM_NODES, 2)
+    weights[records[0].edge_index[1], records[0].edge_index[0]] = records[0].alpha
+    _, (edge_index, alpha) = layer(x, EDGES, return_attention_weights=True)
+    assert_close(weights[edge_index[1], edge_index[0]], alpha)
+
+
+def _dense_parts(result):
+    """The tensors of a layer's result."""
+    if isinstance(result, SparseTensor):
+        return list(result.coo())
+    if isinstance(result, tuple):
+        return [tensor for part in result for tensor in _dense_parts(part)]
+    return [result if result.layout == torch.strided else result.to_sparse_coo()._values()]
+
+
+@pytest.mark.parametrize("form", ["COO", "SparseTensor"])
+def test_recorded_attention_to_values(form):
+    """The values of a matrix are edge features while attention is recorded, too."""
+    layer, x = nn.TransformerConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
+    values = torch.randn(EDGES.shape[1], 2)
+    sizes = (NUM_NODES, NUM_NODES)
+    edges = (
+        SparseTensor(ROWS, COLS, values, sizes)
+        if form == "SparseTensor"
+        else torch.sparse_coo_tensor(torch.stack([ROWS, COLS]), values, (*sizes, 2))
+    )
+    with record_attention(layer) as records:
+        assert_close(layer(x, edges), layer(x, EDGES, values))
+    _, (_, alpha) = layer(x, EDGES, values, return_attention_weights=True)
+    assert_close(records[0].alpha, alpha)
 
 
 @pytest.mark.parametrize("form", FORMS)

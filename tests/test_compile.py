@@ -390,6 +390,41 @@ def test_make_fx(mode):
     assert_close(traced(parameters, x, given[2]), run(parameters, x, given[2]))
 
 
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+def test_make_fx_of_second_derivatives(mode):
+    layer = nn.GATConv(5, 4, heads=2).double()
+    parameters = dict(layer.named_parameters())
+
+    def penalty(parameters, x, edge_index):
+        out = torch.func.functional_call(layer, parameters, (x, edge_index))
+        (gradient,) = torch.autograd.grad(out.pow(2).sum(), x, create_graph=True)
+        wanted = [x, parameters["lin.weight"], parameters["att_src"]]
+        return torch.autograd.grad(gradient.pow(2).sum(), wanted)
+
+    x = torch.randn(10, 5, dtype=torch.float64, requires_grad=True)
+    given = parameters, x, edges_of(10, 30)
+    assert_close(make_fx(penalty, tracing_mode=mode)(*given)(*given), penalty(*given))
+
+
+@torch._dynamo.config.patch(trace_autograd_ops=True)
+def test_compiled_gradients_have_gradients():
+    """As forces that are learned: the loss is of a gradient, which is taken within the compiled function."""
+    layer = nn.GATv2Conv(5, 4, heads=2).double()
+
+    def penalty(x, edge_index):
+        energy = layer(x, edge_index).pow(2).sum()
+        (force,) = torch.autograd.grad(energy, x, create_graph=True)
+        return force.pow(2).sum()
+
+    compiled = torch.compile(penalty, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_nodes, num_edges in SIZES[:2]:
+        x = torch.randn(num_nodes, 5, dtype=torch.float64, requires_grad=True)
+        edge_index = edges_of(num_nodes, num_edges)
+        ours, plain = compiled(x, edge_index), penalty(x, edge_index)
+        assert_close(ours, plain)
+        assert_close(gradients(ours, x, layer), gradients(plain, x, layer))
+
+
 def test_compiled_autocast():
     layer = nn.GATConv(5, 4, heads=2)
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")

@@ -64,6 +64,29 @@ def test_second_gradients_equal_the_reference(score):
         assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("score", SCORES)
+def test_third_gradients_equal_the_reference(score):
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs(score, graph, 2, 3, requires_grad=True)["everything"]
+    exact = reference_inputs(graph, inputs, F64)
+
+    def third(function, given):
+        leaves = [t for t in given.values() if isinstance(t, torch.Tensor) and t.requires_grad]
+        out, weights, lse = function(graph, **given, return_weights=True, return_lse=True)
+        total = out.pow(3).sum() + weights.pow(3).sum() + lse[graph.in_degrees() > 0].pow(3).sum()
+        for last in (False, False, True):
+            grads = torch.autograd.grad(total, leaves, create_graph=not last, allow_unused=True)
+            total = sum(g.pow(2).sum() for g in grads if g is not None)
+        return grads
+
+    ours, theirs = (
+        third(functional.edge_attention, inputs),
+        third(reference.edge_attention, exact),
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
 LAYERS = {
     "GATConv": lambda: nn.GATConv(4, 3, heads=2, edge_dim=2, residual=True),
     "GATv2Conv": lambda: nn.GATv2Conv(4, 3, heads=2, edge_dim=2),

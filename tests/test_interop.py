@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import os
 import subprocess
@@ -19,6 +20,7 @@ from torch_geometric.nn.models import GAT
 
 import gat_ext
 from gat_ext import nn
+from gat_ext.explain import record_attention
 from gat_ext.interop import patch_pyg
 
 EDGES = torch.randint(12, (2, 50), generator=torch.Generator().manual_seed(0))
@@ -382,3 +384,17 @@ def test_a_method_of_the_layer_that_somebody_replaced():
     plain = layer(X, EDGES)
     layer.message = lambda x_j, alpha: 2 * alpha.unsqueeze(-1) * x_j
     assert_close(layer(X, EDGES) - layer.bias, 2 * (plain - layer.bias))
+
+
+def test_recorded_attention_of_patched_models():
+    """gat_ext.explain knows the swapped layers, whose arguments can be looked up."""
+    model = Net().eval()
+    patch_pyg(model)
+    expected = model(X, EDGES)
+    with record_attention(model) as records:
+        assert torch.equal(model(X, EDGES), expected)
+    assert [record.name for record in records] == ["first", "more.0", "more.0", "more.1"]
+    for record in records:
+        assert record.of_given_edges().shape[0] == EDGES.shape[1]
+        arguments = list(inspect.signature(model.get_submodule(record.name).forward).parameters)
+        assert arguments[:3] == ["x", "edge_index", "edge_attr"]

@@ -406,7 +406,10 @@ def test_features_of_loops(how, shape):
 
 @pytest.mark.parametrize("name", PROJECTING)
 def test_attention_dropout(name):
-    """In training a weight is dropped or doubled, as the seed says; in evaluation nothing is."""
+    """In training a weight is dropped or doubled, as the seed says; in evaluation nothing is.
+
+    TransformerConv returns its weights before dropout, PyG's other layers after it.
+    """
     torch.manual_seed(0)
     layer = make(name, heads=2, dropout=0.5)
     x = normal(9, 5, dtype=torch.float32)
@@ -417,6 +420,10 @@ def test_attention_dropout(name):
     assert not torch.equal(first, layer(x, EDGES))
     out, (_, undropped) = layer.eval()(x, EDGES, return_attention_weights=True)
     assert torch.equal(out, layer(x, EDGES))
+    assert not torch.allclose(out, first)
+    if name == "TransformerConv":
+        assert_close(alpha, undropped)
+        return
     dropped = alpha == 0
     assert 0.2 < dropped.float().mean() < 0.8
     assert_close(alpha[~dropped], 2 * undropped[~dropped])

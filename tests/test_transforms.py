@@ -1,4 +1,4 @@
-"""torch.func over layers and operators: grad, vjp, jacrev, vmap; and what cannot be had says so."""
+"""torch.func over layers and operators: grad, vjp, jacrev, jvp, hessian, vmap; and what cannot be had says so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gat_ext import Graph, functional, nn
+from gat_ext.reference import SCORES
+from gat_ext.testing import sample_graph, sample_inputs
 
 LAYERS = {
     "GATConv": (lambda: nn.GATConv(5, 4, heads=2, edge_dim=3), 3),
@@ -126,6 +128,138 @@ def test_weights_and_lse_under_vmap(edges):
         assert_close(grad[i], func.grad(lambda q: sum(t.sum() for t in attend(q)))(q[i]))
 
 
+# ---- derivatives of higher order
+
+
+@pytest.fixture
+def total(layer, edges):
+    """A number that a layer makes of x [9, 5]."""
+    run, parameters = layer
+    return lambda x: run(parameters, x, edges).pow(3).sum()
+
+
+@pytest.mark.parametrize(
+    "hessian",
+    [func.hessian, lambda f: func.jacrev(func.jacrev(f)), lambda f: func.jacrev(func.jacfwd(f))],
+    ids=["forward over reverse", "reverse over reverse", "reverse over forward"],
+)
+def test_hessian(total, hessian):
+    x = batch()[0]
+    assert_close(hessian(total)(x), torch.autograd.functional.hessian(total, x))
+
+
+def test_third_derivative(total):
+    x = batch()[0]
+
+    def penalty(gradient):
+        return lambda x: gradient(x).square().sum()
+
+    found = func.grad(penalty(func.grad(penalty(func.grad(total)))))(x)
+    leaf = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(total(leaf), leaf, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), leaf, create_graph=True)
+    (third,) = torch.autograd.grad(second.square().sum(), leaf)
+    assert_close(found, third)
+
+
+def test_second_derivatives_of_every_sample(total):
+    curvature = func.grad(lambda x: func.grad(total)(x).square().sum())
+    xs = batch()
+    assert_close(func.vmap(curvature)(xs), torch.stack([curvature(x) for x in xs]))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_second_derivatives_of_every_option(score, edges):
+    """Bias, edge features, top_k and dropout by a fixed seed, of all results, in all inputs; in both orders of edges."""
+    graph = edges if isinstance(edges, Graph) else sample_graph("unsorted")
+    inputs = sample_inputs(score, graph, 2, 3, requires_grad=True)["everything"]
+    leaves = {n: t for n, t in inputs.items() if isinstance(t, torch.Tensor) and t.requires_grad}
+    fixed = {n: v for n, v in inputs.items() if n not in leaves}
+
+    def total(given):
+        found = functional.edge_attention(
+            graph, **given, **fixed, return_weights=True, return_lse=True
+        )
+        return sum(t.masked_fill(t.isinf(), 0).pow(3).sum() for t in found)
+
+    def penalty(given):
+        return sum(g.square().sum() for g in func.grad(total)(given).values())
+
+    found = func.grad(penalty)({name: t.detach() for name, t in leaves.items()})
+    first = torch.autograd.grad(total(leaves), list(leaves.values()), create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), list(leaves.values()))
+    for mine, theirs in zip(found.values(), second, strict=True):
+        assert_close(mine, theirs)
+
+
+class Watching(TorchDispatchMode):
+    """Sees every operator, as what traces does."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def test_second_derivative_of_a_traced_operator(total):
+    x = batch()[0].requires_grad_()
+
+    def curvature():
+        (gradient,) = torch.autograd.grad(total(x), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), x)[0]
+
+    with Watching():
+        found = curvature()
+    assert_close(found, curvature())
+
+
+# ---- the unfused operators, by those of torch
+
+OPERATORS = {
+    "edge_softmax": lambda graph, x: functional.edge_softmax(graph, x.flatten()[:30]),
+    "edge_softmax by source": lambda graph, x: functional.edge_softmax(
+        graph, x.flatten()[:30], by="src"
+    ),
+    "sddmm": lambda graph, x: functional.sddmm(graph, x, x),
+    "sddmm of heads": lambda graph, x: functional.sddmm(graph, *x.view(2, 9, 2, 2).sin()),
+    "spmm": lambda graph, x: functional.spmm(graph, x),
+    "spmm weighted": lambda graph, x: functional.spmm(
+        graph, x.unsqueeze(1), x.flatten()[:30], reduce="mean"
+    ),
+    "spmm max": lambda graph, x: functional.spmm(graph, x, reduce="max"),
+    "masked attention": lambda graph, x: functional.cosine_attention(
+        graph, x.unsqueeze(1), edge_mask=x.flatten()[:30]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators(name):
+    graph = Graph(torch.randint(9, (2, 30)), num_nodes=9)
+    x, tangent = torch.randn(2, 9, 8, dtype=torch.float64)
+
+    def run(x):
+        return OPERATORS[name](graph, x)
+
+    jacobian = torch.autograd.functional.jacobian(run, x)
+    assert_close(func.jacrev(run)(x), jacobian)
+    assert_close(func.jacfwd(run)(x), jacobian)
+    assert_close(func.jvp(run, (x,), (tangent,))[1], (jacobian * tangent).sum((-1, -2)))
+    assert_close(func.vmap(run)(torch.stack([x, tangent])), torch.stack([run(x), run(tangent)]))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [func.grad, func.hessian, lambda f: func.vmap(func.grad(f), in_dims=1), func.jacfwd],
+    ids=["grad", "hessian", "vmap of grad", "jacfwd"],
+)
+def test_compiled_transforms(total, transform):
+    x = batch(9)[0] if transform in (func.grad, func.hessian, func.jacfwd) else batch()
+    x = x if x.dim() == 2 else x.transpose(0, 1)
+    torch._dynamo.reset()
+    compiled = torch.compile(transform(total), fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x), transform(total)(x))
+    torch._dynamo.reset()
+
+
 # ---- what says no
 
 
@@ -143,42 +277,14 @@ def test_no_vmap_with_dropout(edges):
     assert func.vmap(lambda x: layer(x, edges))(batch().float()).shape == (3, 9, 4)
 
 
-def test_no_second_derivative_under_func(edges):
-    layer = nn.GATConv(5, 4)
-    gradient = func.grad(lambda x: layer(x, edges).square().sum())
-    with pytest.raises(
-        NotImplementedError, match=r"no second derivative within .*differentiate twice"
-    ):
-        func.grad(lambda x: gradient(x).sum())(torch.randn(9, 5))
-
-
-class Watching(TorchDispatchMode):
-    """Sees every operator, as what traces does."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return func(*args, **(kwargs or {}))
-
-
-def test_no_second_derivative_of_a_traced_operator(edges):
-    layer, x = nn.GATConv(5, 4), torch.randn(9, 5, requires_grad=True)
-    with Watching():
-        (gradient,) = torch.autograd.grad(layer(x, edges).square().sum(), x, create_graph=True)
-        with pytest.raises(NotImplementedError, match="no second derivative within"):
-            torch.autograd.grad(gradient.sum(), x)
-
-
-OPERATORS = {
-    "edge_softmax": lambda graph, x: functional.edge_softmax(graph, x[:, 0].repeat(4)[:30]),
-    "sddmm": lambda graph, x: functional.sddmm(graph, x, x),
-    "spmm": lambda graph, x: functional.spmm(graph, x),
-    "edge_attention": lambda graph, x: functional.cosine_attention(graph, x.unsqueeze(1)),
-}
-
-
-@pytest.mark.parametrize("name", ["edge_softmax", "sddmm", "spmm"])
-@pytest.mark.parametrize("transform", [func.vmap, func.grad])
-def test_unfused_operators_refuse_transforms(name, transform):
+def test_no_transforms_of_walks():
     graph = Graph(torch.randint(9, (2, 30)), num_nodes=9)
-    x = torch.randn(2, 9, 4) if transform is func.vmap else torch.randn(9, 4)
-    with pytest.raises(NotImplementedError, match=rf"{name} cannot be transformed by torch\.func"):
-        transform(lambda x: OPERATORS[name](graph, x).sum())(x)
+    places, types = torch.arange(4), torch.arange(9) % 2
+
+    def walk(rank):
+        return functional.walk_step(graph, places, rank, types)[1].sum()
+
+    for transform in (func.grad, func.vmap):
+        rank = torch.rand(3, 4, 2) if transform is func.vmap else torch.rand(4, 2)
+        with pytest.raises(NotImplementedError, match=r"walk_step .* transformed by torch\.func"):
+            transform(walk)(rank)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gat_ext.graph import Graph
 from gat_ext.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
+from gat_ext.nn._adjacency import attention_of, is_plain, plain_inputs
 from gat_ext.nn._common import Adjacency, as_graph
 
 _LAYERS = (AGNNConv, GATConv, GATv2Conv, TransformerConv)
@@ -188,6 +189,7 @@ class _Recorder:
 
     def __init__(self, name: str, records: list[LayerAttention]) -> None:
         self.name, self.records, self.asked = name, records, False
+        self.adjacency: Any = None
 
     def attach(self, layer: nn.Module) -> list[Any]:
         # The result is put right before any other hook of the layer sees it.
@@ -198,8 +200,19 @@ class _Recorder:
 
     def before(self, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         call = inspect.signature(layer.forward).bind(*args, **kwargs)
-        self.asked = bool(call.arguments.get("return_attention_weights"))
-        call.arguments["return_attention_weights"] = True
+        given = call.arguments
+        self.asked, self.adjacency = (
+            bool(given.get("return_attention_weights")),
+            given["edge_index"],
+        )
+        if not is_plain(self.adjacency):
+            edge_dim, edge_attr = getattr(layer, "edge_dim", None), given.get("edge_attr")
+            given["x"], given["edge_index"], edge_attr = plain_inputs(
+                given["x"], self.adjacency, edge_attr, edge_dim
+            )
+            if edge_dim is not None:
+                given["edge_attr"] = edge_attr
+        given["return_attention_weights"] = True
         return call.args, call.kwargs
 
     def after(self, layer: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
@@ -209,4 +222,8 @@ class _Recorder:
         num_src = (x[0] if isinstance(x, (tuple, list)) else x).shape[-2]
         graph = as_graph(given["edge_index"], num_src, num_dst)
         self.records.append(match_edges(attention, graph, name=self.name))
-        return result if self.asked else out
+        if not self.asked:
+            return out
+        if is_plain(self.adjacency):
+            return result
+        return out, attention_of(self.adjacency, graph, *attention)

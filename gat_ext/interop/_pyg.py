@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -29,8 +30,16 @@ class _Fused:
     plain: type[torch.nn.Module]
     feat_dropout = 0.0  # which PyG's layers do not have
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As PyG's layer."""
+    def __init_subclass__(cls) -> None:
+        """Gives the class a forward whose arguments can be looked up."""
+
+        @functools.wraps(cls.fused.forward)
+        def forward(self: _Fused, *args: Any, **kwargs: Any) -> Any:
+            return self._forward(args, kwargs)
+
+        cls.forward = forward  # type: ignore[attr-defined]
+
+    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._messages_are_looked_at():
             return self.plain.forward(self, *args, **kwargs)  # type: ignore[arg-type]
         if self.explain:  # type: ignore[attr-defined]

@@ -107,11 +107,25 @@ def stored_values(adjacency: Any) -> Tensor | None:
     return None
 
 
-def block_features(x: Any, adjacency: Any) -> Any:
-    """(x, its first rows) for a DGL block, whose destinations are the first of its sources; else x."""
+def plain_inputs(
+    x: Any, adjacency: Any, edge_attr: Tensor | None = None, edge_dim: int | None = None
+) -> tuple[Any, Tensor | Graph, Tensor | None]:
+    """The inputs of a layer that was given something else than an edge_index or a Graph.
+
+    Args:
+        x: features; of a DGL block they may be those of the sources, of which the destinations are the first.
+        adjacency: what :func:`unwrap` takes.
+        edge_attr: edge features, or None for the values of a sparse matrix where it has some.
+        edge_dim: of the layer; None: it takes no edge features.
+
+    Returns:
+        (x, edge_index or graph, edge_attr).
+    """
     if isinstance(x, Tensor) and getattr(adjacency, "is_block", False) is True:
-        return x, x[: int(adjacency.num_dst_nodes())]
-    return x
+        x = x, x[: int(adjacency.num_dst_nodes())]
+    if edge_attr is None and edge_dim is not None:
+        edge_attr = stored_values(adjacency)
+    return x, unwrap(adjacency), edge_attr
 
 
 def attention_of(adjacency: Any, graph: Graph, edge_index: Tensor, alpha: Tensor) -> Any:

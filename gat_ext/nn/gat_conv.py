@@ -14,7 +14,7 @@ from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
 from gat_ext.nn import _old_names as old_names
-from gat_ext.nn._adjacency import block_features, is_plain, stored_values, unwrap
+from gat_ext.nn._adjacency import is_plain, plain_inputs
 from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, Features, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
@@ -159,9 +159,7 @@ class GATConv(nn.Module):
         """Attends; see the class for shapes."""
         adjacency = edge_index
         if not is_plain(adjacency):
-            x, edge_index = block_features(x, adjacency), unwrap(adjacency)
-            if edge_attr is None and self.edge_dim is not None:
-                edge_attr = stored_values(adjacency)
+            x, edge_index, edge_attr = plain_inputs(x, adjacency, edge_attr, self.edge_dim)
         lin_src, lin_dst = self._projections()
         x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, lin_src, lin_dst, self)

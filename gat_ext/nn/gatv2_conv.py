@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gat_ext.functional import gatv2_attention
 from gat_ext.nn import _common as common
 from gat_ext.nn import _loops as loops
-from gat_ext.nn._adjacency import block_features, is_plain, stored_values, unwrap
+from gat_ext.nn._adjacency import is_plain, plain_inputs
 from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
@@ -132,9 +132,7 @@ class GATv2Conv(nn.Module):
         """Attends; see the class for shapes."""
         adjacency = edge_index
         if not is_plain(adjacency):
-            x, edge_index = block_features(x, adjacency), unwrap(adjacency)
-            if edge_attr is None and self.edge_dim is not None:
-                edge_attr = stored_values(adjacency)
+            x, edge_index, edge_attr = plain_inputs(x, adjacency, edge_attr, self.edge_dim)
         x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, self.lin_l, self.lin_r, self)
         if x_dst is None:

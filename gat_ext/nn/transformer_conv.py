@@ -11,7 +11,7 @@ from gat_ext import _dense
 from gat_ext.functional import dot_attention
 from gat_ext.graph import Graph
 from gat_ext.nn import _common as common
-from gat_ext.nn._adjacency import block_features, is_plain, stored_values, unwrap
+from gat_ext.nn._adjacency import is_plain, plain_inputs
 from gat_ext.nn._batch import Folded, nodes_first
 from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
@@ -46,9 +46,9 @@ class TransformerConv(nn.Module):
         x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph,
         or other forms of edges, see :mod:`gat_ext.nn`;
         edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
-        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha as
-        applied, dropout and mask included. ``edge_mask`` [E] or [E, H] multiplies the attention
-        weights, and may learn.
+        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha before
+        dropout (which in training costs a second pass), mask included. ``edge_mask`` [E] or [E, H]
+        multiplies the attention weights, and may learn.
         x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
         alpha [E, B, H]: the elements share edges and edge features, which are not copied;
         with edge features one element is computed after the other.
@@ -122,9 +122,7 @@ class TransformerConv(nn.Module):
         """Attends; see the class for shapes."""
         adjacency = edge_index
         if not is_plain(adjacency):
-            x, edge_index = block_features(x, adjacency), unwrap(adjacency)
-            if edge_attr is None and self.edge_dim is not None:
-                edge_attr = stored_values(adjacency)
+            x, edge_index, edge_attr = plain_inputs(x, adjacency, edge_attr, self.edge_dim)
         x, batch = nodes_first(x)
         x_src, x_dst = common.split_features(x, self.lin_key, self.lin_query, self)
         if x_dst is None:
@@ -136,17 +134,28 @@ class TransformerConv(nn.Module):
                 edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), False, self
             )
         attend = dot_attention if batch is None else Folded(dot_attention, batch)
-        result = attend(
-            graph,
-            self._split_heads(self.lin_query(x_dst)),
-            self._split_heads(self.lin_key(x_src)),
-            self._split_heads(self.lin_value(x_src)),
-            edge_feat=edge_feat,
-            dropout_p=self.dropout if self.training else 0.0,
-            edge_mask=edge_mask,
-            return_weights=common.asks_for_weights(return_attention_weights),
-        )
-        out, weights = common.split_result(result)
+        query = self._split_heads(self.lin_query(x_dst))
+        key = self._split_heads(self.lin_key(x_src))
+        value = self._split_heads(self.lin_value(x_src))
+
+        def attention(dropout_p: float, return_weights: bool) -> tuple[Tensor, Tensor | None]:
+            result = attend(
+                graph,
+                query,
+                key,
+                value,
+                edge_feat=edge_feat,
+                dropout_p=dropout_p,
+                edge_mask=edge_mask,
+                return_weights=return_weights,
+            )
+            return common.split_result(result)
+
+        dropout_p = self.dropout if self.training else 0.0
+        asked = common.asks_for_weights(return_attention_weights)
+        out, weights = attention(dropout_p, asked and dropout_p == 0)
+        if asked and weights is None:  # as PyG's, before the dropout that the sum needs
+            _, weights = attention(0.0, True)
         out = common.join_heads(out, self.concat)
         if self.root_weight:
             out = self._add_root(out, self.lin_skip(x_dst))
