@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from gat_ext._ops import Grads, draw_seed, ops, register_autocast
+from gat_ext._ops import Grads, accumulate_dtype, draw_seed, ops, register_autocast
 
 _LARGE = 1 << 18  # elements
 
@@ -43,7 +43,9 @@ def _deterministic_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    out: Tensor = _Product.apply(x, weight.t())
+    rows = x.reshape(-1, x.shape[-1])  # of a batch, too
+    out: Tensor = _Product.apply(rows, weight.t())
+    out = out.view(*x.shape[:-1], weight.shape[0])
     return out if bias is None else out + bias
 
 
@@ -57,7 +59,10 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        with _one_thread():
+        with (
+            _one_thread(),
+            torch.autocast("cpu", enabled=False),
+        ):  # the caller has cast what is to be cast
             return a @ b
 
     @staticmethod
@@ -337,7 +342,8 @@ def _inverse_norm_setup(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) 
 
 def _inverse_norm_backward(ctx: Any, grad: Tensor) -> Grads:
     x, inverse = ctx.saved_tensors  # d|x|^-1 = -|x|^-3 x dx
-    return ops.scale(x, -(grad * inverse**3).unsqueeze(-1)), None
+    cube = inverse.to(accumulate_dtype(x.dtype)) ** 3  # which 16 bits do not hold
+    return ops.scale(x, -(grad * cube).unsqueeze(-1)), None
 
 
 torch.library.register_autograd(

@@ -13,6 +13,7 @@ from torch_geometric.edge_index import EdgeIndex
 
 from gat_ext import Graph, models, nn
 from gat_ext.explain import record_attention
+from gat_ext.interop import patch_pyg
 from gat_ext.nn import _adjacency
 
 NUM_NODES = 7
@@ -345,3 +346,50 @@ def test_forgotten_with_the_matrix():
     count = len(_adjacency._graphs_of_matrices)
     del matrix
     assert len(_adjacency._graphs_of_matrices) == count - 1
+
+
+WRITES = {
+    "copy": lambda edges, other: edges.copy_(other),
+    "rows": lambda edges, other: edges.__setitem__(slice(None), other),
+    "inner tensor": lambda edges, other: edges.as_tensor().copy_(other),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("patched", [False, True])
+def test_writes_to_an_edge_index_of_pyg(write, patched):
+    """The tensor within it does not count them."""
+    layer, x = (pyg if patched else nn).GATConv(5, 4), torch.randn(NUM_NODES, 5)
+    if patched:
+        patch_pyg(layer)
+    other = EDGES.roll(1, dims=1).flip(0)
+    edges = EdgeIndex(EDGES.clone(), sparse_size=(NUM_NODES, NUM_NODES))
+    assert_close(layer(x, edges), layer(x, EDGES))
+    for new in (other, EDGES, other):
+        WRITES[write](edges, new)
+        for _ in range(2):
+            assert_close(layer(x, edges), layer(x, new))
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "Graph"])
+def test_edges_made_in_inference_mode(form):
+    layer, x = nn.GATConv(5, 4), torch.randn(NUM_NODES, 5)
+    expected = layer(x, EDGES)
+    with torch.inference_mode():
+        edges = FORMS[form]()
+        if isinstance(edges, torch.Tensor) and edges.layout == torch.strided:
+            edges = edges.clone()
+        for _ in range(2):
+            assert_close(layer(x, edges), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("add_self_loops", [True, False])
+def test_edges_come_back_as_they_were(add_self_loops, dtype):
+    """As with PyG's layers: of the same dtype, and the same object where no loops were added."""
+    layer, edges = nn.GATConv(5, 4, add_self_loops=add_self_loops), EDGES.to(dtype)
+    x = torch.randn(NUM_NODES, 5)
+    _, (found, _) = layer(x, edges, return_attention_weights=True)
+    assert found.dtype == dtype and (found is edges) == (not add_self_loops)
+    _, (found, _) = nn.TransformerConv(5, 4)(x, edges, return_attention_weights=True)
+    assert found is edges

@@ -198,8 +198,9 @@ def test_functional_compiles(score):
         assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("heads", [(), (2,)])
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
-def test_sparse_operators_compile(reduce):
+def test_sparse_operators_compile(reduce, heads):
     def run(x, edge_index):
         graph = Graph(edge_index, num_nodes=x.shape[0])
         alpha = functional.edge_softmax(graph, functional.sddmm(graph, x, x))
@@ -207,7 +208,7 @@ def test_sparse_operators_compile(reduce):
 
     compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_nodes, num_edges in SIZES[:3]:
-        x = torch.randn(num_nodes, 4, requires_grad=True)
+        x = torch.randn(num_nodes, *heads, 4, requires_grad=True)
         edge_index = edges_of(num_nodes, num_edges)
         ours, plain = compiled(x, edge_index), run(x, edge_index)
         assert_close(ours, plain)
@@ -248,6 +249,27 @@ def test_a_compiled_graph_needs_its_number_of_nodes():
 
 
 # ---- what the operator remembers
+
+
+class Rewiring(torch.nn.Module):
+    """Makes other edges for its second layer after the first one had its own, of the same number."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GATConv(5, 5)
+
+    def forward(self, x, edge_index):
+        nodes = x.shape[0]
+        y = self.layer(x, (edge_index * 3 + 1) % nodes)
+        return self.layer(y, (edge_index * 5 + (y.sum() > 1e9).long() + 2) % nodes)
+
+
+def test_edges_made_within_a_compiled_function():
+    """Inductor writes the second edges into the memory of the first, which torch does not see."""
+    model = Rewiring()
+    x, edge_index = torch.randn(11, 5), torch.randint(11, (2, 40))
+    with torch.no_grad():
+        assert_close(torch.compile(model, fullgraph=True)(x, edge_index), model(x, edge_index))
 
 
 def attend_by_operator(edge_index, x, self_loops=True):
@@ -307,6 +329,29 @@ def test_operator_holds_on_to_nothing(form, self_loops):
     del edges, graph
     gc.collect()
     assert alive() is None
+
+
+def test_operator_notices_writes_that_torch_does_not():
+    x, edge_index = torch.randn(6, 1, 4), edges_of(6, 20)
+    attend_by_operator(edge_index, x)
+    edge_index.numpy()[0] = 0
+    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
+    graph = Graph(edges_of(6, 20), num_nodes=6)
+    for self_loops in (True, False):
+        term = x.sum(-1).requires_grad_()
+
+        def run(col, graph=graph, term=term, self_loops=self_loops):
+            out, *_ = ops.adjacency_attention(
+                *(graph.rowptr, col, graph.edge_id, 6, 6, self_loops, True, x, None, None, None),
+                *(term, term, None, None, None, None, "additive", False, 0.2, 1.0, 0.0, 0, False),
+            )
+            return (out, *torch.autograd.grad(out.square().sum(), term))
+
+        col = graph.col.clone()
+        run(col)
+        col.numpy()[:] = col.flip(0).numpy()
+        for ours, theirs in zip(run(col), run(col.clone()), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def test_operator_in_inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -97,6 +98,25 @@ def test_zero_vector_has_no_inverse_norm_and_no_gradient():
     assert not out.any()
     (grad,) = torch.autograd.grad(out.sum(), x)
     assert not grad.any()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_short_vectors_of_sixteen_bits_have_finite_gradients(large):
+    """The cube of the inverse of their norm is beyond float16, what it is multiplied by is not."""
+    x = (draw(40_000 if large else 100, 1, 16) * 0.003).detach().half().requires_grad_()
+    (ours,) = torch.autograd.grad(_dense.inverse_norm(x, 1e-12).float().mean() * 100, x)
+    exact = x.detach().double().requires_grad_()
+    (theirs,) = torch.autograd.grad(inverse_norm(exact).mean() * 100, exact)
+    assert_close(ours.double(), theirs, rtol=5e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("needed", itertools.product([False, True], repeat=3))
+def test_opcheck_of_the_gradient_of_linear(needed):
+    """Results that nobody asked for are tensors of their own."""
+    torch.library.opcheck(
+        ops.linear_backward.default,
+        (torch.randn(6, 4), torch.randn(6, 3), torch.randn(4, 3), list(needed)),
+    )
 
 
 def test_wrong_shapes_are_named():

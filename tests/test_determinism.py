@@ -187,6 +187,36 @@ def test_layers(name, num_nodes, runs):
     assert_same_bits(run, runs)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_batches(name):
+    edge_index, x, _ = edges_and_features(200)
+    options = {} if name == "AGNNConv" else {"in_channels": 40, "out_channels": 4, "heads": 3}
+    layer = getattr(nn, name)(**options)
+    xs = torch.stack([x.detach(), x.detach().sin()]).requires_grad_()
+    assert_same_bits(
+        lambda: results_and_gradients(layer(xs, edge_index), [xs, *layer.parameters()]), runs=4
+    )
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_autocast(name):
+    """Outside of it, as usual; and the same numbers as without determinism, to rounding."""
+    edge_index, x, _ = edges_and_features(200)
+    options = {} if name == "AGNNConv" else {"in_channels": 40, "out_channels": 4, "heads": 3}
+    layer = getattr(nn, name)(**options)
+
+    def run():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = layer(x, edge_index)
+        return results_and_gradients(out.float(), [x, *layer.parameters()])
+
+    assert_same_bits(run, runs=4)
+    ours = run()[:2]  # the result and the gradient of x
+    torch.use_deterministic_algorithms(False)
+    for a, b in zip(ours, run()[:2], strict=True):
+        assert (a - b).norm() < 2e-2 * b.norm()
+
+
 # Not with norm="batch": torch's batch normalisation sums per thread, forward and backward.
 @pytest.mark.parametrize(
     ("name", "options"),

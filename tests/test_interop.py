@@ -398,3 +398,40 @@ def test_recorded_attention_of_patched_models():
         assert record.of_given_edges().shape[0] == EDGES.shape[1]
         arguments = list(inspect.signature(model.get_submodule(record.name).forward).parameters)
         assert arguments[:3] == ["x", "edge_index", "edge_attr"]
+
+
+def test_what_is_attached_to_linear_maps_stays():
+    """Attributes, a forward of the object's own, hooks of checkpoints; and they stay instances of PyG's class."""
+    model = Net()
+    linear = model.first.lin
+    linear.tag, forward, loaded = "mine", linear.forward, []
+    linear.forward = lambda x: 2 * forward(x)
+    linear.register_load_state_dict_pre_hook(lambda *args: loaded.append(args[2]))
+    original = copy.deepcopy(model)
+    original.first.lin.forward = lambda x: (
+        2 * type(original.first.lin).forward(original.first.lin, x)
+    )
+    patch_pyg(model)
+    assert model.first.lin is linear and linear.tag == "mine"
+    assert (
+        isinstance(linear, pyg.Linear) and linear.in_channels == 6 and "Linear(6, 8" in repr(linear)
+    )
+    assert_same(original, model, X, EDGES)
+    model.load_state_dict(model.state_dict())
+    assert loaded == ["first.lin."]
+
+
+def test_replaced_projections_and_edge_features_of_any_size():
+    for before in (True, False):
+        layer = pyg.GATConv(6, 4, edge_dim=-1)
+        attr = torch.randn(EDGES.shape[1], 3)
+        if before:
+            layer(X, EDGES, attr)
+        original = copy.deepcopy(layer)
+        for each in (layer, original):
+            each.lin = torch.nn.Sequential(each.lin, torch.nn.Tanh())
+        patch_pyg(layer)
+        torch.manual_seed(0)
+        ours = layer(X, EDGES, attr)
+        torch.manual_seed(0)
+        assert_close(ours, original(X, EDGES, attr))

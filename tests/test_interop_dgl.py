@@ -86,4 +86,22 @@ def test_two_projections_and_what_is_beside():
 
 def test_parameters_without_a_counterpart():
     with pytest.raises(ValueError, match=r"gat\.extra of DGL's layer has no counterpart"):
-        from_dgl({"gat.attn_l": torch.ones(1, 1, 2), "gat.extra": torch.ones(1)})
+        from_dgl(dict.fromkeys(("gat.attn_l", "gat.fc.weight", "gat.extra"), torch.ones(1)))
+
+
+def test_other_modules_with_such_names_keep_theirs():
+    """Attention pooling, and layers of DGL's that are not converted."""
+    names = "pool.attn", "pool.proj.weight", "egat.attn", "egat.fc_node_src.weight", "attn_l"
+    weights = dict.fromkeys(names, torch.ones(1))
+    assert from_dgl(weights) == weights
+
+
+def test_edge_features():
+    """dgl.nn.EdgeGATConv(4, 3, 2, 1)."""
+    weights = {
+        "fc.weight": torch.ones(2, 4),
+        "fc_edge.weight": torch.ones(2, 3),
+        **dict.fromkeys(("attn_l", "attn_r", "attn_edge"), torch.ones(1, 1, 2)),
+        "bias": torch.ones(2),
+    }
+    nn.GATConv(4, 2, edge_dim=3).load_state_dict(from_dgl(weights))

@@ -115,3 +115,11 @@ def test_a_recording_holds_no_remembered_graph():
     compiled = torch.compile(layer, backend="eager")
     for each in (edges, edges.flip(0)):
         torch.testing.assert_close(compiled(x, each), layer(x, each))
+
+
+def test_few_graphs_of_one_edge_index():
+    """An edge_index used with ever other numbers of nodes does not fill the memory."""
+    edges, layer = make_edges(), GATConv(5, 3)
+    for nodes in range(4, 60):
+        layer(torch.randn(nodes, 5), edges)
+    assert len(_remembered._entries[edges].made) <= _remembered._MOST

@@ -4,6 +4,7 @@
 //
 // Edge tensors have a row for each slot: the edges given, in their order, then, where self-loops are replaced, one loop for each
 // node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0.
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/aminmax.h>
@@ -18,6 +19,8 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -140,30 +143,74 @@ Sorted sort(const Edges& e) {
   return sorted;
 }
 
-// Remembers what was made of a tensor for as long as it lives and nobody writes to it through torch.
+// ---- what tells edges from others
+
+// The constants of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+constexpr std::uint64_t kStep = 0x9E3779B97F4A7C15, kFactor = 0xBF58476D1CE4E5B9;
+
+std::uint64_t mixed(std::uint64_t x) {
+  x = (x ^ (x >> 32)) * kFactor;
+  return (x ^ (x >> 29)) * kStep;
+}
+
+// A number of 64 bits for the contents of a tensor of integers: a sum of one for each place and what stands there, and so the
+// same on any number of threads.
+template <class T>
+std::uint64_t fingerprint_on_cpu(const Tensor& tensor) {
+  const Tensor in = tensor.contiguous();
+  const T* const values = in.const_data_ptr<T>();
+  const auto sum = [&](std::int64_t begin, std::int64_t end, std::uint64_t start) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      start += mixed(static_cast<std::uint64_t>(values[i]) + static_cast<std::uint64_t>(i) * kStep);
+    }
+    return start;
+  };
+  return at::parallel_reduce(0, in.numel(), 1 << 15, std::uint64_t{0}, sum, std::plus<>());
+}
+
+std::uint64_t fingerprint(const Tensor& tensor) {
+  if (tensor.is_cpu()) {
+    return tensor.scalar_type() == at::kInt ? fingerprint_on_cpu<std::int32_t>(tensor) : fingerprint_on_cpu<std::int64_t>(tensor);
+  }
+  const auto constant = [](std::uint64_t x) { return static_cast<std::int64_t>(x); };
+  const Tensor flat = tensor.flatten().to(at::kLong);
+  Tensor x = at::arange(flat.numel(), flat.options()).mul_(constant(kStep)).add_(flat);
+  x.bitwise_xor_(x.bitwise_right_shift(32)).mul_(constant(kFactor));
+  x.bitwise_xor_(x.bitwise_right_shift(29)).mul_(constant(kStep));
+  return static_cast<std::uint64_t>(x.sum().item<std::int64_t>());
+}
+
+std::uint64_t fingerprint(const Edges& e) {
+  std::uint64_t all = fingerprint(e.edges);
+  for (const Optional* const part : {&e.col, &e.edge_id})
+    all = mixed(all + kStep) + (part->has_value() ? fingerprint(**part) : 0);
+  return all;
+}
+
+// Remembers what was made of a tensor for as long as it lives. The tensor alone says little: compiled programs write to their
+// buffers unseen by torch. So its contents have to be the same too; to read them once takes a small part of the time of sorting.
 class Memo {
  public:
   Sorted find(const Edges& e, bool with_transpose) {
+    if (is_sorted(e) && !with_transpose) return sort(e);
     const Tensor& tensor = e.edges;
-    // Tensors of inference mode do not count their writes.
-    const bool known = !tensor.is_inference();
     const Key key{tensor.unsafeGetTensorImpl(), e.num_src, e.num_dst, e.self_loops};
-    const State state{known ? tensor._version() : 0, tensor.const_data_ptr(), tensor.sizes().vec(), tensor.strides().vec()};
-    std::optional<Sorted> sorted = known ? look_up(key, state) : std::nullopt;
+    const State state{fingerprint(e), tensor.sizes().vec()};
+    std::optional<Sorted> sorted = look_up(key, state);
     const bool found = sorted.has_value();
     // Without the lock: torch's operators may wait for Python.
     if (!found) sorted = sort(e);
-    if (!sorted->rowptr.defined()) sorted->rowptr = tensor;
+    if (is_sorted(e)) std::tie(sorted->rowptr, sorted->col, sorted->edge_id) = std::tie(e.edges, *e.col, e.edge_id);
     if (found && (sorted->t_rowptr.has_value() || !with_transpose)) return *std::move(sorted);
     if (with_transpose) sorted->transpose(e.num_src);
-    if (known) keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted}, tensor);
+    keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted}, is_sorted(e));
     return *std::move(sorted);
   }
 
  private:
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
   using Key = std::tuple<const void*, std::int64_t, std::int64_t, bool>;
-  using State = std::tuple<std::uint32_t, const void*, std::vector<std::int64_t>, std::vector<std::int64_t>>;
+  using State = std::tuple<std::uint64_t, std::vector<std::int64_t>>;
   struct Entry {
     Weak tensor;
     State state;
@@ -177,9 +224,16 @@ class Memo {
     return valid ? std::optional(found->second.sorted) : std::nullopt;
   }
 
-  void keep(const Key& key, Entry entry, const Tensor& tensor) {
-    // An entry that held what it is about would never go.
-    if (entry.sorted.rowptr.is_same(tensor)) entry.sorted.rowptr.reset();
+  // Whether the edges are a CSR that is used as it is.
+  static bool is_sorted(const Edges& e) { return e.col.has_value() && !e.self_loops; }
+
+  void keep(const Key& key, Entry entry, bool given) {
+    // An entry that held what it is about would never go, and what was given may be written to.
+    if (given) {
+      entry.sorted.rowptr.reset();
+      entry.sorted.col.reset();
+      entry.sorted.edge_id.reset();
+    }
     const std::lock_guard lock(mutex_);
     for (auto each = entries_.begin(); each != entries_.end();) {
       each = each->second.tensor.expired() ? entries_.erase(each) : std::next(each);

@@ -1,10 +1,15 @@
 // The gradients of edge_attention and walk_step on every device. In C++: a small graph is done in less time than Python takes to
 // set a gradient up. The gradients of these gradients are in gat_ext/_ops_*.py.
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -32,6 +37,29 @@ auto call_gradient(const Op& op, const Args&... args) {
 }
 
 Optional optional(const Tensor& tensor) { return tensor.defined() ? Optional(tensor) : std::nullopt; }
+
+// A result that a gradient needs, kept for as long as the node of the graph or until its memory is given up. Unlike what a
+// context saves, it may be written to by the caller meanwhile (h += x, relu_): then there is nothing to unpack.
+class Result : public torch::CustomClassHolder {
+ public:
+  // detach: by itself the result would hold the node that holds it.
+  explicit Result(const Tensor& result)
+      : saved_(std::in_place, result.detach(), /*is_output=*/false), version_(result._version()) {}
+
+  // The result; nothing if it was written to or given up.
+  Optional unpack() const {
+    if (!saved_.has_value()) return std::nullopt;
+    const Optional raw = saved_->get_raw_data();  // nothing where hooks packed it
+    if (raw.has_value() && raw->_version() != version_) return std::nullopt;
+    return saved_->unpack();
+  }
+
+  void release() { saved_.reset(); }
+
+ private:
+  std::optional<torch::autograd::SavedVariable> saved_;
+  std::int64_t version_;
+};
 
 // ---- edge_attention
 
@@ -67,27 +95,18 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
     const auto given = [](const Optional& tensor) { return tensor.value_or(Tensor()); };
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({out_acc, selected});
-    ctx->save_for_backward({rowptr,
-                            col,
-                            given(edge_id),
-                            given(t_rowptr),
-                            given(t_col),
-                            given(t_pos),
-                            given(t_edge_id),
-                            value,
-                            given(query),
-                            given(key),
-                            given(att),
-                            given(dst_term),
-                            given(src_term),
-                            given(edge_term),
-                            given(bias),
-                            given(edge_feat),
-                            given(seed),
-                            accumulated,
-                            lse,
-                            selected,
-                            weights});
+    ctx->save_for_backward({rowptr,           col,
+                            given(edge_id),   given(t_rowptr),
+                            given(t_col),     given(t_pos),
+                            given(t_edge_id), value,
+                            given(query),     given(key),
+                            given(att),       given(dst_term),
+                            given(src_term),  given(edge_term),
+                            given(bias),      given(edge_feat),
+                            given(seed),      lse,
+                            selected,         weights});
+    ctx->saved_data["out"] = c10::IValue::make_capsule(c10::make_intrusive<Result>(accumulated));
+    ctx->saved_data["top_k"] = top_k;
     ctx->saved_data["score"] = score;
     ctx->saved_data["edge_in_value"] = edge_in_value;
     ctx->saved_data["negative_slope"] = negative_slope;
@@ -117,12 +136,23 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
       if (is_input) needs_grad.push_back(s[i].defined() && ctx->needs_input_grad(edge));
       edge += s[i].defined();
     }
-    const Tensor grad_out = grads[0].defined() ? grads[0] : at::zeros_like(s[17], s[7].options());
+    const auto kept = c10::static_intrusive_pointer_cast<Result>(constant["out"].toCapsule());
+    Optional out = kept->unpack();
+    if (!out.has_value()) {
+      const Attention again = attention_below(
+          s[0], s[1], optional(s[2]), optional(s[3]), optional(s[4]), optional(s[5]), optional(s[6]), s[7], optional(s[8]),
+          optional(s[9]), optional(s[10]), optional(s[11]), optional(s[12]), optional(s[13]), optional(s[14]), optional(s[15]),
+          optional(s[16]), score, edge_in_value, negative_slope, scale, dropout_p, constant["top_k"].toInt(), false);
+      const Tensor& accumulated = std::get<2>(again);
+      out = accumulated.dim() == 3 ? accumulated : std::get<0>(again);
+    }
+    if (!torch::autograd::get_current_graph_task_keep_graph()) kept->release();
+    const Tensor grad_out = grads[0].defined() ? grads[0] : at::zeros_like(*out, s[7].options());
     const Gradients found = call_gradient(
         op, s[0], s[1], optional(s[2]), optional(s[3]), optional(s[4]), optional(s[5]), optional(s[6]), s[7], optional(s[8]),
         optional(s[9]), optional(s[10]), optional(s[11]), optional(s[12]), optional(s[13]), optional(s[14]), optional(s[15]),
         optional(s[16]), score, edge_in_value, negative_slope, scale, dropout_p, grad_out, optional(grads[1]),
-        return_weights ? optional(grads[4]) : std::nullopt, s[17], s[18], s[19], s[20], needs_grad);
+        return_weights ? optional(grads[4]) : std::nullopt, *out, s[17], s[18], s[19], needs_grad);
     variable_list result(kNumArguments);
     std::size_t i = 0;
     const auto keep = [&](const Tensor& grad) {

@@ -15,6 +15,8 @@ _GAT = {
     "bias": "bias",
     "res_fc.weight": "res.weight",
     "res_fc.bias": "bias",
+    "fc_edge.weight": "lin_edge.weight",
+    "attn_edge": "att_edge",
 }
 _GATV2 = {
     "fc_src.weight": "lin_l.weight",
@@ -28,12 +30,13 @@ _GATV2 = {
 
 
 def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state_dict of a model of DGL's GATConv and GATv2Conv, under the names of the layers here and of PyG.
+    """The state_dict of a model of DGL's GATConv, EdgeGATConv and GATv2Conv, under the names of the layers here and of PyG.
 
-    What belongs to a layer is known by its attention vector: ``attn_l`` (GATConv) or ``attn`` (GATv2Conv). All else keeps its
-    name, ``beta`` of AGNNConv too, which is the same here. DGL's layers add no self-loops: make these with
-    ``add_self_loops=False``. Without a residual GATv2Conv has no bias on the result there: set ``bias`` to zeros, and load with
-    ``strict=False``. A residual between equal sizes is the identity there and has no parameter: set ``res.weight`` to it.
+    What belongs to a layer is known by its attention vector and its projection: ``attn_l`` and ``fc`` or ``fc_src`` (GATConv,
+    EdgeGATConv), ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name, ``beta`` of AGNNConv too, which is the same here.
+    DGL's layers add no self-loops: make these with ``add_self_loops=False``. Without a residual GATv2Conv has no bias on the
+    result there: set ``bias`` to zeros, and load with ``strict=False``. A residual between equal sizes is the identity there and
+    has no parameter: set ``res.weight`` to it.
 
     Args:
         state_dict: of a DGL layer, or of a module that contains some; not changed.
@@ -52,8 +55,13 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names: dict[str, dict[str, str]] = {}
     for key in state_dict:
         prefix, _, name = key.rpartition(".")
-        if name in ("attn_l", "attn"):
-            names[prefix] = _GAT if name == "attn_l" else _GATV2
+        start = f"{prefix}." if prefix else ""
+        if name == "attn_l" and (
+            f"{start}fc.weight" in state_dict or f"{start}fc_src.weight" in state_dict
+        ):
+            names[prefix] = _GAT
+        elif name == "attn" and f"{start}fc_src.weight" in state_dict:
+            names[prefix] = _GATV2
     converted = {}
     for key, tensor in state_dict.items():
         layer = next((p for p in names if key.startswith(f"{p}." if p else "")), None)

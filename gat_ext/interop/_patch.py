@@ -57,14 +57,13 @@ def patch_pyg(model: nn.Module) -> PatchReport:
             f"patch_pyg needs PyTorch Geometric: pip install torch_geometric ({error})"
         ) from error
     swapped, left = [], []
-    made: dict[int, nn.Module] = {}
     for name, module in model.named_modules():
         kind = _pyg.kind_of(module)
         if kind is None:
             continue
         why = _pyg.reason_to_leave(module)
         if why is None:
-            _pyg.swap(module, made)
+            _pyg.swap(module)
             swapped.append((name, kind))
         else:
             left.append((name, f"{kind} {why}"))

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedParameter
 from torch_geometric import nn as pyg
-from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.nn.dense import linear
 
 from gat_ext import nn
-from gat_ext.nn._common import GlorotLinear, Projection
+from gat_ext.nn._common import Projection
 
 # Hooks of MessagePassing that see messages, which the kernels never make.
 _HOOKS = tuple(
@@ -94,6 +93,12 @@ class AGNNConv(_Fused, nn.AGNNConv, pyg.AGNNConv):  # type: ignore[misc]
     fused, plain = nn.AGNNConv, pyg.AGNNConv
 
 
+class Linear(linear.Linear):  # type: ignore[misc]
+    """PyG's linear map, with the product of :mod:`gat_ext.nn`'s."""
+
+    forward = Projection.forward
+
+
 _CLASSES = {kind.plain: kind for kind in (GATConv, GATv2Conv, TransformerConv, AGNNConv)}
 
 
@@ -117,40 +122,9 @@ def reason_to_leave(module: Any) -> str | None:
     return None
 
 
-def swap(module: Any, made: dict[int, Any]) -> None:
-    """Makes the layer one of the classes above.
-
-    Args:
-        module: the layer.
-        made: the linear maps made so far, by the id of PyG's, so that one in two places stays one; added to.
-    """
-    for name, child in module._modules.items():
-        if type(child) is Linear and not _has_hooks(child):
-            module._modules[name] = made.setdefault(id(child), _projection(child))
+def swap(module: Any) -> None:
+    """Makes the layer one of the classes above, and its linear maps of PyG such that take the package's products."""
+    for child in module._modules.values():
+        if type(child) is linear.Linear:
+            child.__class__ = Linear
     module.__class__ = _CLASSES[type(module)]
-
-
-def _projection(linear: Any) -> Any:
-    """The same parameters in the package's own linear map, or PyG's where they are yet to be made."""
-    if isinstance(linear.weight, UninitializedParameter):
-        return linear
-    kind = GlorotLinear if linear.weight_initializer == "glorot" else Projection
-    projection = kind.__new__(kind)
-    torch.nn.Module.__init__(projection)
-    projection.in_features, projection.out_features = linear.in_channels, linear.out_channels
-    projection.register_parameter("weight", linear.weight)
-    projection.register_parameter("bias", linear.bias)
-    projection.train(linear.training)
-    return projection
-
-
-def _has_hooks(module: torch.nn.Module) -> bool:
-    return any(
-        getattr(module, name)
-        for name in (
-            "_forward_hooks",
-            "_forward_pre_hooks",
-            "_backward_hooks",
-            "_backward_pre_hooks",
-        )
-    )

@@ -46,7 +46,7 @@ def unwrap(adjacency: Any) -> Tensor | Graph:
         return adjacency  # type: ignore[no-any-return]
     if isinstance(adjacency, Tensor):
         if adjacency.layout == torch.strided:
-            return io.plain_tensor(adjacency)
+            return _plain_edge_index(adjacency)
         return _graph_of_matrix(adjacency)
     if io.is_sparse_tensor(adjacency):
         return _graph_of_sparse_tensor(adjacency)
@@ -64,6 +64,26 @@ def unwrap(adjacency: Any) -> Tensor | Graph:
     )
 
 
+class _Alias(NamedTuple):
+    version: int
+    inner: Tensor
+    alias: Tensor
+
+
+_aliases = WeakTensorKeyDictionary()
+
+
+def _plain_edge_index(wrapper: Tensor) -> Tensor:
+    """The tensor within an EdgeIndex; after each write to the EdgeIndex, which that tensor does not count, another object."""
+    inner = io.plain_tensor(wrapper)
+    if inner is wrapper or is_tracing() or wrapper.is_inference() or wrapper._version == 0:
+        return inner
+    known: _Alias | None = _aliases.get(wrapper)
+    if known is None or known.version != wrapper._version or known.inner is not inner:
+        known = _aliases[wrapper] = _Alias(wrapper._version, inner, inner.detach())
+    return known.alias
+
+
 def _graph_of_sparse_tensor(matrix: Any) -> Graph:
     """Remembered by both of its index tensors: others may share one of them."""
     row, col, _ = matrix.coo()
@@ -75,7 +95,7 @@ def _graph_of_sparse_tensor(matrix: Any) -> Graph:
 
 
 def _graph_of_matrix(matrix: Tensor) -> Graph:
-    if is_tracing():
+    if is_tracing() or matrix.is_inference():  # without a version
         return Graph.from_torch_sparse(matrix)
     state = matrix._version, matrix._nnz(), matrix.shape
     known: _Known | None = _graphs_of_matrices.get(matrix)

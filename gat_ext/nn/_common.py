@@ -6,6 +6,7 @@ import math
 from numbers import Integral
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
@@ -43,24 +44,49 @@ class _TakesSparse(nn.Linear):
             return x.linear(self.weight, self.bias)
         return _dense.linear(x, self.weight, self.bias)
 
+    @property
+    def in_channels(self) -> int:
+        """in_features, by the name that it has in PyG's layers."""
+        return self.in_features
+
+    @property
+    def out_channels(self) -> int:
+        """out_features, by the name that it has in PyG's layers."""
+        return self.out_features
+
 
 class Projection(_TakesSparse):
     """``torch.nn.Linear`` that takes sparse features, too."""
 
 
 class LazyProjection(_TakesSparse, nn.LazyLinear):
-    """A ``Projection`` that takes its number of inputs from its first input."""
+    """A ``Projection`` that takes its number of inputs from its first input; the bias, as PyG's, has its size before."""
 
     cls_to_become = Projection  # type: ignore[assignment]
+
+    def __init__(self, out_features: int, bias: bool) -> None:
+        super().__init__(out_features, bias=False)
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_features))  # type: ignore[assignment]
+
+    def initialize_parameters(self, x: Features) -> None:  # type: ignore[override]
+        """Takes the size of x."""
+        if self.has_uninitialized_params():  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                self.in_features = x.shape[-1]
+                self.weight.materialize((self.out_features, self.in_features))
+                self.reset_parameters()
 
 
 class GlorotLinear(Projection):
     """A ``Projection`` whose weight starts with Glorot's distribution."""
 
     def reset_parameters(self) -> None:
-        """Draws new parameters."""
-        super().reset_parameters()
+        """Draws new parameters, as many random numbers as PyG's."""
         glorot_(self.weight)
+        if self.bias is not None:
+            bound = self.in_features**-0.5
+            nn.init.uniform_(self.bias, -bound, bound)
 
 
 class LazyGlorotLinear(LazyProjection):
@@ -70,9 +96,8 @@ class LazyGlorotLinear(LazyProjection):
 
     def reset_parameters(self) -> None:
         """Draws new parameters, once their shape is known."""
-        super().reset_parameters()
         if self.in_features > 0:
-            glorot_(self.weight)
+            GlorotLinear.reset_parameters(self)  # type: ignore[arg-type]
 
 
 def linear(in_channels: int, out_channels: int, *, bias: bool, glorot: bool = True) -> nn.Linear:
@@ -82,6 +107,24 @@ def linear(in_channels: int, out_channels: int, *, bias: bool, glorot: bool = Tr
         return lazy(out_channels, bias=bias)
     kind = GlorotLinear if glorot else Projection
     return kind(in_channels, out_channels, bias=bias)
+
+
+def weight_of(lin: nn.Module) -> Tensor | None:
+    """The weight [out, in] of a projection; None where it has no size yet, or somebody put another module in its place."""
+    weight = getattr(lin, "weight", None)
+    known = isinstance(weight, Tensor) and not isinstance(weight, UninitializedParameter)
+    return weight if known else None
+
+
+def is_plain_product(lin: nn.Module) -> bool:
+    """Whether a call of this projection is the product with its weight and nothing else, no hook for instance."""
+    return (
+        type(lin).forward is _TakesSparse.forward
+        and weight_of(lin) is not None
+        and "forward" not in vars(lin)
+        and not (lin._forward_hooks or lin._forward_pre_hooks)
+        and not (lin._backward_hooks or lin._backward_pre_hooks)
+    )
 
 
 def pair(channels: int | tuple[int, int]) -> tuple[int, int]:
@@ -109,11 +152,15 @@ def check_sizes(
             )
     _check_integer("out_channels", out_channels)
     _check_integer("heads", heads)
+    for name, size in (("out_channels", out_channels), ("heads", heads)):
+        if size < 1:
+            raise ValueError(f"{name} is {size}; expected at least 1")
     if edge_dim is not None:
         _check_integer("edge_dim", edge_dim)
-    for name, size in (("out_channels", out_channels), ("heads", heads), ("edge_dim", edge_dim)):
-        if size is not None and size < 1:
-            raise ValueError(f"{name} is {size}; expected at least 1")
+        if edge_dim < 1 and edge_dim != -1:
+            raise ValueError(
+                f"edge_dim is {edge_dim}; expected at least 1, or -1 for the size of the first edge_attr"
+            )
     check_probability("dropout", dropout)
 
 
@@ -164,7 +211,8 @@ def split_features(
 def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) -> None:
     if not isinstance(x, (Tensor, SparseFeatures)):
         raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor")
-    channels = None if isinstance(lin.weight, UninitializedParameter) else lin.weight.shape[1]
+    weight = weight_of(lin)
+    channels = None if weight is None else weight.shape[1]
     if x.dim() not in (2, 3) or (channels is not None and x.shape[-1] != channels):
         shape, wanted = list(x.shape), channels or "in_channels"
         if x.dim() == 3:  # a batch, whose nodes were moved to the front
@@ -172,11 +220,14 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
         raise ValueError(
             f"{name} has shape {shape}; {layer} expects [N, {wanted}], or [B, N, {wanted}] of a batch"
         )
-    check_kind(name, x, lin.weight, layer)
+    check_kind(name, x, lin, layer)
 
 
-def check_kind(name: str, x: Features, weight: Tensor, layer: nn.Module) -> None:
-    """Refuses an input of another dtype or device than the weight of a layer; under autocast dtypes may differ."""
+def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module) -> None:
+    """Refuses an input of another dtype or device than the weight of a projection; under autocast dtypes may differ."""
+    weight = getattr(lin, "weight", None)
+    if not isinstance(weight, Tensor):
+        return
     if x.dtype != weight.dtype and not checks.autocast_is_on(x.device):
         raise TypeError(f"{name} has dtype {x.dtype}, {layer} has {weight.dtype}; cast one of them")
     if x.device != weight.device:
@@ -203,15 +254,25 @@ def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph:
     return adjacency
 
 
+def edge_channels(edge_dim: int | None, lin_edge: nn.Module | None) -> int | None:
+    """The size of edge features: None for none, -1 where it is that of the first ones."""
+    if edge_dim != -1 or lin_edge is None:
+        return edge_dim
+    weight = weight_of(lin_edge)
+    return -1 if weight is None else weight.shape[1]
+
+
 def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tensor:
-    """Edge features as [E, edge_dim]; a vector is one feature an edge."""
+    """Edge features as [E, edge_dim]; a vector is one feature an edge. Of edge_dim -1 any number of features will do."""
     if edge_dim is None:
         raise ValueError("edge_attr was given, but the layer was made without edge_dim")
     checks.floating(edge_attr, "edge_attr")
     matrix = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-    if matrix.shape != (num_edges, edge_dim):
+    channels = matrix.shape[-1] if edge_dim == -1 else edge_dim
+    if matrix.shape != (num_edges, channels):
+        expected = "edge_dim" if edge_dim == -1 else edge_dim
         raise ValueError(
-            f"edge_attr has shape {list(edge_attr.shape)}; expected [{num_edges}, {edge_dim}]"
+            f"edge_attr has shape {list(edge_attr.shape)}; expected [{num_edges}, {expected}]"
         )
     return matrix
 
@@ -247,8 +308,16 @@ def with_attention(
     if isinstance(graph, TracedGraph):
         return out, graph.edges_with(weights)
     if is_plain(adjacency):
-        return out, (graph.edge_index, weights)
+        return out, (_edges_of(graph, adjacency), weights)
     return out, attention_of(adjacency, graph, graph.edge_index, weights)
+
+
+def _edges_of(graph: Graph, adjacency: Tensor | Graph) -> Tensor:
+    """The edges that a layer attended over: the very edge_index that was given, or one of its dtype with self-loops last."""
+    if isinstance(adjacency, Graph):
+        return graph.edge_index
+    edge_index = graph.edge_index.to(adjacency.dtype)
+    return adjacency if torch.equal(edge_index, adjacency) else edge_index
 
 
 def check_message_passing(options: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ class _Entry(NamedTuple):
     made: dict[Hashable, Any]
 
 
+_MOST = 16  # what is made of one tensor
 _entries = WeakTensorKeyDictionary()
 
 
@@ -42,6 +43,10 @@ def remembered(edge_index: Tensor, key: Hashable, make: Callable[[], Made]) -> M
         known: Made = entry.made[key]
         return known
     made = make()
+    if (
+        len(entry.made) >= _MOST
+    ):  # the first one goes: one edge_index for many numbers of nodes is no use that lasts
+        del entry.made[next(iter(entry.made))]
     entry.made[key] = made
     _entries[edge_index] = entry
     return made

@@ -37,7 +37,7 @@ class GATConv(nn.Module):
         negative_slope: of LeakyReLU.
         dropout: probability with which an attention weight is dropped in training.
         add_self_loops: replace the graph's self-loops by one for every node.
-        edge_dim: size of edge features, None for none; without it edge_attr is not looked at.
+        edge_dim: size of edge features, -1 for that of the first ones, None for none; without it edge_attr is not looked at.
         fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
             the edges into the node ("add", "mean", "min", "max", "mul").
         bias: add a learned bias.
@@ -75,6 +75,9 @@ class GATConv(nn.Module):
         torch.Size([3, 32])
     """
 
+    bias: nn.Parameter | None
+    att_edge: nn.Parameter | None
+
     def __init__(
         self,
         in_channels: int | tuple[int, int],
@@ -109,13 +112,13 @@ class GATConv(nn.Module):
         self.att_src = nn.Parameter(torch.empty(1, heads, out_channels))
         self.att_dst = nn.Parameter(torch.empty(1, heads, out_channels))
         self.lin_edge: nn.Linear | None = None
-        self.att_edge: nn.Parameter | None = None
+        self.register_parameter("att_edge", None)
         if edge_dim is not None:
             self.lin_edge = common.linear(edge_dim, heads * out_channels, bias=False)
             self.att_edge = nn.Parameter(torch.empty(1, heads, out_channels))
         total, dst_channels = out_channels * (heads if concat else 1), common.pair(in_channels)[1]
         self.res = common.linear(dst_channels, total, bias=False) if residual else None
-        self.bias = nn.Parameter(torch.empty(total)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.empty(total)) if bias else None)
         self.reset_parameters()
 
     def _create_projections(self, width: int) -> None:
@@ -168,7 +171,7 @@ class GATConv(nn.Module):
             edge_index,
             sizes,
             edge_attr if self.edge_dim is not None else None,
-            self.edge_dim,
+            common.edge_channels(self.edge_dim, self.lin_edge),
             self.fill_value,
             self.add_self_loops,
         )
@@ -208,9 +211,11 @@ class GATConv(nn.Module):
         return dst_term
 
     def _edge_term(self, edge_attr: Tensor) -> Tensor:
-        """a_edge · W_e e of every edge, [E, H]; W_e is folded into [edge_dim, H] first."""
+        """a_edge · W_e e of every edge, [E, H]; W_e is folded into [edge_dim, H] first, unless a hook is to see W_e e."""
         assert self.lin_edge is not None and self.att_edge is not None
-        common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
+        common.check_kind("edge_attr", edge_attr, self.lin_edge, self)
+        if not common.is_plain_product(self.lin_edge):
+            return (self._split_heads(self.lin_edge(edge_attr)) * self.att_edge).sum(-1)
         weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
         folded = (weight * self.att_edge.view(self.heads, self.out_channels, 1)).sum(1)
         return _dense.linear(edge_attr, folded)

@@ -33,7 +33,7 @@ class GATv2Conv(nn.Module):
         negative_slope: of LeakyReLU.
         dropout: probability with which an attention weight is dropped in training.
         add_self_loops: replace the graph's self-loops by one for every node.
-        edge_dim: size of edge features, None for none.
+        edge_dim: size of edge features, -1 for that of the first ones, None for none.
         fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
             the edges into the node ("add", "mean", "min", "max", "mul").
         bias: learned biases, of the projections and of the output.
@@ -68,6 +68,8 @@ class GATv2Conv(nn.Module):
         >>> layer(torch.randn(3, 16), torch.tensor([[0, 1], [1, 2]])).shape
         torch.Size([3, 32])
     """
+
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class GATv2Conv(nn.Module):
         self.att = nn.Parameter(torch.empty(1, heads, out_channels))
         self.lin_edge = None if edge_dim is None else common.linear(edge_dim, width, bias=False)
         self.res = common.linear(dst_channels, total, bias=False) if residual else None
-        self.bias = nn.Parameter(torch.empty(total)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.empty(total)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -141,7 +143,7 @@ class GATv2Conv(nn.Module):
             edge_index,
             (x_src.shape[0], x_dst.shape[0]),
             edge_attr,
-            self.edge_dim,
+            common.edge_channels(self.edge_dim, self.lin_edge),
             self.fill_value,
             self.add_self_loops,
         )
@@ -175,7 +177,7 @@ class GATv2Conv(nn.Module):
         """W_e e of every edge, [E, H, C]."""
         if edge_attr is None or self.lin_edge is None:
             return None
-        common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
+        common.check_kind("edge_attr", edge_attr, self.lin_edge, self)
         return self._split_heads(self.lin_edge(edge_attr))
 
     def __repr__(self) -> str:

@@ -36,7 +36,7 @@ class TransformerConv(nn.Module):
         concat: concatenate the heads, else average them.
         beta: mix with a learned gate; needs root_weight.
         dropout: probability with which an attention weight is dropped in training.
-        edge_dim: size of edge features, None for none.
+        edge_dim: size of edge features, -1 for that of the first ones, None for none.
         bias: learned biases of the projections.
         root_weight: add W_s x_i.
         **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
@@ -103,12 +103,14 @@ class TransformerConv(nn.Module):
         self.lin_edge = None if edge_dim is None else linear(edge_dim, width, False)
         self.lin_skip = linear(dst_channels, total, bias)
         self.lin_beta = linear(3 * total, 1, False) if self.beta else None
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws new parameters."""
-        for module in self.children():
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
+        projections = self.lin_key, self.lin_query, self.lin_value, self.lin_edge
+        for linear in (*projections, self.lin_skip, self.lin_beta):
+            if linear is not None:
+                linear.reset_parameters()
 
     def forward(
         self,
@@ -168,12 +170,13 @@ class TransformerConv(nn.Module):
     def _project_edges(self, edge_attr: Tensor | None, graph: Graph) -> Tensor | None:
         """W_e e of every edge, [E, H, C]."""
         if edge_attr is not None:
-            edge_attr = common.edge_matrix(edge_attr, graph.num_edges, self.edge_dim)
+            edge_dim = common.edge_channels(self.edge_dim, self.lin_edge)
+            edge_attr = common.edge_matrix(edge_attr, graph.num_edges, edge_dim)
         if self.lin_edge is None:
             return None
         if edge_attr is None:
             raise ValueError(f"{self} was made with edge_dim={self.edge_dim}; edge_attr is missing")
-        common.check_kind("edge_attr", edge_attr, self.lin_edge.weight, self)
+        common.check_kind("edge_attr", edge_attr, self.lin_edge, self)
         return self._split_heads(self.lin_edge(edge_attr))
 
     def _add_root(self, message: Tensor, root: Tensor) -> Tensor:

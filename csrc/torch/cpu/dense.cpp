@@ -38,13 +38,14 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalT
 std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_backward(const at::Tensor& grad, const at::Tensor& x,
                                                                const at::Tensor& weight, std::array<bool, 3> needs_grad) {
   check_shape(grad, {x.size(0), weight.size(0)}, "grad");
-  const at::Tensor none = at::empty({0}, x.options());
-  at::Tensor grad_x = none;
+  // One each: results of an operator may not share memory.
+  const auto none = [&] { return at::empty({0}, x.options()); };
+  at::Tensor grad_x = none();
   if (needs_grad[0]) {
     grad_x = allocate(x.sizes(), x.options());
     at::mm_out(grad_x, grad, weight);
   }
-  return {grad_x, needs_grad[1] ? at::mm(grad.t(), x) : none, needs_grad[2] ? at::sum(grad, 0) : none};
+  return {grad_x, needs_grad[1] ? at::mm(grad.t(), x) : none(), needs_grad[2] ? at::sum(grad, 0) : none()};
 }
 
 // x + other, broadcast to the shape of x.
