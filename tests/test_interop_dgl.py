@@ -96,12 +96,8 @@ def test_other_modules_with_such_names_keep_theirs():
     assert from_dgl(weights) == weights
 
 
-def test_edge_features():
-    """dgl.nn.EdgeGATConv(4, 3, 2, 1)."""
-    weights = {
-        "fc.weight": torch.ones(2, 4),
-        "fc_edge.weight": torch.ones(2, 3),
-        **dict.fromkeys(("attn_l", "attn_r", "attn_edge"), torch.ones(1, 1, 2)),
-        "bias": torch.ones(2),
-    }
-    nn.GATConv(4, 2, edge_dim=3).load_state_dict(from_dgl(weights))
+def test_edge_features_of_dgl_are_refused():
+    """EdgeGATConv adds them to what it sums, too."""
+    names = "gat.fc.weight", "gat.attn_l", "gat.attn_edge"
+    with pytest.raises(ValueError, match=r"gat\.attn_edge of DGL's layer has no counterpart"):
+        from_dgl(dict.fromkeys(names, torch.ones(1)))

@@ -15,8 +15,6 @@ _GAT = {
     "bias": "bias",
     "res_fc.weight": "res.weight",
     "res_fc.bias": "bias",
-    "fc_edge.weight": "lin_edge.weight",
-    "attn_edge": "att_edge",
 }
 _GATV2 = {
     "fc_src.weight": "lin_l.weight",
@@ -30,10 +28,10 @@ _GATV2 = {
 
 
 def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state_dict of a model of DGL's GATConv, EdgeGATConv and GATv2Conv, under the names of the layers here and of PyG.
+    """The state_dict of a model of DGL's GATConv and GATv2Conv, under the names of the layers here and of PyG.
 
-    What belongs to a layer is known by its attention vector and its projection: ``attn_l`` and ``fc`` or ``fc_src`` (GATConv,
-    EdgeGATConv), ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name, ``beta`` of AGNNConv too, which is the same here.
+    What belongs to a layer is known by its attention vector and its projection: ``attn_l`` and ``fc`` or ``fc_src`` (GATConv),
+    ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name, ``beta`` of AGNNConv too, which is the same here.
     DGL's layers add no self-loops: make these with ``add_self_loops=False``. Without a residual GATv2Conv has no bias on the
     result there: set ``bias`` to zeros, and load with ``strict=False``. A residual between equal sizes is the identity there and
     has no parameter: set ``res.weight`` to it.
