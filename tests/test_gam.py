@@ -252,6 +252,29 @@ def test_overfits_a_tiny_set(name):
     assert (out.probabilities.max(1).values > 0.8).all()
 
 
+@pytest.mark.parametrize("chosen", [None, torch.tensor([2, 0])])
+@pytest.mark.parametrize("name", MODELS)
+def test_compiles(graphs, name, chosen):
+    """Starts, walks and the loss as one graph, with the numbers of the plain call."""
+    model, y = make_model(name), torch.tensor([1, 0, 1])
+    y = y if chosen is None else y[chosen]
+
+    def total(seed):
+        return sum(model.loss(model(*graphs, graphs=chosen, seed=seed), y))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    for seed in (SEED, SEED + 1):
+        ours, plain = compiled(seed), total(seed)
+        torch.testing.assert_close(ours, plain)
+        gradients = [
+            torch.autograd.grad(t, list(model.parameters()), allow_unused=True)
+            for t in (ours, plain)
+        ]
+        torch.testing.assert_close(*gradients)
+    torch._dynamo.reset()
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="num_agents is 0"):
         GAM(3, 2, num_agents=0)

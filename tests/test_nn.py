@@ -343,6 +343,24 @@ def test_projections_can_be_replaced(name):
     assert_close(ours(x, EDGES, attr), theirs(x, EDGES, attr))
 
 
+def test_methods_of_message_passing_are_refused():
+    """Nothing would call them."""
+    with pytest.raises(TypeError, match=r"Mine defines message, update, which .* override forward"):
+
+        class Mine(nn.GATConv):
+            def message(self, x_j, alpha):
+                return x_j
+
+            def update(self, out):
+                return out
+
+    class Other(nn.GATConv):
+        def forward(self, x, edge_index):
+            return super().forward(x, edge_index) + 1
+
+    assert (Other(5, 4).aggr, Other(5, 4).flow) == ("add", "source_to_target")
+
+
 INPLACE = {
     "add": (lambda h, x: h.add_(x), lambda h, x: h + x),
     "relu": (lambda h, x: torch.relu_(h), lambda h, x: torch.relu(h)),

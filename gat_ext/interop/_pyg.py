@@ -29,8 +29,9 @@ class _Fused:
     plain: type[torch.nn.Module]
     feat_dropout = 0.0  # which PyG's layers do not have
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         """Gives the class a forward whose arguments can be looked up."""
+        super().__init_subclass__(**kwargs)
 
         @functools.wraps(cls.fused.forward)
         def forward(self: _Fused, *args: Any, **kwargs: Any) -> Any:

@@ -199,6 +199,12 @@ class WalkModel(nn.Module, ABC):
         return WalkLoss(classification, reinforce, error)
 
 
+# An operator: a trace has no place for a generator, nor for a look at the sizes.
+@torch.library.custom_op(
+    "gat_ext::draw_starts",
+    mutates_args=(),
+    schema="(Tensor node_ptr, Tensor? graphs, int num_agents, Tensor seed) -> Tensor",
+)
 def draw_starts(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: Tensor) -> Tensor:
     """A random node of its graph for each agent, int64 [G, M], decided by the seed alone."""
     generator = torch.Generator().manual_seed(int(seed))
@@ -214,3 +220,9 @@ def draw_starts(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: 
     # On the CPU wherever the graphs are, so that every device starts from the same nodes.
     uniform = torch.rand(sizes.shape[0], num_agents, dtype=torch.float64, generator=generator)
     return first.unsqueeze(1) + (uniform.to(sizes.device) * sizes.unsqueeze(1)).long()
+
+
+@draw_starts.register_fake
+def _(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: Tensor) -> Tensor:
+    num_graphs = node_ptr.shape[0] - 1 if graphs is None else graphs.shape[0]
+    return node_ptr.new_empty((num_graphs, num_agents))

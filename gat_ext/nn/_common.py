@@ -27,6 +27,32 @@ Attention = tuple[Tensor, Tensor]
 """(edge_index [2, E], alpha [E, H])"""
 
 
+_METHODS_OF_PYG = (
+    *("message", "aggregate", "message_and_aggregate", "update", "propagate"),
+    *("edge_update", "edge_updater", "explain_message"),
+)
+
+
+class Layer(nn.Module):
+    """A layer whose sums over edges are one operator; with what PyG's layers say of themselves.
+
+    Raises:
+        TypeError: a class derived from it defines a method of PyG's message passing, which nothing would call.
+    """
+
+    aggr, flow = "add", "source_to_target"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses methods that nothing would call."""
+        super().__init_subclass__(**kwargs)
+        ignored = [name for name in _METHODS_OF_PYG if name in vars(cls)]
+        if ignored:
+            raise TypeError(
+                f"{cls.__name__} defines {', '.join(ignored)}, which layers of gat_ext have no use for: attention and "
+                "sum are one operator; override forward, or derive from the layer of torch_geometric"
+            )
+
+
 # ---- parameters
 
 

@@ -17,7 +17,7 @@ from gat_ext.nn._loops import graph_and_edges
 from gat_ext.nn._masks import mask_of_layer
 
 
-class AGNNConv(nn.Module):
+class AGNNConv(common.Layer):
     r"""Propagation by cosine attention: no weights but one inverse temperature.
 
     .. math::

@@ -20,7 +20,7 @@ from gat_ext.nn._common import Adjacency, Attention, Features, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
 
 
-class GATConv(nn.Module):
+class GATConv(common.Layer):
     r"""Multi-head graph attention.
 
     .. math::

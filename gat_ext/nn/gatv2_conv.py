@@ -16,7 +16,7 @@ from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
 
 
-class GATv2Conv(nn.Module):
+class GATv2Conv(common.Layer):
     r"""Multi-head graph attention whose ranking of neighbours depends on the query.
 
     .. math::

@@ -17,7 +17,7 @@ from gat_ext.nn._common import Adjacency, Attention, NodeFeatures
 from gat_ext.nn._masks import mask_of_layer
 
 
-class TransformerConv(nn.Module):
+class TransformerConv(common.Layer):
     r"""Multi-head query-key-value attention over the edges of a graph.
 
     .. math::
