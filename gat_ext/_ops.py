@@ -28,6 +28,11 @@ def draw_seed(device: torch.device) -> Tensor:
     return torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=device)
 
 
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Whether a gradient may be asked for in one of these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 # ---- graph building
 
 

@@ -1,17 +1,12 @@
-"""torch.compile, torch.export and make_fx: one graph, of any size, with the results of the plain call."""
+"""torch.compile: one graph, of any size, with the results of the plain call."""
 
 from __future__ import annotations
 
-import gc
-import weakref
-
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional, models, nn
-from gat_ext._ops import ops
 
 SIZES = [
     (10, 30),
@@ -239,8 +234,6 @@ def test_large_node_numbers_are_not_cut_short():
     for run in (gather, torch.compile(gather, fullgraph=True, backend="aot_eager")):
         with pytest.raises(IndexError, match="4294967297"):
             run(edge_index, torch.ones(4, 3))
-    with pytest.raises(IndexError, match="4294967297"):
-        attend_by_operator(edge_index, torch.ones(4, 1, 2))
 
 
 def test_a_compiled_graph_needs_its_number_of_nodes():
@@ -248,7 +241,23 @@ def test_a_compiled_graph_needs_its_number_of_nodes():
         torch.compile(lambda e: Graph(e).rowptr, fullgraph=True, backend="eager")(edges_of(4, 9))
 
 
-# ---- what the operator remembers
+@torch._dynamo.config.patch(trace_autograd_ops=True)
+def test_compiled_gradients_have_gradients():
+    """As forces that are learned: the loss is of a gradient, which is taken within the compiled function."""
+    layer = nn.GATv2Conv(5, 4, heads=2).double()
+
+    def penalty(x, edge_index):
+        energy = layer(x, edge_index).pow(2).sum()
+        (force,) = torch.autograd.grad(energy, x, create_graph=True)
+        return force.pow(2).sum()
+
+    compiled = torch.compile(penalty, fullgraph=True, dynamic=True, backend="aot_eager")
+    for num_nodes, num_edges in SIZES[:2]:
+        x = torch.randn(num_nodes, 5, dtype=torch.float64, requires_grad=True)
+        edge_index = edges_of(num_nodes, num_edges)
+        ours, plain = compiled(x, edge_index), penalty(x, edge_index)
+        assert_close(ours, plain)
+        assert_close(gradients(ours, x, layer), gradients(plain, x, layer))
 
 
 class Rewiring(torch.nn.Module):
@@ -270,204 +279,6 @@ def test_edges_made_within_a_compiled_function():
     x, edge_index = torch.randn(11, 5), torch.randint(11, (2, 40))
     with torch.no_grad():
         assert_close(torch.compile(model, fullgraph=True)(x, edge_index), model(x, edge_index))
-
-
-def attend_by_operator(edge_index, x, self_loops=True):
-    num_nodes, term = x.shape[0], x.sum(-1)
-    return ops.adjacency_attention(
-        *(edge_index, None, None, num_nodes, num_nodes, self_loops, False),
-        *(x, None, None, None, term, term, None, None, None, None),
-        *("additive", False, 0.2, 1.0, 0.0, 0, False),
-    )[0]
-
-
-def test_operator_notices_writes():
-    x = torch.randn(6, 1, 4)
-    edge_index = edges_of(6, 20)
-    before = attend_by_operator(edge_index, x)
-    assert torch.equal(attend_by_operator(edge_index, x), before)
-    edge_index[0] = 0
-    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
-    assert not torch.equal(attend_by_operator(edge_index, x), before)
-    rows = edge_index[1]  # a view
-    rows.fill_(2)
-    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
-    edge_index.resize_(2, 3)
-    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
-
-
-def test_operator_tells_sizes_and_tensors_apart():
-    x = torch.randn(6, 1, 4)
-    edge_index = edges_of(5, 20)
-    expected = [
-        attend_by_operator(edge_index.clone(), x[:n], loops) for n in (5, 6) for loops in (0, 1)
-    ]
-    for _ in range(2):
-        found = [attend_by_operator(edge_index, x[:n], loops) for n in (5, 6) for loops in (0, 1)]
-        assert all(map(torch.equal, found, expected))
-    for seed in range(50):  # tensors that come and go, at the addresses of those before
-        fresh = edges_of(6, 20, seed)
-        graph = Graph(fresh, num_nodes=6)
-        term = x.sum(-1)
-        expected = functional.gat_attention(graph, x, term, term)
-        assert_close(attend_by_operator(fresh, x, False), expected)
-        del fresh
-
-
-@pytest.mark.parametrize("self_loops", [False, True])
-@pytest.mark.parametrize("form", ["csr", "edge_index"])
-def test_operator_holds_on_to_nothing(form, self_loops):
-    graph = Graph(edges_of(6, 20), num_nodes=6)
-    edges = (graph.rowptr, graph.col, graph.edge_id)
-    edges = edges if form == "csr" else (graph.edge_index, None, None)
-    alive = weakref.ref(edges[0])
-    x, term = torch.randn(6, 2, 4), torch.randn(6, 2)
-    ops.adjacency_attention(
-        *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, None, None, None, None),
-        *("additive", False, 0.2, 1.0, 0.0, 0, False),
-    )
-    del edges, graph
-    gc.collect()
-    assert alive() is None
-
-
-def test_operator_notices_writes_that_torch_does_not():
-    x, edge_index = torch.randn(6, 1, 4), edges_of(6, 20)
-    attend_by_operator(edge_index, x)
-    edge_index.numpy()[0] = 0
-    assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
-    graph = Graph(edges_of(6, 20), num_nodes=6)
-    for self_loops in (True, False):
-        term = x.sum(-1).requires_grad_()
-
-        def run(col, graph=graph, term=term, self_loops=self_loops):
-            out, *_ = ops.adjacency_attention(
-                *(graph.rowptr, col, graph.edge_id, 6, 6, self_loops, True, x, None, None, None),
-                *(term, term, None, None, None, None, "additive", False, 0.2, 1.0, 0.0, 0, False),
-            )
-            return (out, *torch.autograd.grad(out.square().sum(), term))
-
-        col = graph.col.clone()
-        run(col)
-        col.numpy()[:] = col.flip(0).numpy()
-        for ours, theirs in zip(run(col), run(col.clone()), strict=True):
-            assert torch.equal(ours, theirs)
-
-
-def test_operator_in_inference_mode():
-    x = torch.randn(6, 1, 4)
-    with torch.inference_mode():
-        edge_index = edges_of(6, 20)
-        before = attend_by_operator(edge_index, x)
-        edge_index[0] = 0
-        after = attend_by_operator(edge_index, x)
-        assert torch.equal(after, attend_by_operator(edge_index.clone(), x))
-    assert not torch.equal(after, before)
-
-
-@pytest.mark.parametrize("self_loops", [False, True])
-@pytest.mark.parametrize("form", ["csr", "edge_index"])
-def test_opcheck(form, self_loops):
-    graph = Graph(edges_of(6, 20), num_nodes=6)
-    edges = (graph.rowptr, graph.col, graph.edge_id)
-    edges = edges if form == "csr" else (graph.edge_index, None, None)
-    x = torch.randn(6, 2, 4, requires_grad=True)
-    term = torch.randn(6, 2, requires_grad=True)
-    slots = torch.randn(20 + 6 * self_loops, 2, requires_grad=True)
-    torch.library.opcheck(
-        ops.adjacency_attention.default,
-        (
-            *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, slots, slots, None),
-            *(torch.tensor([3]), "additive", False, 0.2, 1.0, 0.4, 2, True),
-        ),
-    )
-    torch.library.opcheck(ops.edge_slots.default, (*edges, 6, 6, self_loops))
-    for narrow in (False, True):
-        torch.library.opcheck(ops.checked_csr.default, (graph.edge_index, 6, 6, narrow))
-
-
-# ---- export and tracing
-
-
-@pytest.mark.parametrize(("name", "strict"), [*((name, False) for name in MODELS), ("GAT", True)])
-def test_export(name, strict):
-    model = MODELS[name]().eval()
-    nodes, edges = torch.export.Dim("nodes"), torch.export.Dim("edges")
-    program = torch.export.export(
-        model,
-        (torch.randn(10, 5), edges_of(10, 30)),
-        dynamic_shapes=({0: nodes}, {1: edges}),
-        strict=strict,
-    )
-    exported = program.module()
-    for num_nodes, num_edges in SIZES:
-        x, edge_index = torch.randn(num_nodes, 5), edges_of(num_nodes, num_edges)
-        assert_close(exported(x, edge_index), model(x, edge_index))
-
-
-def test_aot_inductor(tmp_path):
-    model = models.GAT(5, 8, 3).eval()
-    nodes, edges = torch.export.Dim("nodes"), torch.export.Dim("edges")
-    given = torch.randn(10, 5), edges_of(10, 30)
-    with torch.no_grad():
-        program = torch.export.export(model, given, dynamic_shapes=({0: nodes}, {1: edges}))
-        package = str(tmp_path / "gat.pt2")
-        loaded = torch._inductor.aoti_load_package(
-            torch._inductor.aoti_compile_and_package(program, package_path=package)
-        )
-        for num_nodes, num_edges in SIZES:
-            x, edge_index = torch.randn(num_nodes, 5), edges_of(num_nodes, num_edges)
-            assert_close(loaded(x, edge_index), model(x, edge_index))
-
-
-@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
-def test_make_fx(mode):
-    layer = nn.GATConv(5, 4, heads=2)
-    parameters = dict(layer.named_parameters())
-
-    def run(parameters, x, edge_index):
-        return torch.func.functional_call(layer, parameters, (x, edge_index))
-
-    given = parameters, torch.randn(10, 5), edges_of(10, 30)
-    traced = make_fx(run, tracing_mode=mode)(*given)
-    assert any("adjacency_attention" in str(node.target) for node in traced.graph.nodes)
-    x = torch.randn(10, 5)
-    assert_close(traced(parameters, x, given[2]), run(parameters, x, given[2]))
-
-
-@pytest.mark.parametrize("mode", ["real", "symbolic"])
-def test_make_fx_of_second_derivatives(mode):
-    layer = nn.GATConv(5, 4, heads=2).double()
-    parameters = dict(layer.named_parameters())
-
-    def penalty(parameters, x, edge_index):
-        out = torch.func.functional_call(layer, parameters, (x, edge_index))
-        (gradient,) = torch.autograd.grad(out.pow(2).sum(), x, create_graph=True)
-        wanted = [x, parameters["lin.weight"], parameters["att_src"]]
-        return torch.autograd.grad(gradient.pow(2).sum(), wanted)
-
-    x = torch.randn(10, 5, dtype=torch.float64, requires_grad=True)
-    given = parameters, x, edges_of(10, 30)
-    assert_close(make_fx(penalty, tracing_mode=mode)(*given)(*given), penalty(*given))
-
-
-@torch._dynamo.config.patch(trace_autograd_ops=True)
-def test_compiled_gradients_have_gradients():
-    """As forces that are learned: the loss is of a gradient, which is taken within the compiled function."""
-    layer = nn.GATv2Conv(5, 4, heads=2).double()
-
-    def penalty(x, edge_index):
-        energy = layer(x, edge_index).pow(2).sum()
-        (force,) = torch.autograd.grad(energy, x, create_graph=True)
-        return force.pow(2).sum()
-
-    compiled = torch.compile(penalty, fullgraph=True, dynamic=True, backend="aot_eager")
-    for num_nodes, num_edges in SIZES[:2]:
-        x = torch.randn(num_nodes, 5, dtype=torch.float64, requires_grad=True)
-        edge_index = edges_of(num_nodes, num_edges)
-        ours, plain = compiled(x, edge_index), penalty(x, edge_index)
-        assert_close(ours, plain)
-        assert_close(gradients(ours, x, layer), gradients(plain, x, layer))
 
 
 def test_compiled_autocast():

@@ -1,8 +1,8 @@
 """Layers: the attention operators with learned projections.
 
-Constructor arguments, parameter names and results are those of PyG's layers of the same names, so a state_dict moves over
-unchanged; GATConv also takes those of older versions, and :func:`gat_ext.interop.from_dgl` translates DGL's. WalkAgent is no such
-layer: it walks.
+Constructor arguments, parameter names, results and, for a seed, initial weights are those of PyG's layers of the same names, so a
+state_dict moves over unchanged; GATConv also takes those of older versions, and :func:`gat_ext.interop.from_dgl` translates
+DGL's. WalkAgent is no such layer: it walks.
 
 Edges come in any of these forms, none of whose libraries is needed:
 
@@ -16,7 +16,8 @@ NetworkX graph                                  u -> v, nodes in the order of ``
 DGL graph or block                              by edge id; for a block x may be the features of its sources; read at every call
 ==============================================  ==================================================================================
 
-Attention weights come back with an edge_index [2, E']; those of a SparseTensor or a torch sparse matrix as its values.
+Attention weights come back with an edge_index [2, E']; those of a SparseTensor or a torch sparse matrix as its values. Asked with
+False or None, all layers return the result alone. A COO matrix that is not coalesced has an edge for each entry.
 """
 
 from __future__ import annotations
