@@ -18,6 +18,7 @@ from gat_ext.reference import SCORES
 
 Inputs = Sequence[Tensor | None]
 """value … edge_feat, the nine inputs of edge_attention"""
+_OF_EDGES = (6, 7, 8)  # edge_term, bias, edge_feat
 Attention = Callable[[Inputs], tuple[Tensor, Tensor, Tensor]]
 """(out, weights, lse) of the inputs"""
 Constants = tuple[str, bool, float, float, float]
@@ -35,6 +36,7 @@ class Edges(NamedTuple):
         dst: [E], destinations.
         attended: [E, H] or [E, 1], bool: edges that softmax is over; None for all.
         kept: [E, H], bool: weights that dropout keeps; None for all.
+        is_edge: [E], bool: where tensors of edges are read; None for everywhere.
         csr: the graph arguments of sddmm and spmm, for these operators to be used; None for those of torch alone, which
             gather rows into [E, H, D] and can be traced and transformed.
     """
@@ -43,6 +45,7 @@ class Edges(NamedTuple):
     dst: Tensor
     attended: Tensor | None
     kept: Tensor | None
+    is_edge: Tensor | None
     csr: tuple[Any, ...] | None
 
 
@@ -59,6 +62,7 @@ def edges_of_graph(
         _edge_rows(rowptr, edge_id, num_edges),
         attended,
         kept,
+        None,
         (rowptr, col, edge_id, t_rowptr, t_col, t_pos if t_edge_id is None else t_edge_id),
     )
 
@@ -100,7 +104,7 @@ def edges_of_slots(
     if dropout_p > 0:  # numbered without the slots that are no edges
         number = (is_edge.cumsum(0) - 1).clamp(min=0)
         kept = ops.edge_dropout_mask(seed, src.shape[0], num_heads, dropout_p)[number]
-    return Edges(src, dst, attended, kept, None)
+    return Edges(src, dst, attended, kept, is_edge if self_loops else None, None)
 
 
 def _to_caller_order(values: Tensor, edge_id: Tensor | None) -> Tensor:
@@ -129,7 +133,7 @@ def compose(
     given, csr = inputs[0].dtype, edges.csr
     scores = scores_of(edges, inputs, constants)
     if csr is None:
-        inputs = _wide(inputs)
+        inputs = _read(edges, inputs)
     value, edge_feat = inputs[0], inputs[8]
     assert value is not None
     _, edge_in_value, _, _, dropout_p = constants
@@ -154,14 +158,21 @@ def compose(
     return out.to(given), alpha.to(given), lse
 
 
-def _wide(inputs: Inputs) -> list[Tensor | None]:
-    """In the dtype that the fused operator has sums in."""
-    return [t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs]
+def _read(edges: Edges, inputs: Inputs) -> list[Tensor | None]:
+    """In the dtype that the fused operator has sums in; 0 for what it does not read."""
+    wide = [t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs]
+    if edges.is_edge is not None:
+        for position in _OF_EDGES:
+            tensor = wide[position]
+            if tensor is not None:
+                unread = ~edges.is_edge.view(-1, *[1] * (tensor.dim() - 1))
+                wide[position] = tensor.masked_fill(unread, 0)
+    return wide
 
 
 def scores_of(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
     """The scores of all edges and heads, [E, H], with bias; -inf where there is no attention."""
-    inputs = _wide(inputs) if edges.csr is None else inputs
+    inputs = _read(edges, inputs) if edges.csr is None else inputs
     scores, bias = _scores(edges, inputs, constants), inputs[7]
     if bias is not None:
         scores = scores + bias

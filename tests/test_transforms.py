@@ -211,6 +211,22 @@ def test_second_derivative_of_a_traced_operator(total):
     assert_close(found, curvature())
 
 
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv"])
+def test_features_of_replaced_loops_are_not_read(name):
+    """Nor in any derivative."""
+    layer = getattr(nn, name)(5, 4, edge_dim=3, fill_value=0.5).double()
+    edges = torch.tensor([[0, 1, 2, 2], [1, 2, 2, 0]])
+    attr = torch.ones(4, 3, dtype=torch.float64)
+    spoilt = attr.index_fill(0, torch.tensor([2]), torch.nan)
+    x = torch.randn(3, 5, dtype=torch.float64)
+
+    def run(x, attr):
+        return layer(x, edges, attr).pow(3).sum()
+
+    assert_close(func.hessian(run)(x, spoilt), func.hessian(run)(x, attr))
+    assert_close(func.jacrev(func.jacrev(run))(x, spoilt), func.hessian(run)(x, attr))
+
+
 # ---- the unfused operators, by those of torch
 
 OPERATORS = {
