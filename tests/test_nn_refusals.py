@@ -1,0 +1,69 @@
+"""Bad arguments of the layers are refused by a named error that says what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gat_ext import Graph, nn
+
+PAIR = torch.tensor([[0, 1], [1, 2]])
+X = torch.ones(3, 5)
+BAD = [
+    (lambda: nn.GATConv(5, 0), ValueError, "out_channels is 0"),
+    (lambda: nn.GATConv(0, 4), ValueError, "in_channels is 0"),
+    (lambda: nn.TransformerConv((5, -2), 4), ValueError, r"in_channels is \(5, -2\)"),
+    (lambda: nn.GATv2Conv(5, 4, heads=0), ValueError, "heads is 0"),
+    (lambda: nn.GATv2Conv(5, 4, edge_dim=0), ValueError, "edge_dim is 0"),
+    (lambda: nn.GATv2Conv((5, 7), 4, share_weights=True), ValueError, r"in_channels is \(5, 7\)"),
+    (lambda: nn.TransformerConv(5, 4, dropout=2.0), ValueError, "dropout is 2.0"),
+    (lambda: nn.GATConv(5, 4, feat_dropout=-0.1), ValueError, "feat_dropout is -0.1"),
+    (lambda: nn.GATConv(5, 4, fill_value="median"), ValueError, "'median'; .* 'mean'"),
+    (
+        lambda: nn.GATConv(5, 4, edge_dim=2, fill_value=torch.ones(3))(X, PAIR, torch.ones(2, 2)),
+        ValueError,
+        r"fill_value has shape \[3\]; expected \[2\]",
+    ),
+    (lambda: nn.GATConv(5, 4)(torch.ones(3, 6), PAIR), ValueError, r"\[3, 6\]; .* \[N, 5\]"),
+    (lambda: nn.GATConv((5, 7), 4)(X, PAIR), ValueError, r"destinations has shape \[3, 5\]"),
+    (lambda: nn.GATConv(5, 4)(torch.ones(1, 1, 3, 5), PAIR), ValueError, r"\[1, 1, 3, 5\]"),
+    (lambda: nn.GATConv(5, 4)(X.double(), PAIR), TypeError, "float64, .* has torch.float32"),
+    (lambda: nn.GATConv(5, 4)([[1.0] * 5], PAIR), TypeError, "x is a list"),
+    (lambda: nn.GATConv(5, 4)((X, [1.0]), PAIR), TypeError, "destinations is a list"),
+    (lambda: nn.GATConv(5, 4)(torch.ones(2, 5), PAIR), IndexError, "is 2"),
+    (lambda: nn.GATConv(5, 4)(X, torch.tensor([[1, -1], [2, -1]])), IndexError, "is -1"),
+    (
+        lambda: nn.GATConv(5, 4)(X, torch.tensor([[0, 1, 7], [0, 2, 7]])),
+        IndexError,
+        r"\[0, 2\] is 7",
+    ),
+    (lambda: nn.GATConv(5, 4)(X, PAIR.float()), TypeError, "dtype torch.float32"),
+    (lambda: nn.GATConv(5, 4)(X, PAIR.tolist()), TypeError, "edge_index is a list"),
+    (lambda: nn.GATConv(5, 4)(X, torch.zeros(3, 2, dtype=torch.int64)), ValueError, r"\[3, 2\]"),
+    (
+        lambda: nn.GATConv(5, 4)(torch.ones(4, 5), Graph(PAIR, num_nodes=3)),
+        ValueError,
+        "4 sources",
+    ),
+    (lambda: nn.GATConv(5, 4)(X, PAIR, size=(3, 4)), ValueError, r"size is \(3, 4\)"),
+    (lambda: nn.GATConv(5, 4)((X, None), PAIR, size=(4, 3)), ValueError, r"size is \(4, 3\)"),
+    (
+        lambda: nn.GATConv(5, 4, edge_dim=2)(X, PAIR, torch.ones(2, 3)),
+        ValueError,
+        "edge_attr has shape",
+    ),
+    (lambda: nn.GATv2Conv(5, 4)((X, None), PAIR), ValueError, "destinations"),
+    (lambda: nn.GATv2Conv(5, 4)(X, PAIR, torch.ones(2, 2)), ValueError, "without edge_dim"),
+    (lambda: nn.TransformerConv(5, 4)((X, None), PAIR), ValueError, "destinations"),
+    (lambda: nn.TransformerConv(5, 4, edge_dim=2)(X, PAIR), ValueError, "missing"),
+    (lambda: nn.TransformerConv(5, 4)(X, PAIR, torch.ones(2, 2)), ValueError, "without edge_dim"),
+    (lambda: nn.AGNNConv()(torch.ones(3), PAIR), ValueError, "matrix"),
+    (lambda: nn.AGNNConv()([1.0], PAIR), TypeError, "x is a list"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_bad_input_is_refused(case):
+    call, error, words = BAD[case]
+    with pytest.raises(error, match=words):
+        call()
