@@ -136,3 +136,11 @@ def test_large_node_numbers_are_not_cut_short():
     """A number above 32 bits, whose low bits are a node."""
     with pytest.raises(IndexError, match="4294967297"):
         attend_by_operator(torch.tensor([[0, 2**32 + 1], [1, 0]]), torch.ones(4, 1, 2))
+
+
+def test_edges_of_another_kind_are_named():
+    x = torch.ones(4, 1, 2)
+    with pytest.raises(TypeError, match="edge_index has dtype Float; expected int32 or int64"):
+        attend_by_operator(torch.ones(2, 3), x)
+    with pytest.raises(ValueError, match=r"edge_index has shape \[3, 2\]; expected \[2, E\]"):
+        attend_by_operator(torch.ones(3, 2, dtype=torch.int64), x)

@@ -94,11 +94,15 @@ struct Sorted {
   }
 };
 
-void check(const Edges& e) {
-  const Tensor& edges = e.edges;
+void check_form(const Tensor& edges) {
   TORCH_CHECK_TYPE(edges.scalar_type() == at::kInt || edges.scalar_type() == at::kLong, "edge_index has dtype ",
                    edges.scalar_type(), "; expected int32 or int64");
   TORCH_CHECK_VALUE(edges.dim() == 2 && edges.size(0) == 2, "edge_index has shape ", edges.sizes(), "; expected [2, E]");
+}
+
+void check(const Edges& e) {
+  const Tensor& edges = e.edges;
+  check_form(edges);
   if (edges.size(1) == 0) return;
   const auto [low, high] = at::aminmax(edges, 1);
   const Tensor bounds = at::stack({low, high}).to(at::kCPU, at::kLong);
@@ -194,6 +198,7 @@ class Memo {
   Sorted find(const Edges& e, bool with_transpose) {
     if (is_sorted(e) && !with_transpose) return sort(e);
     const Tensor& tensor = e.edges;
+    if (!e.col.has_value()) check_form(tensor);
     const Key key{tensor.unsafeGetTensorImpl(), e.num_src, e.num_dst, e.self_loops};
     const State state{fingerprint(e), tensor.sizes().vec()};
     std::optional<Sorted> sorted = look_up(key, state);
