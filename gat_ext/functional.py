@@ -350,7 +350,8 @@ def cosine_attention(
         key: [N_src, H, D]; None for query.
         value: [N_src, H, F]; None for key.
         beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
-        eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends back no gradient.
+        eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends back no gradient. The square of
+            a norm has to be finite, in float32 of norms up to 1.8e19.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
 
     Returns:

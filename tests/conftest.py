@@ -39,7 +39,7 @@ def operators_of_the_cpu() -> set[str]:
     """The operators without kernels for other devices: torch's do their part there, or they are made of torch's."""
     names = (
         "linear linear_backward add scale relu relu_backward dropout inverse_norm csr_of_edges "
-        "csr_transpose checked_csr edge_slots adjacency_attention adjacency_attention_backward"
+        "csr_transpose checked_csr edge_slots adjacency_attention adjacency_attention_backward draw_starts"
     )
     return {f"gat_ext::{name}" for name in names.split()}
 

@@ -253,6 +253,11 @@ def test_overfits_a_tiny_set(name):
 
 
 @pytest.mark.parametrize("chosen", [None, torch.tensor([2, 0])])
+def test_opcheck_of_starts(graphs, chosen):
+    torch.library.opcheck(torch.ops.gat_ext.draw_starts.default, (graphs[2], chosen, 3, SEED))
+
+
+@pytest.mark.parametrize("chosen", [None, torch.tensor([2, 0])])
 @pytest.mark.parametrize("name", MODELS)
 def test_compiles(graphs, name, chosen):
     """Starts, walks and the loss as one graph, with the numbers of the plain call."""
