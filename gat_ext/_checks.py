@@ -136,9 +136,8 @@ def rows_of_heads(tensor: Any, name: str) -> None:
 
 def heads(tensor: Tensor, count: int, name: str, other: str) -> None:
     """Refuses a per-edge tensor whose number of heads is neither 1 nor count."""
-    if (
-        tensor.shape[1] != 1 and tensor.shape[1] != count
-    ):  # sizes may be symbols, which no tuple holds
+    # Sizes may be symbols, which no tuple holds.
+    if tensor.shape[1] != 1 and tensor.shape[1] != count:
         raise ValueError(
             f"{name} has {tensor.shape[1]} heads and {other} has {count}; expected {count} or 1"
         )

@@ -59,10 +59,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        with (
-            _one_thread(),
-            torch.autocast("cpu", enabled=False),
-        ):  # the caller has cast what is to be cast
+        # Without autocast: the caller has cast what is to be cast.
+        with _one_thread(), torch.autocast("cpu", enabled=False):
             return a @ b
 
     @staticmethod

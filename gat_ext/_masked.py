@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gat_ext import _checks as checks
 from gat_ext._dense import in_forward_mode
-from gat_ext._ops import _edge_rows, ops
+from gat_ext._ops import _edge_rows, accumulate_dtype, ops
 from gat_ext._traced import TracedGraph, is_tracing
 from gat_ext.graph import Graph
 
@@ -51,11 +51,12 @@ def _traced_sum(graph: Graph, value: Tensor, weights: Tensor, edge_feat: Tensor 
     if isinstance(graph, TracedGraph) and graph.self_loops:
         loops = torch.arange(graph.num_slots - graph.num_given, device=src.device)
         src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
-    message = value.to(weights.dtype)[src]
+    wide = accumulate_dtype(weights.dtype)
+    message = value.to(wide)[src]
     if edge_feat is not None:
-        message = message + edge_feat.to(weights.dtype)
+        message = message + edge_feat.to(wide)
     zeros = message.new_zeros((graph.num_dst, *message.shape[1:]))
-    return zeros.index_add(0, dst, weights.unsqueeze(-1) * message)
+    return zeros.index_add(0, dst, weights.to(wide).unsqueeze(-1) * message).to(weights.dtype)
 
 
 def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:

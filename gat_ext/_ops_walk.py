@@ -88,3 +88,32 @@ torch.library.register_autograd(
     "gat_ext::walk_step_backward", _double_backward, setup_context=_backward_setup
 )
 register_autocast("walk_step", to_lower=False)
+
+
+# An operator: a trace has no place for a generator, nor for a look at the sizes.
+@torch.library.custom_op(
+    "gat_ext::draw_starts",
+    mutates_args=(),
+    schema="(Tensor node_ptr, Tensor? graphs, int num_agents, Tensor seed) -> Tensor",
+)
+def draw_starts(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: Tensor) -> Tensor:
+    """A random node of its graph for each agent, int64 [G, M], decided by the seed alone."""
+    generator = torch.Generator().manual_seed(int(seed))
+    sizes, first = node_ptr.diff(), node_ptr[:-1]
+    if graphs is not None:
+        sizes, first = sizes[graphs], first[graphs]
+    if sizes.numel() and int(sizes.min()) < 1:
+        number = int(sizes.argmin())
+        graph = number if graphs is None else int(graphs[number])
+        raise ValueError(
+            f"graph {graph} has {int(sizes[number])} nodes; expected at least one to start from"
+        )
+    # On the CPU wherever the graphs are, so that every device starts from the same nodes.
+    uniform = torch.rand(sizes.shape[0], num_agents, dtype=torch.float64, generator=generator)
+    return first.unsqueeze(1) + (uniform.to(sizes.device) * sizes.unsqueeze(1)).long()
+
+
+@draw_starts.register_fake
+def _(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: Tensor) -> Tensor:
+    num_graphs = node_ptr.shape[0] - 1 if graphs is None else graphs.shape[0]
+    return node_ptr.new_empty((num_graphs, num_agents), dtype=torch.int64)

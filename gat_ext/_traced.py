@@ -78,11 +78,16 @@ class TracedGraph(Graph):
         return self.given.edge_index if isinstance(self.given, Graph) else self.given.long()
 
     def edges_with(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """(edge_index [2, E'], weights [E', H]) of weights [slots, H]: without the slots of loops that were replaced."""
-        edge_index = self.edge_index
+        """(edge_index [2, E'], weights [E', H]) of weights [slots, H]: without the slots of loops that were replaced.
+
+        The edge_index has the dtype of the one that was given, and is that one where no loops are replaced.
+        """
         if not self.self_loops:
-            return edge_index, weights
-        loops = torch.arange(self.num_slots - self.num_given, device=self.device).expand(2, -1)
+            given = self.given
+            return given.edge_index if isinstance(given, Graph) else given, weights
+        edge_index = self.edge_index if isinstance(self.given, Graph) else self.given
+        count = self.num_slots - self.num_given
+        loops = torch.arange(count, dtype=edge_index.dtype, device=self.device).expand(2, -1)
         slots = ops.edge_slots(*self.arguments)
         return torch.cat([edge_index, loops], dim=1)[:, slots], weights[slots]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from gat_ext import _checks as checks
 from gat_ext import reference
 from gat_ext._dense import is_transformed
-from gat_ext._ops import needs_grad, ops
+from gat_ext._ops import accumulate_dtype, needs_grad, ops
 from gat_ext.graph import Graph
 
 
@@ -17,6 +20,32 @@ def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         return graph.rowptr, graph.col, graph.edge_id, None, None, None
     t = graph.transpose()
     return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id
+
+
+def _by_torch(
+    function: Callable[..., Tensor],
+    graph: Graph,
+    *tensors: Tensor | None,
+    to_lower: bool = True,
+    **options: str,
+) -> Tensor:
+    """An operator of torch's own, where the native one knows nothing of a transformation: with its dtypes, and sums as wide.
+
+    Args:
+        function: of the reference.
+        graph: the graph.
+        *tensors: the operator's.
+        to_lower: whether autocast narrows them, else it widens them to float32.
+        **options: of the function.
+    """
+    first = tensors[0]
+    assert first is not None
+    dtype = first.dtype
+    if torch.is_autocast_enabled(first.device.type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(first.device.type) if to_lower else torch.float32
+        tensors = tuple(t if t is None else t.to(dtype) for t in tensors)
+    wide = (t if t is None else t.to(accumulate_dtype(dtype)) for t in tensors)
+    return function(graph, *wide, **options).to(dtype)
 
 
 def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
@@ -47,7 +76,7 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
     checks.choice(by, ("dst", "src"), "by")
     checks.edge_values(graph, scores, "scores")
     if is_transformed():
-        return reference.edge_softmax(graph, scores, by=by)
+        return _by_torch(reference.edge_softmax, graph, scores, by=by, to_lower=False)
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
     if by == "dst":
         alpha: Tensor = ops.edge_softmax(graph.rowptr, graph.edge_id, flat)
@@ -87,7 +116,7 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     checks.node_features(graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
     if is_transformed():
-        return reference.sddmm(graph, x, y)
+        return _by_torch(reference.sddmm, graph, x, y)
     if x.dim() == 2:
         return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
     result: Tensor = ops.sddmm(*_csr(graph, x, y), x, y)
@@ -135,7 +164,7 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
         checks.heads(weight, x.shape[1], "weight", "x")
         weight = weight.expand(-1, x.shape[1])
     if is_transformed():
-        return reference.spmm(graph, x, weight, reduce=reduce)
+        return _by_torch(reference.spmm, graph, x, weight, reduce=reduce)
     csr = _csr(graph, x, weight)
     if reduce in ("max", "min"):
         extremum: Tensor = ops.spmm_extremum(*csr, weight, x, reduce == "max")[0]

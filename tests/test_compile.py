@@ -51,6 +51,8 @@ def edges_of(num_nodes, num_edges, seed=0):
 
 def adjacency(form, num_nodes, num_edges):
     edge_index = edges_of(num_nodes, num_edges)
+    if form == "int32":
+        return edge_index.int()
     return Graph(edge_index, num_nodes=num_nodes) if form == "graph" else edge_index
 
 
@@ -88,7 +90,7 @@ def test_layers_compile_once_for_all_sizes(name, form):
 
 
 @torch._dynamo.config.patch(specialize_float=True)
-@pytest.mark.parametrize("form", ["graph", "edge_index"])
+@pytest.mark.parametrize("form", ["graph", "edge_index", "int32"])
 @pytest.mark.parametrize("name", ["GATConv edges mul", "TransformerConv edges"])
 def test_layers_compile_with_attention_weights(name, form):
     make, edge_dim = LAYERS[name]
@@ -100,7 +102,7 @@ def test_layers_compile_with_attention_weights(name, form):
         out, (edge_index, alpha) = compiled(*given, return_attention_weights=True)
         plain_out, (plain_edges, plain_alpha) = layer(*given, return_attention_weights=True)
         assert_close(out, plain_out)
-        assert torch.equal(edge_index, plain_edges)
+        assert torch.equal(edge_index, plain_edges) and edge_index.dtype == plain_edges.dtype
         assert_close(alpha, plain_alpha)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gat_ext import Graph
+from gat_ext._ops_walk import draw_starts
 from gat_ext.models import GAM, GAMMemory
-from gat_ext.models._walks import draw_starts
 from gat_ext.nn import walk_agent
 from gat_ext.reference_walk import transition_probabilities
 

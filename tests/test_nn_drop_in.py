@@ -7,6 +7,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch.nn.utils import prune
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from gat_ext import nn
 
@@ -60,6 +61,8 @@ def test_edge_features_of_any_size(name):
     assert_close(ours(x, EDGES, attr), theirs(x, EDGES, attr))
     with pytest.raises(ValueError, match=rf"edge_attr has shape .*; expected \[{len(attr)}, 3\]"):
         ours(x, EDGES, torch.randn(EDGES.shape[1], 2))
+    with pytest.raises(ValueError, match=r"edge_attr has shape .*, 0\]; expected .* at least 1"):
+        getattr(nn, name)(5, 4, edge_dim=-1)(x, EDGES, torch.randn(EDGES.shape[1], 0))
     with pytest.raises(ValueError, match="edge_dim is 0; expected at least 1, or -1"):
         getattr(nn, name)(5, 4, edge_dim=0)
 
@@ -126,7 +129,10 @@ def test_methods_of_message_passing_are_refused():
 
     class Other(nn.GATConv):
         def forward(self, x, edge_index):
-            return super().forward(x, edge_index) + 1
+            return super().forward(x, edge_index) + self.message()
+
+        def message(self):
+            return 1
 
     assert (Other(5, 4).aggr, Other(5, 4).flow) == ("add", "source_to_target")
 
@@ -157,6 +163,52 @@ def test_results_may_be_written_to(name, how, dtype):
 
     for ours, theirs in zip(*map(gradients, INPLACE[how]), strict=True):
         assert torch.equal(ours, theirs)
+
+
+HOOKS = {
+    "checkpoint": lambda run, x: checkpoint(run, x, use_reentrant=False),
+    "on the CPU": lambda run, x: _within(torch.autograd.graph.save_on_cpu(), run, x),
+    "as they are": lambda run, x: _within(
+        torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t), run, x
+    ),
+    "copies": lambda run, x: _within(
+        torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t), run, x
+    ),
+}
+
+
+def _within(context, run, x):
+    with context:
+        return run(x)
+
+
+@pytest.mark.parametrize("hooks", HOOKS)
+def test_written_results_that_hooks_save(hooks):
+    layer = nn.GATConv(5, 5, bias=False)
+    x = torch.randn(9, 5, requires_grad=True)
+    results = []
+    for change in INPLACE["add"]:
+        out = HOOKS[hooks](lambda x, change=change: change(layer(x, EDGES), x), x)
+        results.append(torch.autograd.grad(out.sigmoid().sin().sum(), [x, *layer.parameters()]))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_parametrized_weights_are_computed_once():
+    """Spectral normalisation takes a step of its iteration each time."""
+    calls = []
+
+    class Counted(torch.nn.Module):
+        def forward(self, weight):
+            calls.append(1)
+            return 2 * weight
+
+    layer = nn.GATConv(5, 4, edge_dim=3)
+    for projection in (layer.lin, layer.lin_edge):
+        torch.nn.utils.parametrize.register_parametrization(projection, "weight", Counted())
+    calls.clear()
+    layer(torch.randn(9, 5), EDGES, torch.randn(EDGES.shape[1], 3))
+    assert len(calls) == 2
 
 
 def test_written_results_with_dropout_and_a_graph_that_is_kept():

@@ -276,6 +276,33 @@ def test_compiled_transforms(total, transform):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_sixteen_bits_have_wide_sums(dtype, autocast):
+    """A node of 3000 in-edges, more than 16 bits can count."""
+    count = 3000
+    graph = Graph(torch.stack([torch.arange(count), torch.zeros(count, dtype=torch.int64)]))
+    ones = torch.ones(2, count, 1, 2, dtype=torch.float32 if autocast else dtype)
+    calls = {
+        "spmm": lambda x: functional.spmm(graph, x)[0],
+        "mean": lambda x: functional.spmm(graph, x, reduce="mean")[0],
+        "softmax": lambda x: functional.edge_softmax(graph, x[..., 0]),
+        "sddmm": lambda x: functional.sddmm(graph, x, x),
+        "attention": lambda x: functional.cosine_attention(graph, x)[0],
+        "masked": lambda x: functional.cosine_attention(graph, x, edge_mask=x[..., 0])[0],
+    }
+    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+        for name, call in calls.items():
+            plain = call(ones[0])
+            for found in (
+                func.vmap(call)(ones)[0],
+                func.jvp(call, (ones[0],), (ones[0],))[0],
+                func.vjp(call, ones[0])[0],
+            ):
+                assert found.dtype == plain.dtype, name
+                assert_close(found, plain, rtol=2e-2, atol=0, msg=name)
+
+
 # ---- what says no
 
 

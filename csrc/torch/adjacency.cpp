@@ -2,8 +2,10 @@
 // before its operator runs, replacing self-loops, sorting and transposing, is done within the operator here: it depends on the
 // data, and a trace would have to do it again at every call. Written with torch's operators, so it runs on every device.
 //
-// Edge tensors have a row for each slot: the edges given, in their order, then, where self-loops are replaced, one loop for each
-// node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0.
+// Note: slots. Edge tensors have a row for each slot: the edges given, in their order, then, where self-loops are replaced, one
+// loop for each node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0. The
+// operator sorts and numbers, for dropout too, only the slots that are edges, in their order; edges_of_slots in
+// gat_ext/_ops_second.py does the same.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -154,7 +156,7 @@ constexpr std::uint64_t kStep = 0x9E3779B97F4A7C15, kFactor = 0xBF58476D1CE4E5B9
 
 std::uint64_t mixed(std::uint64_t x) {
   x = (x ^ (x >> 32)) * kFactor;
-  return (x ^ (x >> 29)) * kStep;
+  return x ^ (x >> 29);
 }
 
 // A number of 64 bits for the contents of a tensor of integers: a sum of one for each place and what stands there, and so the
@@ -179,8 +181,11 @@ std::uint64_t fingerprint(const Tensor& tensor) {
   const auto constant = [](std::uint64_t x) { return static_cast<std::int64_t>(x); };
   const Tensor flat = tensor.flatten().to(at::kLong);
   Tensor x = at::arange(flat.numel(), flat.options()).mul_(constant(kStep)).add_(flat);
-  x.bitwise_xor_(x.bitwise_right_shift(32)).mul_(constant(kFactor));
-  x.bitwise_xor_(x.bitwise_right_shift(29)).mul_(constant(kStep));
+  const auto shifted = [&](int bits) {  // as of unsigned numbers
+    return x.bitwise_right_shift(bits).bitwise_and_(constant(~std::uint64_t{0} >> bits));
+  };
+  x.bitwise_xor_(shifted(32)).mul_(constant(kFactor));
+  x.bitwise_xor_(shifted(29));
   return static_cast<std::uint64_t>(x.sum().item<std::int64_t>());
 }
 

@@ -51,7 +51,10 @@ class Result : public torch::CustomClassHolder {
     if (!saved_.has_value()) return std::nullopt;
     const Optional raw = saved_->get_raw_data();  // nothing where hooks packed it
     if (raw.has_value() && raw->_version() != version_) return std::nullopt;
-    return saved_->unpack();
+    Tensor result = saved_->unpack();
+    // What hooks give back may be the memory that was written to: their tensor itself, or one that a checkpoint computed again.
+    if (!raw.has_value() && (result.is_inference() || result._version() != version_)) return std::nullopt;
+    return result;
   }
 
   void release() { saved_.reset(); }

@@ -1,7 +1,9 @@
 // The schemas of every operator.
+#include <ATen/core/enum_tag.h>
 #include <torch/library.h>
 
 #include <string>
+#include <vector>
 
 // Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR
 // by destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E]
@@ -53,9 +55,11 @@ TORCH_LIBRARY(gat_ext, m) {
   // edges is an edge_index [2, E], or a rowptr that goes with col and edge_id. Edge tensors have a row for each slot: the edges
   // given, then, with self_loops, those of the nodes, which replace what loops were given.
   const std::string adjacency = "Tensor edges, Tensor? col, Tensor? edge_id, SymInt num_src, SymInt num_dst, bool self_loops";
-  m.def(("adjacency_attention(" + adjacency + ", bool for_backward, " + forward).c_str());
-  m.def(("adjacency_attention_backward(" + adjacency + ", " + backward).c_str());
-  m.def(("edge_slots(" + adjacency + ") -> Tensor").c_str());
+  // They look at the edges: a recorded CUDA graph would go on with those of its recording.
+  const std::vector<at::Tag> tags{at::Tag::cudagraph_unsafe};
+  m.def(("adjacency_attention(" + adjacency + ", bool for_backward, " + forward).c_str(), tags);
+  m.def(("adjacency_attention_backward(" + adjacency + ", " + backward).c_str(), tags);
+  m.def(("edge_slots(" + adjacency + ") -> Tensor").c_str(), tags);
 
   const std::string agents = "Tensor rowptr, Tensor col, Tensor current, ";
   m.def(("walk_step(" + agents +

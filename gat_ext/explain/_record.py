@@ -28,7 +28,7 @@ class LayerAttention(NamedTuple):
     Attributes:
         name: of the layer in the recorded model, "" where there is none.
         edge_index: [2, E'], the edges that the layer attended over, its own self-loops last.
-        alpha: [E', H], their weights as applied; [E', B, H] of a batch of features on one graph.
+        alpha: [E', H], their weights as the layer returns them; [E', B, H] of a batch of features on one graph.
         edge_id: [E'], int64.
         num_given: E, the number of given edges.
         num_src: number of sources.
@@ -144,8 +144,9 @@ def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
     """Collects the attention of every GATConv, GATv2Conv, AGNNConv and TransformerConv in a module while it runs.
 
     Inside the ``with`` block every call of such a layer appends to the list, in the order of the calls. The layers return what
-    they would without, and keep nothing afterwards. Call ``model.eval()`` first, else dropout is in the weights. Gradients
-    flow through what is collected, unless ``torch.no_grad()`` is on. A compiled module is to be recorded uncompiled.
+    they would without, and keep nothing afterwards; other hooks of theirs see edges of another form as a Graph. Call
+    ``model.eval()`` first, else dropout is in the weights, or costs TransformerConv, whose weights are without, a second pass.
+    Gradients flow through what is collected, unless ``torch.no_grad()`` is on. A compiled module is to be recorded uncompiled.
 
     Args:
         model: any module; a layer by itself, too.
@@ -222,8 +223,7 @@ class _Recorder:
         num_src = (x[0] if isinstance(x, (tuple, list)) else x).shape[-2]
         graph = as_graph(given["edge_index"], num_src, num_dst)
         self.records.append(match_edges(attention, graph, name=self.name))
+        adjacency, self.adjacency = self.adjacency, None
         if not self.asked:
             return out
-        if is_plain(self.adjacency):
-            return result
-        return out, attention_of(self.adjacency, graph, *attention)
+        return result if is_plain(adjacency) else (out, attention_of(adjacency, graph, *attention))

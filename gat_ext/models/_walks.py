@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gat_ext._ops_walk import draw_starts
 from gat_ext.graph import Graph
 from gat_ext.nn import WalkAgent
 from gat_ext.nn.walk_agent import Walks
@@ -197,32 +198,3 @@ class WalkModel(nn.Module, ABC):
         reinforce = chosen if walked else torch.zeros_like(classification)
         error = (baseline - returns).square().sum() / max(baseline.numel(), 1)
         return WalkLoss(classification, reinforce, error)
-
-
-# An operator: a trace has no place for a generator, nor for a look at the sizes.
-@torch.library.custom_op(
-    "gat_ext::draw_starts",
-    mutates_args=(),
-    schema="(Tensor node_ptr, Tensor? graphs, int num_agents, Tensor seed) -> Tensor",
-)
-def draw_starts(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: Tensor) -> Tensor:
-    """A random node of its graph for each agent, int64 [G, M], decided by the seed alone."""
-    generator = torch.Generator().manual_seed(int(seed))
-    sizes, first = node_ptr.diff(), node_ptr[:-1]
-    if graphs is not None:
-        sizes, first = sizes[graphs], first[graphs]
-    if sizes.numel() and int(sizes.min()) < 1:
-        number = int(sizes.argmin())
-        graph = number if graphs is None else int(graphs[number])
-        raise ValueError(
-            f"graph {graph} has {int(sizes[number])} nodes; expected at least one to start from"
-        )
-    # On the CPU wherever the graphs are, so that every device starts from the same nodes.
-    uniform = torch.rand(sizes.shape[0], num_agents, dtype=torch.float64, generator=generator)
-    return first.unsqueeze(1) + (uniform.to(sizes.device) * sizes.unsqueeze(1)).long()
-
-
-@draw_starts.register_fake
-def _(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: Tensor) -> Tensor:
-    num_graphs = node_ptr.shape[0] - 1 if graphs is None else graphs.shape[0]
-    return node_ptr.new_empty((num_graphs, num_agents))

@@ -37,7 +37,7 @@ class Layer(nn.Module):
     """A layer whose sums over edges are one operator; with what PyG's layers say of themselves.
 
     Raises:
-        TypeError: a class derived from it defines a method of PyG's message passing, which nothing would call.
+        TypeError: a class derived from it defines a method of PyG's message passing, and no forward that could call it.
     """
 
     aggr, flow = "add", "source_to_target"
@@ -46,7 +46,7 @@ class Layer(nn.Module):
         """Refuses methods that nothing would call."""
         super().__init_subclass__(**kwargs)
         ignored = [name for name in _METHODS_OF_PYG if name in vars(cls)]
-        if ignored:
+        if ignored and "forward" not in vars(cls):
             raise TypeError(
                 f"{cls.__name__} defines {', '.join(ignored)}, which layers of gat_ext have no use for: attention and "
                 "sum are one operator; override forward, or derive from the layer of torch_geometric"
@@ -136,8 +136,13 @@ def linear(in_channels: int, out_channels: int, *, bias: bool, glorot: bool = Tr
 
 
 def weight_of(lin: nn.Module) -> Tensor | None:
-    """The weight [out, in] of a projection; None where it has no size yet, or somebody put another module in its place."""
-    weight = getattr(lin, "weight", None)
+    """The weight [out, in] of a projection as it is stored; None where it has no size yet.
+
+    None, too, where the weight is computed anew each time (``torch.nn.utils.parametrize``), or somebody put a module without a
+    weight in the place of the projection.
+    """
+    parametrized = "weight" in lin._modules.get("parametrizations", ())  # type: ignore[operator]
+    weight = None if parametrized else getattr(lin, "weight", None)
     known = isinstance(weight, Tensor) and not isinstance(weight, UninitializedParameter)
     return weight if known else None
 
@@ -251,8 +256,10 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
 
 def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module) -> None:
     """Refuses an input of another dtype or device than the weight of a projection; under autocast dtypes may differ."""
-    weight = getattr(lin, "weight", None)
-    if not isinstance(weight, Tensor):
+    weight = lin._parameters.get("weight")
+    if weight is None:
+        weight = next(lin.parameters(), None)  # of what computes it, or stands in its place
+    if weight is None:
         return
     if x.dtype != weight.dtype and not checks.autocast_is_on(x.device):
         raise TypeError(f"{name} has dtype {x.dtype}, {layer} has {weight.dtype}; cast one of them")
@@ -294,9 +301,9 @@ def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tens
         raise ValueError("edge_attr was given, but the layer was made without edge_dim")
     checks.floating(edge_attr, "edge_attr")
     matrix = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-    channels = matrix.shape[-1] if edge_dim == -1 else edge_dim
+    channels = max(matrix.shape[-1], 1) if edge_dim == -1 else edge_dim
     if matrix.shape != (num_edges, channels):
-        expected = "edge_dim" if edge_dim == -1 else edge_dim
+        expected = "at least 1" if edge_dim == -1 else edge_dim
         raise ValueError(
             f"edge_attr has shape {list(edge_attr.shape)}; expected [{num_edges}, {expected}]"
         )
@@ -326,24 +333,31 @@ def split_result(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, Tensor | 
 
 
 def with_attention(
-    out: Tensor, graph: Graph, weights: Tensor | None, adjacency: Any
+    out: Tensor, graph: Graph, weights: Tensor | None, adjacency: Any, looped: bool
 ) -> Tensor | tuple[Tensor, Attention]:
-    """The result of a layer, with the attention where it was asked for, in the form that goes with the adjacency given."""
+    """The result of a layer, with the attention where it was asked for, in the form that goes with the adjacency given.
+
+    Args:
+        out: of the layer.
+        graph: what it attended over.
+        weights: [E', H], or None where nobody asked.
+        adjacency: what the layer was given.
+        looped: whether it replaced self-loops.
+    """
     if weights is None:
         return out
     if isinstance(graph, TracedGraph):
         return out, graph.edges_with(weights)
     if is_plain(adjacency):
-        return out, (_edges_of(graph, adjacency), weights)
+        return out, (_edges_of(graph, adjacency, looped), weights)
     return out, attention_of(adjacency, graph, graph.edge_index, weights)
 
 
-def _edges_of(graph: Graph, adjacency: Tensor | Graph) -> Tensor:
+def _edges_of(graph: Graph, adjacency: Tensor | Graph, looped: bool) -> Tensor:
     """The edges that a layer attended over: the very edge_index that was given, or one of its dtype with self-loops last."""
     if isinstance(adjacency, Graph):
         return graph.edge_index
-    edge_index = graph.edge_index.to(adjacency.dtype)
-    return adjacency if torch.equal(edge_index, adjacency) else edge_index
+    return graph.edge_index.to(adjacency.dtype) if looped else adjacency
 
 
 def check_message_passing(options: dict[str, Any]) -> None:

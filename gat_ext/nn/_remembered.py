@@ -46,7 +46,7 @@ def remembered(edge_index: Tensor, key: Hashable, make: Callable[[], Made]) -> M
     if (
         len(entry.made) >= _MOST
     ):  # the first one goes: one edge_index for many numbers of nodes is no use that lasts
-        del entry.made[next(iter(entry.made))]
+        entry.made.pop(next(iter(entry.made)), None)
     entry.made[key] = made
     _entries[edge_index] = entry
     return made

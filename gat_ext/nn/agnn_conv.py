@@ -111,9 +111,13 @@ class AGNNConv(common.Layer):
         )
         out, weights = common.split_result(result)
         if not is_batch:
-            return common.with_attention(out.squeeze(1), graph, weights, adjacency)
+            return common.with_attention(
+                out.squeeze(1), graph, weights, adjacency, self.add_self_loops
+            )
         weights = None if weights is None else weights.unsqueeze(-1)
-        return common.with_attention(out.transpose(0, 1), graph, weights, adjacency)
+        return common.with_attention(
+            out.transpose(0, 1), graph, weights, adjacency, self.add_self_loops
+        )
 
     def __repr__(self) -> str:
         """As PyG's."""

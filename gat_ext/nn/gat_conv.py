@@ -198,7 +198,7 @@ class GATConv(common.Layer):
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
         out = out if batch is None else out.transpose(0, 1)
-        return common.with_attention(out, graph, weights, adjacency)
+        return common.with_attention(out, graph, weights, adjacency, self.add_self_loops)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.heads, self.out_channels)

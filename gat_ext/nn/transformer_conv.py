@@ -162,7 +162,7 @@ class TransformerConv(common.Layer):
         if self.root_weight:
             out = self._add_root(out, self.lin_skip(x_dst))
         out = out if batch is None else out.transpose(0, 1)
-        return common.with_attention(out, graph, weights, adjacency)
+        return common.with_attention(out, graph, weights, adjacency, looped=False)
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.heads, self.out_channels)
