@@ -27,10 +27,7 @@ def num_slots(
     given = edges.shape[1] if col is None else col.shape[0]
     if not self_loops:
         return given
-    # torch.jit.trace has tensors for sizes.
-    least = min if isinstance(num_src, Tensor) else torch.sym_min
-    num_loops: int = least(num_src, num_dst)
-    return given + num_loops
+    return given + second.smaller(num_src, num_dst)
 
 
 @torch.library.register_fake("gat_ext::adjacency_attention")

@@ -91,7 +91,7 @@ def edges_of_slots(
         dst = _edge_rows(edges, edge_id, col.shape[0])
     is_edge = torch.ones_like(src, dtype=torch.bool)
     if self_loops:
-        loops = torch.arange(torch.sym_min(num_src, num_dst), device=src.device)
+        loops = torch.arange(smaller(num_src, num_dst), device=src.device)
         is_edge = torch.cat([src != dst, torch.ones_like(loops, dtype=torch.bool)])
         src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
     attended = is_edge.unsqueeze(-1) if self_loops else None
@@ -105,6 +105,22 @@ def edges_of_slots(
         number = (is_edge.cumsum(0) - 1).clamp(min=0)
         kept = ops.edge_dropout_mask(seed, src.shape[0], num_heads, dropout_p)[number]
     return Edges(src, dst, attended, kept, is_edge if self_loops else None, None)
+
+
+def smaller(a: int, b: int) -> int:
+    """The smaller of two sizes, which may be symbols, without a guard on which it is."""
+    if isinstance(a, Tensor):  # torch.jit.trace has tensors for sizes
+        return min(a, b)
+    if torch.compiler.is_compiling():
+        # Before torch 2.13 dynamo cannot trace sym_min of numbers that are known.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        if statically_known_true(a <= b):
+            return a
+        if statically_known_true(b <= a):
+            return b
+    least: int = torch.sym_min(a, b)
+    return least
 
 
 def _to_caller_order(values: Tensor, edge_id: Tensor | None) -> Tensor:
