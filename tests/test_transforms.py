@@ -267,6 +267,9 @@ def test_operators(name):
     [func.grad, func.hessian, lambda f: func.vmap(func.grad(f), in_dims=1), func.jacfwd],
     ids=["grad", "hessian", "vmap of grad", "jacfwd"],
 )
+@pytest.mark.parametrize(
+    ("layer", "edges"), [("GATConv", "edge_index"), ("TransformerConv", "graph")], indirect=True
+)
 def test_compiled_transforms(total, transform):
     x = batch(9)[0] if transform in (func.grad, func.hessian, func.jacfwd) else batch()
     x = x if x.dim() == 2 else x.transpose(0, 1)
