@@ -12,6 +12,8 @@ X = torch.ones(3, 5)
 BAD = [
     (lambda: nn.GATConv(5, 0), ValueError, "out_channels is 0"),
     (lambda: nn.GATConv(0, 4), ValueError, "in_channels is 0"),
+    (lambda: nn.GATConv(5, 2, heads=2**63), ValueError, "heads is 9223372036854775808; .* at most"),
+    (lambda: nn.GATv2Conv(5, 10**30), ValueError, "out_channels is 1000.* at most 2147483647"),
     (lambda: nn.TransformerConv((5, -2), 4), ValueError, r"in_channels is \(5, -2\)"),
     (lambda: nn.GATv2Conv(5, 4, heads=0), ValueError, "heads is 0"),
     (lambda: nn.GATv2Conv(5, 4, edge_dim=0), ValueError, "edge_dim is 0"),

@@ -195,9 +195,14 @@ def check_sizes(
     check_probability("dropout", dropout)
 
 
+_LARGEST = 2**31 - 1  # so that no product of two sizes is beyond 64 bits
+
+
 def _check_integer(name: str, size: Any) -> None:
     if isinstance(size, bool) or not isinstance(size, Integral):  # NumPy's integers, too
         raise TypeError(f"{name} is {size!r} of type {type(size).__name__}; expected an int")
+    if int(size) > _LARGEST:
+        raise ValueError(f"{name} is {size}; expected at most {_LARGEST}")
 
 
 def check_probability(name: str, p: float) -> None:
