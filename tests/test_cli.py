@@ -135,7 +135,7 @@ def test_missing_files_and_foreign_checkpoints(tmp_path):
     )
     result = run("train", "--dataset", "karate", "--resume", "--out", tmp_path / "none")
     assert result.exit_code == 1 and "start without --resume" in result.output
-    result = run("train", "--dataset", "karate", "--hidden", 10**12, "--out", tmp_path / "huge")
+    result = run("train", "--dataset", "karate", "--hidden", 2 * 10**9, "--out", tmp_path / "huge")
     assert result.exit_code == 1 and result.output.splitlines()[-1].startswith("Error: out of mem")
     run("train", "--dataset", "karate", "--epochs", 2, "--out", tmp_path)
     result = run("train", "--dataset", "karate", "--epochs", 3, "--resume", "--out", tmp_path)

@@ -110,7 +110,7 @@ def test_short_vectors_of_sixteen_bits_have_finite_gradients(large):
     assert_close(ours.double(), theirs, rtol=5e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("needed", itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize("needed", list(itertools.product([False, True], repeat=3)))
 def test_opcheck_of_the_gradient_of_linear(needed):
     """Results that nobody asked for are tensors of their own."""
     torch.library.opcheck(
