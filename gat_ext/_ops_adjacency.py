@@ -154,18 +154,14 @@ def double_backward(
     slots = second.edges_of_slots(
         (*edges, *ctx.sizes), lse.shape[1], seed, ctx.constants[-1], selected
     )
-    input_grads, (g_out, g_weights, g_lse) = differentiate(
+    return second.double_backward(
+        _NUM_EDGE_ARGUMENTS,
         lambda inputs: second.compose(slots, inputs, ctx.constants, lse),
         inputs,
-        (grad_out, grad_weights, grad_lse),
-        [u if needed else None for u, needed in zip(upstream, ctx.needs_grad, strict=True)],
-    )
-    return (
-        *([None] * _NUM_EDGE_ARGUMENTS),
-        *input_grads,
-        *([None] * 6),  # seed and the five constants
-        *(g_out, g_lse, g_weights),
-        *([None] * 5),  # out_acc, lse, selected, weights, needs_grad
+        (grad_out, grad_lse, grad_weights),
+        upstream,
+        ctx.needs_grad,
+        differentiate,
     )
 
 

@@ -56,27 +56,19 @@ def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 
 def _double_backward(ctx: Any, *upstream: Tensor | None) -> Grads:
-    """Differentiates the unfused composition twice.
-
-    ``out``, ``lse`` and ``weights`` are functions of the inputs; the composition recomputes them, so all of the second
-    derivative goes to the inputs and to the upstream gradients, none to the saved results.
-    """
+    """Differentiates the unfused composition twice."""
     *saved, grad_out, grad_lse, grad_weights, lse, selected = ctx.saved_tensors
     edges = second.edges_of_graph(
         saved[:_FIRST_INPUT], lse.shape[1], saved[16], ctx.constants[-1], selected
     )
-    input_grads, (g_out, g_weights, g_lse) = second.second_by_autograd(
+    return second.double_backward(
+        _FIRST_INPUT,
         lambda inputs: second.compose(edges, inputs, ctx.constants, lse),
         saved[_INPUTS],
-        (grad_out, grad_weights, grad_lse),
-        [u if needed else None for u, needed in zip(upstream, ctx.needs_grad, strict=True)],
-    )
-    return (
-        *([None] * _FIRST_INPUT),
-        *input_grads,
-        *([None] * 6),  # seed and the five constants
-        *(g_out, g_lse, g_weights),
-        *([None] * 5),  # out_acc, lse, selected, weights, needs_grad
+        (grad_out, grad_lse, grad_weights),
+        upstream,
+        ctx.needs_grad,
+        second.second_by_autograd,
     )
 
 

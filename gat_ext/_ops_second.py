@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gat_ext._ops import _edge_rows, accumulate_dtype, ops
+from gat_ext._ops import Grads, _edge_rows, accumulate_dtype, ops
 from gat_ext.reference import SCORES
 
 Inputs = Sequence[Tensor | None]
@@ -147,9 +147,8 @@ def compose(
     """
     assert inputs[0] is not None
     given, csr = inputs[0].dtype, edges.csr
-    scores = scores_of(edges, inputs, constants)
-    if csr is None:
-        inputs = _read(edges, inputs)
+    inputs = _read(edges, inputs)
+    scores = _masked_scores(edges, inputs, constants)
     value, edge_feat = inputs[0], inputs[8]
     assert value is not None
     _, edge_in_value, _, _, dropout_p = constants
@@ -174,8 +173,10 @@ def compose(
     return out.to(given), alpha.to(given), lse
 
 
-def _read(edges: Edges, inputs: Inputs) -> list[Tensor | None]:
-    """In the dtype that the fused operator has sums in; 0 for what it does not read."""
+def _read(edges: Edges, inputs: Inputs) -> Inputs:
+    """For operators of torch alone, in the dtype that the fused operator has sums in, and 0 for what it does not read."""
+    if edges.csr is not None:
+        return inputs
     wide = [t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs]
     if edges.is_edge is not None:
         for position in _OF_EDGES:
@@ -188,7 +189,10 @@ def _read(edges: Edges, inputs: Inputs) -> list[Tensor | None]:
 
 def scores_of(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
     """The scores of all edges and heads, [E, H], with bias; -inf where there is no attention."""
-    inputs = _read(edges, inputs) if edges.csr is None else inputs
+    return _masked_scores(edges, _read(edges, inputs), constants)
+
+
+def _masked_scores(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
     scores, bias = _scores(edges, inputs, constants), inputs[7]
     if bias is not None:
         scores = scores + bias
@@ -221,6 +225,45 @@ def _scores(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
 
 Second = tuple[list[Tensor | None], list[Tensor | None]]
 """Gradients in the inputs, and in the upstream gradients of out, weights and lse."""
+
+
+def double_backward(
+    num_edge_arguments: int,
+    attention: Attention,
+    inputs: Inputs,
+    grads: Inputs,
+    upstream: Inputs,
+    needs_grad: Sequence[bool],
+    differentiate: Callable[..., Second],
+) -> Grads:
+    """The gradients of the arguments of edge_attention_backward or adjacency_attention_backward.
+
+    ``out``, ``lse`` and ``weights`` are functions of the inputs; the composition recomputes them, so all of the second
+    derivative goes to the inputs and to the upstream gradients, none to the saved results.
+
+    Args:
+        num_edge_arguments: how many of the arguments come before the inputs.
+        attention: the composition.
+        inputs: value … edge_feat.
+        grads: the operator's grad_out, grad_lse and grad_weights.
+        upstream: the gradients of its results.
+        needs_grad: which of its results were asked for.
+        differentiate: :func:`second_by_autograd` or :func:`second_by_transform`.
+    """
+    grad_out, grad_lse, grad_weights = grads
+    input_grads, (g_out, g_weights, g_lse) = differentiate(
+        attention,
+        inputs,
+        (grad_out, grad_weights, grad_lse),
+        [u if needed else None for u, needed in zip(upstream, needs_grad, strict=True)],
+    )
+    return (
+        *([None] * num_edge_arguments),
+        *input_grads,
+        *([None] * 6),  # seed and the five constants
+        *(g_out, g_lse, g_weights),
+        *([None] * 5),  # out_acc, lse, selected, weights, needs_grad
+    )
 
 
 def second_by_autograd(

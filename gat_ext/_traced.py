@@ -82,10 +82,9 @@ class TracedGraph(Graph):
 
         The edge_index has the dtype of the one that was given, and is that one where no loops are replaced.
         """
+        edge_index = self.given.edge_index if isinstance(self.given, Graph) else self.given
         if not self.self_loops:
-            given = self.given
-            return given.edge_index if isinstance(given, Graph) else given, weights
-        edge_index = self.edge_index if isinstance(self.given, Graph) else self.given
+            return edge_index, weights
         count = self.num_slots - self.num_given
         loops = torch.arange(count, dtype=edge_index.dtype, device=self.device).expand(2, -1)
         slots = ops.edge_slots(*self.arguments)

@@ -18,6 +18,13 @@ def edges_of(num_nodes, num_edges, seed=0):
     return torch.randint(num_nodes, (2, num_edges), generator=generator)
 
 
+def arguments_of_edges(form):
+    """The first arguments of the operator, of a graph of 6 nodes and 20 edges."""
+    graph = Graph(edges_of(6, 20), num_nodes=6)
+    csr = graph.rowptr, graph.col, graph.edge_id
+    return csr if form == "csr" else (graph.edge_index, None, None)
+
+
 def attend_by_operator(edge_index, x, self_loops=True):
     num_nodes, term = x.shape[0], x.sum(-1)
     return ops.adjacency_attention(
@@ -63,16 +70,14 @@ def test_operator_tells_sizes_and_tensors_apart():
 @pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("form", ["csr", "edge_index"])
 def test_operator_holds_on_to_nothing(form, self_loops):
-    graph = Graph(edges_of(6, 20), num_nodes=6)
-    edges = (graph.rowptr, graph.col, graph.edge_id)
-    edges = edges if form == "csr" else (graph.edge_index, None, None)
+    edges = arguments_of_edges(form)
     alive = weakref.ref(edges[0])
     x, term = torch.randn(6, 2, 4), torch.randn(6, 2)
     ops.adjacency_attention(
         *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, None, None, None, None),
         *("additive", False, 0.2, 1.0, 0.0, 0, False),
     )
-    del edges, graph
+    del edges
     gc.collect()
     assert alive() is None
 
@@ -114,9 +119,7 @@ def test_operator_in_inference_mode():
 @pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("form", ["csr", "edge_index"])
 def test_opcheck(form, self_loops):
-    graph = Graph(edges_of(6, 20), num_nodes=6)
-    edges = (graph.rowptr, graph.col, graph.edge_id)
-    edges = edges if form == "csr" else (graph.edge_index, None, None)
+    edges = arguments_of_edges(form)
     x = torch.randn(6, 2, 4, requires_grad=True)
     term = torch.randn(6, 2, requires_grad=True)
     slots = torch.randn(20 + 6 * self_loops, 2, requires_grad=True)
@@ -129,7 +132,7 @@ def test_opcheck(form, self_loops):
     )
     torch.library.opcheck(ops.edge_slots.default, (*edges, 6, 6, self_loops))
     for narrow in (False, True):
-        torch.library.opcheck(ops.checked_csr.default, (graph.edge_index, 6, 6, narrow))
+        torch.library.opcheck(ops.checked_csr.default, (edges_of(6, 20), 6, 6, narrow))
 
 
 def test_large_node_numbers_are_not_cut_short():

@@ -202,10 +202,8 @@ class _Recorder:
     def before(self, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         call = inspect.signature(layer.forward).bind(*args, **kwargs)
         given = call.arguments
-        self.asked, self.adjacency = (
-            bool(given.get("return_attention_weights")),
-            given["edge_index"],
-        )
+        self.asked = bool(given.get("return_attention_weights"))
+        self.adjacency = given["edge_index"]
         if not is_plain(self.adjacency):
             edge_dim, edge_attr = getattr(layer, "edge_dim", None), given.get("edge_attr")
             given["x"], given["edge_index"], edge_attr = plain_inputs(

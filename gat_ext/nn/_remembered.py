@@ -43,9 +43,8 @@ def remembered(edge_index: Tensor, key: Hashable, make: Callable[[], Made]) -> M
         known: Made = entry.made[key]
         return known
     made = make()
-    if (
-        len(entry.made) >= _MOST
-    ):  # the first one goes: one edge_index for many numbers of nodes is no use that lasts
+    # The first one goes: one edge_index for many numbers of nodes is no use that lasts.
+    if len(entry.made) >= _MOST:
         entry.made.pop(next(iter(entry.made)), None)
     entry.made[key] = made
     _entries[edge_index] = entry
