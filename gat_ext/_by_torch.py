@@ -10,7 +10,6 @@ from torch import Tensor
 
 from gat_ext import _ops_second as second
 from gat_ext._dense import have_tangents
-from gat_ext._reference_edges import group_softmax
 from gat_ext._traced import TracedGraph
 from gat_ext.graph import Graph
 from gat_ext.reference import rank_by_score
@@ -49,12 +48,10 @@ def attend(
     edges = second.edges_of_slots(
         graph.arguments, value.shape[1], seed, constants[-1], value.new_empty(0)
     )
-    scores = second.scores_of(
-        edges, [t if t is None else t.detach() for t in inputs], constants
-    ).detach()
     if top_k > 0:
+        scores = second.scores_of(
+            edges, [t if t is None else t.detach() for t in inputs], constants
+        ).detach()
         chosen = rank_by_score(scores, edges.dst, graph.num_dst) < top_k
         edges = edges._replace(attended=chosen & (scores > -torch.inf))
-        scores = scores.masked_fill(~chosen, -torch.inf)
-    _, lse = group_softmax(scores, edges.dst, graph.num_dst)
-    return second.compose(edges, inputs, constants, lse)
+    return second.compose(edges, inputs, constants, graph.num_dst)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gat_ext import _ops_second as second
-from gat_ext._ops import Grads, accumulate_dtype, ops, register_autocast
+from gat_ext._ops import Grads, ops, register_autocast
+from gat_ext._ops_edge_attention import empty_results
 
 # Positions in the argument list of adjacency_attention.
 _FOR_BACKWARD, _FIRST_INPUT, _NUM_INPUTS, _SEED = 6, 7, 9, 16
@@ -31,20 +32,10 @@ def num_slots(
 
 
 @torch.library.register_fake("gat_ext::adjacency_attention")
-def _(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(*args: Any) -> tuple[Tensor, ...]:
     edges, col, _, num_src, num_dst, self_loops, for_backward, value = args[: _FIRST_INPUT + 1]
-    top_k, return_weights = args[-2:]
-    _, heads, channels = value.shape
     slots = num_slots(edges, col, num_src, num_dst, self_loops)
-    accumulate = accumulate_dtype(value.dtype)
-    keep_accumulated = value.dtype != accumulate and for_backward
-    return (
-        value.new_empty((num_dst, heads, channels)),
-        value.new_empty((num_dst, heads), dtype=accumulate),
-        value.new_empty((num_dst, heads, channels) if keep_accumulated else (0,), dtype=accumulate),
-        value.new_empty((slots, heads) if top_k > 0 else (0,), dtype=torch.uint8),
-        value.new_empty((slots, heads) if return_weights else (0,)),
-    )
+    return empty_results(value, num_dst, slots, for_backward, *args[-3:])
 
 
 @torch.library.register_fake("gat_ext::adjacency_attention_backward")
@@ -77,10 +68,10 @@ def _(
 def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keeps what the gradient needs."""
     ctx.set_materialize_grads(False)
-    out, lse, out_acc, selected, weights = output
-    ctx.mark_non_differentiable(out_acc, selected)
+    out, _, softmax, out_acc, selected, weights = output
+    ctx.mark_non_differentiable(softmax, out_acc, selected)
     edges, col, edge_id = inputs[:3]
-    ctx.sizes, ctx.constants = inputs[3:_FOR_BACKWARD], inputs[_SEED + 1 : -2]
+    ctx.sizes, ctx.constants = inputs[3:_FOR_BACKWARD], inputs[_SEED + 1 : -3]
     accumulated = out if out.dtype == out_acc.dtype else out_acc
     ctx.save_for_backward(
         edges,
@@ -89,7 +80,7 @@ def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
         *inputs[_INPUTS],
         inputs[_SEED],
         accumulated,
-        lse,
+        softmax,
         selected,
         weights,
     )
@@ -97,18 +88,18 @@ def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def backward(ctx: Any, grads: tuple[Tensor | None, ...], operator: Callable[..., Any]) -> Grads:
     """The gradient, by ``operator``: adjacency_attention_backward, or what stands for it."""
-    edges, col, edge_id, *inputs, seed, accumulated, lse, selected, weights = ctx.saved_tensors
+    edges, col, edge_id, *inputs, seed, accumulated, softmax, selected, weights = ctx.saved_tensors
     needs_grad = [bool(needed) for needed in ctx.needs_input_grad[_INPUTS]]
-    grad_out, grad_lse, _, _, grad_weights = grads
+    grad_out, grad_lse, _, _, _, grad_weights = grads
     if grad_out is None:
         grad_out = torch.zeros_like(accumulated, dtype=inputs[0].dtype)
     found = operator(
         *(edges, col, edge_id, *ctx.sizes, *inputs, seed, *ctx.constants),
         *(grad_out, grad_lse, grad_weights if weights.dim() == 2 else None),
-        *(accumulated, lse, selected, weights, needs_grad),
+        *(accumulated, softmax, selected, weights, needs_grad),
     )
     by_input = [grad if needed else None for grad, needed in zip(found, needs_grad, strict=True)]
-    return (*([None] * _FIRST_INPUT), *by_input, *([None] * 8))
+    return (*([None] * _FIRST_INPUT), *by_input, *([None] * 9))
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
@@ -127,15 +118,16 @@ def backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.set_materialize_grads(False)
     ctx.sizes = inputs[3:_NUM_EDGE_ARGUMENTS]
     ctx.constants = inputs[_BACKWARD_CONSTANTS]
-    grad_out, grad_lse, grad_weights, _, lse, selected, _, needs_grad = inputs[
+    grad_out, grad_lse, grad_weights, _, softmax, selected, _, needs_grad = inputs[
         _BACKWARD_CONSTANTS.stop :
     ]
+    ctx.num_dst, ctx.num_heads, _ = softmax.shape
     ctx.needs_grad = needs_grad
     seed = inputs[_BACKWARD_INPUTS.stop]
     ctx.save_for_backward(
         *inputs[:3],
         *inputs[_BACKWARD_INPUTS],
-        *(seed, grad_out, grad_lse, grad_weights, lse, selected),
+        *(seed, grad_out, grad_lse, grad_weights, selected),
     )
 
 
@@ -149,14 +141,14 @@ def double_backward(
         upstream: the gradients of the gradients.
         differentiate: how to: one of the functions of ``_ops_second``.
     """
-    *saved, seed, grad_out, grad_lse, grad_weights, lse, selected = ctx.saved_tensors
+    *saved, seed, grad_out, grad_lse, grad_weights, selected = ctx.saved_tensors
     edges, inputs = saved[:3], saved[3:]
     slots = second.edges_of_slots(
-        (*edges, *ctx.sizes), lse.shape[1], seed, ctx.constants[-1], selected
+        (*edges, *ctx.sizes), ctx.num_heads, seed, ctx.constants[-1], selected
     )
     return second.double_backward(
         _NUM_EDGE_ARGUMENTS,
-        lambda inputs: second.compose(slots, inputs, ctx.constants, lse),
+        lambda inputs: second.compose(slots, inputs, ctx.constants, ctx.num_dst),
         inputs,
         (grad_out, grad_lse, grad_weights),
         upstream,

@@ -133,7 +133,7 @@ def _to_caller_order(values: Tensor, edge_id: Tensor | None) -> Tensor:
 
 
 def compose(
-    edges: Edges, inputs: Inputs, constants: Constants, lse: Tensor
+    edges: Edges, inputs: Inputs, constants: Constants, num_dst: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse) of edge_attention.
 
@@ -143,7 +143,7 @@ def compose(
         edges: of the graph.
         inputs: value … edge_feat.
         constants: score … dropout_p.
-        lse: [N_dst, H] as computed before; known numbers here, by which exponentials are kept in range.
+        num_dst: N_dst.
     """
     assert inputs[0] is not None
     given, csr = inputs[0].dtype, edges.csr
@@ -152,12 +152,14 @@ def compose(
     value, edge_feat = inputs[0], inputs[8]
     assert value is not None
     _, edge_in_value, _, _, dropout_p = constants
-    dst, num_dst = edges.dst, lse.shape[0]
-    empty = lse == -torch.inf
-    shift = lse.detach().masked_fill(empty, 0)
-    exponential = (scores - shift[dst]).exp().to(lse.dtype)
+    dst = edges.dst
+    # The maximum of these scores: that of the fused operator's may be a rounding away, which is much where scores are large.
+    largest = _row_maximum(scores.detach(), dst, num_dst).to(accumulate_dtype(given))
+    empty = largest == -torch.inf
+    shift = largest.masked_fill(empty, 0)
+    exponential = (scores - shift[dst]).exp()
     total = torch.zeros_like(shift).index_add(0, dst, exponential).masked_fill(empty, 1)
-    lse = torch.where(empty, lse.detach(), shift + total.log())
+    lse = torch.where(empty, largest, shift + total.log())
     alpha = exponential / total[dst] if csr is None else ops.edge_softmax(csr[0], csr[2], scores)
     if edges.kept is not None:
         alpha = (alpha / (1 - dropout_p) if dropout_p < 1 else alpha).masked_fill(~edges.kept, 0)
@@ -173,10 +175,14 @@ def compose(
     return out.to(given), alpha.to(given), lse
 
 
+def _row_maximum(scores: Tensor, dst: Tensor, num_dst: int) -> Tensor:
+    """[N_dst, H], the largest of the scores [E, H] of each destination; -inf where it has no edge."""
+    empty = scores.new_full((num_dst, *scores.shape[1:]), -torch.inf)
+    return empty.scatter_reduce(0, dst.unsqueeze(-1).expand_as(scores), scores, "amax")
+
+
 def _read(edges: Edges, inputs: Inputs) -> Inputs:
-    """For operators of torch alone, in the dtype that the fused operator has sums in, and 0 for what it does not read."""
-    if edges.csr is not None:
-        return inputs
+    """In the dtype in which the fused operator has its scores and sums, and 0 for what it does not read."""
     wide = [t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs]
     if edges.is_edge is not None:
         for position in _OF_EDGES:

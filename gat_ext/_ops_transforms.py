@@ -44,7 +44,7 @@ class Attention(torch.autograd.Function):
         """The batch as heads."""
         _refuse(in_dims, args[_FORWARD_DROPOUT])
         folded = _fold(info.batch_size, in_dims, args, _FORWARD_HEADS)
-        return _unfold(info.batch_size, Attention.apply(*folded), (1,) * 5)
+        return _unfold(info.batch_size, Attention.apply(*folded), (1,) * 6)
 
 
 class AttentionBackward(torch.autograd.Function):

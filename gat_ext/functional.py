@@ -173,8 +173,8 @@ def edge_attention(
     else:
         operator, graph_arguments = operator_over(graph, needs_grad(*given))
         with_weights = return_weights or edge_mask is not None
-        out, lse, _, _, weights = operator(
-            *graph_arguments, *given, seed, *constants, top_k, with_weights
+        out, lse, _, _, _, weights = operator(
+            *graph_arguments, *given, seed, *constants, top_k, with_weights, return_lse
         )
     if edge_mask is not None:
         in_value = edge_feat if edge_in_value else None

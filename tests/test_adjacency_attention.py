@@ -30,7 +30,7 @@ def attend_by_operator(edge_index, x, self_loops=True):
     return ops.adjacency_attention(
         *(edge_index, None, None, num_nodes, num_nodes, self_loops, False),
         *(x, None, None, None, term, term, None, None, None, None),
-        *("additive", False, 0.2, 1.0, 0.0, 0, False),
+        *("additive", False, 0.2, 1.0, 0.0, 0, False, False),
     )[0]
 
 
@@ -75,7 +75,7 @@ def test_operator_holds_on_to_nothing(form, self_loops):
     x, term = torch.randn(6, 2, 4), torch.randn(6, 2)
     ops.adjacency_attention(
         *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, None, None, None, None),
-        *("additive", False, 0.2, 1.0, 0.0, 0, False),
+        *("additive", False, 0.2, 1.0, 0.0, 0, False, False),
     )
     del edges
     gc.collect()
@@ -94,7 +94,7 @@ def test_operator_notices_writes_that_torch_does_not():
         def run(col, graph=graph, term=term, self_loops=self_loops):
             out, *_ = ops.adjacency_attention(
                 *(graph.rowptr, col, graph.edge_id, 6, 6, self_loops, True, x, None, None, None),
-                *(term, term, None, None, None, None, "additive", False, 0.2, 1.0, 0.0, 0, False),
+                *(term, term, None, None, None, None, "additive", False, 0.2, 1.0, 0.0, 0, False, False),
             )
             return (out, *torch.autograd.grad(out.square().sum(), term))
 
@@ -127,7 +127,7 @@ def test_opcheck(form, self_loops):
         ops.adjacency_attention.default,
         (
             *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, slots, slots, None),
-            *(torch.tensor([3]), "additive", False, 0.2, 1.0, 0.4, 2, True),
+            *(torch.tensor([3]), "additive", False, 0.2, 1.0, 0.4, 2, True, True),
         ),
     )
     torch.library.opcheck(ops.edge_slots.default, (*edges, 6, 6, self_loops))

@@ -1,22 +1,29 @@
 // Fused edge attention: the arguments of its kernels, the same for every device.
 //
-// Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - lse_i), m_ij the dropout multiplier and
-// out_i = sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout (and optionally q_i = dL/dlse_i) gives
+// Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - M_i) / Z_i, where M_i is the maximum of the row and Z_i the
+// sum of its exponentials, m_ij the dropout multiplier and out_i = sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout (and
+// optionally q_i = dL/dlse_i) gives
 //
 //     dalpha_ij = m_ij <g_i, v_j>
 //     delta_i   = sum_j alpha_ij dalpha_ij = <g_i, out_i>
 //     ds_ij     = alpha_ij (dalpha_ij - delta_i + q_i)
 //     dv_j      = sum_i alpha_ij m_ij g_i
 //
-// so that out and lse suffice: alpha is recomputed, nothing per edge is kept between forward and backward. delta comes from the
+// so that out, M and Z suffice: alpha is recomputed, nothing per edge is kept between forward and backward. delta comes from the
 // sum before it was rounded to 16 bits, else it would not cancel against dalpha when all v_j are equal. If the weights
 // alpha_ij m_ij are an output too, with upstream gradient r_ij, then dalpha_ij gains m_ij r_ij and delta_i gains
 // sum_j alpha_ij m_ij r_ij, as if every v_j had one more feature that only edge ij reads.
+//
+// Note [same bits]. Large scores amplify rounding: a score of 1e8 that two passes round differently gives alphas that differ by a
+// factor of e^8, and a ds that should be 0 is multiplied by a key of 1e8. So each pass sums the terms of a score, and the products
+// of <g_i, v_j>, in one and the same order, and delta sums <g_i, out_i> in that order: where one edge has all of the weight,
+// out_i is v_j and ds_ij is exactly 0.
 #pragma once
 
 #include <cstdint>
 
 #include "csr.h"
+#include "online_softmax.h"
 #include "philox.h"
 #include "scores/score.h"
 #include "types.h"
@@ -47,21 +54,23 @@ struct EdgeAttentionInputs {
 template <class T>
 struct EdgeAttentionForward {
   EdgeAttentionInputs<T> in;
-  T* out = nullptr;           // [N_dst, H, F]
-  Acc<T>* lse = nullptr;      // [N_dst, H]
-  Acc<T>* out_acc = nullptr;  // [N_dst, H, F] out before rounding; null where T is Acc<T>
+  T* out = nullptr;                       // [N_dst, H, F]
+  RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
+  Acc<T>* lse = nullptr;                  // [N_dst, H] or null
+  Acc<T>* out_acc = nullptr;              // [N_dst, H, F] out before rounding; null where T is Acc<T>
 };
 
 template <class T>
 struct EdgeAttentionBackward {
   EdgeAttentionInputs<T> in;
-  CsrView transpose;                // rows are sources; edge ids are the caller's
-  IndexArray position;              // [E] position in csr of each edge of the transpose
-  const T* grad_out = nullptr;      // g [N_dst, H, F]
-  const T* grad_weights = nullptr;  // r [E, H] or null
-  const Acc<T>* lse = nullptr;      // [N_dst, H]
-  const Acc<T>* delta = nullptr;    // [N_dst, H] delta_i - q_i
-  Acc<T>* edge_grad = nullptr;      // scratch [E, H] of a score without a term: dz; null where nobody asks for the gradient of a
+  CsrView transpose;                            // rows are sources; edge ids are the caller's
+  IndexArray position;                          // [E] position in csr of each edge of the transpose
+  const T* grad_out = nullptr;                  // g [N_dst, H, F]
+  const T* grad_weights = nullptr;              // r [E, H] or null
+  const RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
+  const Acc<T>* delta = nullptr;                // [N_dst, H] delta_i - q_i
+  // Scratch [E, H] of a score without a term: dz; null where nobody asks for the gradient of a.
+  Acc<T>* edge_grad = nullptr;
   // gradients; null where nobody asks. On the CPU those of query and key may be that of value: then their sum is written.
   T* grad_query = nullptr;
   T* grad_key = nullptr;

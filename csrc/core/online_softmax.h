@@ -21,12 +21,6 @@ GAT_HD A safe_max(A m) {
   return m == negative_infinity<A>() ? A(0) : m;
 }
 
-// The value to subtract in alpha = exp(s - lse): lse, but +inf for an empty row, whose weights are then 0.
-template <class A>
-GAT_HD A safe_lse(A lse) {
-  return lse == negative_infinity<A>() ? static_cast<A>(__builtin_huge_val()) : lse;
-}
-
 // Factors by which the sums of two states are multiplied when the states merge.
 template <class A>
 struct MergeFactors {
@@ -49,5 +43,16 @@ template <class A>
 GAT_HD A normalizer(A l) {
   return l == A(0) ? A(0) : A(1) / l;
 }
+
+// A finished row: alpha = exp(s - shift) * scale, with the maximum and the sum apart. exp(s - lse) would lose log l to rounding
+// where |m| is large: with every score at -1e9, each alpha would be 1. An empty row has shift +inf, so that its weights are 0.
+template <class A>
+struct RowSoftmax {
+  A shift, scale;
+
+  GAT_HD static RowSoftmax of(A m, A l) {
+    return {l == A(0) ? static_cast<A>(__builtin_huge_val()) : safe_max(m), normalizer(l)};
+  }
+};
 
 }  // namespace gat

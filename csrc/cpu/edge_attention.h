@@ -16,7 +16,8 @@
 
 namespace gat::cpu {
 
-// Of a destination the source pass reads a_i, lse_i and delta_i side by side, and a hole: one cache line an edge, not three.
+// Of a destination the source pass reads a_i, the shift and scale of its softmax, and delta_i side by side: one cache line an
+// edge, not three.
 inline constexpr std::int64_t kNodeColumns = 4;
 
 // Memory for the backward pass.
@@ -31,8 +32,8 @@ struct EdgeAttentionKernels {
   // selected[k, h] = 1 for the top_k largest scores of each row and head, ties to the earlier edge.
   void (*select_top_k)(const EdgeAttentionInputs<T>&, std::int64_t top_k, std::uint8_t* selected);
   void (*forward)(const EdgeAttentionForward<T>&);
-  // weights[id, h] = alpha m, from a finished lse.
-  void (*weights)(const EdgeAttentionInputs<T>&, const Acc<T>* lse, T* weights);
+  // weights[id, h] = alpha m, from a finished softmax.
+  void (*weights)(const EdgeAttentionInputs<T>&, const RowSoftmax<Acc<T>>* softmax, T* weights);
   // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be null.
   void (*delta)(const EdgeAttentionInputs<T>&, const T* grad_out, const Acc<T>* out, const T* grad_weights, const T* weights,
                 const Acc<T>* grad_lse, Acc<T>* delta);

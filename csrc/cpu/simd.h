@@ -187,23 +187,6 @@ GAT_HD A max_lanes(V v) {
   }
 }
 
-// <x, y> over channels.
-template <class Isa, class A, class T, class U>
-GAT_HD A dot_product(const T* x, const U* y, std::int64_t channels) {
-  Vec<A, kLanes<Isa, A>> full{};
-  A rest{};
-  for_lanes<Isa, A>(channels, [&](std::int64_t d, auto lanes) {
-    using V = typename decltype(lanes)::V;
-    const V t = load<V>(x + d) * load<V>(y + d);
-    if constexpr (decltype(lanes)::width == kLanes<Isa, A>) {
-      full += t;
-    } else {
-      rest += sum_lanes<A>(t);
-    }
-  });
-  return sum_lanes<A>(full) + rest;
-}
-
 // dst = scale * src, rounded to T.
 template <class Isa, class A, class T>
 GAT_HD void store_scaled(T* dst, const A* src, A scale, std::int64_t n) {

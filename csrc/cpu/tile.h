@@ -22,16 +22,16 @@ template <class A>
 struct TileScratch : TileIndices {
   std::int64_t own[kTile];       // 0, 1, 2, …: row e of key and value belongs to edge e
   std::int64_t position[kTile];  // in the CSR, of the edges of a tile of the transpose
-  // [H, kTile]: the sum over the term, the terms of the two nodes, lse and delta of the destinations, alpha m, …
-  std::vector<A> sum, dst_term, src_term, score, weight, multiplier, lse, delta;
+  // [H, kTile]: the sum over the term, the terms of the two nodes, softmax and delta of the destinations, alpha m, …
+  std::vector<A> sum, dst_term, src_term, score, weight, multiplier, shift, scale, delta;
   std::vector<A> grad_weight, grad_score, grad_sum, grad_dst_term, grad_src_term;
   std::vector<A> key, value;  // [kTile, H, D] with edge features added
 
   TileScratch(std::int64_t num_heads, std::int64_t edge_channels) {
     std::iota(own, own + kTile, std::int64_t{0});
     const auto per_edge = static_cast<std::size_t>(num_heads * kTile);
-    for (auto* buffer : {&sum, &dst_term, &src_term, &score, &weight, &multiplier, &lse, &delta, &grad_weight, &grad_score,
-                         &grad_sum, &grad_dst_term, &grad_src_term}) {
+    for (auto* buffer : {&sum, &dst_term, &src_term, &score, &weight, &multiplier, &shift, &scale, &delta, &grad_weight,
+                         &grad_score, &grad_sum, &grad_dst_term, &grad_src_term}) {
       buffer->resize(per_edge);
     }
     for (auto* buffer : {&key, &value}) buffer->resize(per_edge * static_cast<std::size_t>(edge_channels));

@@ -49,9 +49,6 @@ struct Walk {
   __device__ __forceinline__ std::int64_t position_of(std::int64_t k) const { return position ? position[k] : k; }
 };
 
-// The blocks of channels in an order that ends with `own`, whose fragments then stay in registers.
-__device__ __forceinline__ int block_before(int own, int step, int blocks) { return blocks == 1 ? 0 : (own + 1 + step) % blocks; }
-
 // The block of channels whose fragments a task keeps. Where x and v differ in size, one may have fewer blocks than there are
 // tasks: what is then kept belongs to no channel, and is never stored.
 __device__ __forceinline__ int own_block(const Task& task, int blocks) { return blocks == 1 ? 0 : task.block; }
@@ -70,18 +67,22 @@ __device__ __forceinline__ Fragment<T, C> load_own(const T* base, const Channels
   return out;
 }
 
-// Calls f(block) with the fragments of each block of channels of the row of a task, which stays, and of its neighbours.
+// Calls f(block) with the fragments of each block of channels of the row of a task, which stays, and of its neighbours; those of
+// the task's own block are left in registers. In the same order for all tasks: see Note [same bits].
 template <class T, int C, int n, class F>
 __device__ __forceinline__ void for_each_block(const Channels& channels, int blocks, const Task& task, const EdgeBatch<n>& batch,
                                                const T* own, const T* other, Fragment<T, C>& own_fragment,
                                                Fragment<T, C> (&fragments)[n], F&& f) {
   if constexpr (kGeneral<C>) {
-    for (int step = 0; step < blocks; ++step) {
-      const int block = block_before(task.block, step, blocks);
+    const auto load = [&](int block) {
       gather(other, batch, channels, task, block, fragments);
       if (blocks > 1) own_fragment = load_own<T, C>(own, channels, task, block);
+    };
+    for (int block = 0; block < blocks; ++block) {
+      load(block);
       f(block);
     }
+    if (blocks > 1 && task.block != blocks - 1) load(task.block);
   } else {
     gather(other, batch, channels, task, 0, fragments);
     f(0);

@@ -1,8 +1,8 @@
 // Backward of fused edge attention: see Note [one-pass backward] in ../core/edge_attention.h, and edge_attention.h for what
 // differs from the CPU.
 //
-// Bytes: the destination pass gathers a row of y and of v for each edge, the source pass a row of x and of g, with lse and delta
-// of the destination; where there is no term, the source pass gathers g alone and writes one number an edge and head.
+// Bytes: the destination pass gathers a row of y and of v for each edge, the source pass a row of x and of g, with softmax and
+// delta of the destination; where there is no term, the source pass gathers g alone and writes one number an edge and head.
 #pragma once
 
 #include "attention.cuh"
@@ -132,7 +132,8 @@ struct DestinationPass {
     Grads grads;
     scores.begin_row(a, task);
     grads.begin_row(args, task);
-    const A shift = safe_lse(args.to.lse[a.at(task.row, task.head)]), delta = args.to.delta[a.at(task.row, task.head)];
+    const RowSoftmax<A> softmax = args.to.softmax[a.at(task.row, task.head)];
+    const A delta = args.to.delta[a.at(task.row, task.head)];
     for_each_batch<kUnroll>(a.in.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
       scores.compute(a, walk, task, batch);
       grads.compute(args, walk, task, batch);
@@ -141,7 +142,7 @@ struct DestinationPass {
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         if (!batch.valid(u)) continue;
-        const A alpha = std::exp(scores.score[u] - shift);
+        const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale;
         const A ds = alpha * (multiplier[u] * grads.grad[u] - delta);
         if (args.to.grad_bias && task.block == 0 && task.team.lane == 0) {
           args.to.grad_bias[a.at(walk.csr.id(batch.first + u), task.head)] = narrow<T>(ds);
@@ -275,7 +276,8 @@ struct SourcePass : NothingShared {
       for (int u = 0; u < kUnroll; ++u) {
         if (!batch.valid(u)) continue;
         const std::int64_t dst = a.at(batch.neighbor[u], task.head);
-        const A alpha = std::exp(scores.score[u] - safe_lse(args.to.lse[dst])), weight = alpha * multiplier[u];
+        const RowSoftmax<A> softmax = args.to.softmax[dst];
+        const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale, weight = alpha * multiplier[u];
         const A ds = alpha * (multiplier[u] * grads.grad[u] - args.to.delta[dst]);
         const FinishGrad<A> grad = scores.finish_grad(a, walk, task, batch, u, ds);
         state.term += grad.b;

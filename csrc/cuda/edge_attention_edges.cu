@@ -9,8 +9,8 @@ namespace {
 template <class T>
 void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
                const EdgeOutputs<T>& to) {
-  // Longer rows go by in blocks of channels, within one task.
-  const AttentionLayout<T> layout = lay_out(in, sizes, {}, {}, true);
+  // Longer rows go by in blocks of channels, within one task. The softmax holds for scores that were summed as in the forward.
+  const AttentionLayout<T> layout = lay_out(in, sizes, {}, {}, /*scores_only=*/!to.softmax);
   const RowShape& shape = layout.shape;
   with_packs(shape.packs, [&](auto packs) {
     with_score(Scores{}, score, [&](auto type) {
@@ -39,18 +39,19 @@ void edge_attention_select(Context& context, int score, const EdgeAttentionSizes
 
 template <class T>
 void edge_attention_weights(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
-                            const Acc<T>* lse, T* weights) {
+                            const RowSoftmax<Acc<T>>* softmax, T* weights) {
   EdgeOutputs<T> to;
-  to.lse = lse, to.weights = weights;
+  to.softmax = softmax, to.weights = weights;
   run_edges(context, score, sizes, in, to);
 }
 
 template <class T>
-void edge_attention_delta(Context& context, const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
-                          const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+void edge_attention_delta(Context& context, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in, const T* grad_out,
+                          const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
   const std::int64_t rows = in.csr.num_rows * in.num_heads;
-  const int lanes = std::min(power_of_two_at_least(in.value_channels), kWarp);
-  launch(context, ceil_div(rows * lanes, kBlock), &delta_kernel<T>, in, rows, lanes, grad_out, out, grad_weights, weights,
+  RowShape shape = lay_out(in, sizes, {}, {grad_out}).shape;
+  shape.blocks = shape.blocks_of<T>(in.value_channels);
+  launch(context, ceil_div(rows * shape.lanes, kBlock), &delta_kernel<T>, in, rows, shape, grad_out, out, grad_weights, weights,
          grad_lse, delta);
 }
 
@@ -62,21 +63,17 @@ template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, co
                                     std::uint8_t*);
 template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, std::int64_t,
                                     std::uint8_t*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, const float*,
-                                     float*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, const double*,
-                                     double*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, const float*,
-                                     bf16*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, const float*,
-                                     fp16*);
-template void edge_attention_delta(Context&, const EdgeAttentionInputs<float>&, const float*, const float*, const float*,
-                                   const float*, const float*, float*);
-template void edge_attention_delta(Context&, const EdgeAttentionInputs<double>&, const double*, const double*, const double*,
-                                   const double*, const double*, double*);
-template void edge_attention_delta(Context&, const EdgeAttentionInputs<bf16>&, const bf16*, const float*, const bf16*,
-                                   const bf16*, const float*, float*);
-template void edge_attention_delta(Context&, const EdgeAttentionInputs<fp16>&, const fp16*, const float*, const fp16*,
-                                   const fp16*, const float*, float*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&,
+                                     const RowSoftmax<float>*, float*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&,
+                                     const RowSoftmax<double>*, double*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&,
+                                     const RowSoftmax<float>*, bf16*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&,
+                                     const RowSoftmax<float>*, fp16*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, const float*, const float*, const float*, const float*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, const double*, const double*, const double*, const double*, const double*, double*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, const bf16*, const float*, const bf16*, const bf16*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, const fp16*, const float*, const fp16*, const fp16*, const float*, float*);
 
 }  // namespace gat::cuda

@@ -8,9 +8,9 @@ namespace gat::cuda {
 
 template <class T>
 struct EdgeOutputs {
-  Acc<T>* scores = nullptr;     // [E, H] in CSR order
-  const Acc<T>* lse = nullptr;  // [N_dst, H]
-  T* weights = nullptr;         // [E, H] in the caller's order: alpha m
+  Acc<T>* scores = nullptr;                     // [E, H] in CSR order
+  const RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
+  T* weights = nullptr;                         // [E, H] in the caller's order: alpha m
 };
 
 template <class Score, class T, int C>
@@ -29,8 +29,8 @@ struct EdgePass : NothingShared {
     const Walk walk{in.csr, {}};
     EdgeScores<Score, T, C, true> scores;
     scores.begin_row(attention, task);
-    A shift{};
-    if (to.weights) shift = safe_lse(to.lse[attention.at(task.row, task.head)]);
+    RowSoftmax<A> softmax{};
+    if (to.weights) softmax = to.softmax[attention.at(task.row, task.head)];
     for_each_batch<kUnroll>(in.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
       scores.compute(attention, walk, task, batch);
       A multiplier[kUnroll];
@@ -41,7 +41,8 @@ struct EdgePass : NothingShared {
         const std::int64_t k = batch.first + u;
         if (to.scores) to.scores[attention.at(k, task.head)] = scores.score[u];
         if (to.weights) {
-          to.weights[attention.at(in.csr.id(k), task.head)] = narrow<T>(std::exp(scores.score[u] - shift) * multiplier[u]);
+          const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale;
+          to.weights[attention.at(in.csr.id(k), task.head)] = narrow<T>(alpha * multiplier[u]);
         }
       }
     });
@@ -104,28 +105,36 @@ __global__ void __launch_bounds__(kBlock) select_kernel(const std::int64_t* rowp
   }
 }
 
-// delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. `lanes` lanes share it, a power of two.
+// delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. The channels are shared out as in the passes that
+// compute <g, v>: see Note [same bits].
 template <class T>
 __global__ void __launch_bounds__(kBlock)
-    delta_kernel(const EdgeAttentionInputs<T> in, std::int64_t rows, int lanes, const T* grad_out, const Acc<T>* out,
+    delta_kernel(const EdgeAttentionInputs<T> in, std::int64_t rows, RowShape shape, const T* grad_out, const Acc<T>* out,
                  const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
   using A = Acc<T>;
-  const std::int64_t r = thread_id() / lanes;
-  const Team team(lanes, 1);
+  const std::int64_t r = thread_id() / shape.lanes;
+  const Team team(shape.lanes, 1);
   const std::int64_t F = in.value_channels, H = in.num_heads;
-  A sum[1] = {A(0)};
+  A of_out[1] = {A(0)}, of_weights[1] = {A(0)};
   if (r < rows) {
-    for (std::int64_t d = team.lane; d < F; d += lanes) sum[0] += widen(grad_out[r * F + d]) * out[r * F + d];
+    for (int pack = 0; pack < shape.blocks * shape.packs; ++pack) {
+      const std::int64_t first = (static_cast<std::int64_t>(pack) * shape.lanes + team.lane) * kPack<T>;
+#pragma unroll
+      for (int i = 0; i < kPack<T>; ++i) {
+        if (first + i < F) of_out[0] += widen(grad_out[r * F + first + i]) * out[r * F + first + i];
+      }
+    }
     if (grad_weights) {
       const std::int64_t row = divide(r, H), head = r - row * H;
-      for (std::int64_t k = in.csr.rowptr[row] + team.lane; k < in.csr.rowptr[row + 1]; k += lanes) {
+      for (std::int64_t k = in.csr.rowptr[row] + team.lane; k < in.csr.rowptr[row + 1]; k += shape.lanes) {
         const std::int64_t e = in.csr.id(k) * H + head;
-        sum[0] += widen(grad_weights[e]) * widen(weights[e]);
+        of_weights[0] += widen(grad_weights[e]) * widen(weights[e]);
       }
     }
   }
-  team.sum(sum);
-  if (r < rows && team.lane == 0) delta[r] = grad_lse ? sum[0] - grad_lse[r] : sum[0];
+  team.sum(of_out);
+  team.sum(of_weights);
+  if (r < rows && team.lane == 0) delta[r] = (grad_lse ? of_out[0] - grad_lse[r] : of_out[0]) + of_weights[0];
 }
 
 }  // namespace gat::cuda

@@ -13,7 +13,8 @@ void edge_attention_forward(Context& context, int score, const EdgeAttentionSize
       using Pass = ForwardPass<decltype(type), T, decltype(packs)::value>;
       Pass pass;
       pass.attention = layout.attention;
-      pass.sink.out = args.out, pass.sink.out_acc = args.out_acc, pass.sink.lse = args.lse;
+      pass.sink.out = args.out, pass.sink.out_acc = args.out_acc;
+      pass.sink.softmax = args.softmax, pass.sink.lse = args.lse;
       pass.sink.num_heads = in.num_heads, pass.sink.value = pass.attention.value;
       pass.sink.value_acc = row_channels<Acc<T>>(in.num_heads, in.value_channels, args.out_acc);
       run_pass(

@@ -1,7 +1,8 @@
-// Forward of fused edge attention: out = sum_j alpha_ij m_ij v_j with an online softmax, and lse.
+// Forward of fused edge attention: out = sum_j alpha_ij m_ij v_j with an online softmax, and what is left of the softmax: the
+// maximum and the sum of each row, and lse where it is asked for.
 //
 // Bytes: for each edge one row of values (and of keys, where the score has a term and they are not the values), a column, and
-// the node terms; for each destination a row of out and lse. Nothing of the size E x H x F exists.
+// the node terms; for each destination a row of out and its softmax. Nothing of the size E x H x F exists.
 #pragma once
 
 #include "attention.cuh"
@@ -26,9 +27,10 @@ struct ForwardSink {
     }
   };
 
-  T* out = nullptr;      // [N_dst, H, F]
-  A* out_acc = nullptr;  // [N_dst, H, F] or null
-  A* lse = nullptr;      // [N_dst, H]
+  T* out = nullptr;                  // [N_dst, H, F]
+  A* out_acc = nullptr;              // [N_dst, H, F] or null
+  RowSoftmax<A>* softmax = nullptr;  // [N_dst, H]
+  A* lse = nullptr;                  // [N_dst, H] or null
   std::int64_t num_heads = 1;
   Channels value, value_acc;
 
@@ -52,7 +54,9 @@ struct ForwardSink {
     const A scale = normalizer(state.sum);
     store_fragment<T, C>(out, r, value, team, block, state.acc, scale);
     if (out_acc) store_acc(r, block, team, state, scale);
-    if (block == 0 && team.lane == 0) lse[r] = log_sum_exp(state.max, state.sum);
+    if (block != 0 || team.lane != 0) return;
+    softmax[r] = RowSoftmax<A>::of(state.max, state.sum);
+    if (lse) lse[r] = log_sum_exp(state.max, state.sum);
   }
 
   // The sums before rounding: a pack of T is one or more packs of A.

@@ -284,7 +284,7 @@ Tensor pad(const Tensor& by_position, std::int64_t num_slots) {
 
 // ---- the operators
 
-using Attention = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Attention = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Attention adjacency_attention(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src,
@@ -292,19 +292,20 @@ Attention adjacency_attention(const Tensor& edges, const Optional& col, const Op
                               const Optional& query, const Optional& key, const Optional& att, const Optional& dst_term,
                               const Optional& src_term, const Optional& edge_term, const Optional& bias,
                               const Optional& edge_feat, const Optional& seed, std::string_view score, bool edge_in_value,
-                              double negative_slope, double scale, double dropout_p, std::int64_t top_k, bool return_weights) {
+                              double negative_slope, double scale, double dropout_p, std::int64_t top_k, bool return_weights,
+                              bool return_lse) {
   using Schema = Attention(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
                            const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
                            const Optional&, const Optional&, const Optional&, const Optional&, const Optional&, std::string_view,
-                           bool, double, double, double, std::int64_t, bool);
+                           bool, double, double, double, std::int64_t, bool, bool);
   static const auto op = find<Schema>("gat_ext::edge_attention");
   const Edges e{edges, col, edge_id, num_src, num_dst, self_loops};
   const Sorted s = sorted_of(e, for_backward);
-  auto [out, lse, out_acc, selected, weights] =
+  auto [out, lse, softmax, out_acc, selected, weights] =
       op.call(s.rowptr, s.col, s.edge_id, for_backward ? s.t_rowptr : std::nullopt, s.t_col, s.t_pos, s.t_edge_id, value, query,
               key, att, dst_term, src_term, to_edges(edge_term, s), to_edges(bias, s), to_edges(edge_feat, s), seed, score,
-              edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights);
-  return {out, lse, out_acc, pad(selected, e.num_slots()), to_slots(weights, s, e.num_slots())};
+              edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights, return_lse);
+  return {out, lse, softmax, out_acc, pad(selected, e.num_slots()), to_slots(weights, s, e.num_slots())};
 }
 
 Gradients adjacency_attention_backward(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src,
@@ -314,7 +315,7 @@ Gradients adjacency_attention_backward(const Tensor& edges, const Optional& col,
                                        const Optional& edge_feat, const Optional& seed, std::string_view score,
                                        bool edge_in_value, double negative_slope, double scale, double dropout_p,
                                        const Tensor& grad_out, const Optional& grad_lse, const Optional& grad_weights,
-                                       const Tensor& out_acc, const Tensor& lse, const Tensor& selected, const Tensor& weights,
+                                       const Tensor& out_acc, const Tensor& softmax, const Tensor& selected, const Tensor& weights,
                                        c10::List<bool> needs_grad) {
   using Schema = Gradients(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
                            const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
@@ -328,7 +329,7 @@ Gradients adjacency_attention_backward(const Tensor& edges, const Optional& col,
   Gradients grads = op.call(s.rowptr, s.col, s.edge_id, s.t_rowptr, s.t_col, s.t_pos, s.t_edge_id, value, query, key, att,
                             dst_term, src_term, to_edges(edge_term, s), to_edges(bias, s), to_edges(edge_feat, s), seed, score,
                             edge_in_value, negative_slope, scale, dropout_p, grad_out, grad_lse, to_edges(grad_weights, s),
-                            out_acc, lse, chosen, weights.dim() < 2 ? weights : *to_edges(weights, s), needs_grad);
+                            out_acc, softmax, chosen, weights.dim() < 2 ? weights : *to_edges(weights, s), needs_grad);
   auto& [d_value, d_query, d_key, d_att, d_dst, d_src, d_edge_term, d_bias, d_edge_feat] = grads;
   for (Tensor* const grad : {&d_edge_term, &d_bias, &d_edge_feat}) *grad = to_slots(*grad, s, e.num_slots());
   return grads;

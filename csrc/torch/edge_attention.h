@@ -112,20 +112,28 @@ EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const EdgeAt
   return in;
 }
 
+// The elements of softmax [N_dst, H, 2].
+template <class T>
+RowSoftmax<Acc<T>>* row_softmax(const at::Tensor& softmax) {
+  static_assert(sizeof(RowSoftmax<Acc<T>>) == 2 * sizeof(Acc<T>));
+  return static_cast<RowSoftmax<Acc<T>>*>(softmax.mutable_data_ptr());
+}
+
 template <class Device>
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_attention(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_attention(
     const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, const OptionalTensor& t_rowptr,
     const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const at::Tensor& value, const OptionalTensor& query,
     const OptionalTensor& key, const OptionalTensor& att, const OptionalTensor& dst_term, const OptionalTensor& src_term,
     const OptionalTensor& edge_term, const OptionalTensor& bias, const OptionalTensor& edge_feat, const OptionalTensor& seed,
     std::string_view score, bool edge_in_value, double negative_slope, double scale, double dropout_p, std::int64_t top_k,
-    bool return_weights) {
+    bool return_weights, bool return_lse) {
   const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat},
                                score, edge_in_value);
   Device device(value);
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
   const std::int64_t H = t.num_heads, F = t.value_channels;
-  const at::Tensor out = t.empty({t.num_dst, H, F}, dtype), lse = t.empty({t.num_dst, H}, acc);
+  const at::Tensor out = t.empty({t.num_dst, H, F}, dtype), softmax = t.empty({t.num_dst, H, 2}, acc);
+  const at::Tensor lse = return_lse ? t.empty({t.num_dst, H}, acc) : t.empty({0}, acc);
   // Only the backward reads it, and only with the transposed graph is there one.
   const bool keep_acc = dtype != acc && t_rowptr.has_value();
   const at::Tensor out_acc = keep_acc ? t.empty({t.num_dst, H, F}, acc) : t.empty({0}, acc);
@@ -141,12 +149,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_atte
       args.in.selected = data<std::uint8_t>(selected);
     }
     args.out = mutable_data<T>(out);
-    args.lse = mutable_data<Acc<T>>(lse);
+    args.softmax = row_softmax<T>(softmax);
+    args.lse = return_lse ? mutable_data<Acc<T>>(lse) : nullptr;
     args.out_acc = keep_acc ? mutable_data<Acc<T>>(out_acc) : nullptr;
     device.template forward<T>(t, args);
-    if (return_weights) device.template weights<T>(t, args.in, args.lse, mutable_data<T>(weights));
+    if (return_weights) device.template weights<T>(t, args.in, args.softmax, mutable_data<T>(weights));
   });
-  return {out, lse, out_acc, selected, weights};
+  return {out, lse, softmax, out_acc, selected, weights};
 }
 
 using Gradients =
@@ -161,7 +170,7 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
                                   const OptionalTensor& edge_feat, const OptionalTensor& seed, std::string_view score,
                                   bool edge_in_value, double negative_slope, double scale, double dropout_p,
                                   const at::Tensor& grad_out, const OptionalTensor& grad_lse, const OptionalTensor& grad_weights,
-                                  const at::Tensor& out_acc, const at::Tensor& lse, const at::Tensor& selected,
+                                  const at::Tensor& out_acc, const at::Tensor& softmax, const at::Tensor& selected,
                                   const at::Tensor& weights, c10::List<bool> needs_grad) {
   const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat},
                                score, edge_in_value);
@@ -176,10 +185,12 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
   const at::Tensor g = prepare(grad_out, {t.num_dst, H, F}, value, "grad_out");
   const at::Tensor r = prepare(grad_weights, {t.num_edges, H}, value, "grad_weights");
-  check_shape(lse, {t.num_dst, H}, "lse");
-  const at::Tensor l = lse.contiguous(), chosen = selected.contiguous(), w = weights.contiguous();
-  const at::Tensor q = prepare(grad_lse, {t.num_dst, H}, lse, "grad_lse");
-  const at::Tensor o = prepare(out_acc, {t.num_dst, H, F}, lse, "out_acc");
+  const at::Tensor l = softmax.contiguous();
+  TORCH_CHECK_TYPE(l.scalar_type() == acc, "softmax has dtype ", l.scalar_type(), "; expected ", acc);
+  check_shape(l, {t.num_dst, H, 2}, "softmax");
+  const at::Tensor chosen = selected.contiguous(), w = weights.contiguous();
+  const at::Tensor q = prepare(grad_lse, {t.num_dst, H}, softmax, "grad_lse");
+  const at::Tensor o = prepare(out_acc, {t.num_dst, H, F}, softmax, "out_acc");
   const at::Tensor delta = t.empty({t.num_dst, H}, acc);
 
   std::array<at::Tensor, kNumInputs> grad;
@@ -196,7 +207,7 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
     args.transpose = csr_view(*t_rowptr, *t_col, t_edge_id.has_value() ? t_edge_id : t_pos, t.num_edges, value.device());
     args.position = index_array(*t_pos, "t_pos");
     args.grad_out = data<T>(g), args.grad_weights = data<T>(r);
-    args.lse = data<Acc<T>>(l), args.delta = data<Acc<T>>(delta);
+    args.softmax = row_softmax<T>(l), args.delta = data<Acc<T>>(delta);
     args.grad_query = mutable_data<T>(grad[kQuery]), args.grad_key = mutable_data<T>(grad[kKey]);
     args.grad_value = mutable_data<T>(grad[kValue]), args.grad_att = mutable_data<T>(grad[kAtt]);
     args.grad_dst_term = mutable_data<T>(grad[kDstTerm]), args.grad_src_term = mutable_data<T>(grad[kSrcTerm]);

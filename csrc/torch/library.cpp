@@ -8,6 +8,8 @@
 // Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR
 // by destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E]
 // is the CSR position of each edge of the transpose. All edge tensors are in the caller's order.
+//
+// softmax [N_dst, H, 2] is the RowSoftmax of each row and head: the backward needs it, and never lse, which is for the caller.
 TORCH_LIBRARY(gat_ext, m) {
   m.def("csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
   m.def(
@@ -42,10 +44,12 @@ TORCH_LIBRARY(gat_ext, m) {
       "Tensor? bias, Tensor? edge_feat, Tensor? seed, str score, bool edge_in_value, float negative_slope, float scale, "
       "float dropout_p";
   const std::string forward =
-      inputs + ", int top_k, bool return_weights) -> (Tensor out, Tensor lse, Tensor out_acc, Tensor selected, Tensor weights)";
+      inputs +
+      ", int top_k, bool return_weights, bool return_lse) -> (Tensor out, Tensor lse, Tensor softmax, Tensor out_acc, Tensor "
+      "selected, Tensor weights)";
   const std::string backward =
       inputs +
-      ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor lse, Tensor selected, Tensor weights, "
+      ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor softmax, Tensor selected, Tensor weights, "
       "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
       "Tensor edge_term, Tensor bias, Tensor edge_feat)";
   const std::string sorted =

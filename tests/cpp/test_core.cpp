@@ -46,7 +46,9 @@ void softmax_states_merge() {
   const auto both_empty = gat::merge_factors(-inf, -inf);
   CHECK(both_empty.max == -inf && both_empty.left == 0 && both_empty.right == 0);
   CHECK(gat::log_sum_exp(-inf, 0.0) == -inf && gat::normalizer(0.0) == 0);
-  CHECK(std::exp(3.0 - gat::safe_lse(-inf)) == 0);
+  const auto empty = gat::RowSoftmax<double>::of(-inf, 0.0), row = gat::RowSoftmax<double>::of(-1e300, 4.0);
+  CHECK(std::exp(3.0 - empty.shift) * empty.scale == 0 && std::exp(-inf - empty.shift) * empty.scale == 0);
+  CHECK(std::exp(-1e300 - row.shift) * row.scale == 0.25);
 }
 
 // Central differences of one score, at points away from the kink of leaky_relu.

@@ -157,10 +157,11 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   }
   std::vector<T> out(rows * D), weights(options.edges ? edges : 0);
   std::vector<float> out_acc(rows * D), lse(rows), delta(rows), edge_grad(edges);
-  forward.out = out.data(), forward.lse = lse.data(), forward.out_acc = out_acc.data();
+  std::vector<gat::RowSoftmax<float>> softmax(rows);
+  forward.out = out.data(), forward.softmax = softmax.data(), forward.lse = lse.data(), forward.out_acc = out_acc.data();
   kernels.forward(forward);
   if (options.edges) {
-    kernels.weights(in, lse.data(), weights.data());
+    kernels.weights(in, softmax.data(), weights.data());
     kernels.delta(in, grad_out.data(), out_acc.data(), grad_weights.data(), weights.data(), x.grad_lse.data(), delta.data());
   } else {
     kernels.delta(in, grad_out.data(), out_acc.data(), nullptr, nullptr, nullptr, delta.data());
@@ -172,7 +173,7 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   EdgeAttentionBackward<T> backward;
   backward.in = in;
   backward.transpose = g.transpose(), backward.position = {g.t_pos.data(), false};
-  backward.grad_out = grad_out.data(), backward.lse = lse.data(), backward.delta = delta.data();
+  backward.grad_out = grad_out.data(), backward.softmax = softmax.data(), backward.delta = delta.data();
   backward.edge_grad = edge_grad.data();
   backward.grad_query = grad_query.data(), backward.grad_key = grad_key.data(), backward.grad_value = grad_value.data();
   backward.grad_att = grad_att.data();

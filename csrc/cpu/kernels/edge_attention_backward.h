@@ -1,6 +1,7 @@
 // Backward of fused edge attention: see Note [one-pass backward] in ../../core/edge_attention.h.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "edge_attention_destination.h"
@@ -12,20 +13,26 @@ template <class Isa, class T>
 void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out, const T* grad_weights,
                           const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
   using A = Acc<T>;
-  const std::int64_t H = in.num_heads, F = in.value_channels;
+  const std::int64_t H = in.num_heads, F = in.value_channels, rows = in.csr.num_rows * H;
+  // Rows and heads side by side, as if each were an edge: see Note [same bits].
 #pragma omp parallel for num_threads(in.num_threads) schedule(static)
-  for (std::int64_t row = 0; row < in.csr.num_rows; ++row) {
-    for (std::int64_t h = 0; h < H; ++h) {
-      const std::int64_t r = row * H + h;
-      A sum = dot_product<Isa, A>(grad_out + r * F, out + r * F, F);
-      if (grad_lse) sum -= grad_lse[r];
+  for (std::int64_t begin = 0; begin < rows; begin += kTile) {
+    std::int64_t own[kTile];
+    A sums[kTile];
+    const int n = static_cast<int>(std::min<std::int64_t>(kTile, rows - begin));
+    for (int e = 0; e < kTile; ++e) own[e] = begin + std::min(e, n - 1);
+    reduce_pairs<Isa, A>(RowTile<T, Ahead::no>{grad_out, own, n, 1, F}, RowTile<A, Ahead::no>{out, own, n, 1, F}, Product{}, sums);
+    for (int e = 0; e < n; ++e) {
+      const std::int64_t r = begin + e;
+      if (grad_lse) sums[e] -= grad_lse[r];
       if (grad_weights) {
+        const std::int64_t row = r / H, h = r % H;
         for (std::int64_t k = in.csr.rowptr[row]; k < in.csr.rowptr[row + 1]; ++k) {
-          const std::int64_t e = in.csr.id(k) * H + h;
-          sum += read(grad_weights + e) * read(weights + e);
+          const std::int64_t at = in.csr.id(k) * H + h;
+          sums[e] += read(grad_weights + at) * read(weights + at);
         }
       }
-      delta[r] = sum;
+      delta[r] = sums[e];
     }
   }
 }

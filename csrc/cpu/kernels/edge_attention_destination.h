@@ -47,9 +47,7 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, edge_ids, s);
       score_tile<Isa, Score, T>(in, row, k, n, s);
-      for (std::int64_t h = 0; h < H; ++h) {
-        exp_tile<Isa, A>(s.score.data() + h * kTile, safe_lse(args.lse[row * H + h]), n, s.weight.data() + h * kTile);
-      }
+      weights_tile<Isa>(args.softmax + row * H, H, n, s);
       with_value_rows<Isa, Score>(
           in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, DotWith<T>{args.grad_out + row * H * F}, s.grad_weight.data()); });
       const auto nodes = [&](std::int64_t h, int e, auto zero) {

@@ -85,7 +85,8 @@ struct ForwardPass : NothingShared {
       const std::int64_t offset = (row * H + h) * F;
       store_scaled<Isa, A>(args.out + offset, state + 2 * H + h * F, scale, F);
       if (args.out_acc) store_scaled<Isa, A>(args.out_acc + offset, state + 2 * H + h * F, scale, F);
-      args.lse[row * H + h] = log_sum_exp(state[h], state[H + h]);
+      args.softmax[row * H + h] = RowSoftmax<A>::of(state[h], state[H + h]);
+      if (args.lse) args.lse[row * H + h] = log_sum_exp(state[h], state[H + h]);
     }
   }
 };
@@ -164,11 +165,11 @@ struct WeightsPass : NothingShared {
   using Scratch = TileScratch<Scalar>;
   using A = Scalar;
   const EdgeAttentionInputs<T>& in;
-  const A* lse;
+  const RowSoftmax<A>* softmax;
   T* weights;
   std::int64_t H = in.num_heads;
 
-  WeightsPass(const EdgeAttentionInputs<T>& i, const A* l, T* w) : in(i), lse(l), weights(w) {}
+  WeightsPass(const EdgeAttentionInputs<T>& i, const RowSoftmax<A>* r, T* w) : in(i), softmax(r), weights(w) {}
   std::int64_t state_size() const { return 0; }
   Scratch make_scratch() const { return make_tile_scratch(in); }
   void init(A*) const {}
@@ -180,10 +181,7 @@ struct WeightsPass : NothingShared {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, true, s);
       score_tile<Isa, Score, T>(in, row, k, n, s);
-      for (std::int64_t h = 0; h < H; ++h) {
-        const auto tile = static_cast<std::size_t>(h * kTile);
-        exp_tile<Isa, A>(s.score.data() + tile, safe_lse(lse[row * H + h]), n, s.weight.data() + tile);
-      }
+      weights_tile<Isa>(softmax + row * H, H, n, s);
       if (in.dropout.active()) {
         draw_multipliers<Isa>(in.dropout, H, n, s);
         apply_multipliers(H, n, s, s.weight.data());
@@ -194,9 +192,9 @@ struct WeightsPass : NothingShared {
 };
 
 template <class Isa, class Score, class T>
-void edge_attention_weights(const EdgeAttentionInputs<T>& in, const Acc<T>* lse, T* weights) {
+void edge_attention_weights(const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax, T* weights) {
   for_each_row(in.csr.rowptr, partition_rows(in.csr.rowptr, in.csr.num_rows), in.num_threads,
-               WeightsPass<Isa, Score, T>(in, lse, weights));
+               WeightsPass<Isa, Score, T>(in, softmax, weights));
 }
 
 }  // namespace gat::cpu

@@ -8,7 +8,7 @@
 
 namespace gat::cpu {
 
-// Puts a_i, lse_i and delta_i of every destination side by side.
+// Puts a_i, the softmax and delta_i of every destination side by side.
 template <class T>
 void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   using A = Acc<T>;
@@ -18,8 +18,9 @@ void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
     A* const to = table + i * kNodeColumns * H;
     for (std::int64_t h = 0; h < H; ++h) {
       to[h] = args.in.dst_term ? read(args.in.dst_term + i * H + h) : A(0);
-      to[H + h] = safe_lse(args.lse[i * H + h]);
-      to[2 * H + h] = args.delta[i * H + h];
+      to[H + h] = args.softmax[i * H + h].shift;
+      to[2 * H + h] = args.softmax[i * H + h].scale;
+      to[3 * H + h] = args.delta[i * H + h];
     }
   }
 }
@@ -44,7 +45,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
         const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
         for (std::int64_t h = 0; h < heads; ++h) {
           const auto at = static_cast<std::size_t>(h * kTile + e);
-          s.dst_term[at] = from[h], s.lse[at] = from[heads + h], s.delta[at] = from[2 * heads + h];
+          s.dst_term[at] = from[h], s.shift[at] = from[heads + h];
+          s.scale[at] = from[2 * heads + h], s.delta[at] = from[3 * heads + h];
         }
       }
     });
@@ -56,31 +58,20 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     for (std::int64_t h = 0; h < H; ++h) for_edges<Isa, A>(n, [&](int e, auto zero) { f(h * kTile + e, zero); });
   }
 
-  // With edge features, y + e and v + e are other vectors for each edge: calls f(e, h, channel, lanes, y + e, w).
-  template <class Fn>
-  void for_edge_terms(std::int64_t row, int n, const Scratch& s, Fn&& f) const {
-    for (int e = 0; e < n; ++e) {
-      for (std::int64_t h = 0; h < H; ++h) {
-        const T *const y = in.key + (row * H + h) * D, *const feat = in.edge_feat + (s.id[e] * H + h) * D;
-        for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
-          using V = typename decltype(lanes)::V;
-          V w{};
-          if constexpr (Score::has_weight) w = load<V>(in.att + h * D + d);
-          f(e, h, d, lanes, V(load<V>(y + d) + load<V>(feat + d)), w);
-        });
-      }
-    }
+  // With edge features, y + e and v + e are other vectors for each edge: they go to s.key and s.value.
+  RowTile<A, Ahead::no> rows_with_edges(const T* base, std::int64_t row, std::int64_t channels, int n, const Scratch& s,
+                                        std::vector<A>& to) const {
+    const std::int64_t own_row[kTile] = {};
+    add_edge_features<Isa>(base + row * H * channels, in.edge_feat, own_row, H * channels, n, s, to.data());
+    return {to.data(), s.own, n, H, channels};
   }
 
   // The sums over the term, into s.sum.
   void sum_terms(std::int64_t row, int n, Scratch& s) const {
     if (in.edge_feat) {
-      std::fill(s.sum.begin(), s.sum.end(), A(0));
-      for_edge_terms(row, n, s, [&](int e, std::int64_t h, std::int64_t d, auto lanes, auto y, auto w) {
-        using V = typename decltype(lanes)::V;
-        const V x = load<V>(in.query + (s.neighbor[e] * H + h) * D + d);
-        s.sum[static_cast<std::size_t>(h * kTile + e)] += sum_lanes<A>(V(Score::term(x, y, w, in.params)));
-      });
+      const auto ys = rows_with_edges(in.key, row, D, n, s, s.key);
+      reduce_pairs<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, ys, ScoreTermOfPair<Score, T>{in.att, in.params},
+                           s.sum.data());
     } else {
       const ScoreTermOfX<Score, T> term{{in.key + row * H * D, in.att, in.params}};
       reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, term, s.sum.data());
@@ -105,7 +96,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     mask_scores<Isa>(in, n, s, [&s](int e) { return s.position[e]; });
     for_all(n, [&](std::int64_t at, auto zero) {
       using V = decltype(zero);
-      store(s.weight.data() + at, exp_of<A, V>(load<V>(s.score.data() + at) - load<V>(s.lse.data() + at)));
+      const V exponential = exp_of<A, V>(load<V>(s.score.data() + at) - load<V>(s.shift.data() + at));
+      store(s.weight.data() + at, V(exponential * load<V>(s.scale.data() + at)));
     });
   }
 
@@ -115,25 +107,29 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
       prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H, kNodeColumns * H * static_cast<std::int64_t>(sizeof(A)));
     };
     const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F, node_ahead};
-    reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F}, s.grad_weight.data());
-    if (!in.edge_in_value) return;
-    for (int e = 0; e < n; ++e) {
-      for (std::int64_t h = 0; h < H; ++h) {
-        s.grad_weight[static_cast<std::size_t>(h * kTile + e)] +=
-            dot_product<Isa, A>(args.grad_out + (s.neighbor[e] * H + h) * F, in.edge_feat + (s.id[e] * H + h) * F, F);
-      }
+    if (in.edge_in_value) {
+      reduce_pairs<Isa, A>(rows, rows_with_edges(in.value, row, F, n, s, s.value), Product{}, s.grad_weight.data());
+    } else {
+      reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F}, s.grad_weight.data());
     }
   }
 
   void add_key_gradients(std::int64_t row, int n, const Scratch& s, A* grad_y) const {
     if (in.edge_feat) {
-      for_edge_terms(row, n, s, [&](int e, std::int64_t h, std::int64_t d, auto lanes, auto y, auto w) {
-        using V = typename decltype(lanes)::V;
-        const V x = load<V>(in.query + (s.neighbor[e] * H + h) * D + d);
-        const V g = V{} + s.grad_sum[static_cast<std::size_t>(h * kTile + e)];
-        A* const to = grad_y + h * D + d;
-        store(to, V(load<V>(to) + Score::term_vjp(g, x, y, w, in.params).y));
-      });
+      for (int e = 0; e < n; ++e) {
+        for (std::int64_t h = 0; h < H; ++h) {
+          const T* const x = in.query + (s.neighbor[e] * H + h) * D;
+          const A* const y = s.key.data() + (e * H + h) * D;
+          for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
+            using V = typename decltype(lanes)::V;
+            V w{};
+            if constexpr (Score::has_weight) w = load<V>(in.att + h * D + d);
+            const V g = V{} + s.grad_sum[static_cast<std::size_t>(h * kTile + e)];
+            A* const to = grad_y + h * D + d;
+            store(to, V(load<V>(to) + Score::term_vjp(g, load<V>(x + d), load<V>(y + d), w, in.params).y));
+          });
+        }
+      }
     } else {
       const TermGradY<Score, T> term{{in.key + row * H * D, in.att, in.params}};
       accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.query, s.neighbor, n, H, D}, s.grad_sum.data(), term, grad_y);

@@ -117,11 +117,12 @@ GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::in
 
 // ---- rows with their edge features
 
-// rows[e] = base[neighbor[e]] + edge_feat[id[e]].
+// rows[e] = base[index[e]] + edge_feat[id[e]].
 template <class Isa, class T, class A>
-void add_edge_features(const T* base, const T* edge_feat, std::int64_t row_size, int n, const TileScratch<A>& s, A* rows) {
+void add_edge_features(const T* base, const T* edge_feat, const std::int64_t* index, std::int64_t row_size, int n,
+                       const TileScratch<A>& s, A* rows) {
   for (int e = 0; e < n; ++e) {
-    const T *const x = base + s.neighbor[e] * row_size, *const f = edge_feat + s.id[e] * row_size;
+    const T *const x = base + index[e] * row_size, *const f = edge_feat + s.id[e] * row_size;
     for_lanes<Isa, A>(row_size, [&](std::int64_t d, auto lanes) {
       using V = typename decltype(lanes)::V;
       store(rows + e * row_size + d, V(load<V>(x + d) + load<V>(f + d)));
@@ -160,7 +161,7 @@ GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch
   const std::int64_t H = in.num_heads, channels = in.value_channels;
   if constexpr (Score::has_term) {
     if (in.edge_in_value) {
-      add_edge_features<Isa>(in.value, in.edge_feat, H * channels, n, s, s.value.data());
+      add_edge_features<Isa>(in.value, in.edge_feat, s.neighbor, H * channels, n, s, s.value.data());
       f(RowTile<Acc<T>, Ahead::no>{s.value.data(), s.own, n, H, channels});
     } else if (in.value == in.key) {
       f(RowTile<T, Ahead::no>{in.value, s.neighbor, n, H, channels});
@@ -195,7 +196,7 @@ GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::
   using A = Acc<T>;
   const std::int64_t H = in.num_heads, D = in.score_channels;
   if constexpr (Score::has_term) {
-    if (in.edge_feat) add_edge_features<Isa>(in.key, in.edge_feat, H * D, n, s, s.key.data());
+    if (in.edge_feat) add_edge_features<Isa>(in.key, in.edge_feat, s.neighbor, H * D, n, s, s.key.data());
     const ScoreTermOfY<Score, T> term{{in.query + row * H * D, in.att, in.params}};
     with_key_rows<Score, Ahead::yes>(in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, term, s.sum.data()); });
   }
@@ -228,6 +229,19 @@ GAT_HD A exp_tile(const A* scores, A shift, int n, A* weights) {
     sum += p;
   });
   return sum_lanes<A>(sum);
+}
+
+// Fills s.weight with alpha for n edges of a row whose scores are in s.score.
+template <class Isa, class A>
+GAT_HD void weights_tile(const RowSoftmax<A>* softmax, std::int64_t num_heads, int n, TileScratch<A>& s) {
+  for (std::int64_t h = 0; h < num_heads; ++h) {
+    const auto [shift, scale] = softmax[h];
+    for_edges<Isa, A>(n, [&](int e, auto zero) {
+      using V = decltype(zero);
+      const std::int64_t at = h * kTile + e;
+      store(s.weight.data() + at, V(exp_of<A, V>(load<V>(s.score.data() + at) - shift) * scale));
+    });
+  }
 }
 
 // Fills s.multiplier with the dropout multipliers of a tile: those of Dropout::multiplier.

@@ -200,6 +200,45 @@ __attribute__((noinline)) void reduce_rows(const Rows& rows, const Term& term, A
   });
 }
 
+// out[h, e] = sum_d term(x_e[h, d], y_e[h, d]), in the order of reduce_rows: where a row of x or y is the same for all edges, the
+// results have the same bits.
+template <class Isa, class A, class X, class Y, class Term>
+__attribute__((noinline)) void reduce_pairs(const X& xs, const Y& ys, const Term& term, A* out) {
+  const std::int64_t C = xs.channels, row_size = xs.num_heads * C;
+  if (C == 0) std::fill(out, out + xs.num_heads * kTile, A(0));
+  with_lanes<Isa, A>(C, [&](auto lanes) {
+    for (std::int64_t h = 0; h < xs.num_heads; ++h) {
+      A* const head_out = out + h * kTile;
+      for_blocks<A>(lanes, C, [&](auto block, std::int64_t d, int first) {
+        using B = decltype(block);
+        using V = typename B::V;
+        const std::int64_t at = h * C + d;
+        decltype(term.template fixed<V>(at)) fixed[B::K];
+        for (int j = 0; j < B::K; ++j) fixed[j] = term.template fixed<V>(at + j * B::W);
+        const auto sum_row = [&](int e) __attribute__((always_inline)) {
+          if (at == 0) xs.also(e);
+          prefetch_block(xs, row_size, at, e, block);
+          const auto* const x = xs.base + xs.index[e] * row_size + at;
+          const auto* const y = ys.base + ys.index[e] * row_size + at;
+          V sum{};
+          for (int j = 0; j < B::K; ++j) sum += term(load<V>(x + j * B::W), load<V>(y + j * B::W), fixed[j]);
+          if constexpr (B::Masked) sum = from_lane<A>(first, sum);
+          return sum;
+        };
+        if constexpr (B::W == 1) {
+          for (int e = 0; e < xs.n; ++e) head_out[e] = d > 0 ? head_out[e] + sum_row(e) : sum_row(e);
+        } else {
+          for (int e = 0; e < xs.n; e += 4) {
+            Vec<A, 4> sums = sum_lanes_of_four<A, V>(sum_row(e), sum_row(e + 1), sum_row(e + 2), sum_row(e + 3));
+            if (d > 0) sums += load<Vec<A, 4>>(head_out + e);
+            store(head_out + e, sums);
+          }
+        }
+      });
+    }
+  });
+}
+
 // ---- terms
 
 // p row: the weighted sum.
@@ -225,6 +264,35 @@ struct DotWith {
   template <class V>
   GAT_HD V operator()(V row, V fixed) const {
     return fixed * row;
+  }
+};
+
+// <x, y> of pairs.
+struct Product {
+  template <class V>
+  GAT_HD int fixed(std::int64_t) const {
+    return 0;
+  }
+  template <class V>
+  GAT_HD V operator()(V x, V y, int) const {
+    return x * y;
+  }
+};
+
+// The term of a score for pairs (x, y).
+template <class Score, class T>
+struct ScoreTermOfPair {
+  const T* att;  // [H, D]
+  ScoreParams<Acc<T>> params;
+
+  template <class V>
+  GAT_HD V fixed(std::int64_t at) const {
+    if constexpr (Score::has_weight) return load<V>(att + at);
+    return V{};
+  }
+  template <class V>
+  GAT_HD V operator()(V x, V y, V weight) const {
+    return Score::term(x, y, weight, params);
   }
 };
 

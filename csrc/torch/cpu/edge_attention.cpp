@@ -25,8 +25,8 @@ struct Cpu {
     kernels<T>(t).forward(args);
   }
   template <class T>
-  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const Acc<T>* lse, T* weights) {
-    kernels<T>(t).weights(in, lse, weights);
+  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax, T* weights) {
+    kernels<T>(t).weights(in, softmax, weights);
   }
   template <class T>
   void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,

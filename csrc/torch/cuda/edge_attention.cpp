@@ -26,13 +26,13 @@ struct Cuda : CudaDevice {
     cuda::edge_attention_forward(*this, t.score.index, sizes(t), args);
   }
   template <class T>
-  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const Acc<T>* lse, T* weights) {
-    cuda::edge_attention_weights(*this, t.score.index, sizes(t), in, lse, weights);
+  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax, T* weights) {
+    cuda::edge_attention_weights(*this, t.score.index, sizes(t), in, softmax, weights);
   }
   template <class T>
-  void delta(const EdgeAttentionTensors&, const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
+  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
              const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
-    cuda::edge_attention_delta(*this, in, grad_out, out, grad_weights, weights, grad_lse, delta);
+    cuda::edge_attention_delta(*this, sizes(t), in, grad_out, out, grad_weights, weights, grad_lse, delta);
   }
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args, const at::Tensor& grad_att) {

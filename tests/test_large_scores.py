@@ -1,0 +1,271 @@
+"""Scores of any size: rows masked by large negative numbers, features that nobody normalised, up to the largest finite numbers.
+
+Features are small integers times powers of two, so that every score is exact in each dtype, and the reference in float64 is what
+the results must agree with to rounding.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gat_ext import Graph, functional, reference
+from gat_ext import nn as layers
+from gat_ext.testing import devices
+
+SCORES = ("additive", "additive_v2", "dot", "cosine")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+NODES, HEADS, CHANNELS = 12, 2, 4
+OF_EDGES = ("bias", "edge_term", "edge_feat")
+
+
+def make_graph(device="cpu"):
+    """Rows of 1 to 10 edges, the first third of them twice."""
+    pairs = torch.randperm(NODES * NODES, generator=torch.Generator().manual_seed(3))
+    edges = torch.stack([pairs % NODES, pairs // NODES])
+    edges = edges[:, (edges[0] == 0) | (edges[1] < NODES // 2)][:, :60]
+    return Graph(twice(edges, 1).to(device), num_nodes=NODES)
+
+
+def twice(of_edges, dim):
+    return torch.cat([of_edges, of_edges.narrow(dim, 0, of_edges.shape[dim] // 3)], dim=dim)
+
+
+def make_inputs(score, graph, dtype, *, size=1.0, grain=1.0, edge_feat=False):
+    """Inputs whose scores are multiples of a power of two, ``grain``, where features are integers times ``size``."""
+    generator = torch.Generator().manual_seed(7)
+
+    def integers(*shape):
+        return torch.randint(-2, 3, shape, generator=generator).double()
+
+    def nodes(*shape):
+        """Every two nodes alike: edges of equal scores whose values differ."""
+        return integers(NODES // 2, *shape).repeat(2, *[1] * len(shape))
+
+    inputs = {"value": size * torch.randn(NODES, HEADS, CHANNELS, generator=generator).double()}
+    if score == "additive":
+        inputs["dst_term"], inputs["src_term"] = (4 * grain * size * nodes(HEADS) for _ in "ab")
+    else:
+        inputs["query"], inputs["key"] = (size * nodes(HEADS, CHANNELS) for _ in "xy")
+        if edge_feat:
+            inputs["edge_feat"] = size * twice(integers(60, HEADS, CHANNELS), 0)
+    if score == "additive_v2":
+        inputs["att"] = 4 * grain * integers(HEADS, CHANNELS)
+    if score == "cosine":
+        inputs["dst_term"], inputs["src_term"] = (
+            2.0 ** nodes(HEADS).clamp(-1, 1) / size for _ in "ab"
+        )
+    scale = {"dot": grain, "cosine": 4 * grain}.get(score, 1.0)
+    inputs = {k: v.to(graph.device, dtype).requires_grad_() for k, v in inputs.items()}
+    return inputs | {"score": score, "negative_slope": 0.25, "scale": scale}
+
+
+def mask_of(graph, masked_with, dtype):
+    """A bias on all edges of two rows, and on every other edge of a third."""
+    _, dst = graph.edge_index
+    odd = torch.arange(graph.num_edges, device=dst.device) % 2 == 1
+    masked = (dst == 0) | (dst == 1) | ((dst == 2) & odd)
+    bias = masked.to(dtype).unsqueeze(-1).expand(-1, HEADS) * masked_with
+    return bias.clone().requires_grad_()
+
+
+def results_of(attention, graph, inputs):
+    """Outputs, then the first and second derivatives of a sum of them, by name."""
+    out, weights, lse = attention(graph, **inputs, return_weights=True, return_lse=True)
+    lse = torch.where(lse == -torch.inf, 0, lse)  # of nodes without edges
+    found = {"out": out, "weights": weights, "lse": lse}
+    generator = torch.Generator().manual_seed(11)
+
+    def upstream(tensor):
+        numbers = torch.randint(-4, 5, tensor.shape, generator=generator)
+        return (numbers / 4).to(tensor.device, tensor.dtype)
+
+    names = [k for k, v in inputs.items() if isinstance(v, torch.Tensor)]
+    leaves = [inputs[k] for k in names]
+    loss = sum((t * upstream(t)).sum(dtype=torch.float64) for t in (out, weights, lse))
+    first = torch.autograd.grad(loss, leaves, create_graph=True)
+    found |= {f"d {k}": g for k, g in zip(names, first, strict=True)}
+    loss = sum((g * upstream(g)).sum(dtype=torch.float64) for g in first)
+    second = torch.autograd.grad(loss, leaves, allow_unused=True)
+    found |= {f"dd {k}": g for k, g in zip(names, second, strict=True) if g is not None}
+    return {k: v.detach() for k, v in found.items()}
+
+
+def as_leaf(tensor, dtype):
+    largest = torch.finfo(dtype).max
+    return tensor.detach().cpu().double().clamp(-largest, largest).to(dtype).requires_grad_()
+
+
+def check_against_reference(graph, inputs):
+    """Within a few units of rounding of the reference in float64: of the largest element, or as exact as it is in float32.
+
+    The second bound is for differences of equals: what is 0 in theory is rounding in every dtype.
+    """
+    found = results_of(functional.edge_attention, graph, inputs)
+    on_cpu = Graph(graph.edge_index.cpu(), num_nodes=NODES)
+    in_float64 = inputs["value"].dtype == torch.float64
+    expected, narrow = (
+        results_of(
+            reference.edge_attention,
+            on_cpu,
+            {
+                k: as_leaf(v, dtype) if isinstance(v, torch.Tensor) else v
+                for k, v in inputs.items()
+            },
+        )
+        for dtype in (torch.float64, torch.float32)
+    )
+    for name, want in expected.items():
+        got = found[name].cpu().double()
+        assert got.isfinite().all(), name
+        rounding = torch.finfo(found[name].dtype).eps * float(want.abs().max())
+        of_reference = float((narrow[name].double() - want).abs().max())
+        if in_float64:
+            of_reference *= torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+        allowed = 16 * (rounding + of_reference) + torch.finfo(found[name].dtype).tiny
+        assert float((got - want).abs().max()) <= allowed, name
+
+
+# The score's grain has to be representable beside the mask.
+MASKS = {"-1e4": (-1e4, 2.0**-6), "-1e7": (-1e7, 1.0), "-1e9": (-1e9, 64.0), "finfo.min": (None, 1.0)}
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("score", SCORES)
+def test_masked_rows(score, mask, dtype, device):
+    graph = make_graph(device)
+    masked_with, grain = MASKS[mask]
+    if masked_with is None:
+        masked_with = torch.finfo(dtype).min
+    if masked_with < torch.finfo(dtype).min:
+        pytest.skip(f"{dtype} has no {mask}")
+    inputs = make_inputs(score, graph, dtype, grain=grain)
+    check_against_reference(graph, inputs | {"bias": mask_of(graph, masked_with, dtype)})
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_rows_at_the_largest_numbers(dtype, device):
+    graph = make_graph(device)
+    inputs = make_inputs("dot", graph, dtype)
+    for masked_with in (torch.finfo(dtype).max, torch.finfo(dtype).min, -1e30):
+        check_against_reference(graph, inputs | {"bias": mask_of(graph, masked_with, dtype)})
+
+
+SIZES = {"1e3": 2.0**10, "1e4": 2.0**13, "1e6": 2.0**20, "1e8": 2.0**27}
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("edge_feat", [False, True], ids=["", "edge_feat"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("score", SCORES)
+def test_large_features(score, size, dtype, edge_feat, device):
+    if dtype == torch.float16 and (score != "additive" or SIZES[size] > 2.0**10):
+        pytest.skip("float16 holds no gradients of such features")
+    if edge_feat and score == "additive":
+        pytest.skip("has no features")
+    graph = make_graph(device)
+    inputs = make_inputs(score, graph, dtype, size=SIZES[size], edge_feat=edge_feat)
+    check_against_reference(graph, inputs)
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype, exponent", [(torch.float64, 400), (torch.float32, 50)], ids=str)
+@pytest.mark.parametrize("score", ["additive", "additive_v2", "dot"])
+def test_results_scale_exactly(score, dtype, exponent, device):
+    """Where softmax has saturated, a power of two more in the features is one more in the results, up to the range of the dtype."""
+    graph, powers = make_graph(device), (27, exponent)
+    found = []
+    for power in powers:
+        inputs = make_inputs(score, graph, dtype, size=2.0**power)
+        leaves = [v for v in inputs.values() if isinstance(v, torch.Tensor)]
+        out, weights = functional.edge_attention(graph, **inputs, return_weights=True)
+        upstream = torch.linspace(-1, 1, out.numel(), dtype=dtype, device=device).view_as(out)
+        found.append((weights, out, *torch.autograd.grad(out, leaves, upstream)))
+    for small, large in zip(*found, strict=True):
+        quotient = large / small
+        factors = quotient[small != 0].unique().log2()
+        assert large.isfinite().all() and ((large == 0) == (small == 0)).all()
+        assert factors.numel() <= 1 and (factors % (exponent - 27) == 0).all()
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("edges", ["", "edge_feat", "edge_in_value"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("score", SCORES)
+def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, device):
+    """Each pass sums the terms of a score, and delta its products, in one order: nothing is left of differences of equals."""
+    if edges and score == "additive":
+        pytest.skip("has no features")
+    generator = torch.Generator().manual_seed(5)
+    nodes = 70
+    src = torch.randint(nodes, (nodes,), generator=generator)
+    graph = Graph(torch.stack([src, torch.randperm(nodes, generator=generator)]).to(device), num_nodes=nodes)
+
+    def normal(*shape, size=1e3):
+        return (size * torch.randn(*shape, generator=generator)).to(device, dtype).requires_grad_()
+
+    for channels in (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 40, 64, 100, 300, 600):
+        inputs = {"value": normal(nodes, 1, channels)}
+        if score != "additive":
+            inputs |= {"query": normal(nodes, 1, channels), "key": normal(nodes, 1, channels)}
+        if score == "additive_v2":
+            inputs["att"] = normal(1, channels, size=1)
+        if score in ("additive", "cosine"):
+            inputs |= {"dst_term": normal(nodes, 1, size=1), "src_term": normal(nodes, 1, size=1)}
+        if edges:
+            inputs["edge_feat"] = normal(nodes, 1, channels)
+        options = {"edge_in_value": edges == "edge_in_value", "return_weights": True}
+        out, weights = functional.edge_attention(graph, score=score, **inputs, **options)
+        assert (weights == 1).all()
+        grads = torch.autograd.grad(
+            (out, weights),
+            [t for name, t in inputs.items() if name not in ("value", "edge_feat")],
+            (normal(*out.shape, size=1), normal(*weights.shape, size=1)),
+        )
+        for grad in grads:
+            assert (grad == 0).all(), (channels, grad.abs().max())
+
+
+LAYERS = {
+    "GATConv": {},
+    "GATv2Conv": {},
+    "TransformerConv": {},
+    "GATv2Conv, edges": {"edge_dim": 4},
+    "TransformerConv, edges": {"edge_dim": 4},
+    "AGNNConv": {},
+}
+
+
+def error(found, expected):
+    """The largest difference, relative to the largest element."""
+    return float((found.double() - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("size", [1e3, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_as_exact_as_those_of_pyg(name, size):
+    """Scores of 1e4 to 1e17 have rounding errors of their own, which the same layer of PyG has, too."""
+    pyg = pytest.importorskip("torch_geometric.nn")
+    torch.manual_seed(1)
+    kind, options = name.split(",")[0], LAYERS[name]
+    arguments = () if kind == "AGNNConv" else (8, 6, 2)
+    theirs, exact = (getattr(pyg, kind)(*arguments, **options) for _ in range(2))
+    ours = getattr(layers, kind)(*arguments, **options)
+    exact.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    exact.double()
+    x, edges = size * torch.randn(200, 8), torch.randint(200, (2, 3200))
+    edge_attr = [size * torch.randn(3200, 4)] if options else []
+    found = []
+    for layer, dtype in ((exact, torch.float64), (theirs, torch.float32), (ours, torch.float32)):
+        leaf = x.to(dtype).requires_grad_()
+        out = layer(leaf, edges, *(t.to(dtype) for t in edge_attr))
+        upstream = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
+        found.append((out.detach(), *torch.autograd.grad(out, leaf, upstream)))
+    expected, of_theirs, of_ours = found
+    for want, their, our in zip(expected, of_theirs, of_ours, strict=True):
+        assert error(our, want) <= 8 * error(their, want) + 1e-6
