@@ -52,14 +52,18 @@ def scipy_edges(matrix: Any) -> Edges:
     return edge_index, (int(matrix.shape[1]), int(matrix.shape[0]))
 
 
-def torch_sparse_edges(matrix: Tensor) -> Edges:
-    """Stored entries of a torch CSR, CSC or COO tensor, in their order: A[i, j] is an edge j -> i."""
+def _check_layout(matrix: Any) -> None:
     if not isinstance(matrix, Tensor) or matrix.layout not in _SPARSE:
         given = getattr(matrix, "layout", type(matrix).__name__)
         raise TypeError(
             f"from_torch_sparse got {given}; expected a tensor of layout torch.sparse_csr, "
             "torch.sparse_csc or torch.sparse_coo: convert it with to_sparse_csr()"
         )
+
+
+def torch_sparse_edges(matrix: Tensor) -> Edges:
+    """Stored entries of a torch CSR, CSC or COO tensor, in their order: A[i, j] is an edge j -> i."""
+    _check_layout(matrix)
     if matrix.dim() - matrix.dense_dim() != 2:
         raise ValueError(
             f"from_torch_sparse got shape {list(matrix.shape)} with {matrix.dense_dim()} dense "
@@ -75,6 +79,16 @@ def torch_sparse_edges(matrix: Tensor) -> Edges:
         row = matrix.row_indices().long()
         col = _expand(matrix.ccol_indices(), row.shape[0])
     return torch.stack([col, row]), (matrix.shape[1], matrix.shape[0])
+
+
+def index_tensors(matrix: Tensor) -> tuple[Tensor, ...]:
+    """What says where the entries of a torch CSR, CSC or COO tensor are; shares their memory."""
+    _check_layout(matrix)
+    if matrix.layout == torch.sparse_coo:
+        return (matrix._indices(),)
+    if matrix.layout == torch.sparse_csr:
+        return matrix.crow_indices(), matrix.col_indices()
+    return matrix.ccol_indices(), matrix.row_indices()
 
 
 def _expand(pointers: Tensor, count: int) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gat_ext import _dense
+from gat_ext import _graph_io as io
+from gat_ext._contents import State, state_of
 from gat_ext.functional import spmm
 from gat_ext.graph import Graph
 
@@ -153,7 +155,7 @@ def _scipy_to_torch(matrix: Any) -> Tensor:
 
 
 class _Known(NamedTuple):
-    version: int
+    state: State
     graph: Graph
 
 
@@ -163,9 +165,9 @@ _known = WeakIdKeyDictionary()
 def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     """x, or where it is a torch sparse tensor, its ``SparseFeatures``.
 
-    The graph is remembered for as long as x lives and is not written to. The values are not: they are a view of x, and
-    would keep it alive. Of an uncoalesced tensor they are a copy, that a write would leave behind, so it is sorted anew at
-    each call.
+    The graph is cached for as long as x lives and nobody writes to its index tensors. The values are not: they are a view of
+    x, and would keep it alive. Of an uncoalesced tensor they are a copy, that a write would leave behind, so it is sorted anew
+    at each call.
 
     Raises:
         TypeError: x has another sparse layout than CSR, CSC and COO.
@@ -175,9 +177,10 @@ def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     lasting = x.layout != torch.sparse_coo or x.is_coalesced()
     if not lasting or x.is_inference():  # an inference tensor does not count the writes to it
         return SparseFeatures(x)
+    state: State = (x._version, x.shape, *map(state_of, io.index_tensors(x)))
     known: _Known | None = _known.get(x)
-    if known is None or known.version != x._version:
-        known = _known[x] = _Known(x._version, SparseFeatures(x).graph)
+    if known is None or known.state != state:
+        known = _known[x] = _Known(state, SparseFeatures(x).graph)
     return SparseFeatures._of(known.graph, x.values())
 
 

@@ -6,7 +6,6 @@
 // loop for each node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0. The
 // operator sorts and numbers, for dropout too, only the slots that are edges, in their order; edges_of_slots in
 // gat_ext/_ops_second.py does the same.
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/aminmax.h>
@@ -22,7 +21,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -33,7 +31,9 @@
 #include <utility>
 #include <vector>
 
+#include "../core/fingerprint.h"
 #include "checks.h"
+#include "fingerprint.h"
 
 namespace gat::binding {
 namespace {
@@ -151,48 +151,10 @@ Sorted sort(const Edges& e) {
 
 // ---- what tells edges from others
 
-// The constants of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-constexpr std::uint64_t kStep = 0x9E3779B97F4A7C15, kFactor = 0xBF58476D1CE4E5B9;
-
-std::uint64_t mixed(std::uint64_t x) {
-  x = (x ^ (x >> 32)) * kFactor;
-  return x ^ (x >> 29);
-}
-
-// A number of 64 bits for the contents of a tensor of integers: a sum of one for each place and what stands there, and so the
-// same on any number of threads.
-template <class T>
-std::uint64_t fingerprint_on_cpu(const Tensor& tensor) {
-  const Tensor in = tensor.contiguous();
-  const T* const values = in.const_data_ptr<T>();
-  const auto sum = [&](std::int64_t begin, std::int64_t end, std::uint64_t start) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      start += mixed(static_cast<std::uint64_t>(values[i]) + static_cast<std::uint64_t>(i) * kStep);
-    }
-    return start;
-  };
-  return at::parallel_reduce(0, in.numel(), 1 << 15, std::uint64_t{0}, sum, std::plus<>());
-}
-
-std::uint64_t fingerprint(const Tensor& tensor) {
-  if (tensor.is_cpu()) {
-    return tensor.scalar_type() == at::kInt ? fingerprint_on_cpu<std::int32_t>(tensor) : fingerprint_on_cpu<std::int64_t>(tensor);
-  }
-  const auto constant = [](std::uint64_t x) { return static_cast<std::int64_t>(x); };
-  const Tensor flat = tensor.flatten().to(at::kLong);
-  Tensor x = at::arange(flat.numel(), flat.options()).mul_(constant(kStep)).add_(flat);
-  const auto shifted = [&](int bits) {  // as of unsigned numbers
-    return x.bitwise_right_shift(bits).bitwise_and_(constant(~std::uint64_t{0} >> bits));
-  };
-  x.bitwise_xor_(shifted(32)).mul_(constant(kFactor));
-  x.bitwise_xor_(shifted(29));
-  return static_cast<std::uint64_t>(x.sum().item<std::int64_t>());
-}
-
 std::uint64_t fingerprint(const Edges& e) {
-  std::uint64_t all = fingerprint(e.edges);
+  std::uint64_t all = binding::fingerprint(e.edges);
   for (const Optional* const part : {&e.col, &e.edge_id})
-    all = mixed(all + kStep) + (part->has_value() ? fingerprint(**part) : 0);
+    all = finalize(all + kFingerprintStep) + (part->has_value() ? binding::fingerprint(**part) : 0);
   return all;
 }
 

@@ -1,11 +1,13 @@
 // The Python module gat_ext._C: what Python asks of the library, which itself knows nothing of Python.
 #include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/version.h>
 
 #include "../core/scores/all.h"
 #include "../cpu/isa.h"
 #include "allocate.h"
+#include "fingerprint.h"
 
 namespace {
 
@@ -41,6 +43,14 @@ pybind11::dict build_info() {
   return info;
 }
 
+template <std::uint64_t (*f)(const at::Tensor&)>
+std::uint64_t fingerprint(pybind11::handle tensor) {
+  if (!THPVariable_Check(tensor.ptr())) throw pybind11::type_error("fingerprint expects a torch.Tensor");
+  const at::Tensor& unpacked = THPVariable_Unpack(tensor.ptr());
+  const pybind11::gil_scoped_release without_gil;
+  return f(unpacked);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -50,5 +60,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("score_names", [] { return pybind11::list(score_inputs(gat::Scores{})); }, "The scores that edge_attention knows.");
   m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
   m.def("empty_cache", &gat::binding::empty_block_cache, "Gives the CPU memory that is kept for further results back.");
+  m.def("fingerprint", &fingerprint<&gat::binding::fingerprint>, "64 bits that tell the contents of a tensor from others.");
+  m.def("fingerprint_by_torch", &fingerprint<&gat::binding::fingerprint_by_torch>, "The same number by torch's operators.");
   m.def("isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); }, "Instruction set that the CPU operators run on.");
 }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from gat_ext._contents import State, state_of
 from gat_ext._traced import is_tracing
 from gat_ext.features import SparseFeatures, as_features, dropout
 
@@ -15,7 +16,7 @@ _SPARSE = 0.25  # share of nonzero elements below which only they are stored
 
 
 class _Known(NamedTuple):
-    version: int
+    state: State
     features: SparseFeatures | None  # None: too many to be worth it
 
 
@@ -26,7 +27,8 @@ def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     """The features of a model's first layer: sparse ones for what is sparse, or constant and mostly zeros.
 
     A bag of words, of which one element in a hundred is not zero, so costs a hundredth of the projection and of the random
-    numbers of dropout. Where the nonzero elements are is remembered for as long as the tensor lives and is not written to.
+    numbers of dropout. They are cached for as long as the tensor lives and nobody writes to it in a way that torch counts; in
+    shared memory, or while ``torch.distributed`` is initialised, in any way.
     On the CPU only: a GPU multiplies such matrices faster than it looks for their zeros.
 
     Args:
@@ -41,10 +43,11 @@ def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     x = as_features(x)
     if isinstance(x, SparseFeatures) or not _may_be_sparse(x):
         return x
+    state = state_of(x, large=True)
     known: _Known | None = _known.get(x)
-    if known is None or known.version != x._version:
+    if known is None or known.state != state:
         sparse = torch.count_nonzero(x) <= _SPARSE * x.numel()
-        known = _known[x] = _Known(x._version, SparseFeatures(x) if sparse else None)
+        known = _known[x] = _Known(state, SparseFeatures(x) if sparse else None)
     return x if known.features is None else known.features
 
 

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gat_ext import _graph_io as io
+from gat_ext._contents import State, state_of
 from gat_ext._traced import is_tracing
 from gat_ext.graph import Graph
 from gat_ext.nn._remembered import remembered
 
 
 class _Known(NamedTuple):
-    state: tuple[Any, ...]
+    state: State
     graph: Graph
 
 
@@ -32,8 +33,8 @@ def is_plain(adjacency: Any) -> bool:
 def unwrap(adjacency: Any) -> Tensor | Graph:
     """The edge_index or the graph of anything that holds edges.
 
-    A torch sparse matrix and a SparseTensor have a row for each destination, as PyG's adj_t; their graph is remembered for as
-    long as they live. Other objects can change unnoticed and are read at every call.
+    A torch sparse matrix and a SparseTensor have a row for each destination, as PyG's adj_t; their graph is cached for as
+    long as they live and nobody writes to their index tensors. Other objects can change unnoticed and are read at every call.
 
     Args:
         adjacency: an edge_index [2, E], a Graph, an ``EdgeIndex`` or ``SparseTensor`` of PyG, a torch sparse matrix (COO, CSR,
@@ -97,7 +98,7 @@ def _graph_of_sparse_tensor(matrix: Any) -> Graph:
 def _graph_of_matrix(matrix: Tensor) -> Graph:
     if is_tracing() or matrix.is_inference():  # without a version
         return Graph.from_torch_sparse(matrix)
-    state = matrix._version, matrix._nnz(), matrix.shape
+    state: State = (matrix._version, matrix.shape, *map(state_of, io.index_tensors(matrix)))
     known: _Known | None = _graphs_of_matrices.get(matrix)
     if known is None or known.state != state:
         known = _graphs_of_matrices[matrix] = _Known(state, Graph.from_torch_sparse(matrix))

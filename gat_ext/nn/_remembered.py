@@ -1,4 +1,4 @@
-"""What was made of an edge_index, remembered for as long as the tensor lives and nobody writes to it."""
+"""Results computed from an edge_index, cached for as long as the tensor lives and nobody writes to it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, TypeVar
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from gat_ext._contents import State, state_of
 from gat_ext._traced import is_tracing
 
 Made = TypeVar("Made")
 
 
 class _Entry(NamedTuple):
-    state: tuple[Hashable, ...]
+    state: State
     made: dict[Hashable, Any]
 
 
@@ -25,8 +26,8 @@ _entries = WeakTensorKeyDictionary()
 def remembered(edge_index: Tensor, key: Hashable, make: Callable[[], Made]) -> Made:
     """``make()``, or what it returned for this tensor and key before.
 
-    A tensor is known by its identity, and by its version, which every write through torch raises, also one to a view of it. A
-    write that torch does not see, through ``.data`` or a NumPy array of the same memory, is not noticed.
+    The cache is valid for as long as :func:`gat_ext._contents.state_of` of the tensor is the same: on the CPU it notices every
+    write, on a GPU those that torch counts, and all while ``torch.distributed`` is initialised.
 
     Args:
         edge_index: held weakly: what was made of it goes with it.
@@ -35,7 +36,7 @@ def remembered(edge_index: Tensor, key: Hashable, make: Callable[[], Made]) -> M
     """
     if not _can_be_known(edge_index):
         return make()
-    state = edge_index._version, edge_index.data_ptr(), edge_index.shape, edge_index.stride()
+    state = state_of(edge_index)  # before make, so that a write meanwhile shows at the next call
     entry = _entries.get(edge_index)
     if entry is None or entry.state != state:
         entry = _Entry(state, {})

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from gat_ext import _graph_csr as csr
+from gat_ext import _graph_io as io
+from gat_ext._contents import State, state_of
+from gat_ext._traced import is_tracing
 from gat_ext.features import SparseFeatures, as_features
 from gat_ext.graph import ORDERS, Graph
 from gat_ext.nn._common import Adjacency, Attention, Features
@@ -24,7 +28,8 @@ class Reordered(nn.Module):
     come back in the caller's. So wrap a whole model rather than each of its layers; only the rows
     of its input and its output are then moved. The order of a Graph is found at the first call and
     kept for as long as the Graph lives; that of an edge_index until it dies or is written to. The
-    rows of a constant x are moved once, too.
+    rows of a constant x are moved once, too, until x is written to in a way that torch counts; in
+    shared memory, or while ``torch.distributed`` is initialised, in any way.
 
     ``state_dict`` has the keys of the module alone, so a checkpoint fits with and without. The
     module is the attribute ``module``; its other methods, such as a model's ``attention_weights``,
@@ -141,13 +146,14 @@ class _Order:
         """Features in the new order; those of a constant are kept, as moving them takes about as long as a layer."""
         if isinstance(x, SparseFeatures):
             return SparseFeatures._of(self._rows_of_graph(x.graph), x.values)
-        if x.requires_grad or x.is_inference() or torch.compiler.is_compiling():
+        if x.requires_grad or x.is_inference() or is_tracing():
             return x.index_select(0, self.permutation)
-        known: tuple[int, Tensor] | None = self.moved.get(x)
-        if known is None or known[0] != x._version:
+        state = state_of(x, large=True)
+        known: tuple[State, Tensor] | None = self.moved.get(x)
+        if known is None or known[0] != state:
             # It may serve a later backward, which tensors of inference mode cannot.
             with torch.inference_mode(False):
-                known = self.moved[x] = (x._version, x.index_select(0, self.permutation))
+                known = self.moved[x] = (state, x.index_select(0, self.permutation))
         return known[1]
 
     def _rows_of_graph(self, graph: Graph) -> Graph:
@@ -199,7 +205,7 @@ def _is_attention(result: tuple[Any, ...]) -> bool:
 
 
 class _Found(NamedTuple):
-    version: int
+    state: State
     num_nodes: int
     order: _Order
 
@@ -209,18 +215,19 @@ _found = WeakIdKeyDictionary()
 
 
 def _order_of(adjacency: Adjacency, num_nodes: int, method: str) -> _Order:
-    version = 0
+    state: State = ()
     if isinstance(adjacency, Graph):
         _check_nodes(adjacency, num_nodes)
     elif not isinstance(adjacency, Tensor) or adjacency.is_inference():  # does not count writes
         return _new_order(adjacency, num_nodes, method)
     else:
-        version = adjacency._version
+        csr.check_edge_index(adjacency)
+        state = adjacency._version, *state_of(io.plain_tensor(adjacency))
     by_method: dict[str, _Found] = _found.setdefault(adjacency, {})
     known = by_method.get(method)
-    if known is None or known[:2] != (version, num_nodes):
+    if known is None or known[:2] != (state, num_nodes):
         order = _new_order(adjacency, num_nodes, method)
-        known = by_method[method] = _Found(version, num_nodes, order)
+        known = by_method[method] = _Found(state, num_nodes, order)
     return known.order
 
 
