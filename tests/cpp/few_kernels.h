@@ -1,5 +1,6 @@
 // Included last by few_kernels_*.cpp, which have defined the alias ThisIsa.
 #include "cpu/kernels/edge_attention.h"
+#include "cpu/kernels/fingerprint.h"
 #include "cpu/kernels/sparse.h"
 #include "cpu/kernels/walk.h"
 
@@ -9,4 +10,5 @@ template SparseKernels<float> sparse_kernels<ThisIsa, float>();
 template WalkStepKernels<float> walk_step_kernels<ThisIsa, float>();
 template WalkStepKernels<double> walk_step_kernels<ThisIsa, double>();
 template RandomWalkKernels random_walk_kernels<ThisIsa>();
+template std::uint64_t fingerprint<ThisIsa>(const IntegerMatrix&, int);
 }  // namespace gat::cpu
