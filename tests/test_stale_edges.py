@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from gat_ext import _C, Graph
+from gat_ext import _C, Graph, _contents
 from gat_ext.features import as_features
 from gat_ext.models import GAT
 from gat_ext.nn import AGNNConv, GATConv, Reordered, TransformerConv
@@ -166,20 +167,6 @@ INDEX_WRITES = [
 ]
 
 
-def copy_of(matrix):
-    """The same matrix of new index tensors."""
-    if matrix.layout == torch.sparse_coo:
-        indices, values = matrix._indices().clone(), matrix._values()
-        return torch.sparse_coo_tensor(
-            indices, values, matrix.shape, is_coalesced=True, check_invariants=False
-        )
-    csr = matrix.layout == torch.sparse_csr
-    make = torch.sparse_csr_tensor if csr else torch.sparse_csc_tensor
-    names = ("crow_indices", "col_indices") if csr else ("ccol_indices", "row_indices")
-    parts = [getattr(matrix, name)().clone() for name in names]
-    return make(*parts, matrix.values(), matrix.shape, check_invariants=False)
-
-
 @pytest.mark.parametrize("write", ["data", "numpy", "dlpack"])
 @pytest.mark.parametrize(("layout", "part", "indices"), INDEX_WRITES)
 def test_sparse_matrix(layout, part, indices, write):
@@ -191,7 +178,7 @@ def test_sparse_matrix(layout, part, indices, write):
             lambda _, use=use, matrix=matrix: use(matrix),
             parts[part],
             lambda target: WRITES[write](target, torch.tensor(indices)),
-            lambda use=use, matrix=matrix: use(copy_of(matrix)),
+            lambda use=use, matrix=matrix: use(matrix.clone()),
         )
 
 
@@ -202,7 +189,7 @@ def test_values_of_sparse_features_are_read_afresh(layout):
         lambda _: as_features(matrix).linear(weight),
         matrix.values(),
         lambda values: values.data.mul_(torch.tensor([1.0, -1.0, 2.0, 0.5])),
-        lambda: as_features(copy_of(matrix)).linear(weight),
+        lambda: as_features(matrix.clone()).linear(weight),
     )
 
 
@@ -389,3 +376,17 @@ def test_large_features_are_read_only_where_others_may_write(monkeypatch):
     assert words.shape not in read
     use(words.share_memory_())
     assert words.shape in read
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+@pytest.mark.parametrize("initialised", [False, True])
+def test_a_gpu_is_waited_for_only_where_writes_are_not_counted(monkeypatch, initialised, capturing):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: initialised)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), is_cuda=True)
+    for large in (False, True):
+        assert _contents._is_read(on_gpu, large) == (initialised and not capturing)
+    edges, read = make_edges().to("meta"), []
+    monkeypatch.setattr(_C, "fingerprint", lambda t: read.append(t))
+    _contents.state_of(edges)
+    assert len(read) == initialised
