@@ -31,7 +31,9 @@ def state_of(tensor: Tensor, *, large: bool = False) -> State:
 
 
 def _is_read(tensor: Tensor, large: bool) -> bool:
+    if tensor.is_cpu and not large:
+        return True
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if tensor.device.type == "cpu":
-        return not large or distributed or tensor.is_shared()
+    if tensor.is_cpu:
+        return distributed or tensor.is_shared()
     return distributed and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())

@@ -383,7 +383,7 @@ def test_large_features_are_read_only_where_others_may_write(monkeypatch):
 def test_a_gpu_is_waited_for_only_where_writes_are_not_counted(monkeypatch, initialised, capturing):
     monkeypatch.setattr(distributed, "is_initialized", lambda: initialised)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
-    on_gpu = SimpleNamespace(device=torch.device("cuda"), is_cuda=True)
+    on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
     for large in (False, True):
         assert _contents._is_read(on_gpu, large) == (initialised and not capturing)
     edges, read = make_edges().to("meta"), []
