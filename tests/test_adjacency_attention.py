@@ -94,7 +94,22 @@ def test_operator_notices_writes_that_torch_does_not():
         def run(col, graph=graph, term=term, self_loops=self_loops):
             out, *_ = ops.adjacency_attention(
                 *(graph.rowptr, col, graph.edge_id, 6, 6, self_loops, True, x, None, None, None),
-                *(term, term, None, None, None, None, "additive", False, 0.2, 1.0, 0.0, 0, False, False),
+                *(
+                    term,
+                    term,
+                    None,
+                    None,
+                    None,
+                    None,
+                    "additive",
+                    False,
+                    0.2,
+                    1.0,
+                    0.0,
+                    0,
+                    False,
+                    False,
+                ),
             )
             return (out, *torch.autograd.grad(out.square().sum(), term))
 

@@ -108,10 +108,7 @@ def check_against_reference(graph, inputs):
         results_of(
             reference.edge_attention,
             on_cpu,
-            {
-                k: as_leaf(v, dtype) if isinstance(v, torch.Tensor) else v
-                for k, v in inputs.items()
-            },
+            {k: as_leaf(v, dtype) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()},
         )
         for dtype in (torch.float64, torch.float32)
     )
@@ -127,7 +124,12 @@ def check_against_reference(graph, inputs):
 
 
 # The score's grain has to be representable beside the mask.
-MASKS = {"-1e4": (-1e4, 2.0**-6), "-1e7": (-1e7, 1.0), "-1e9": (-1e9, 64.0), "finfo.min": (None, 1.0)}
+MASKS = {
+    "-1e4": (-1e4, 2.0**-6),
+    "-1e7": (-1e7, 1.0),
+    "-1e9": (-1e9, 64.0),
+    "finfo.min": (None, 1.0),
+}
 
 
 @pytest.mark.parametrize("device", devices())
@@ -176,7 +178,7 @@ def test_large_features(score, size, dtype, edge_feat, device):
 @pytest.mark.parametrize("dtype, exponent", [(torch.float64, 400), (torch.float32, 50)], ids=str)
 @pytest.mark.parametrize("score", ["additive", "additive_v2", "dot"])
 def test_results_scale_exactly(score, dtype, exponent, device):
-    """Where softmax has saturated, a power of two more in the features is one more in the results, up to the range of the dtype."""
+    """Where softmax has saturated, results grow by the powers of two by which features grow."""
     graph, powers = make_graph(device), (27, exponent)
     found = []
     for power in powers:
@@ -203,7 +205,9 @@ def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, devic
     generator = torch.Generator().manual_seed(5)
     nodes = 70
     src = torch.randint(nodes, (nodes,), generator=generator)
-    graph = Graph(torch.stack([src, torch.randperm(nodes, generator=generator)]).to(device), num_nodes=nodes)
+    graph = Graph(
+        torch.stack([src, torch.randperm(nodes, generator=generator)]).to(device), num_nodes=nodes
+    )
 
     def normal(*shape, size=1e3):
         return (size * torch.randn(*shape, generator=generator)).to(device, dtype).requires_grad_()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -245,13 +246,20 @@ def finish(processes):
     assert not late and all(process.exitcode == 0 for process in processes)
 
 
-def test_shared_memory():
+@pytest.fixture
+def spawning(monkeypatch):
+    """The context of processes that start from nothing; they import this module by the name that pytest gave it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    return multiprocessing.get_context("spawn")
+
+
+def test_shared_memory(spawning):
     edges, words = make_edges().share_memory_(), bag_of_words().share_memory_()
     layer, x = make_layer(), torch.randn(NODES, 5)
     uses = [(lambda e: layer(x, e), edges), *((use, words) for use in users_of_features())]
     before = [use(tensor) for use, tensor in uses]
     versions = edges._version, words._version
-    process = multiprocessing.get_context("spawn").Process(target=write_to, args=(edges, words))
+    process = spawning.Process(target=write_to, args=(edges, words))
     process.start()
     finish([process])
     assert (edges._version, words._version) == versions
@@ -348,11 +356,10 @@ def compare(rank, store, results):
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without Gloo")
-def test_distributed(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
+def test_distributed(tmp_path, spawning):
+    results = spawning.SimpleQueue()
     processes = [
-        context.Process(target=compare, args=(r, tmp_path / "store", results)) for r in range(2)
+        spawning.Process(target=compare, args=(r, tmp_path / "store", results)) for r in range(2)
     ]
     for process in processes:
         process.start()

@@ -1,8 +1,8 @@
 // Fused edge attention: the arguments of its kernels, the same for every device.
 //
-// Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - M_i) / Z_i, where M_i is the maximum of the row and Z_i the
-// sum of its exponentials, m_ij the dropout multiplier and out_i = sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout (and
-// optionally q_i = dL/dlse_i) gives
+// Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - M_i) / Z_i, where M_i is the maximum of the row and Z_i
+// the sum of its exponentials, m_ij the dropout multiplier and out_i = sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout
+// (and optionally q_i = dL/dlse_i) gives
 //
 //     dalpha_ij = m_ij <g_i, v_j>
 //     delta_i   = sum_j alpha_ij dalpha_ij = <g_i, out_i>
@@ -15,9 +15,9 @@
 // sum_j alpha_ij m_ij r_ij, as if every v_j had one more feature that only edge ij reads.
 //
 // Note [same bits]. Large scores amplify rounding: a score of 1e8 that two passes round differently gives alphas that differ by a
-// factor of e^8, and a ds that should be 0 is multiplied by a key of 1e8. So each pass sums the terms of a score, and the products
-// of <g_i, v_j>, in one and the same order, and delta sums <g_i, out_i> in that order: where one edge has all of the weight,
-// out_i is v_j and ds_ij is exactly 0.
+// factor of e^8, and a ds that should be 0 is multiplied by a key of 1e8. So each pass sums the terms of a score, and the
+// products of <g_i, v_j>, in one and the same order, and delta sums <g_i, out_i> in that order: where one edge has all of the
+// weight, out_i is v_j and ds_ij is exactly 0.
 #pragma once
 
 #include <cstdint>

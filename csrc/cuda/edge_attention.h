@@ -31,8 +31,8 @@ void edge_attention_weights(Context&, int score, const EdgeAttentionSizes&, cons
 
 // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be null.
 template <class T>
-void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&, const T* grad_out, const Acc<T>* out, const T* grad_weights,
-                          const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
+void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&, const T* grad_out,
+                          const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
 
 // Rows of att_parts that edge_attention_destination fills, [rows, H, D]; their sum is the gradient of w.
 template <class T>

@@ -71,9 +71,13 @@ template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, c
                                      const RowSoftmax<float>*, bf16*);
 template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&,
                                      const RowSoftmax<float>*, fp16*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, const float*, const float*, const float*, const float*, const float*, float*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, const double*, const double*, const double*, const double*, const double*, double*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, const bf16*, const float*, const bf16*, const bf16*, const float*, float*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, const fp16*, const float*, const fp16*, const fp16*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, const float*,
+                                   const float*, const float*, const float*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, const double*,
+                                   const double*, const double*, const double*, const double*, double*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, const bf16*,
+                                   const float*, const bf16*, const bf16*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, const fp16*,
+                                   const float*, const fp16*, const fp16*, const float*, float*);
 
 }  // namespace gat::cuda

@@ -105,8 +105,8 @@ __global__ void __launch_bounds__(kBlock) select_kernel(const std::int64_t* rowp
   }
 }
 
-// delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. The channels are shared out as in the passes that
-// compute <g, v>: see Note [same bits].
+// delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. The channels are shared out as in the passes
+// that compute <g, v>: see Note [same bits].
 template <class T>
 __global__ void __launch_bounds__(kBlock)
     delta_kernel(const EdgeAttentionInputs<T> in, std::int64_t rows, RowShape shape, const T* grad_out, const Acc<T>* out,

@@ -277,8 +277,8 @@ Gradients adjacency_attention_backward(const Tensor& edges, const Optional& col,
                                        const Optional& edge_feat, const Optional& seed, std::string_view score,
                                        bool edge_in_value, double negative_slope, double scale, double dropout_p,
                                        const Tensor& grad_out, const Optional& grad_lse, const Optional& grad_weights,
-                                       const Tensor& out_acc, const Tensor& softmax, const Tensor& selected, const Tensor& weights,
-                                       c10::List<bool> needs_grad) {
+                                       const Tensor& out_acc, const Tensor& softmax, const Tensor& selected,
+                                       const Tensor& weights, c10::List<bool> needs_grad) {
   using Schema = Gradients(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
                            const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
                            const Optional&, const Optional&, const Optional&, const Optional&, const Optional&, std::string_view,

@@ -38,8 +38,9 @@ auto call_gradient(const Op& op, const Args&... args) {
 
 Optional optional(const Tensor& tensor) { return tensor.defined() ? Optional(tensor) : std::nullopt; }
 
-// A differentiable result that a gradient needs, kept for as long as the node of the graph or until its memory is given up. Unlike
-// what a context saves, it may be modified in place by the caller meanwhile (h += x, relu_): then there is nothing to unpack.
+// A differentiable result that a gradient needs, kept for as long as the node of the graph or until its memory is given up.
+// Unlike what a context saves, it may be modified in place by the caller meanwhile (h += x, relu_): then there is nothing to
+// unpack.
 //
 // A context must never save a differentiable result of its own: where a pack hook throws, as a checkpoint's does to stop the
 // recomputation early, torch leaves the context with what it was to save, and the result holds the node that holds the context.
@@ -87,7 +88,8 @@ Attention attention_below(const Tensor& rowptr, const Tensor& col, const Optiona
   static const auto op = find<decltype(attention_below)>("gat_ext::edge_attention");
   const at::AutoDispatchBelowADInplaceOrView below;
   return op.call(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, value, query, key, att, dst_term, src_term, edge_term,
-                 bias, edge_feat, seed, score, edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights, return_lse);
+                 bias, edge_feat, seed, score, edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights,
+                 return_lse);
 }
 
 struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
@@ -107,16 +109,9 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
     const auto given = [](const Optional& tensor) { return tensor.value_or(Tensor()); };
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({softmax, out_acc, selected});
-    ctx->save_for_backward({rowptr,           col,
-                            given(edge_id),   given(t_rowptr),
-                            given(t_col),     given(t_pos),
-                            given(t_edge_id), value,
-                            given(query),     given(key),
-                            given(att),       given(dst_term),
-                            given(src_term),  given(edge_term),
-                            given(bias),      given(edge_feat),
-                            given(seed),      softmax,
-                            selected});
+    ctx->save_for_backward({rowptr, col, given(edge_id), given(t_rowptr), given(t_col), given(t_pos), given(t_edge_id), value,
+                            given(query), given(key), given(att), given(dst_term), given(src_term), given(edge_term), given(bias),
+                            given(edge_feat), given(seed), softmax, selected});
     ctx->saved_data["out"] = Result::keep(accumulated);
     ctx->saved_data["weights"] = Result::keep(weights);
     ctx->saved_data["top_k"] = top_k;
@@ -152,10 +147,11 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
     const auto kept_out = Result::of(constant["out"]), kept_weights = Result::of(constant["weights"]);
     Optional out = kept_out->unpack(), weights = kept_weights->unpack();
     if (!out.has_value() || !weights.has_value()) {
-      const auto again = attention_below(
-          s[0], s[1], optional(s[2]), optional(s[3]), optional(s[4]), optional(s[5]), optional(s[6]), s[7], optional(s[8]),
-          optional(s[9]), optional(s[10]), optional(s[11]), optional(s[12]), optional(s[13]), optional(s[14]), optional(s[15]),
-          optional(s[16]), score, edge_in_value, negative_slope, scale, dropout_p, constant["top_k"].toInt(), return_weights, false);
+      const auto again =
+          attention_below(s[0], s[1], optional(s[2]), optional(s[3]), optional(s[4]), optional(s[5]), optional(s[6]), s[7],
+                          optional(s[8]), optional(s[9]), optional(s[10]), optional(s[11]), optional(s[12]), optional(s[13]),
+                          optional(s[14]), optional(s[15]), optional(s[16]), score, edge_in_value, negative_slope, scale,
+                          dropout_p, constant["top_k"].toInt(), return_weights, false);
       const Tensor& accumulated = std::get<3>(again);
       out = accumulated.dim() == 3 ? accumulated : std::get<0>(again);
       weights = std::get<5>(again);
@@ -192,9 +188,9 @@ Attention attention(const Tensor& rowptr, const Tensor& col, const Optional& edg
                            edge_term, bias, edge_feat, seed, score, edge_in_value, negative_slope, scale, dropout_p, top_k,
                            return_weights, return_lse);
   }
-  const variable_list r = AttentionGradient::apply(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, value, query, key,
-                                                   att, dst_term, src_term, edge_term, bias, edge_feat, seed, std::string(score),
-                                                   edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights, return_lse);
+  const variable_list r = AttentionGradient::apply(
+      rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, value, query, key, att, dst_term, src_term, edge_term, bias,
+      edge_feat, seed, std::string(score), edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights, return_lse);
   return {r[0], r[1], r[2], r[3], r[4], r[5]};
 }
 

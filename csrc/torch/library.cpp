@@ -49,7 +49,8 @@ TORCH_LIBRARY(gat_ext, m) {
       "selected, Tensor weights)";
   const std::string backward =
       inputs +
-      ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor softmax, Tensor selected, Tensor weights, "
+      ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor softmax, Tensor selected, Tensor "
+      "weights, "
       "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
       "Tensor edge_term, Tensor bias, Tensor edge_feat)";
   const std::string sorted =

@@ -70,8 +70,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   void sum_terms(std::int64_t row, int n, Scratch& s) const {
     if (in.edge_feat) {
       const auto ys = rows_with_edges(in.key, row, D, n, s, s.key);
-      reduce_pairs<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, ys, ScoreTermOfPair<Score, T>{in.att, in.params},
-                           s.sum.data());
+      reduce_pairs<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, ys,
+                           ScoreTermOfPair<Score, T>{in.att, in.params}, s.sum.data());
     } else {
       const ScoreTermOfX<Score, T> term{{in.key + row * H * D, in.att, in.params}};
       reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, term, s.sum.data());
