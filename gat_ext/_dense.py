@@ -41,8 +41,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _deterministic_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+        x = x.to(dtype)
+        weight = weight if weight.dtype == torch.float64 else weight.to(dtype)
+        bias = bias if bias is None or bias.dtype == torch.float64 else bias.to(dtype)
+    if any(t is not None and t.dtype != x.dtype for t in (weight, bias)):
+        return F.linear(x, weight, bias)  # which refuses them
     rows = x.reshape(-1, x.shape[-1])  # of a batch, too
     out: Tensor = _Product.apply(rows, weight.t())
     out = out.view(*x.shape[:-1], weight.shape[0])
@@ -98,7 +101,13 @@ def _is_deterministic(x: Tensor) -> bool:
 
 def add(x: Tensor, other: Tensor) -> Tensor:
     """Sum of x [N, C] and other, [N, C] or [C]."""
-    if _is_large(x) and _is_plain(x) and _same_kind(x, other) and other.shape[-1] == x.shape[-1]:
+    if (
+        _is_large(x)
+        and _is_plain(x)
+        and x.dtype == other.dtype  # else torch widens one of them, under autocast, too
+        and _same_kind(x, other)
+        and other.shape[-1] == x.shape[-1]
+    ):
         out: Tensor = ops.add(x, other)
         return out
     return x + other

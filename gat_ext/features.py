@@ -137,7 +137,7 @@ class SparseFeatures:
                 f"weight has shape {list(weight.shape)}; {self} expects [C', {self.shape[1]}]"
             )
         out = spmm(self.graph, weight.t(), self.values)
-        return out if bias is None else out + bias
+        return out if bias is None else out + bias.to(out.dtype)  # which autocast may have narrowed
 
     def __repr__(self) -> str:
         """Shape and number of stored entries."""

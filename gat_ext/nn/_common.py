@@ -337,6 +337,13 @@ def split_result(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, Tensor | 
     return (result, None) if isinstance(result, Tensor) else (result[0], result[1])
 
 
+def in_dtype(
+    out: Tensor, weights: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """(out, weights or None) in the dtype of PyG's layer: under autocast its products with a parameter of float32 are float32."""
+    return out.to(dtype), None if weights is None else weights.to(dtype)
+
+
 def with_attention(
     out: Tensor, graph: Graph, weights: Tensor | None, adjacency: Any, looped: bool
 ) -> Tensor | tuple[Tensor, Attention]:

@@ -109,7 +109,8 @@ class AGNNConv(common.Layer):
             edge_mask=edge_mask,
             return_weights=common.asks_for_weights(return_attention_weights),
         )
-        out, weights = common.split_result(result)
+        dtype = torch.promote_types(x.dtype, self.beta.dtype)
+        out, weights = common.in_dtype(*common.split_result(result), dtype)
         if not is_batch:
             return common.with_attention(
                 out.squeeze(1), graph, weights, adjacency, self.add_self_loops

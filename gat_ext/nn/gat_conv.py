@@ -197,6 +197,8 @@ class GATConv(common.Layer):
         )
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
+        dtype = torch.promote_types(out.dtype, self.att_src.dtype)
+        out, weights = common.in_dtype(out, weights, dtype)
         out = out if batch is None else out.transpose(0, 1)
         return common.with_attention(out, graph, weights, adjacency, self.add_self_loops)
 
@@ -255,7 +257,9 @@ def _dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
 
     As one matrix product with their block-diagonal [K · H, H · C], which reads x once and makes no [N, H, C].
     """
-    blocks = torch.diag_embed(torch.cat(att).transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
+    # Autocast to float16 joins no vectors of bfloat16.
+    joined = torch.cat([vector.to(x.dtype) for vector in att])
+    blocks = torch.diag_embed(joined.transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
     terms = _dense.linear(
         x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2])
     )

@@ -167,6 +167,8 @@ class GATv2Conv(common.Layer):
         )
         out, weights = common.split_result(result)
         out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
+        dtype = torch.promote_types(out.dtype, self.att.dtype)
+        out, weights = common.in_dtype(out, weights, dtype)
         out = out if batch is None else out.transpose(0, 1)
         return common.with_attention(out, graph, weights, adjacency, self.add_self_loops)
 
