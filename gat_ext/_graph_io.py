@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gat_ext._graph_csr import expand_rows
+
 # edge_index [2, E] in the order of the source, and (num_src, num_dst), None if it does not say.
 Edges = tuple[Tensor, tuple[int, int] | None]
 
@@ -45,11 +47,36 @@ def scipy_edges(matrix: Any) -> Edges:
         )
     if len(matrix.shape) != 2:
         raise ValueError(f"from_scipy got shape {matrix.shape}; expected two dimensions")
-    coo = matrix.tocoo(copy=False)
-    edge_index = torch.stack(
-        [torch.as_tensor(coo.col, dtype=torch.int64), torch.as_tensor(coo.row, dtype=torch.int64)]
-    )
-    return edge_index, (int(matrix.shape[1]), int(matrix.shape[0]))
+    num_rows, num_columns = map(int, matrix.shape)
+    if matrix.format in ("csr", "csc"):  # whose tocoo() would write wherever indptr leads
+        minor, pointers = torch.as_tensor(matrix.indices), torch.as_tensor(matrix.indptr)
+        lines = num_rows if matrix.format == "csr" else num_columns
+        major = _expand(pointers, minor.shape[0], lines, "indptr of the matrix")
+        col, row = (minor, major) if matrix.format == "csr" else (major, minor)
+    else:
+        coo = matrix.tocoo(copy=False)
+        col, row = torch.as_tensor(coo.col), torch.as_tensor(coo.row)
+    return torch.stack([col.long(), row.long()]), (num_columns, num_rows)
+
+
+def scipy_to_torch(matrix: Any) -> Tensor:
+    """A SciPy sparse matrix as a torch sparse CSR or COO tensor that shares nothing with it.
+
+    Not by SciPy's own conversions, which write wherever faulty indices lead.
+    """
+    if matrix.format not in ("csr", "csc", "coo"):
+        matrix = matrix.tocoo()
+    (col, row), _ = scipy_edges(matrix)
+    values, shape = torch.tensor(matrix.data), tuple(matrix.shape)
+    if values.shape != col.shape:
+        raise ValueError(
+            f"the matrix has {values.numel()} values and {col.shape[0]} indices; expected as many"
+        )
+    if matrix.format == "csr":
+        pointers = torch.tensor(matrix.indptr, dtype=torch.int64)
+        return torch.sparse_csr_tensor(pointers, col, values, shape, check_invariants=False)
+    edges = torch.stack([row, col])
+    return torch.sparse_coo_tensor(edges, values, shape, check_invariants=False)
 
 
 def _check_layout(matrix: Any) -> None:
@@ -74,10 +101,12 @@ def torch_sparse_edges(matrix: Tensor) -> Edges:
         row, col = matrix._indices()
     elif matrix.layout == torch.sparse_csr:
         col = matrix.col_indices().long()
-        row = _expand(matrix.crow_indices(), col.shape[0])
+        pointers = matrix.crow_indices()
+        row = _expand(pointers, col.shape[0], matrix.shape[0], "crow_indices of the matrix")
     else:
         row = matrix.row_indices().long()
-        col = _expand(matrix.ccol_indices(), row.shape[0])
+        pointers = matrix.ccol_indices()
+        col = _expand(pointers, row.shape[0], matrix.shape[1], "ccol_indices of the matrix")
     return torch.stack([col, row]), (matrix.shape[1], matrix.shape[0])
 
 
@@ -91,10 +120,39 @@ def index_tensors(matrix: Tensor) -> tuple[Tensor, ...]:
     return matrix.ccol_indices(), matrix.row_indices()
 
 
-def _expand(pointers: Tensor, count: int) -> Tensor:
-    """The row of each entry, of row pointers; or the column, of column pointers."""
-    rows = torch.arange(pointers.shape[0] - 1, device=pointers.device)
-    return rows.repeat_interleave(pointers.long().diff(), output_size=count)
+def _expand(pointers: Tensor, count: int, lines: int, name: str) -> Tensor:
+    """The row of each of ``count`` entries, of pointers to so many lines that are rows; or likewise the column.
+
+    Raises:
+        ValueError: they do not ascend from 0 to ``count``: to follow them would write out of bounds.
+    """
+    _check_pointers(pointers, count, lines, name)
+    return expand_rows(pointers.long(), count)
+
+
+def _check_pointers(pointers: Tensor, count: int, lines: int, name: str) -> None:
+    if pointers.shape != (lines + 1,):
+        raise ValueError(
+            f"{name} has shape {list(pointers.shape)}; expected [{lines + 1}], one pointer more than "
+            "the matrix has rows or columns"
+        )
+    if pointers.is_meta:
+        return
+    falls = pointers[1:] < pointers[:-1]
+    # One transfer from the device for all three numbers.
+    ends = pointers[0], pointers[-1], falls.any()
+    first, last, faulty = torch.stack([end.long() for end in ends]).tolist()
+    if (first, last) != (0, count):
+        raise ValueError(
+            f"{name} goes from {first} to {last}; expected 0 to {count}, the number of stored entries"
+        )
+    if faulty:
+        place = int(falls.nonzero()[0])
+        before, after = pointers[place : place + 2].tolist()
+        raise ValueError(
+            f"{name} falls from {before} at position {place} to {after} at position {place + 1}; "
+            "expected numbers that ascend"
+        )
 
 
 def networkx_edges(graph: Any) -> Edges:
@@ -124,7 +182,7 @@ def pyg_edges(data: Any) -> Edges:
     if isinstance(data, Tensor):
         return _pyg_tensor_edges(data)
     if is_sparse_tensor(data):
-        row, col, _ = data.coo()
+        row, col, _ = sparse_tensor_parts(data)
         num_dst, num_src = data.sparse_sizes()
         return torch.stack([col, row]), (num_src, num_dst)
     for name in ("edge_index", "adj_t"):
@@ -148,6 +206,20 @@ def _pyg_tensor_edges(edge_index: Tensor) -> Edges:
     num_src, num_dst = edge_index.sparse_size()
     known = num_src is not None and num_dst is not None
     return plain_tensor(edge_index), (num_src, num_dst) if known else None
+
+
+def sparse_tensor_parts(matrix: Any) -> tuple[Tensor, Tensor, Any]:
+    """(row, col, values or None) of a SparseTensor, whose row pointers are checked where it has no rows yet.
+
+    Raises:
+        ValueError: they do not ascend from 0 to the number of entries.
+    """
+    storage = getattr(matrix, "storage", None)
+    if storage is not None and not storage.has_row():
+        pointers, count = storage.rowptr(), storage.col().shape[0]
+        _check_pointers(pointers, count, matrix.sparse_sizes()[0], "rowptr of the SparseTensor")
+    row, col, values = matrix.coo()
+    return row, col, values
 
 
 def plain_tensor(edge_index: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ class SparseFeatures:
 
     Raises:
         TypeError: matrix is none of these, or not of floating-point numbers.
-        ValueError: it is no matrix.
+        ValueError: it is no matrix, or its row or column pointers do not ascend from 0 to nnz.
+        IndexError: an index is beyond its shape.
 
     Example:
         >>> import torch
@@ -46,8 +47,8 @@ class SparseFeatures:
 
     def __init__(self, matrix: Any) -> None:
         """Takes the stored entries; see the class for the arguments."""
-        if hasattr(matrix, "tocsr"):
-            matrix = _scipy_to_torch(matrix)
+        if io.is_scipy(matrix):
+            matrix = io.scipy_to_torch(matrix)
         if not isinstance(matrix, Tensor):
             raise TypeError(
                 f"SparseFeatures got a {type(matrix).__name__}; expected a torch tensor or a SciPy "
@@ -143,15 +144,6 @@ class SparseFeatures:
         """Shape and number of stored entries."""
         num_rows, num_columns = self.shape
         return f"SparseFeatures({num_rows}, {num_columns}, nnz={self.graph.num_edges})"
-
-
-def _scipy_to_torch(matrix: Any) -> Tensor:
-    """A SciPy sparse matrix as a torch sparse CSR tensor that shares nothing with it."""
-    csr = matrix.tocsr()
-    if len(csr.shape) != 2:
-        raise ValueError(f"SparseFeatures got shape {csr.shape}; expected a matrix [N, C]")
-    rowptr, col, values = (torch.tensor(part) for part in (csr.indptr, csr.indices, csr.data))
-    return torch.sparse_csr_tensor(rowptr, col, values, csr.shape, check_invariants=False)
 
 
 class _Known(NamedTuple):

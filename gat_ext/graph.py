@@ -113,6 +113,9 @@ class Graph:
 
         Raises:
             TypeError: not a sparse matrix.
+            ValueError: not two dimensions; the pointers of a CSR or CSC matrix do not ascend from 0 to
+                its number of entries.
+            IndexError: an index is beyond its shape.
         """
         return cls._from_edges(_graph_io.scipy_edges(matrix))
 
@@ -124,7 +127,9 @@ class Graph:
 
         Raises:
             TypeError: another layout.
-            ValueError: not one matrix.
+            ValueError: not one matrix; its row or column pointers do not ascend from 0 to its number
+                of entries.
+            IndexError: an index is beyond its shape.
         """
         return cls._from_edges(_graph_io.torch_sparse_edges(matrix))
 

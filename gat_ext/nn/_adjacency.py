@@ -87,7 +87,7 @@ def _plain_edge_index(wrapper: Tensor) -> Tensor:
 
 def _graph_of_sparse_tensor(matrix: Any) -> Graph:
     """Remembered by both of its index tensors: others may share one of them."""
-    row, col, _ = matrix.coo()
+    row, col, _ = io.sparse_tensor_parts(matrix)
     if row.is_inference() or col.is_inference():
         return Graph.from_pyg(matrix)
     this_col = remembered(col, "column", object)  # another object once somebody wrote to it
@@ -123,7 +123,7 @@ def stored_values(adjacency: Any) -> Tensor | None:
             )
         return adjacency._values()
     if io.is_sparse_tensor(adjacency):
-        values = adjacency.coo()[2]
+        values = io.sparse_tensor_parts(adjacency)[2]
         return values if isinstance(values, Tensor) else None
     return None
 
