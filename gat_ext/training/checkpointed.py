@@ -21,7 +21,7 @@ import torch
 
 from gat_ext import __version__
 from gat_ext.training import checkpoint
-from gat_ext.training.epochs import EpochTrainer, SeedResult
+from gat_ext.training.epochs import EpochTrainer, SeedResult, check_history
 from gat_ext.training.files import replacing
 
 CHECKPOINT_SECONDS = 10.0
@@ -135,15 +135,36 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
         missing = {"config", "results", "best_models", "trainer"} - state.keys()
         if missing:
             raise ValueError(f"{self.checkpoint_path} is not of a run: it has no {min(missing)}")
+        given, own = state["config"], asdict(self._settings)
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"{self.checkpoint_path} is not of a run: its config is of type {type(given).__name__}"
+            )
         # A checkpoint from before there was a setting is one of its default, None.
-        differing = [k for k, v in asdict(self._settings).items() if state["config"].get(k) != v]
+        differing = [k for k, v in own.items() if not checkpoint.same(given.get(k), v)]
         if differing:
             raise ValueError(
                 f"{self.checkpoint_path} is of another run: {', '.join(differing)} differ; "
                 "give the same options, or another --out"
             )
+        with checkpoint.named(self.checkpoint_path):
+            self._restore(state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        like = asdict(SeedResult(0, 0, 0, 0.0, 0.0, 0.0, {})) | {"history": checkpoint.ANYTHING}
+        checkpoint.check(state["results"], checkpoint.ListOf(like), "results")
+        for index, result in enumerate(state["results"]):
+            check_history(result["history"], f"results[{index}].history")
+        if len(state["results"]) > self.trainings:
+            raise ValueError(f"it has {len(state['results'])} results of {self.trainings}")
+        weights = self._make_trainer(0).best_state
+        self.best_models = []
+        for _ in state["results"]:
+            self._keep(weights)
+        checkpoint.check(state["best_models"], self.best_models, "best_models")
         self.results = [SeedResult(**result) for result in state["results"]]
-        self.best_models, self._resumed = state["best_models"], state["trainer"]
+        self.best_models = [dict(model) for model in state["best_models"]]
+        self._resumed = state["trainer"]
 
     def train(self, progress: Callable[[AnyTrainer], None]) -> None:
         """Trains all that is left; calls ``progress`` after every epoch.
@@ -156,7 +177,8 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
             while len(self.results) < self.trainings:
                 self.trainer = trainer = self._make_trainer(len(self.results))
                 if self._resumed is not None:
-                    trainer.load_state_dict(self._resumed)
+                    with checkpoint.named(self.checkpoint_path):
+                        trainer.load_state_dict(self._resumed)
                     self._resumed = None
                 self.save_checkpoint()
                 self._train_one(trainer, progress, interrupted)

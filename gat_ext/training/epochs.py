@@ -60,6 +60,18 @@ class Settings:
         return replace(self, **given)
 
 
+def check_history(history: Any, name: str) -> None:
+    """Refuses what is not a list of numbers, all of one length, for each name in ``HISTORY``.
+
+    Raises:
+        ValueError: it is not.
+    """
+    checkpoint.check(history, dict.fromkeys(HISTORY, checkpoint.ListOf(0.0)), name)
+    lengths = [len(values) for values in history.values()]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{name} has lists of {lengths} numbers; expected as many in each")
+
+
 class EpochTrainer(ABC, Generic[Model]):
     """Trains a model epoch by epoch, and keeps the weights that did best in validation.
 
@@ -73,7 +85,7 @@ class EpochTrainer(ABC, Generic[Model]):
     def __init__(
         self,
         model: Model,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Adam,
         recipe: Settings,
         seed: int,
     ) -> None:
@@ -178,19 +190,35 @@ class EpochTrainer(ABC, Generic[Model]):
         """Goes on from where a state was taken.
 
         Raises:
-            ValueError: the state is of another seed, recipe or model.
+            ValueError: the state is of another seed, recipe or model, or not of a trainer.
         """
-        for name, own in (("seed", self.seed), ("recipe", asdict(self._settings))):
-            if state[name] != own:
-                raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:  # what torch raises for other names or shapes
-            raise ValueError(f"the checkpoint is of another model: {error}") from error
+        self._check_state(state)
+        # As plain dictionaries, for torch's carry versions of modules, which nobody has checked.
+        self.model.load_state_dict(dict(state["model"]))
         # The optimizer would go on writing into the tensors that it is given.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.stopping.load_state_dict(state["stopping"])
-        self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
+        self.best_state, self.best_epoch = dict(state["best_state"]), state["best_epoch"]
         self.history = {name: list(values) for name, values in state["history"].items()}
         self.seconds = state["seconds"]
         checkpoint.restore_random_state(state["random"])
+
+    def _check_state(self, state: Any) -> None:
+        checkpoint.check(state, dict.fromkeys(self.state_dict(), checkpoint.ANYTHING), "trainer")
+        for name, own in (("seed", self.seed), ("recipe", asdict(self._settings))):
+            if not checkpoint.same(state[name], own):
+                raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
+        weights = self.model.state_dict()
+        try:
+            checkpoint.check(state["model"], weights, "model")
+        except ValueError as error:
+            raise ValueError(f"the checkpoint is of another model: {error}") from error
+        checkpoint.check(state["best_state"], weights, "best_state")
+        checkpoint.check(state["stopping"], self.stopping.state_dict(), "stopping")
+        check_history(state["history"], "history")
+        epochs = len(state["history"]["val_loss"])
+        checkpoint.check_optimizer(state["optimizer"], self.optimizer, stepped=epochs > 0)
+        for name in ("best_epoch", "seconds"):
+            checkpoint.check(state[name], getattr(self, name), name)
+        if not 0 <= state["best_epoch"] <= epochs:
+            raise ValueError(f"best_epoch is {state['best_epoch']} of {epochs} epochs")
