@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "threads.h"
+
 namespace gat::cpu {
 
 // A CSR whose rows own the positions rowptr[r] .. rowptr[r + 1]; for each of them what `place` was told.
@@ -20,8 +22,7 @@ template <class RowOf, class Place>
 void counting_sort(std::int64_t num_edges, std::int64_t num_rows, int num_threads, std::int64_t* rowptr, const RowOf& row_of,
                    const Place& place) {
   // A stretch costs a counter for each row, so it must hold more edges than there are rows.
-  const std::int64_t most = num_edges / std::max<std::int64_t>(num_rows, 16384);
-  const std::int64_t stretches = std::clamp<std::int64_t>(most, 1, num_threads);
+  const std::int64_t stretches = threads_for(8 * num_edges, num_edges / std::max<std::int64_t>(num_rows, 1), num_threads);
   std::vector<std::int64_t> next(static_cast<std::size_t>(stretches * num_rows));  // [stretches, num_rows]
   const auto begin_of = [&](std::int64_t s) { return num_edges * s / stretches; };
 

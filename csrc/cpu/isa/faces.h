@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <type_traits>
 #include <vector>
@@ -17,4 +18,5 @@
 #include "../isa.h"
 #include "../partition.h"
 #include "../sparse.h"
+#include "../threads.h"
 #include "../tile.h"

@@ -15,7 +15,9 @@ void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, c
   using A = Acc<T>;
   const std::int64_t H = in.num_heads, F = in.value_channels, rows = in.csr.num_rows * H;
   // Rows and heads side by side, as if each were an edge: see Note [same bits].
-#pragma omp parallel for num_threads(in.num_threads) schedule(static)
+  const std::int64_t edge_work = grad_weights ? in.csr.num_edges() * H : 0;
+  const int threads = threads_for(rows * F + edge_work, (rows + kTile - 1) / kTile, in.num_threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (std::int64_t begin = 0; begin < rows; begin += kTile) {
     std::int64_t own[kTile];
     A sums[kTile];

@@ -3,7 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
+#include <limits>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
@@ -97,57 +98,92 @@ void edge_attention_forward(const EdgeAttentionForward<T>& args) {
   for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), args.in.num_threads, ForwardPass<Isa, Score, T>(args));
 }
 
-// Scores a whole row at a time; rows are not split, for the choice needs all of them.
+// Rows are not split, for the choice needs all of their edges. All memory is taken before threads start: one that cannot get any
+// cannot say so.
 template <class Isa, class Score, class T>
 struct SelectPass : NothingShared {
   using Scalar = Acc<T>;
   using A = Scalar;
+  struct Candidate {
+    A score;
+    std::int64_t position;  // in the row
+  };
   struct Scratch {
     TileScratch<A> tile;
-    std::vector<A> scores;  // [H, degree]
-    std::vector<std::int64_t> order;
+    std::unique_ptr<Candidate[]> candidates;  // [H, capacity]: those that may be among the largest of the edges seen
+    std::vector<std::int64_t> count;          // [H]
+    std::vector<A> bar;                       // [H]: candidates that come later are above it; NaN lets everything in
   };
   const EdgeAttentionInputs<T>& in;
   std::int64_t top_k;
   std::uint8_t* selected;
-  std::int64_t H = in.num_heads;
+  std::int64_t H = in.num_heads, capacity = 0;
 
-  SelectPass(const EdgeAttentionInputs<T>& i, std::int64_t k, std::uint8_t* s) : in(i), top_k(k), selected(s) {}
+  SelectPass(const EdgeAttentionInputs<T>& i, std::int64_t k, std::uint8_t* s) : in(i), top_k(k), selected(s) {
+    std::int64_t longest = 0;
+    for (std::int64_t row = 0; row < in.csr.num_rows; ++row) {
+      longest = std::max(longest, in.csr.rowptr[row + 1] - in.csr.rowptr[row]);
+    }
+    // Twice as many as are kept, so that most edges are not looked at again.
+    if (longest > top_k) capacity = std::min(longest, top_k + std::max<std::int64_t>(top_k, kTile));
+  }
   std::int64_t state_size() const { return 0; }
-  Scratch make_scratch() const { return {make_tile_scratch(in), {}, {}}; }
+  Scratch make_scratch() const {
+    const auto heads = static_cast<std::size_t>(H);
+    return {make_tile_scratch(in), std::unique_ptr<Candidate[]>(new Candidate[heads * static_cast<std::size_t>(capacity)]),
+            std::vector<std::int64_t>(heads), std::vector<A>(heads)};
+  }
   void init(A*) const {}
   void merge(A*, const A*) const {}
   void finish(std::int64_t, const A*) const {}
 
+  // NaN counts as larger than all, so that it is kept and seen.
+  static bool before(const Candidate& a, const Candidate& b) {
+    const bool nan_a = a.score != a.score, nan_b = b.score != b.score;
+    if (nan_a != nan_b) return nan_a;
+    if (!nan_a && a.score != b.score) return a.score > b.score;
+    return a.position < b.position;
+  }
+
+  // Keeps the top_k largest of the candidates of a head.
+  void drop(std::int64_t h, Scratch& s) const {
+    const auto head = static_cast<std::size_t>(h);
+    Candidate *const first = s.candidates.get() + h * capacity, *const last = first + top_k - 1;
+    std::nth_element(first, last, first + s.count[head], &before);
+    s.count[head] = top_k;
+    s.bar[head] = last->score;
+  }
+
+  // Takes the edges from position on, whose scores are in a tile.
+  void absorb(std::int64_t h, std::int64_t position, int n, Scratch& s) const {
+    const auto head = static_cast<std::size_t>(h);
+    Candidate* const first = s.candidates.get() + h * capacity;
+    const A* const score = s.tile.score.data() + h * kTile;
+    for (int e = 0; e < n; ++e) {
+      if (score[e] <= s.bar[head]) continue;  // of equals the earlier one is kept
+      first[s.count[head]++] = {score[e], position + e};
+      if (s.count[head] == capacity) drop(h, s);
+    }
+  }
+
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
-    const std::int64_t degree = end - begin;
-    if (degree <= top_k) {
+    if (end - begin <= top_k) {
       std::fill(selected + begin * H, selected + end * H, std::uint8_t{1});
       return;
     }
     std::fill(selected + begin * H, selected + end * H, std::uint8_t{0});
-    s.scores.resize(static_cast<std::size_t>(H * degree));
-    s.order.resize(static_cast<std::size_t>(degree));
+    std::fill(s.count.begin(), s.count.end(), 0);
+    std::fill(s.bar.begin(), s.bar.end(), std::numeric_limits<A>::quiet_NaN());
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, reads_edges(in), s.tile);
       score_tile<Isa, Score, T>(in, row, k, n, s.tile);
-      for (std::int64_t h = 0; h < H; ++h) {
-        std::copy_n(s.tile.score.data() + h * kTile, n, s.scores.data() + h * degree + (k - begin));
-      }
+      for (std::int64_t h = 0; h < H; ++h) absorb(h, k - begin, n, s);
     }
     for (std::int64_t h = 0; h < H; ++h) {
-      const A* const score = s.scores.data() + h * degree;
-      // NaN counts as larger than all, so that it is kept and seen.
-      const auto before = [score](std::int64_t i, std::int64_t j) {
-        const bool nan_i = score[i] != score[i], nan_j = score[j] != score[j];
-        if (nan_i != nan_j) return nan_i;
-        if (!nan_i && score[i] != score[j]) return score[i] > score[j];
-        return i < j;
-      };
-      std::iota(s.order.begin(), s.order.end(), std::int64_t{0});
-      std::nth_element(s.order.begin(), s.order.begin() + (top_k - 1), s.order.end(), before);
-      for (std::int64_t k = 0; k < top_k; ++k) selected[(begin + s.order[static_cast<std::size_t>(k)]) * H + h] = 1;
+      drop(h, s);
+      const Candidate* const first = s.candidates.get() + h * capacity;
+      for (std::int64_t k = 0; k < top_k; ++k) selected[(begin + first[k].position) * H + h] = 1;
     }
   }
 };

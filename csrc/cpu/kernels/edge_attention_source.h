@@ -13,7 +13,8 @@ template <class T>
 void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   using A = Acc<T>;
   const std::int64_t num_dst = args.in.csr.num_rows, H = args.in.num_heads;
-#pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
+  const int threads = threads_for(16 * num_dst * H, num_dst, args.in.num_threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (std::int64_t i = 0; i < num_dst; ++i) {
     A* const to = table + i * kNodeColumns * H;
     for (std::int64_t h = 0; h < H; ++h) {
@@ -203,7 +204,8 @@ struct DstTermPass : NothingShared {
   Index* inverse;  // [E] position in the transpose
 
   DstTermPass(const EdgeAttentionBackward<T>& a, Index* memory) : args(a), inverse(memory) {
-#pragma omp parallel for num_threads(args.in.num_threads) schedule(static)
+    const int threads = threads_for(16 * num_edges, num_edges, args.in.num_threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (std::int64_t k = 0; k < num_edges; ++k) inverse[args.position[k]] = static_cast<Index>(k);
   }
   std::int64_t state_size() const { return H; }

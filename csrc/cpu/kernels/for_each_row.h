@@ -8,11 +8,11 @@
 
 #include "../../core/macros.h"
 #include "../partition.h"
+#include "../threads.h"
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kWorkOfThread = 1 << 17;  // multiplications and additions
-inline constexpr std::int64_t kGap = 32;                // scalars between what two threads write: no cache line is in both
+inline constexpr std::int64_t kGap = 32;  // scalars between what two threads write: no cache line is in both
 
 // Runs a pass over all rows. A pass has
 //   using Scalar, Scratch
@@ -29,9 +29,7 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
   const auto num_long = static_cast<std::int64_t>(partition.long_rows.size());
   const std::int64_t state_size = pass.state_size(), shared_size = pass.shared_size();
   const std::int64_t state_stride = state_size + kGap, shared_stride = shared_size > 0 ? shared_size + kGap : 0;
-  // A thread is worth starting for some tens of microseconds of work, not for less.
-  const std::int64_t work = partition.num_edges * (state_size + shared_size + 16), worth = 1 + work / kWorkOfThread;
-  const int threads = static_cast<int>(std::min<std::int64_t>({num_threads, std::max<std::int64_t>(num_items, 1), worth}));
+  const int threads = threads_for(partition.num_edges * (state_size + shared_size + 16), num_items, num_threads);
 
   std::vector<Scalar> pieces(static_cast<std::size_t>(partition.num_pieces * state_stride));
   std::vector<Scalar> shared(static_cast<std::size_t>(num_items * shared_stride));

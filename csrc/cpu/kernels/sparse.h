@@ -13,11 +13,18 @@
 
 namespace gat::cpu {
 
+inline constexpr std::int64_t kRows = 256;  // that a thread takes at a time
+
+GAT_HD int threads_for_rows(const CsrView& csr, std::int64_t work, int num_threads) {
+  return threads_for(work, (csr.num_rows + kRows - 1) / kRows, num_threads);
+}
+
 // Rows are whole: softmax and its gradient stream a row's [degree, H] twice, which is little next to a feature row.
 template <class Isa, class T>
 void edge_softmax(const CsrView& csr, std::int64_t H, const T* scores, T* alpha, int num_threads) {
   using A = Acc<T>;
-#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  const int threads = threads_for_rows(csr, 32 * csr.num_edges() * H, num_threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
   for (std::int64_t row = 0; row < csr.num_rows; ++row) {
     const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
     for (std::int64_t h = 0; h < H; ++h) {
@@ -38,7 +45,8 @@ void edge_softmax(const CsrView& csr, std::int64_t H, const T* scores, T* alpha,
 template <class Isa, class T>
 void edge_softmax_backward(const CsrView& csr, std::int64_t H, const T* grad, const T* alpha, T* grad_scores, int num_threads) {
   using A = Acc<T>;
-#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  const int threads = threads_for_rows(csr, 8 * csr.num_edges() * H, num_threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
   for (std::int64_t row = 0; row < csr.num_rows; ++row) {
     const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
     for (std::int64_t h = 0; h < H; ++h) {
@@ -133,7 +141,8 @@ template <class Isa, class T>
 void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign, const T* weight, const T* x, T* out,
                    std::int64_t* arg, int num_threads) {
   using A = Acc<T>;
-#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  const int threads = threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
   for (std::int64_t row = 0; row < csr.num_rows; ++row) {
     const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
     for (std::int64_t h = 0; h < H; ++h) {
@@ -161,7 +170,8 @@ template <class Isa, class T>
 void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight, const T* grad,
                             const std::int64_t* arg, T* grad_x, int num_threads) {
   using A = Acc<T>;
-#pragma omp parallel for num_threads(num_threads) schedule(dynamic, 256)
+  const int threads = threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
   for (std::int64_t row = 0; row < csr.num_rows; ++row) {
     for (std::int64_t h = 0; h < H; ++h) {
       for (std::int64_t d = h * F; d < (h + 1) * F; ++d) {
@@ -183,10 +193,9 @@ void dropout(const Dropout& dropout, std::int64_t n, const T* x, T* out, int num
   using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
   using V = Vec<A, kLanesOf<U, std::uint64_t>>;
   constexpr int kCounters = 16, kBlock = 4 * kCounters;
-  constexpr std::int64_t kBlocksOfThread = 256;
   const V keep = V{} + static_cast<A>(dropout.keep_scale);
   const std::int64_t num_blocks = (n + kBlock - 1) / kBlock;
-  const auto threads = static_cast<int>(std::min<std::int64_t>(num_threads, 1 + num_blocks / kBlocksOfThread));
+  const int threads = threads_for(8 * n, num_blocks, num_threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (std::int64_t b = 0; b < num_blocks; ++b) {
     std::int64_t counter[kCounters];

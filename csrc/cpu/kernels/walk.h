@@ -7,19 +7,20 @@
 #include <cstring>
 
 #include "../partition.h"
+#include "../threads.h"
 #include "../walk.h"
 #include "philox_lanes.h"
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kGroup = 32;           // agents; a multiple of the lanes of a vector
-inline constexpr std::int64_t kStepsOfThread = 768;  // of agents, for which a thread is worth starting: ten microseconds and up
+inline constexpr std::int64_t kGroup = 32;        // agents; a multiple of the lanes of a vector
+inline constexpr std::int64_t kWorkOfStep = 170;  // of an agent, in multiplications and additions
 
 // f(first, last) for groups of at most kGroup agents, in any order on up to num_threads threads; whether all were true.
 template <class Isa, class F>
 bool for_each_group(std::int64_t num_agents, std::int64_t steps, int num_threads, const F& f) {
-  const std::int64_t groups = (num_agents + kGroup - 1) / kGroup, worth = 1 + num_agents * steps / kStepsOfThread;
-  const int threads = static_cast<int>(std::min<std::int64_t>({num_threads, std::max<std::int64_t>(groups, 1), worth}));
+  const std::int64_t groups = (num_agents + kGroup - 1) / kGroup;
+  const int threads = threads_for(num_agents * steps * kWorkOfStep, groups, num_threads);
   bool all = true;
   // Degrees differ, so groups do not take the same time.
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 4) reduction(&& : all)
@@ -159,7 +160,7 @@ template <class Isa>
 void running_sums(const CsrView& csr, const double* weight, double* cumulative, int num_threads) {
   const RowPartition partition = partition_rows(csr.rowptr, csr.num_rows, false);
   const auto items = static_cast<std::int64_t>(partition.items.size());
-  const int threads = static_cast<int>(std::clamp<std::int64_t>(items / 8, 1, num_threads));
+  const int threads = threads_for(32 * csr.num_edges(), items, num_threads);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (std::int64_t i = 0; i < items; ++i) {
     const WorkItem& item = partition.items[static_cast<std::size_t>(i)];
