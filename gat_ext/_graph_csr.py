@@ -75,12 +75,6 @@ def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
     return torch.searchsorted(ascending, bounds)
 
 
-def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
-    """int64 ``[E]``, the row of each edge in CSR order."""
-    rows = torch.arange(rowptr.shape[0] - 1, device=rowptr.device)
-    return rows.repeat_interleave(rowptr.diff(), output_size=num_edges)
-
-
 def block_diagonal(blocks: Sequence[Csr], num_src: Sequence[int], dtype: torch.dtype) -> Csr:
     """The CSR of the disjoint union of graphs; ``num_src`` counts the sources of each."""
     src_offsets = [0, *accumulate(num_src)]
@@ -139,17 +133,18 @@ def scan(edge_index: Tensor) -> tuple[tuple[int, int], bool]:
     """
     if edge_index.shape[1] == 0:
         return (-1, -1), True
-    smallest, largest = torch.aminmax(edge_index, dim=1)
+    # A row at a time: along a dimension torch starts all threads, however few the edges.
+    bounds = [bound for row in edge_index for bound in torch.aminmax(row)]
     ascending = (edge_index[1, 1:] >= edge_index[1, :-1]).all()
     # One transfer from the device for all five numbers.
-    numbers = torch.cat([smallest, largest, ascending.reshape(1)]).tolist()
-    for row, low in enumerate(numbers[:2]):
+    numbers = torch.stack([*bounds, ascending.to(edge_index.dtype)]).tolist()
+    for row, low in enumerate(numbers[:4:2]):
         if low < 0:
             raise IndexError(
                 f"edge_index[{row}, {_find(edge_index[row], low)}] is {low}; "
                 "expected node numbers of at least 0"
             )
-    return (numbers[2], numbers[3]), bool(numbers[4])
+    return (numbers[1], numbers[3]), bool(numbers[4])
 
 
 def node_counts(

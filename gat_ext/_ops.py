@@ -33,6 +33,17 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
+def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
+    """int64 ``[E]``, the row of each edge in CSR order.
+
+    Not by repeat_interleave, which starts all threads for a few edges.
+    """
+    starts = rowptr.new_zeros(num_edges + 1, dtype=torch.int64)
+    inner = rowptr[1:-1]
+    starts.index_add_(0, inner, torch.ones_like(inner, dtype=torch.int64))
+    return starts.cumsum_(0)[:num_edges]
+
+
 # ---- graph building
 
 
@@ -107,9 +118,7 @@ def _edge_softmax_double_backward(ctx: Any, grad: Tensor) -> Grads:
 
 def _edge_rows(rowptr: Tensor, edge_id: Tensor | None, num_edges: int) -> Tensor:
     """The row of each edge, in the caller's order."""
-    num_rows = rowptr.numel() - 1
-    rows = torch.arange(num_rows, device=rowptr.device)
-    by_position = rows.repeat_interleave(rowptr.diff(), output_size=num_edges)
+    by_position = expand_rows(rowptr, num_edges)
     if edge_id is None:
         return by_position
     return torch.empty_like(by_position).index_copy(0, edge_id.long(), by_position)

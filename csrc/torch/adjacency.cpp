@@ -12,7 +12,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/sort.h>
 #include <ATen/ops/stack.h>
@@ -54,8 +54,10 @@ Tensor row_pointers(const Tensor& ascending, std::int64_t num_rows) {
 }
 
 Tensor expand_rows(const Tensor& rowptr, std::int64_t num_edges) {
-  const Tensor rows = at::arange(rowptr.numel() - 1, rowptr.options());
-  return at::repeat_interleave(rows, rowptr.diff(), std::nullopt, num_edges);
+  // Not by repeat_interleave, which starts all threads for a few edges.
+  const Tensor starts = at::zeros({num_edges + 1}, rowptr.options()), inner = rowptr.slice(0, 1, -1);
+  starts.index_add_(0, inner, at::ones_like(inner));
+  return starts.cumsum_(0).narrow(0, 0, num_edges);
 }
 
 Csr csr_of_edges(const Tensor& src, const Tensor& dst, std::int64_t num_dst) {
@@ -106,8 +108,10 @@ void check(const Edges& e) {
   const Tensor& edges = e.edges;
   check_form(edges);
   if (edges.size(1) == 0) return;
-  const auto [low, high] = at::aminmax(edges, 1);
-  const Tensor bounds = at::stack({low, high}).to(at::kCPU, at::kLong);
+  // A row at a time: along a dimension torch starts all threads, however few the edges.
+  const auto [low_src, high_src] = at::aminmax(edges[0]);
+  const auto [low_dst, high_dst] = at::aminmax(edges[1]);
+  const Tensor bounds = at::stack({low_src, low_dst, high_src, high_dst}).to(at::kCPU, at::kLong);
   const auto* const bound = bounds.const_data_ptr<std::int64_t>();
   const std::int64_t count[] = {e.num_src, e.num_dst};
   for (const int row : {0, 1}) {
