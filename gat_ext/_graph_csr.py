@@ -75,6 +75,17 @@ def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
     return torch.searchsorted(ascending, bounds)
 
 
+def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
+    """int64 ``[E]``, the row of each edge in CSR order.
+
+    Not by repeat_interleave, which starts all threads for a few edges.
+    """
+    starts = rowptr.new_zeros(num_edges + 1, dtype=torch.int64)
+    inner = rowptr[1:-1]
+    starts.index_add_(0, inner, torch.ones_like(inner, dtype=torch.int64))
+    return starts.cumsum_(0)[:num_edges]
+
+
 def block_diagonal(blocks: Sequence[Csr], num_src: Sequence[int], dtype: torch.dtype) -> Csr:
     """The CSR of the disjoint union of graphs; ``num_src`` counts the sources of each."""
     src_offsets = [0, *accumulate(num_src)]

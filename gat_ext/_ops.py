@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gat_ext import _C  # noqa: F401  registers torch.ops.gat_ext
+from gat_ext._graph_csr import expand_rows
 
 ops = torch.ops.gat_ext
 Grads = tuple[Tensor | None, ...]
@@ -31,17 +32,6 @@ def draw_seed(device: torch.device) -> Tensor:
 def needs_grad(*tensors: Tensor | None) -> bool:
     """Whether a gradient may be asked for in one of these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
-    """int64 ``[E]``, the row of each edge in CSR order.
-
-    Not by repeat_interleave, which starts all threads for a few edges.
-    """
-    starts = rowptr.new_zeros(num_edges + 1, dtype=torch.int64)
-    inner = rowptr[1:-1]
-    starts.index_add_(0, inner, torch.ones_like(inner, dtype=torch.int64))
-    return starts.cumsum_(0)[:num_edges]
 
 
 # ---- graph building

@@ -12,7 +12,6 @@ from gat_ext import _graph_csr as csr
 from gat_ext import _graph_io, _graph_order
 from gat_ext._graph_csr import Transpose
 from gat_ext._graph_order import ORDERS
-from gat_ext._ops import expand_rows
 
 __all__ = ["ORDERS", "Graph", "Transpose"]
 
@@ -227,7 +226,7 @@ class Graph:
     @property
     def edge_index(self) -> Tensor:
         """int64 ``[2, E]`` in the caller's order; a new tensor at each access."""
-        rows = expand_rows(self._rowptr, self.num_edges)
+        rows = csr.expand_rows(self._rowptr, self.num_edges)
         by_position = torch.stack([self._col.long(), rows])
         if self._edge_id is None:
             return by_position

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "reference_walk": {"graph"},
     "testing": {"graph", "reference"},
     "_native": set(),
-    "_ops": {"_C"},
+    "_ops": {"_C", "_graph_csr"},
     "_ops_second": {"_ops", "reference"},
     "_ops_edge_attention": {"_ops", "_ops_second"},
     "_ops_walk": {"_ops"},
