@@ -100,7 +100,7 @@ def attention(score, option, **results):
 
 def traced_attention(value, term, edges):
     given = (edges, None, None, NODES, NODES, True, True, value, None, None, None, term, term)
-    constants = ("additive", False, 0.2, 1.0, 0.0, 2, True)
+    constants = ("additive", False, 0.2, 1.0, 0.0, 2, True, True)
     return ops.adjacency_attention(*given, *[None] * 4, *constants)[0]
 
 

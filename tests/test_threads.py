@@ -66,7 +66,7 @@ def walk():
 def traced_attention():
     value, dst_term, src_term = draw(10, 2, 4), draw(10, 2), draw(10, 2)
     given = (edges(), None, None, 10, 10, True, True, value, None, None, None, dst_term, src_term)
-    constants = ("additive", False, 0.2, 1.0, 0.0, 0, False)
+    constants = ("additive", False, 0.2, 1.0, 0.0, 0, False, False)
     differentiate(ops.adjacency_attention(*given, *[None] * 4, *constants)[0])
 
 
