@@ -27,7 +27,7 @@ import torch
 
 from gat_ext.datasets import Fold, GraphDataset, load_graphs
 from gat_ext.models import available_graphs, build_graphs
-from gat_ext.reference_walk import uniform_numbers, walk_step
+from gat_ext.reference.walk import uniform_numbers, walk_step
 from gat_ext.training.graph_loop import GraphRecipe, GraphTrainer
 
 ITEMS: dict[str, Any] = {}  # No other library has the model.

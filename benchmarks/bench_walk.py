@@ -32,7 +32,7 @@ import torch
 
 from gat_ext import Graph
 from gat_ext.functional import random_walk, walk_step
-from gat_ext.reference_walk import transition_probabilities
+from gat_ext.reference.walk import transition_probabilities
 
 ITEMS: dict[str, Any] = {}  # A loop in Python is no peer that run.py could start.
 

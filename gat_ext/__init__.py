@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gat_ext import _native
+from gat_ext.ops import native
 
-_native.check_torch()
-_native.load()
+native.check_torch()
+native.load()
 
 from gat_ext import functional, reference  # noqa: E402
 from gat_ext._C import empty_cache  # noqa: E402
-from gat_ext.features import SparseFeatures  # noqa: E402
 from gat_ext.graph import Graph  # noqa: E402
+from gat_ext.nn.features import SparseFeatures  # noqa: E402
 
 __version__ = "0.1.0"
 library_path = str(Path(__file__).with_name("libgat_ext.so"))

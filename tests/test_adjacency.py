@@ -14,7 +14,7 @@ from torch_geometric.edge_index import EdgeIndex
 from gat_ext import Graph, models, nn
 from gat_ext.explain import record_attention
 from gat_ext.interop import patch_pyg
-from gat_ext.nn import _adjacency
+from gat_ext.nn import adjacency
 
 NUM_NODES = 7
 DENSE = (
@@ -283,8 +283,8 @@ def test_data_of_pyg_belongs_to_graph():
 @pytest.mark.parametrize("form", ["COO", "CSR", "CSC", "SparseTensor"])
 def test_graph_of_a_matrix_is_remembered(form):
     matrix = FORMS[form]()
-    assert _adjacency.unwrap(matrix) is _adjacency.unwrap(matrix)
-    assert _adjacency.unwrap(FORMS[form]()) is not _adjacency.unwrap(matrix)
+    assert adjacency.unwrap(matrix) is adjacency.unwrap(matrix)
+    assert adjacency.unwrap(FORMS[form]()) is not adjacency.unwrap(matrix)
 
 
 def test_matrices_that_share_one_of_their_index_tensors():
@@ -297,10 +297,10 @@ def test_matrices_that_share_one_of_their_index_tensors():
     third.col = one.col.flip(0)
     for matrix in (one, other, third, one):
         expected = torch.stack([matrix.col, matrix.row])
-        assert torch.equal(_adjacency.unwrap(matrix).edge_index, expected)
+        assert torch.equal(adjacency.unwrap(matrix).edge_index, expected)
     same = SparseTensor(ROWS, COLS, sparse_sizes=sizes)
     same.row, same.col = one.row, one.col
-    assert _adjacency.unwrap(same) is _adjacency.unwrap(one)
+    assert adjacency.unwrap(same) is adjacency.unwrap(one)
 
 
 INDICES = {
@@ -315,17 +315,17 @@ INDICES = {
 @pytest.mark.parametrize("form", INDICES)
 def test_writes_to_the_indices_of_a_matrix_are_noticed(form):
     matrix = FORMS[form.removesuffix("'s columns")]()
-    before = _adjacency.unwrap(matrix).edge_index
+    before = adjacency.unwrap(matrix).edge_index
     INDICES[form](matrix).fill_(3)
-    after = _adjacency.unwrap(matrix).edge_index
+    after = adjacency.unwrap(matrix).edge_index
     assert not torch.equal(before, after)
     assert torch.equal(after, Graph.from_pyg(matrix).edge_index)
 
 
 def test_edge_index_objects_share_what_their_tensor_has():
     edges = FORMS["EdgeIndex"]()
-    assert type(_adjacency.unwrap(edges)) is torch.Tensor
-    assert _adjacency.unwrap(edges) is _adjacency.unwrap(edges)
+    assert type(adjacency.unwrap(edges)) is torch.Tensor
+    assert adjacency.unwrap(edges) is adjacency.unwrap(edges)
 
 
 def test_what_can_change_is_read_again():
@@ -342,10 +342,10 @@ def test_what_can_change_is_read_again():
 
 def test_forgotten_with_the_matrix():
     matrix = FORMS["CSR"]()
-    _adjacency.unwrap(matrix)
-    count = len(_adjacency._graphs_of_matrices)
+    adjacency.unwrap(matrix)
+    count = len(adjacency._graphs_of_matrices)
     del matrix
-    assert len(_adjacency._graphs_of_matrices) == count - 1
+    assert len(adjacency._graphs_of_matrices) == count - 1
 
 
 WRITES = {

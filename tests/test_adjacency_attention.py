@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional
-from gat_ext._ops import ops
+from gat_ext.ops.registry import ops
 
 
 def edges_of(num_nodes, num_edges, seed=0):

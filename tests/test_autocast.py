@@ -12,8 +12,9 @@ import torch_geometric.nn as pyg
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from gat_ext import _dense, nn
-from gat_ext.features import SparseFeatures
+from gat_ext import nn
+from gat_ext.nn.features import SparseFeatures
+from gat_ext.ops import linear_maps
 
 HALVES = [torch.bfloat16, torch.float16]
 WIDTH, EDGE_DIM = 256, 3
@@ -182,11 +183,15 @@ def test_dense_steps_have_the_dtypes_of_torch(num_nodes, deterministic, enabled)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             for dtype, other in itertools.product(DTYPES, DTYPES):
                 x, row = torch.ones(num_nodes, WIDTH, dtype=dtype), torch.ones(WIDTH, dtype=other)
-                assert outcome(_dense.add, x, row) == (x[:1] + row).dtype
+                assert outcome(linear_maps.add, x, row) == (x[:1] + row).dtype
                 for bias in (None, *(torch.ones(2, dtype=kind) for kind in DTYPES)):
                     weight = row.expand(2, -1)
                     expected = outcome(F.linear, x[:1], weight, bias)
-                    assert outcome(_dense.linear, x, weight, bias) == expected, (dtype, other, bias)
+                    assert outcome(linear_maps.linear, x, weight, bias) == expected, (
+                        dtype,
+                        other,
+                        bias,
+                    )
     finally:
         torch.use_deterministic_algorithms(False)
 

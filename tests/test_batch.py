@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, models, nn
-from gat_ext._ops import ops
 from gat_ext.explain import attention_rollout, match_edges, record_attention
+from gat_ext.ops.registry import ops
 
 F64 = torch.float64
 EDGE = {"edge_dim": 3}

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import _C, Graph, functional, models, reference
-from gat_ext._ops import ops
+from gat_ext.ops.registry import ops
 from gat_ext.testing import sample_graph, sample_inputs
 
 pytestmark = pytest.mark.skipif(

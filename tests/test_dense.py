@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from gat_ext import _dense
-from gat_ext._ops import ops
-from gat_ext._reference_edges import philox
-from gat_ext.features import dropout
 from gat_ext.nn import GATConv, TransformerConv
+from gat_ext.nn.features import dropout
+from gat_ext.ops import linear_maps
+from gat_ext.ops.registry import ops
+from gat_ext.reference.edges import philox
 
 F64 = torch.float64
 LARGE = 600  # rows and columns of a result that the block cache takes
@@ -104,7 +104,7 @@ def test_zero_vector_has_no_inverse_norm_and_no_gradient():
 def test_short_vectors_of_sixteen_bits_have_finite_gradients(large):
     """The cube of the inverse of their norm is beyond float16, what it is multiplied by is not."""
     x = (draw(40_000 if large else 100, 1, 16) * 0.003).detach().half().requires_grad_()
-    (ours,) = torch.autograd.grad(_dense.inverse_norm(x, 1e-12).float().mean() * 100, x)
+    (ours,) = torch.autograd.grad(linear_maps.inverse_norm(x, 1e-12).float().mean() * 100, x)
     exact = x.detach().double().requires_grad_()
     (theirs,) = torch.autograd.grad(inverse_norm(exact).mean() * 100, exact)
     assert_close(ours.double(), theirs, rtol=5e-2, atol=1e-2)
@@ -139,34 +139,34 @@ def calls(monkeypatch):
             names.append(name)
             return getattr(ops, name)
 
-    monkeypatch.setattr(_dense, "ops", Recorder())
+    monkeypatch.setattr(linear_maps, "ops", Recorder())
     return names
 
 
 def test_large_results_come_from_the_block_cache(calls):
     x, weight = torch.ones(LARGE, LARGE), torch.ones(LARGE, LARGE)
-    first = _dense.linear(x, weight)
+    first = linear_maps.linear(x, weight)
     address = first.data_ptr()
     del first
-    assert _dense.linear(x, weight).data_ptr() == address
+    assert linear_maps.linear(x, weight).data_ptr() == address
     assert calls == ["linear", "linear"]
 
 
 def test_what_is_small_or_of_another_kind_is_left_to_torch(calls):
     large = torch.ones(LARGE, LARGE)
-    assert_close(_dense.linear(torch.ones(2, 3), torch.ones(4, 3)), torch.full((2, 4), 3.0))
-    assert_close(_dense.add(torch.ones(2, 3), torch.ones(3)), torch.full((2, 3), 2.0))
-    assert _dense.add(large, torch.ones(LARGE, dtype=F64)).dtype == F64
-    assert _dense.linear(torch.ones(2, LARGE, LARGE), large).shape == (2, LARGE, LARGE)
+    assert_close(linear_maps.linear(torch.ones(2, 3), torch.ones(4, 3)), torch.full((2, 4), 3.0))
+    assert_close(linear_maps.add(torch.ones(2, 3), torch.ones(3)), torch.full((2, 3), 2.0))
+    assert linear_maps.add(large, torch.ones(LARGE, dtype=F64)).dtype == F64
+    assert linear_maps.linear(torch.ones(2, LARGE, LARGE), large).shape == (2, LARGE, LARGE)
     with pytest.raises(RuntimeError):
-        _dense.linear(large, large.double())
+        linear_maps.linear(large, large.double())
     assert calls == []
 
 
 def test_autocast_rounds_the_product(calls):
     x, weight = torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE)
     with torch.autocast("cpu", torch.bfloat16):
-        out = _dense.linear(x, weight)
+        out = linear_maps.linear(x, weight)
     assert out.dtype == torch.bfloat16 and calls == ["linear"]
     assert_close(out, F.linear(x.bfloat16(), weight.bfloat16()))
 
@@ -223,7 +223,7 @@ def test_dropout_is_the_same_for_any_number_of_threads_and_instruction_set(tmp_p
     finally:
         torch.set_num_threads(before)
     script = (
-        "import torch; from gat_ext._ops import ops; "
+        "import torch; from gat_ext.ops.sparse import ops; "
         "print(ops.dropout(torch.ones(2000), torch.tensor([11]), 0.4).nonzero().flatten().tolist())"
     )
     kept = [

@@ -7,7 +7,8 @@ import warnings
 import pytest
 import torch
 
-from gat_ext import _dense, functional, models, nn
+from gat_ext import functional, models, nn
+from gat_ext.ops import linear_maps
 from gat_ext.reference import SCORES
 from gat_ext.testing import sample_graph, sample_inputs
 
@@ -122,7 +123,7 @@ def test_linear_maps(rows, inputs, outputs, dtype):
         torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
         for shape in ((rows, inputs), (outputs, inputs), (outputs,))
     ]
-    assert_same_bits(lambda: results_and_gradients(_dense.linear(*tensors), tensors), runs=6)
+    assert_same_bits(lambda: results_and_gradients(linear_maps.linear(*tensors), tensors), runs=6)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -132,19 +133,19 @@ def test_linear_is_the_linear_of_torch(bias):
         for shape in ((6, 5), (3, 5), (3,))
     )
     tensors = [x, weight, *([b] if bias else [])]
-    ours, theirs = _dense.linear(*tensors), torch.nn.functional.linear(*tensors)
+    ours, theirs = linear_maps.linear(*tensors), torch.nn.functional.linear(*tensors)
     torch.testing.assert_close(ours, theirs)
     for mine, other in zip(
         results_and_gradients(ours, tensors), results_and_gradients(theirs, tensors), strict=True
     ):
         torch.testing.assert_close(mine, other)
-    assert torch.autograd.gradgradcheck(_dense.linear, tensors)
+    assert torch.autograd.gradgradcheck(linear_maps.linear, tensors)
 
 
 def test_linear_under_autocast():
     x, weight, b = torch.randn(6, 5), torch.randn(3, 5, requires_grad=True), torch.randn(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ours, theirs = _dense.linear(x, weight, b), torch.nn.functional.linear(x, weight, b)
+        ours, theirs = linear_maps.linear(x, weight, b), torch.nn.functional.linear(x, weight, b)
     assert ours.dtype == theirs.dtype == torch.bfloat16
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
     (grad,) = torch.autograd.grad(ours.float().sum(), [weight])

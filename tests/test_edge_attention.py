@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional, reference
-from gat_ext._ops import ops
+from gat_ext.ops.registry import ops
 from gat_ext.testing import (
     GRAPHS,
     SMALL_GRAPHS,

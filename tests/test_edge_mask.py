@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 
 from gat_ext import Graph, functional, models, nn, reference
-from gat_ext._ops import ops
+from gat_ext.ops.registry import ops
 from gat_ext.testing import (
     SMALL_GRAPHS,
     devices,
@@ -173,7 +173,7 @@ def test_same_bits_for_any_number_of_threads():
 
 def test_without_a_mask_the_fused_operator_runs_alone(monkeypatch):
     graph, x = sample_graph("unsorted"), torch.randn(8, 2, 3)
-    monkeypatch.setattr("gat_ext.functional.masked_sum", None)
+    monkeypatch.setattr("gat_ext.functional.attention.masked_sum", None)
     calls = []
     fused = ops.edge_attention
     monkeypatch.setattr(ops, "edge_attention", lambda *a: (calls.append(a[-1]), fused(*a))[1])

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from gat_ext import Graph, SparseFeatures, models, nn
-from gat_ext.features import as_features, dropout
-from gat_ext.models._features import dropout_features, input_features
+from gat_ext.models.features import dropout_features, input_features
+from gat_ext.nn.features import as_features, dropout
 
 GRAPH = Graph(torch.randint(30, (2, 150), generator=torch.Generator().manual_seed(0)), num_nodes=30)
 LAYERS = {

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.testing import assert_close
 
-from gat_ext import Graph, functional, nn, reference, reference_walk
-from gat_ext.reference import SCORES
+from gat_ext import Graph, functional, nn, reference
+from gat_ext.reference import SCORES, walk
 from gat_ext.testing import tolerance
 
 F64 = torch.float64
@@ -330,16 +330,14 @@ def exact_arguments(
 
     args, kwargs = tuple(map(exact, args)), {name: exact(value) for name, value in kwargs.items()}
     if function is functional.walk_step:
-        numbers = reference_walk.uniform_numbers(
-            int(kwargs.pop("seed")), len(args[1]), kwargs.pop("step")
-        )
-        return reference_walk.walk_step, (*args, numbers), kwargs
+        numbers = walk.uniform_numbers(int(kwargs.pop("seed")), len(args[1]), kwargs.pop("step"))
+        return walk.walk_step, (*args, numbers), kwargs
     if function is functional.random_walk:
         graph, start, length = args
         seed = int(kwargs.pop("seed"))
-        numbers = [reference_walk.uniform_numbers(seed, len(start), t) for t in range(length)]
+        numbers = [walk.uniform_numbers(seed, len(start), t) for t in range(length)]
         uniforms = torch.stack(numbers, dim=1) if numbers else torch.empty(len(start), 0)
-        return reference_walk.random_walk, (graph, start, uniforms), kwargs
+        return walk.random_walk, (graph, start, uniforms), kwargs
     p, seed = kwargs.pop("dropout_p", 0.0), kwargs.pop("seed", None)
     if p > 0:
         first = kwargs["value"] if "value" in kwargs else args[1]
@@ -444,10 +442,10 @@ def assert_within_rounding(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> 
 # ---- layers
 
 LAYERS = {
-    "GATConv": ("gat_conv", "gat_attention"),
-    "GATv2Conv": ("gatv2_conv", "gatv2_attention"),
-    "AGNNConv": ("agnn_conv", "cosine_attention"),
-    "TransformerConv": ("transformer_conv", "dot_attention"),
+    "GATConv": ("gat", "gat_attention"),
+    "GATv2Conv": ("gatv2", "gatv2_attention"),
+    "AGNNConv": ("agnn", "cosine_attention"),
+    "TransformerConv": ("transformer", "dot_attention"),
 }
 
 
@@ -461,7 +459,7 @@ def by_reference(name: str):
         assert dropout_p == 0
         return theirs(*args, **kwargs)
 
-    with mock.patch(f"gat_ext.nn.{module}.{operator}", without_dropout):
+    with mock.patch(f"gat_ext.nn.conv.{module}.{operator}", without_dropout):
         yield
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from gat_ext import Graph
-from gat_ext._ops_walk import draw_starts
 from gat_ext.models import GAM, GAMMemory
 from gat_ext.nn import walk_agent
-from gat_ext.reference_walk import transition_probabilities
+from gat_ext.ops.walk import draw_starts
+from gat_ext.reference.walk import transition_probabilities
 
 SEED = torch.tensor([3])
 MODELS = {"gam": GAM, "gam-mem": GAMMemory}

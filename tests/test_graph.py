@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 import gat_ext.graph
 from gat_ext import Graph
-from gat_ext._graph_csr import index_dtype_for
+from gat_ext.graph.csr import index_dtype_for
 from gat_ext.testing import GRAPHS, devices, sample_graph
 
 INDEX_DTYPES = [torch.int32, torch.int64]
@@ -372,5 +372,5 @@ def test_batch_errors():
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(gat_ext.graph)
+    result = doctest.testmod(gat_ext.graph.graph)
     assert result.attempted > 10 and result.failed == 0

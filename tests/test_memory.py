@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import gat_ext
 from gat_ext import Graph, functional, models, nn
-from gat_ext._ops import ops
+from gat_ext.ops.registry import ops
 from gat_ext.reference import SCORES
 from gat_ext.testing import sample_inputs
 

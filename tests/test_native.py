@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import gat_ext
-from gat_ext import _C, _native
+from gat_ext import _C
+from gat_ext.ops import native
 
 
 def test_build_info():
@@ -28,9 +29,9 @@ def test_threads_follow_torch():
 
 
 def test_another_torch_is_named(monkeypatch):
-    monkeypatch.setattr(_native.metadata, "requires", lambda name: ["numpy", "torch==1.2.3"])
+    monkeypatch.setattr(native.metadata, "requires", lambda name: ["numpy", "torch==1.2.3"])
     with pytest.raises(ImportError) as error:
-        _native.check_torch()
+        native.check_torch()
     message = str(error.value)
     assert "built against torch 1.2.3" in message
     assert f"torch {torch.__version__.split('+')[0]} is installed" in message
@@ -40,18 +41,18 @@ def test_another_torch_is_named(monkeypatch):
 def test_the_torch_it_was_built_against_passes(monkeypatch):
     version = torch.__version__.split("+")[0]
     monkeypatch.setattr(
-        _native.metadata, "requires", lambda name: [f"torch=={version}", "numpy; extra == 'x'"]
+        native.metadata, "requires", lambda name: [f"torch=={version}", "numpy; extra == 'x'"]
     )
-    _native.check_torch()
+    native.check_torch()
 
 
 def test_a_torch_without_the_cuda_of_the_build_is_named(monkeypatch):
     def missing(name):
         raise ImportError("libc10_cuda.so: cannot open shared object file: No such file")
 
-    monkeypatch.setattr(_native.importlib, "import_module", missing)
+    monkeypatch.setattr(native.importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"built for a torch with CUDA.*libc10_cuda"):
-        _native.load()
+        native.load()
 
 
 def test_version():

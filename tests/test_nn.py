@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gat_ext import Graph, nn
-from gat_ext.features import dropout
-from gat_ext.nn import _loops
+from gat_ext.nn import self_loops
+from gat_ext.nn.features import dropout
 
 
 class Row(NamedTuple):
@@ -318,7 +318,7 @@ def test_graph_and_edge_index_agree(name):
         graph = Graph(EDGES, num_nodes=9, index_dtype=index_dtype)
         assert torch.equal(layer(x, graph), out)
         assert torch.equal(layer(x, EDGES.to(index_dtype)), out)
-        assert _loops.with_self_loops(graph, 9, 9).graph.index_dtype == index_dtype
+        assert self_loops.with_self_loops(graph, 9, 9).graph.index_dtype == index_dtype
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -356,10 +356,10 @@ def test_self_loops_are_remembered_and_forgotten(monkeypatch):
     nn.GATConv(5, 5)(x, EDGES.clone())
     assert len(made) == 2  # one sort for an edge_index too
     gc.collect()
-    before = len(_loops._looped)
+    before = len(self_loops._looped)
     del graph, x
     gc.collect()
-    assert len(_loops._looped) == before - 1
+    assert len(self_loops._looped) == before - 1
 
 
 def test_graph_seen_in_inference_mode_can_be_trained_on():
@@ -391,7 +391,9 @@ def test_features_of_loops(how, shape):
     edge_index = random_graph(num_src, num_dst)
     edge_attr = normal(edge_index.shape[1], 3)
     sizes = num_src, num_dst
-    _, features = _loops.graph_and_edges(edge_index, sizes, edge_attr, 3, how, add_self_loops=True)
+    _, features = self_loops.graph_and_edges(
+        edge_index, sizes, edge_attr, 3, how, add_self_loops=True
+    )
     src, dst = edge_index
     num_loops = min(sizes)
     assert torch.equal(features[:-num_loops], edge_attr[src != dst])

@@ -10,7 +10,8 @@ import torch
 import torch_geometric.nn as pyg
 from torch_geometric.utils import softmax as pyg_softmax
 
-from gat_ext import Graph, _reference_edges, reference, testing
+from gat_ext import Graph, reference, testing
+from gat_ext.reference import edges
 from gat_ext.testing import (
     GRAPHS,
     SMALL_GRAPHS,
@@ -322,7 +323,7 @@ def test_errors():
         testing.tolerance(torch.int32)
 
 
-@pytest.mark.parametrize("module", [_reference_edges, reference, testing])
+@pytest.mark.parametrize("module", [edges, reference.attention, reference.dense, testing])
 def test_examples_in_the_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted >= 6 and result.failed == 0

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from gat_ext import Graph, reference, reference_dense
+from gat_ext import Graph, reference
+from gat_ext.reference import dense
 from gat_ext.testing import complete_graph, sample_graph
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -204,12 +205,12 @@ def test_mask_holds_no_multi_edges():
 
 
 def test_every_dense_formula_is_in_reference():
-    names = {name for name in vars(reference_dense) if name.startswith("dense_")}
+    names = {name for name in vars(dense) if name.startswith("dense_")}
     assert names == {name for name in reference.__all__ if name.startswith("dense_")}
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(reference_dense)
+    result = doctest.testmod(dense)
     assert result.attempted > 10 and result.failed == 0
 
 

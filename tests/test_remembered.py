@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gat_ext import Graph
-from gat_ext import _graph_csr as csr
-from gat_ext.nn import AGNNConv, GATConv, TransformerConv, _remembered
+from gat_ext.graph import cache, csr
+from gat_ext.nn import AGNNConv, GATConv, TransformerConv
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_write_to_the_base_is_noticed():
 def test_the_graph_goes_with_the_tensor():
     layer, x, edges = TransformerConv(5, 3), torch.randn(4, 5), make_edges()
     layer(x, edges)
-    (graph,) = _remembered._entries[edges].made.values()
+    (graph,) = cache._entries[edges].made.values()
     known = weakref.ref(graph)
     del edges, graph
     gc.collect()
@@ -122,4 +122,4 @@ def test_few_graphs_of_one_edge_index():
     edges, layer = make_edges(), GATConv(5, 3)
     for nodes in range(4, 60):
         layer(torch.randn(nodes, 5), edges)
-    assert len(_remembered._entries[edges].made) <= _remembered._MOST
+    assert len(cache._entries[edges].made) <= cache._MOST

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional, reference
-from gat_ext._ops import ops
+from gat_ext.ops.registry import ops
 from gat_ext.testing import GRAPHS, SMALL_GRAPHS, devices, sample_graph, tolerance
 
 F64 = torch.float64

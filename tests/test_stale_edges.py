@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from gat_ext import _C, Graph, _contents
-from gat_ext.features import as_features
+from gat_ext import _C, Graph
+from gat_ext.graph import contents
 from gat_ext.models import GAT
 from gat_ext.nn import AGNNConv, GATConv, Reordered, TransformerConv
+from gat_ext.nn.features import as_features
 
 NODES, SECONDS = 4, 60
 OTHER = [[3, 1, 2, 0, 1], [1, 2, 0, 3, 3]]
@@ -392,8 +393,8 @@ def test_a_gpu_is_waited_for_only_where_writes_are_not_counted(monkeypatch, init
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
     on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
     for large in (False, True):
-        assert _contents._is_read(on_gpu, large) == (initialised and not capturing)
+        assert contents._is_read(on_gpu, large) == (initialised and not capturing)
     edges, read = make_edges().to("meta"), []
     monkeypatch.setattr(_C, "fingerprint", lambda t: read.append(t))
-    _contents.state_of(edges)
+    contents.state_of(edges)
     assert len(read) == initialised

@@ -21,71 +21,21 @@ MAY_INCLUDE = {
     "cuda": {"core", "cuda"},
     "torch": {"core", "cpu", "cuda", "torch"},
 }
-# Module of gat_ext → the modules of gat_ext it may import, beside itself. Private helpers are listed under whom they serve.
+# Room of gat_ext, or file at its top → the others that it may import.
 MAY_IMPORT = {
-    "graph": {"_graph_csr", "_graph_io", "_graph_order"},
-    "_graph_order": set(),
-    "_graph_csr": {"_C", "graph"},
-    "_graph_io": {"graph", "_graph_csr"},
-    "reference": {"graph", "_reference_edges", "reference_dense"},
-    "_reference_edges": {"graph"},
-    "reference_dense": {"graph"},
-    "reference_walk": {"graph"},
-    "testing": {"graph", "reference"},
-    "_native": set(),
-    "_ops": {"_C", "_graph_csr"},
-    "_ops_second": {"_ops", "reference"},
-    "_ops_edge_attention": {"_ops", "_ops_second"},
-    "_ops_walk": {"_ops"},
-    "_ops_adjacency": {"_ops", "_ops_edge_attention", "_ops_second"},
-    "_ops_transforms": {"_ops", "_ops_adjacency", "_ops_second"},
-    "_traced": {"_ops", "_ops_adjacency", "_ops_transforms", "graph"},
-    "_by_torch": {"_dense", "_ops_second", "_traced", "graph", "reference"},
-    "_dense": {"_ops"},
-    "_contents": {"_C"},
-    "_checks": {"_C", "_dense", "graph"},
-    "_masked": {"_checks", "_dense", "_ops", "_traced", "graph"},
-    "functional": {
-        "_by_torch",
-        "_checks",
-        "_dense",
-        "_masked",
-        "_ops",
-        "_ops_edge_attention",
-        "_traced",
-        "functional_sparse",
-        "functional_walk",
-        "graph",
-    },
-    "functional_sparse": {"_checks", "_dense", "_ops", "graph", "reference"},
-    "functional_walk": {"_checks", "_ops", "_ops_walk", "graph"},
-    "features": {"_contents", "_dense", "_graph_io", "functional", "graph"},
+    "ops": {"_C"},
+    "graph": {"ops", "_C"},
+    "functional": {"graph", "ops", "_C"},
+    "nn": {"functional", "graph", "ops"},
+    "models": {"nn", "functional", "graph", "ops"},
+    "explain": {"nn", "functional", "graph"},
     "interop": {"nn"},
-    "nn": {
-        "_checks",
-        "_contents",
-        "_dense",
-        "_graph_csr",
-        "_graph_io",
-        "_traced",
-        "features",
-        "functional",
-        "graph",
-    },
-    "models": {
-        "_contents",
-        "_dense",
-        "_ops_walk",
-        "_traced",
-        "nn",
-        "features",
-        "functional",
-        "graph",
-    },
-    "explain": {"_checks", "functional", "graph", "nn"},
     "datasets": {"graph"},
-    "training": {"models", "datasets", "graph", "functional", "reference", "_C", "__version__"},
+    "training": {"models", "datasets", "functional", "graph", "_C", "__version__"},
+    "reference": {"graph"},  # shares no code with what it judges
+    "testing": {"reference", "graph"},
 }
+TORCH_PRIVATE = re.compile(r"torch\._C\.|torch\._library|torch\._dynamo\.|forward_ad\._")
 
 
 def includes(path: Path) -> list[str]:
@@ -120,6 +70,19 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {n.name.split(".")[1] for n in node.names if n.name.startswith("gat_ext.")}
     return found - {"Graph"} | ({"graph"} if "Graph" in found else set())
+
+
+def test_torchs_private_state_is_read_in_one_module():
+    state = ROOT / "gat_ext" / "ops" / "state.py"
+    assert TORCH_PRIVATE.search(state.read_text())
+    assert not [p for p in modules() if p != state and TORCH_PRIVATE.search(p.read_text())]
+
+
+@pytest.mark.parametrize("room", [r for r in MAY_IMPORT if (ROOT / "gat_ext" / r).is_dir()])
+def test_a_room_says_what_it_is_for(room):
+    text = ast.get_docstring(ast.parse((ROOT / "gat_ext" / room / "__init__.py").read_text()))
+    (uses,) = re.findall(r"Uses ([^.;]*)", text.replace("\n", " "))
+    assert set(re.findall(r"``(\w+)``", uses)) == MAY_IMPORT[room] - {"_C", "__version__"}
 
 
 def modules() -> list[Path]:

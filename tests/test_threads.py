@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from gat_ext import Graph, functional, nn
-from gat_ext._ops import ops
+from gat_ext.ops.registry import ops
 
 THREADS = 64
 TIMEOUT = 30  # seconds, after which a case hangs

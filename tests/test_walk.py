@@ -9,9 +9,10 @@ import torch
 from scipy.stats import chisquare
 from torch.testing import assert_close
 
-from gat_ext import Graph, functional, nn, reference_walk
-from gat_ext._ops import ops
+from gat_ext import Graph, functional, nn
 from gat_ext.functional import random_walk, walk_step
+from gat_ext.ops.registry import ops
+from gat_ext.reference import walk
 from gat_ext.testing import devices, sample_graph, tolerance
 
 F64 = torch.float64
@@ -65,8 +66,8 @@ def test_step_equals_reference(name, mode, dtype, index_dtype, device):
         given = graph, current, rank, node_type
         moved, log_prob = walk_step(*given, mode=mode, seed=seed_tensor(device), step=step)
         exact = rank.detach().to(F64).requires_grad_()
-        numbers = reference_walk.uniform_numbers(SEED, len(current), step)
-        theirs, exact_log_prob = reference_walk.walk_step(
+        numbers = walk.uniform_numbers(SEED, len(current), step)
+        theirs, exact_log_prob = walk.walk_step(
             graph, current, exact, node_type, numbers, mode=mode
         )
         assert torch.equal(moved, theirs)
@@ -85,13 +86,13 @@ def test_step_equals_reference(name, mode, dtype, index_dtype, device):
 def test_random_walk_equals_reference(name, index_dtype, device):
     graph = sample_graph(name, device, index_dtype)
     start, length = torch.arange(graph.num_nodes, device=device), 5
-    numbers = [reference_walk.uniform_numbers(SEED, len(start), t) for t in range(length)]
+    numbers = [walk.uniform_numbers(SEED, len(start), t) for t in range(length)]
     weight = torch.rand(graph.num_edges, generator=torch.Generator().manual_seed(1))
     weight[::3] = 0
     for w in (None, weight.to(device), weight.to(device, torch.bfloat16), torch.zeros_like(weight)):
         w = w if w is None else w.to(device)
         walks = random_walk(graph, start, length, weight=w, seed=seed_tensor(device))
-        theirs = reference_walk.random_walk(graph, start, torch.stack(numbers, 1), weight=w)
+        theirs = walk.random_walk(graph, start, torch.stack(numbers, 1), weight=w)
         assert torch.equal(walks, theirs)
 
 
@@ -368,7 +369,7 @@ def test_the_oracle_draws_within_bounds():
     top = 1 - 2.0**-53
     for weights in ([0.0, 5e-324, 0.0], [1.0, 1e-30, 0.0], [0.1] * 9 + [0.0], [1e16, 1.0, 0.0]):
         for number in (0.0, 0.25, 0.5, top):
-            place = reference_walk.draw(weights, number)
+            place = walk.draw(weights, number)
             assert place is not None and weights[place] > 0
 
 

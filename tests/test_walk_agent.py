@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from gat_ext import Graph
 from gat_ext.nn import WalkAgent
-from gat_ext.reference_walk import transition_probabilities, uniform_numbers, walk_step
+from gat_ext.reference.walk import transition_probabilities, uniform_numbers, walk_step
 
 TYPES = 3
 SEED = torch.tensor([5])

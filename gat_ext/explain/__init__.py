@@ -9,14 +9,16 @@
 
 All of it is sparse and, but for the picture, differentiable. For explanations that are learned, layers and models take an
 ``edge_mask``.
+
+Uses ``nn``, ``functional`` and ``graph``.
 """
 
 from __future__ import annotations
 
-from gat_ext.explain._draw import draw_edges
-from gat_ext.explain._measures import TopEdges, attention_entropy, top_edges
-from gat_ext.explain._record import LayerAttention, match_edges, record_attention
-from gat_ext.explain._rollout import attention_rollout
+from gat_ext.explain.draw import draw_edges
+from gat_ext.explain.measures import TopEdges, attention_entropy, top_edges
+from gat_ext.explain.record import LayerAttention, match_edges, record_attention
+from gat_ext.explain.rollout import attention_rollout
 
 __all__ = [
     "LayerAttention",

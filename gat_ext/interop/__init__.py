@@ -5,11 +5,13 @@ Neither library is imported before it is needed.
 
 PyG's own tools, ``to_hetero`` and the explainers, look for PyG's layers: build with those and patch, before or after; layers of
 :mod:`gat_ext.nn` are to them modules like any other.
+
+Uses ``nn``.
 """
 
 from __future__ import annotations
 
-from gat_ext.interop._dgl import from_dgl
-from gat_ext.interop._patch import PatchReport, patch_pyg
+from gat_ext.interop.dgl import from_dgl
+from gat_ext.interop.patch import PatchReport, patch_pyg
 
 __all__ = ["PatchReport", "from_dgl", "patch_pyg"]

@@ -2,6 +2,8 @@
 
 With the papers' settings as presets. A network of layers maps node features [N, in_channels] and a graph to scores
 [N, out_channels]; one of agents maps node types [N] and the G graphs they are of to scores of the graphs.
+
+Uses ``nn``, ``functional``, ``graph`` and ``ops``. Offers the models and their presets by name.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ from __future__ import annotations
 import difflib
 from typing import TypeVar
 
-from gat_ext.models._base import AttentionModel
-from gat_ext.models._walks import WalkModel
 from gat_ext.models.agnn import AGNN
 from gat_ext.models.attention_walk import AttentionWalk
+from gat_ext.models.base import AttentionModel
 from gat_ext.models.gam import GAM, GAMMemory
 from gat_ext.models.gat import GAT
 from gat_ext.models.gatv2 import GATv2
 from gat_ext.models.transformer import GraphTransformer
+from gat_ext.models.walks import WalkModel
 
 __all__ = [
     "AGNN",

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from gat_ext import _dense
-from gat_ext.features import SparseFeatures
 from gat_ext.graph import Graph
-from gat_ext.models._base import (
+from gat_ext.models.base import (
     Attention,
     AttentionModel,
     Masks,
@@ -17,9 +15,11 @@ from gat_ext.models._base import (
     check_depth,
     check_dropout,
 )
-from gat_ext.models._features import dropout_features
+from gat_ext.models.features import dropout_features
 from gat_ext.nn import AGNNConv
-from gat_ext.nn._common import Projection
+from gat_ext.nn.base import Projection
+from gat_ext.nn.features import SparseFeatures
+from gat_ext.ops import linear_maps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,7 +117,7 @@ class AGNN(AttentionModel):
                 f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
                 f"[B, N, {self.lin_in.in_features}] of a batch"
             )
-        hidden = _dense.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
+        hidden = linear_maps.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
         for layer, mask in zip(self.layers, masks, strict=True):
             hidden = apply_layer(layer, hidden, graph, attention, mask)
         out: Tensor = self.lin_out(dropout_features(hidden, self.dropout, self.training))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from gat_ext.models._walks import WalkModel
+from gat_ext.models.walks import WalkModel
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn import functional as F
 
-from gat_ext.models._base import Shape, StackedModel
+from gat_ext.models.base import Shape, StackedModel
 from gat_ext.nn import GATv2Conv
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gat_ext import _dense
-from gat_ext.models._base import Shape, StackedModel
+from gat_ext.models.base import Shape, StackedModel
 from gat_ext.nn import TransformerConv
+from gat_ext.ops import linear_maps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,7 +73,7 @@ class GraphTransformer(StackedModel):
             )
 
         shape = Shape(in_channels, hidden_channels, out_channels, num_layers, heads, out_heads)
-        super().__init__(make_layer, shape, norm=norm, activation=_dense.relu, dropout=dropout)
+        super().__init__(make_layer, shape, norm=norm, activation=linear_maps.relu, dropout=dropout)
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:

@@ -18,15 +18,18 @@ DGL graph or block                              by edge id; for a block x may be
 
 Attention weights come back with an edge_index [2, E']; those of a SparseTensor or a torch sparse matrix as its values. Asked with
 False or None, all layers return the result alone. A COO matrix that is not coalesced has an edge for each entry.
+
+Uses ``functional``, ``graph`` and ``ops``. Offers the layers to everybody, and ``base`` to whoever writes one; ``conv`` holds
+a file for each attention layer.
 """
 
 from __future__ import annotations
 
-from gat_ext.nn.agnn_conv import AGNNConv
-from gat_ext.nn.gat_conv import GATConv
-from gat_ext.nn.gatv2_conv import GATv2Conv
+from gat_ext.nn.conv.agnn import AGNNConv
+from gat_ext.nn.conv.gat import GATConv
+from gat_ext.nn.conv.gatv2 import GATv2Conv
+from gat_ext.nn.conv.transformer import TransformerConv
 from gat_ext.nn.reordered import Reordered
-from gat_ext.nn.transformer_conv import TransformerConv
 from gat_ext.nn.walk_agent import WalkAgent
 
 __all__ = ["AGNNConv", "GATConv", "GATv2Conv", "Reordered", "TransformerConv", "WalkAgent"]

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from gat_ext import _graph_csr as csr
-from gat_ext import _graph_io as io
-from gat_ext._contents import State, state_of
-from gat_ext._traced import is_tracing
-from gat_ext.features import SparseFeatures, as_features
-from gat_ext.graph import ORDERS, Graph
-from gat_ext.nn._common import Adjacency, Attention, Features
+from gat_ext.graph import ORDERS, Graph, csr
+from gat_ext.graph import formats as io
+from gat_ext.graph.contents import State, state_of
+from gat_ext.nn.base import Adjacency, Attention, Features
+from gat_ext.nn.features import SparseFeatures, as_features
+from gat_ext.ops.state import is_tracing
 
 
 class Reordered(nn.Module):

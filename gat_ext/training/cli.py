@@ -24,8 +24,8 @@ import torch
 
 from gat_ext import _C, __version__, datasets, models
 from gat_ext.graph import ORDERS
-from gat_ext.models._walks import WALKS
 from gat_ext.models.attention_walk import CONTEXTS
+from gat_ext.models.walks import WALKS
 from gat_ext.training import plots, progress
 from gat_ext.training.checkpointed import CheckpointedRun, Interrupted
 from gat_ext.training.compare import compare

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gat_ext.datasets import Fold, GraphDataset
-from gat_ext.models._walks import WalkModel, WalkOutput
+from gat_ext.models.walks import WalkModel, WalkOutput
 from gat_ext.training.epochs import EpochTrainer, Settings
 
 _EVALUATED = 10_000  # agents at a time where nothing is learned

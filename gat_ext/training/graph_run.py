@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gat_ext.datasets import GraphDataset
 from gat_ext.models import build_graphs
-from gat_ext.models._walks import WalkModel
+from gat_ext.models.walks import WalkModel
 from gat_ext.training import walk_plots
 from gat_ext.training.checkpointed import CheckpointedRun
 from gat_ext.training.graph_loop import GraphRecipe, GraphTrainer

@@ -1,0 +1,144 @@
+"""How widely nodes spread their attention, and where most of it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gat_ext.explain.record import LayerAttention
+from gat_ext.explain.rollout import mean_over_heads
+from gat_ext.functional import spmm
+from gat_ext.functional.checks import positive_integer
+
+
+def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> Tensor:
+    r"""Entropy of the attention of each node and head, in nats.
+
+    .. math:: \eta_i = - \sum_{j \in N(i)} \alpha_{ij} \log \alpha_{ij}
+
+    It lies between 0, all attention on one edge, and log of the in-degree, the same on all edges.
+
+    Args:
+        attention: of a layer, H heads.
+        normalize: divide by log of the in-degree, the layer's own self-loops included; nodes of in-degree 0 and 1 get 0.
+
+    Returns:
+        [N_dst, H]; differentiable, with gradient 0 in weights that are 0. Weights with dropout or a mask in them are no
+        distribution; they are taken as they are.
+
+    Raises:
+        ValueError: the layer attended over a batch.
+
+    Source: the diagnostic is that of Ghader and Monz, "What does Attention in Neural Machine Translation Pay Attention to?",
+    IJCNLP 2017.
+
+    Example:
+        >>> from gat_ext.explain import match_edges
+        >>> edges, alpha = torch.tensor([[0, 1, 2, 0], [2, 2, 2, 1]]), torch.tensor([0.25, 0.25, 0.5, 1.0])
+        >>> attention_entropy(match_edges((edges, alpha.unsqueeze(1)), edges)).flatten()
+        tensor([0.0000, 0.0000, 1.0397])
+    """
+    alpha = attention.alpha
+    if alpha.dim() != 2:
+        mean_over_heads(attention)  # says what is expected
+    positive = alpha > 0
+    terms = -alpha * torch.where(positive, alpha, 1).log()
+    graph = attention.graph()
+    ones = alpha.new_ones(attention.num_src, alpha.shape[1], 1)
+    entropy = spmm(graph, ones, torch.where(positive, terms, 0)).squeeze(-1)
+    if normalize:
+        degree = graph.in_degrees().unsqueeze(-1)
+        entropy = torch.where(degree > 1, entropy / degree.clamp(min=2).log().to(alpha.dtype), 0)
+    return entropy
+
+
+class TopEdges(NamedTuple):
+    """The edges that a node attends to most.
+
+    Attributes:
+        node: the node.
+        edge_index: [2, K], sources and destinations.
+        alpha: [K], the mean over heads of their weights.
+        edge_id: [K], their positions among the edges that the layer was given, -1 for a self-loop that it added.
+        hop: [K], 1 for edges into the node, 2 for edges into their sources, and so on.
+
+    Example:
+        >>> from gat_ext.explain import match_edges
+        >>> edges = torch.tensor([[0, 1], [1, 1]])
+        >>> top_edges(match_edges((edges, torch.tensor([[0.4], [0.6]])), edges), node=1, k=1).edge_index
+        tensor([[1],
+                [1]])
+    """
+
+    node: int
+    edge_index: Tensor
+    alpha: Tensor
+    edge_id: Tensor
+    hop: Tensor
+
+
+def top_edges(
+    attention: LayerAttention | Sequence[LayerAttention], node: int, k: int = 10, *, hops: int = 1
+) -> TopEdges:
+    """The edges with the largest weights into a node, into the sources of these, and so on.
+
+    Args:
+        attention: of a layer; or of the layers of a model from first to last: then the first hop is in the last layer, the
+            second in the one before, as information flows.
+        node: a destination.
+        k: how many edges into each node; of equal weights the first ones.
+        hops: how many times to go on to the sources of the edges found; a node is entered once.
+
+    Returns:
+        The edges hop by hop, the larger weights first. Their weights are differentiable.
+
+    Raises:
+        IndexError: the node does not exist.
+        ValueError: k or hops is less than 1, there are fewer layers than hops, or a layer attended over a batch.
+
+    Example:
+        >>> from gat_ext.explain import match_edges
+        >>> edges, alpha = torch.tensor([[0, 1, 2, 0], [2, 2, 2, 1]]), torch.tensor([0.2, 0.3, 0.5, 1.0])
+        >>> found = top_edges(match_edges((edges, alpha.unsqueeze(1)), edges), 2, k=2, hops=2)
+        >>> found.edge_index, found.hop
+        (tensor([[2, 1, 0],
+                [2, 2, 1]]), tensor([1, 1, 2]))
+    """
+    positive_integer(k, "k")
+    positive_integer(hops, "hops")
+    layers = [attention] * hops if isinstance(attention, LayerAttention) else list(attention)
+    if len(layers) < hops:
+        raise ValueError(
+            f"hops is {hops}, but attention has {len(layers)} layers; expected no more"
+        )
+    if not 0 <= node < layers[-1].num_dst:
+        raise IndexError(
+            f"node {node} does not exist; the last layer has {layers[-1].num_dst} destinations"
+        )
+    seen = frontier = torch.tensor([node], device=layers[-1].edge_index.device)
+    parts = []
+    for hop, layer in enumerate(reversed(layers[-hops:]), start=1):
+        weights = mean_over_heads(layer)
+        chosen = _largest_into(frontier, layer.edge_index[1], weights.detach(), k)
+        numbers = torch.full_like(chosen, hop)
+        parts.append((layer.edge_index[:, chosen], weights[chosen], layer.edge_id[chosen], numbers))
+        sources = layer.edge_index[0, chosen].unique()
+        frontier = sources[~torch.isin(sources, seen)]
+        seen = torch.cat([seen, frontier])
+    edges, alpha, edge_id, hop_of = zip(*parts, strict=True)
+    return TopEdges(node, torch.cat(edges, 1), *map(torch.cat, (alpha, edge_id, hop_of)))
+
+
+def _largest_into(nodes: Tensor, dst: Tensor, weights: Tensor, k: int) -> Tensor:
+    """Positions of the k edges of largest weight into each of the nodes, by falling weight."""
+    candidates = torch.isin(dst, nodes).nonzero().flatten()
+    by_weight = candidates[weights[candidates].argsort(descending=True, stable=True)]
+    row, order = dst[by_weight].sort(stable=True)
+    _, counts = row.unique_consecutive(return_counts=True)
+    start = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rank = torch.empty_like(row)
+    rank[order] = torch.arange(row.numel(), device=row.device) - start
+    return by_weight[rank < k]

@@ -1,0 +1,227 @@
+"""The attention of layers, and the caller's edges that it belongs to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gat_ext.graph import Graph
+from gat_ext.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
+from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
+from gat_ext.nn.base import Adjacency, as_graph
+
+_LAYERS = (AGNNConv, GATConv, GATv2Conv, TransformerConv)
+
+
+class LayerAttention(NamedTuple):
+    """What a layer attended to in one call.
+
+    A layer that adds self-loops attends over other edges than it was given: the given ones without self-loops, then one loop
+    for every node. ``edge_id`` says which is which: the position of each edge among the given ones, -1 for a self-loop that
+    was not given. A given self-loop stands for the layer's at its node; of several at one node the first does.
+
+    Attributes:
+        name: of the layer in the recorded model, "" where there is none.
+        edge_index: [2, E'], the edges that the layer attended over, its own self-loops last.
+        alpha: [E', H], their weights as the layer returns them; [E', B, H] of a batch of features on one graph.
+        edge_id: [E'], int64.
+        num_given: E, the number of given edges.
+        num_src: number of sources.
+        num_dst: number of destinations.
+
+    Example:
+        >>> from gat_ext.nn import GATConv
+        >>> layer, edges = GATConv(4, 2, heads=3), torch.tensor([[0, 1, 1], [1, 1, 2]])
+        >>> with record_attention(layer) as records:
+        ...     out = layer(torch.randn(3, 4), edges)
+        >>> records[0].edge_index, records[0].edge_id
+        (tensor([[0, 1, 0, 1, 2],
+                [1, 2, 0, 1, 2]]), tensor([ 0,  2, -1,  1, -1]))
+        >>> records[0].of_given_edges().shape
+        torch.Size([3, 3])
+    """
+
+    name: str
+    edge_index: Tensor
+    alpha: Tensor
+    edge_id: Tensor
+    num_given: int
+    num_src: int
+    num_dst: int
+
+    @property
+    def added(self) -> Tensor:
+        """[E'], bool: which edges are self-loops that the layer added and nobody gave."""
+        return self.edge_id < 0
+
+    def of_given_edges(self) -> Tensor:
+        """The weights of the given edges in their order, [E, H]; differentiable.
+
+        0 for those that the layer left out: second and further self-loops of a node.
+        """
+        given = (~self.added).nonzero().flatten()
+        zeros = self.alpha.new_zeros((self.num_given, *self.alpha.shape[1:]))
+        return zeros.index_copy(0, self.edge_id[given], self.alpha[given])
+
+    def of_added_loops(self) -> Tensor:
+        """The weights of each node's added self-loop, [N_dst, H], 0 where there is none; differentiable."""
+        loops = self.added.nonzero().flatten()
+        zeros = self.alpha.new_zeros((self.num_dst, *self.alpha.shape[1:]))
+        return zeros.index_copy(0, self.edge_index[1, loops], self.alpha[loops])
+
+    def graph(self) -> Graph:
+        """The graph of ``edge_index``."""
+        return as_graph(self.edge_index, self.num_src, self.num_dst)
+
+
+def match_edges(
+    attention: tuple[Tensor, Tensor], adjacency: Adjacency, *, name: str = ""
+) -> LayerAttention:
+    """Finds the caller's edges in what a layer returned with ``return_attention_weights=True``.
+
+    Args:
+        attention: (edge_index [2, E'], alpha [E', H]) of a layer.
+        adjacency: the Graph or the edge_index [2, E] that the layer was given; a Graph where sources and destinations are
+            not the same nodes.
+        name: to give to the result.
+
+    Returns:
+        The attention with the position of each of its edges among the given ones.
+
+    Raises:
+        ValueError: the layer's edges do not come from these.
+
+    Example:
+        >>> from gat_ext.nn import AGNNConv
+        >>> edges = torch.tensor([[0, 1, 1], [1, 1, 0]])
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        >>> _, attention = AGNNConv()(x, edges, return_attention_weights=True)
+        >>> matched = match_edges(attention, edges)
+        >>> matched.edge_index, matched.edge_id  # the loop of node 1 was given, that of node 0 was not
+        (tensor([[0, 1, 0, 1],
+                [1, 0, 0, 1]]), tensor([ 0,  2, -1,  1]))
+        >>> matched.of_given_edges().flatten(), matched.of_added_loops().flatten()
+        (tensor([0.5000, 0.5000, 0.5000], grad_fn=<ViewBackward0>),
+         tensor([0.5000, 0.0000], grad_fn=<ViewBackward0>))
+    """
+    edges, alpha = attention
+    graph = adjacency
+    if not isinstance(graph, Graph):
+        graph = Graph(graph, num_nodes=int(edges.max()) + 1 if edges.numel() else 0)
+    edge_id = _positions(edges, graph.edge_index)
+    return LayerAttention(
+        name, edges, alpha, edge_id, graph.num_edges, graph.num_src, graph.num_dst
+    )
+
+
+def _positions(edges: Tensor, given: Tensor) -> Tensor:
+    """[E'], of each edge of a layer its position among the given ones; -1 for its self-loops at nodes without a given one."""
+    num_given, device = given.shape[1], given.device
+    if edges.shape == given.shape and torch.equal(edges, given):
+        return torch.arange(num_given, device=device)
+    is_loop = given[0] == given[1]
+    kept, loops = (~is_loop).nonzero().flatten(), is_loop.nonzero().flatten()
+    num_loops = edges.shape[1] - kept.numel()
+    ends = torch.arange(max(num_loops, 0), device=device).expand(2, -1)
+    expected = torch.cat([given[:, kept], ends], dim=1)
+    if not torch.equal(edges, expected):
+        raise ValueError(
+            f"edge_index {list(edges.shape)} of the attention is neither these {num_given} edges nor these with "
+            "self-loops last; give the graph that the layer was called with"
+        )
+    first = torch.full((num_loops,), num_given, device=device)
+    first = first.scatter_reduce(0, given[0, loops], loops, "amin")
+    return torch.cat([kept, first.masked_fill(first == num_given, -1)])
+
+
+@contextmanager
+def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
+    """Collects the attention of every GATConv, GATv2Conv, AGNNConv and TransformerConv in a module while it runs.
+
+    Inside the ``with`` block every call of such a layer appends to the list, in the order of the calls. The layers return what
+    they would without, and keep nothing afterwards; other hooks of theirs see edges of another form as a Graph. Call
+    ``model.eval()`` first, else dropout is in the weights, or costs TransformerConv, whose weights are without, a second pass.
+    Gradients flow through what is collected, unless ``torch.no_grad()`` is on. A compiled module is to be recorded uncompiled.
+
+    Args:
+        model: any module; a layer by itself, too.
+
+    Yields:
+        The list, empty at first.
+
+    Raises:
+        TypeError: model is no module.
+        ValueError: it has no such layer.
+
+    Example:
+        >>> from gat_ext.models import GAT
+        >>> model = GAT(4, 8, 2, heads=3).eval()
+        >>> with record_attention(model) as layers, torch.no_grad():
+        ...     out = model(torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]]))
+        >>> [(layer.name, list(layer.alpha.shape)) for layer in layers]
+        [('layers.0', [5, 3]), ('layers.1', [5, 1])]
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    found = {name: m for name, m in model.named_modules() if isinstance(m, _LAYERS)}
+    if not found:
+        names = ", ".join(kind.__name__ for kind in _LAYERS)
+        raise ValueError(
+            f"{type(model).__name__} has none of the layers {names}; nothing to record"
+        )
+    records: list[LayerAttention] = []
+    handles: list[Any] = []
+    try:
+        for name, layer in found.items():
+            handles += _Recorder(name, records).attach(layer)
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Recorder:
+    """Two hooks of a layer: one asks for its attention, the other takes it out of the result again."""
+
+    def __init__(self, name: str, records: list[LayerAttention]) -> None:
+        self.name, self.records, self.asked = name, records, False
+        self.adjacency: Any = None
+
+    def attach(self, layer: nn.Module) -> list[Any]:
+        # The result is put right before any other hook of the layer sees it.
+        return [
+            layer.register_forward_pre_hook(self.before, with_kwargs=True),
+            layer.register_forward_hook(self.after, with_kwargs=True, prepend=True),
+        ]
+
+    def before(self, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        call = inspect.signature(layer.forward).bind(*args, **kwargs)
+        given = call.arguments
+        self.asked = bool(given.get("return_attention_weights"))
+        self.adjacency = given["edge_index"]
+        if not is_plain(self.adjacency):
+            edge_dim, edge_attr = getattr(layer, "edge_dim", None), given.get("edge_attr")
+            given["x"], given["edge_index"], edge_attr = plain_inputs(
+                given["x"], self.adjacency, edge_attr, edge_dim
+            )
+            if edge_dim is not None:
+                given["edge_attr"] = edge_attr
+        given["return_attention_weights"] = True
+        return call.args, call.kwargs
+
+    def after(self, layer: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+        out, attention = result
+        given = inspect.signature(layer.forward).bind(*args, **kwargs).arguments
+        x, num_dst = given["x"], out.shape[-2]
+        num_src = (x[0] if isinstance(x, (tuple, list)) else x).shape[-2]
+        graph = as_graph(given["edge_index"], num_src, num_dst)
+        self.records.append(match_edges(attention, graph, name=self.name))
+        adjacency, self.adjacency = self.adjacency, None
+        if not self.asked:
+            return out
+        return result if is_plain(adjacency) else (out, attention_of(adjacency, graph, *attention))

@@ -1,0 +1,347 @@
+"""edge_attention, and the same operator under the names of its scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from gat_ext.functional import checks, fallback
+from gat_ext.functional.dispatch import operator_over
+from gat_ext.functional.masked import check_mask, masked_sum
+from gat_ext.graph import Graph
+from gat_ext.ops.linear_maps import inverse_norm, scaled
+from gat_ext.ops.registry import draw_seed, needs_grad
+
+
+def edge_attention(
+    graph: Graph,
+    value: Tensor,
+    *,
+    score: str,
+    query: Tensor | None = None,
+    key: Tensor | None = None,
+    att: Tensor | None = None,
+    dst_term: Tensor | None = None,
+    src_term: Tensor | None = None,
+    edge_term: Tensor | None = None,
+    bias: Tensor | None = None,
+    edge_feat: Tensor | None = None,
+    edge_in_value: bool = False,
+    negative_slope: float = 0.2,
+    scale: float = 1.0,
+    dropout_p: float = 0.0,
+    seed: Tensor | None = None,
+    top_k: int | None = None,
+    edge_mask: Tensor | None = None,
+    return_weights: bool = False,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""Fused attention over the in-edges of every destination.
+
+    .. math::
+        \mathrm{out}_i = \sum_{j \in N(i)} \alpha_{ij} \, m_{ij} \, v_j, \qquad
+        \alpha_{ij} = \frac{\exp s_{ij}}{\sum_{k \in N(i)} \exp s_{ik}}
+
+    ==============  ==================================================  ==============================================
+    ``score``       s_ij (before ``bias``)                              source
+    ==============  ==================================================  ==============================================
+    "additive"      leaky_relu(dst_term_i + src_term_j + edge_term_ij)  Veličković et al. 2018, eq. 3
+    "additive_v2"   Σ_d att_d · leaky_relu(query_i + key_j + edge_ij)   Brody et al. 2022, eq. 7
+    "dot"           scale · ⟨query_i, key_j + edge_ij⟩                  Vaswani et al. 2017, eq. 1
+    "cosine"        scale · ⟨query_i, key_j + edge_ij⟩ · dst_term_i     Thekumparampil et al. 2018, eq. 5; the terms
+                    · src_term_j                                        are inverse norms
+    ==============  ==================================================  ==============================================
+
+    Args:
+        graph: the graph.
+        value: v, [N_src, H, F].
+        score: one of the names above. An argument that the score does not use is refused.
+        query: [N_dst, H, D].
+        key: [N_src, H, D].
+        att: [H, D].
+        dst_term: [N_dst, H].
+        src_term: [N_src, H].
+        edge_term: [E, H], added to src_term inside the nonlinearity ("additive").
+        bias: [E, H], added to the finished score.
+        edge_feat: [E, H, D], added to key.
+        edge_in_value: also add edge_feat to value (needs D = F).
+        negative_slope: of leaky_relu.
+        scale: factor of the score.
+        dropout_p: probability with which a weight is dropped; the kept ones are multiplied by 1 / (1 - dropout_p).
+        seed: int64 tensor of one element that decides what is dropped; None draws one from torch's generator.
+        top_k: keep only the top_k largest scores of each destination and head (ties: the earlier edge). 1 is hard attention.
+        edge_mask: [E] or [E, H], any real numbers: also multiplies the weights, after softmax and dropout, so that out_i is
+            Σ_j mask_ij α_ij m_ij v_j; differentiable. Explainers learn it; 0 removes a message and leaves the other weights.
+        return_weights: also return alpha · m, times the mask, [E, H], differentiable.
+        return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64), differentiable.
+
+    Returns:
+        out [N_dst, H, F]; or a tuple of out, then weights if asked, then lse if asked.
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: a shape or device does not match, an argument is missing or not used by the score, or a number is out
+            of its range.
+
+    Cost: each edge reads one value row and, for scores with a query, one key row; no tensor of E·H·F elements is made,
+    forward or backward, but a gradient of ``edge_feat`` if asked for. Second derivatives of additive_v2, and of any score
+    with edge_feat, do materialise [E, H, D]. An edge_mask adds an :func:`spmm` and a few tensors [E, H]; within
+    torch.compile, torch.func or a trace it makes [E, H, F].
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import edge_attention
+        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
+        >>> x = torch.ones(3, 2, 4)
+        >>> out = edge_attention(graph, x, score="dot", query=x, key=x, scale=0.5)
+        >>> out.shape, out[1].abs().sum()
+        (torch.Size([3, 2, 4]), tensor(0.))
+    """
+    inputs = {
+        "query": query,
+        "key": key,
+        "att": att,
+        "dst_term": dst_term,
+        "src_term": src_term,
+        "edge_term": edge_term,
+        "bias": bias,
+        "edge_feat": edge_feat,
+    }
+    checks.attention_inputs(graph, value, score, inputs, edge_in_value)
+    negative_slope = checks.number(negative_slope, "negative_slope")
+    scale = checks.number(scale, "scale")
+    dropout_p = checks.probability(dropout_p, "dropout_p")
+    top_k = 0 if top_k is None else checks.positive_integer(top_k, "top_k")
+    if edge_mask is not None:
+        check_mask(graph, value, edge_mask)
+    checks.flag(return_weights, "return_weights")
+    checks.flag(return_lse, "return_lse")
+    if dropout_p > 0:
+        seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
+    seed = seed if dropout_p > 0 else None
+    constants = score, edge_in_value, negative_slope, scale, dropout_p
+    # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
+    for name in ("query", "key"):
+        if inputs[name] is value:
+            inputs[name] = None
+    given = value, *inputs.values()
+    if fallback.is_needed(*given, edge_mask):
+        out, weights, lse = fallback.attend(graph, given, seed, constants, top_k)
+    else:
+        operator, graph_arguments = operator_over(graph, needs_grad(*given))
+        with_weights = return_weights or edge_mask is not None
+        out, lse, _, _, _, weights = operator(
+            *graph_arguments, *given, seed, *constants, top_k, with_weights, return_lse
+        )
+    if edge_mask is not None:
+        in_value = edge_feat if edge_in_value else None
+        out, weights = masked_sum(graph, value, weights, edge_mask, in_value)
+    if not return_weights and not return_lse:
+        return out  # type: ignore[no-any-return]
+    return (out, *([weights] if return_weights else []), *([lse] if return_lse else []))
+
+
+def gat_attention(
+    graph: Graph,
+    value: Tensor,
+    dst_term: Tensor,
+    src_term: Tensor,
+    *,
+    edge_term: Tensor | None = None,
+    negative_slope: float = 0.2,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""GAT's attention: s_ij = leaky_relu(dst_term_i + src_term_j + edge_term_ij).
+
+    Args:
+        graph: the graph.
+        value: [N_src, H, F], the projected features W x.
+        dst_term: [N_dst, H], the projected features' product with the destination half of the attention vector.
+        src_term: [N_src, H], likewise with the source half.
+        edge_term: [E, H], the projected edge features' product with their attention vector.
+        negative_slope: of leaky_relu.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Veličković et al., "Graph Attention Networks", ICLR 2018, eq. 3 and 4.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import gat_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> x = torch.tensor([[[1.0]], [[3.0]]])
+        >>> gat_attention(graph, x, torch.zeros(2, 1), torch.zeros(2, 1)).flatten()
+        tensor([0., 2.])
+    """
+    return edge_attention(
+        graph,
+        value,
+        score="additive",
+        dst_term=dst_term,
+        src_term=src_term,
+        edge_term=edge_term,
+        negative_slope=negative_slope,
+        **options,
+    )
+
+
+def gatv2_attention(
+    graph: Graph,
+    query: Tensor,
+    key: Tensor,
+    att: Tensor,
+    *,
+    value: Tensor | None = None,
+    edge_feat: Tensor | None = None,
+    negative_slope: float = 0.2,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""GATv2's attention: s_ij = Σ_d att_d · leaky_relu(query_i + key_j + edge_feat_ij)_d.
+
+    Args:
+        graph: the graph.
+        query: [N_dst, H, D].
+        key: [N_src, H, D].
+        att: [H, D].
+        value: [N_src, H, F]; None for key, as in the paper.
+        edge_feat: [E, H, D].
+        negative_slope: of leaky_relu.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022, eq. 7.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import gatv2_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> x = torch.randn(2, 3, 4)
+        >>> gatv2_attention(graph, x, x, torch.randn(3, 4)).shape
+        torch.Size([2, 3, 4])
+    """
+    return edge_attention(
+        graph,
+        key if value is None else value,
+        score="additive_v2",
+        query=query,
+        key=key,
+        att=att,
+        edge_feat=edge_feat,
+        negative_slope=negative_slope,
+        **options,
+    )
+
+
+def dot_attention(
+    graph: Graph,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float | None = None,
+    edge_feat: Tensor | None = None,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""Scaled dot-product attention: s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩, and edge_feat is added to value too.
+
+    Args:
+        graph: the graph. On the complete graph this is ``torch.nn.functional.scaled_dot_product_attention``.
+        query: [N_dst, H, D].
+        key: [N_src, H, D].
+        value: [N_src, H, F].
+        scale: None for 1 / sqrt(D).
+        edge_feat: [E, H, D]; needs D = F.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017, eq. 1; with edges, Shi et al., "Masked Label Prediction", 2021,
+    eq. 3 and 4.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import dot_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> q = k = v = torch.ones(2, 1, 4)
+        >>> dot_attention(graph, q, k, v)[1]
+        tensor([[1., 1., 1., 1.]])
+    """
+    if scale is None:
+        checks.rows_of_heads(query, "query")
+        scale = max(query.shape[-1], 1) ** -0.5
+    return edge_attention(
+        graph,
+        value,
+        score="dot",
+        query=query,
+        key=key,
+        scale=scale,
+        edge_feat=edge_feat,
+        edge_in_value=edge_feat is not None,
+        **options,
+    )
+
+
+def cosine_attention(
+    graph: Graph,
+    query: Tensor,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    *,
+    beta: float | Tensor = 1.0,
+    eps: float = 1e-12,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""AGNN's attention: s_ij = beta · cos(query_i, key_j).
+
+    Args:
+        graph: the graph.
+        query: [N_dst, H, D].
+        key: [N_src, H, D]; None for query.
+        value: [N_src, H, F]; None for key.
+        beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
+        eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends back no gradient. The square of
+            a norm has to be finite, in float32 of norms up to 1.8e19.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+
+    Returns:
+        As :func:`edge_attention`, whose errors it raises.
+
+    Source: Thekumparampil, Wang, Oh, Li, "Attention-based Graph Neural Network for Semi-supervised Learning", 2018, eq. 5.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import cosine_attention
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> x = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]]])
+        >>> cosine_attention(graph, x)[1]
+        tensor([[1.5000, 0.0000]])
+    """
+    key = query if key is None else key
+    checks.rows_of_heads(query, "query")
+    checks.rows_of_heads(key, "key")
+    checks.same_kind(query, "query", key, "key")
+    beta, eps = checks.temperature(beta, query), checks.number(eps, "eps")
+    inverse_query_norm = inverse_norm(query, eps)
+    inverse_key_norm = inverse_query_norm if key is query else inverse_norm(key, eps)
+    return edge_attention(
+        graph,
+        key if value is None else value,
+        score="cosine",
+        query=query,
+        key=key,
+        dst_term=scaled(inverse_query_norm, beta).to(query.dtype),
+        src_term=inverse_key_norm,
+        **options,
+    )

@@ -1,0 +1,256 @@
+"""Argument checks shared by the public operators. Each error says what was given and what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext import _C
+from gat_ext.graph import Graph
+from gat_ext.ops.state import have_tangents, in_functorch
+
+# The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
+_REQUIRED = _C.score_inputs()
+_HAS_CUDA = _C.build_info()["cuda"]
+
+
+_INT64_MAX = 2**63 - 1
+
+
+def is_graph(graph: Any) -> None:
+    """Refuses what is not a Graph."""
+    if not isinstance(graph, Graph):
+        raise TypeError(
+            f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: make one of an edge_index with Graph(edge_index)"
+        )
+
+
+def no_transform(operator: str, *inputs: Tensor) -> None:
+    """Refuses to run within torch.func, and tangents of forward-mode differentiation, which would be lost without a word."""
+    if in_functorch() or have_tangents(*inputs):
+        raise NotImplementedError(
+            f"{operator} has no forward-mode derivative and cannot be transformed by torch.func (grad, vmap, jvp, ...); use "
+            "torch.autograd.grad, or for a product with the Jacobian torch.autograd.functional.jvp, which is reverse mode twice"
+        )
+
+
+def choice(given: str, choices: Sequence[str], name: str) -> None:
+    """Refuses a name that is not among the choices, the closest first."""
+    if isinstance(given, str) and given in choices:
+        return
+    close = difflib.get_close_matches(str(given), choices, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"{name} is {given!r}; expected one of {', '.join(map(repr, choices))}.{hint}")
+
+
+def floating(tensor: Any, name: str) -> None:
+    """Refuses what is not a tensor of real floating-point numbers."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype}; expected float32, float64, bfloat16 or float16"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} has layout {tensor.layout}; expected a dense tensor")
+
+
+def autocast_is_on(device: torch.device) -> bool:
+    """Whether dtypes may differ on a device, for operators cast their inputs."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
+def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
+    """Refuses two tensors of different dtype or device; under autocast dtypes may differ."""
+    floating(a, a_name)
+    floating(b, b_name)
+    if a.dtype != b.dtype and not autocast_is_on(a.device):
+        raise TypeError(
+            f"{a_name} has dtype {a.dtype} and {b_name} has dtype {b.dtype}; cast one of them"
+        )
+    if a.device != b.device:
+        raise ValueError(
+            f"{a_name} is on {a.device} and {b_name} is on {b.device}; move one of them"
+        )
+
+
+def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
+    """Refuses a tensor on another device than the graph, and what is no graph."""
+    is_graph(graph)
+    if tensor.device != graph.device:
+        raise ValueError(
+            f"{name} is on {tensor.device} and the graph is on {graph.device}; move one of them with .to()"
+        )
+    if tensor.is_cuda and not _HAS_CUDA:
+        raise RuntimeError(
+            f"{name} is on {tensor.device}, and this build of gat_ext has no CUDA kernels; where nvcc is, install with "
+            "GAT_EXT_CUDA=1 pip install --no-build-isolation ."
+        )
+
+
+def node_features(graph: Graph, tensor: Tensor, name: str, count_name: str) -> None:
+    """Refuses what is not [count, H, F] or [count, F]; ``count_name`` is num_src or num_dst."""
+    floating(tensor, name)
+    on_graph_device(graph, tensor, name)
+    count: int = getattr(graph, count_name)
+    if tensor.dim() not in (2, 3) or tensor.shape[0] != count:
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)}; expected [{count}, H, F] or [{count}, F], "
+            f"for the graph has {count_name} = {count}"
+        )
+
+
+def edge_values(graph: Graph, tensor: Tensor, name: str) -> None:
+    """Refuses what is not [E, H] or [E]."""
+    floating(tensor, name)
+    on_graph_device(graph, tensor, name)
+    if tensor.dim() not in (1, 2) or tensor.shape[0] != graph.num_edges:
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)}; expected [{graph.num_edges}, H] or "
+            f"[{graph.num_edges}], for the graph has {graph.num_edges} edges"
+        )
+
+
+def same_tail(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
+    """Refuses two tensors that differ in more than their first dimension."""
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(
+            f"{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; "
+            "they must agree in all but the first dimension"
+        )
+
+
+def rows_of_heads(tensor: Any, name: str) -> None:
+    """Refuses what is not [N, H, D]."""
+    floating(tensor, name)
+    if tensor.dim() != 3:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}; expected [N, H, D]")
+
+
+def heads(tensor: Tensor, count: int, name: str, other: str) -> None:
+    """Refuses a per-edge tensor whose number of heads is neither 1 nor count."""
+    # Sizes may be symbols, which no tuple holds.
+    if tensor.shape[1] != 1 and tensor.shape[1] != count:
+        raise ValueError(
+            f"{name} has {tensor.shape[1]} heads and {other} has {count}; expected {count} or 1"
+        )
+
+
+def attention_inputs(
+    graph: Graph, value: Tensor, score: str, inputs: dict[str, Tensor | None], edge_in_value: bool
+) -> None:
+    """Refuses inputs that do not fit the score, each other or the graph."""
+    is_graph(graph)
+    choice(score, tuple(_REQUIRED), "score")
+    flag(edge_in_value, "edge_in_value")
+    required = _REQUIRED[score]
+    optional = ("edge_feat" if "query" in required else "edge_term", "bias")
+    for name, tensor in inputs.items():
+        if tensor is None and name in required:
+            raise ValueError(f"score {score!r} needs {name}")
+        if tensor is not None and name not in (*required, *optional):
+            raise ValueError(f"score {score!r} does not use {name}; leave it out")
+    floating(value, "value")
+    on_graph_device(graph, value, "value")
+    if value.dim() != 3 or value.shape[0] != graph.num_src:
+        raise ValueError(
+            f"value has shape {list(value.shape)}; expected [{graph.num_src}, H, F], "
+            f"for the graph has num_src = {graph.num_src}"
+        )
+    num_heads, query = value.shape[1], inputs["query"]
+    channels = query.shape[-1] if isinstance(query, Tensor) and query.dim() == 3 else 0
+    expected = {
+        "query": (graph.num_dst, num_heads, channels),
+        "key": (graph.num_src, num_heads, channels),
+        "att": (num_heads, channels),
+        "dst_term": (graph.num_dst, num_heads),
+        "src_term": (graph.num_src, num_heads),
+        "edge_term": (graph.num_edges, num_heads),
+        "bias": (graph.num_edges, num_heads),
+        "edge_feat": (graph.num_edges, num_heads, channels),
+    }
+    for name, tensor in inputs.items():
+        if tensor is None:
+            continue
+        same_kind(value, "value", tensor, name)
+        if tensor.shape != expected[name]:
+            raise ValueError(
+                f"{name} has shape {list(tensor.shape)}; expected {list(expected[name])} to go with "
+                f"value {list(value.shape)} on {graph!r}"
+            )
+    if edge_in_value and (inputs["edge_feat"] is None or channels != value.shape[2]):
+        raise ValueError(
+            f"edge_in_value adds edge_feat to value: it needs edge_feat with {value.shape[2]} channels, "
+            + ("none was given" if inputs["edge_feat"] is None else f"it has {channels}")
+        )
+
+
+def temperature(beta: Any, query: Tensor) -> float | Tensor:
+    """Refuses what is neither a number nor a tensor [] or [H], and returns it; query is [N, H, D]."""
+    if not isinstance(beta, Tensor):
+        return number(beta, "beta")
+    same_kind(query, "query", beta, "beta")
+    if beta.numel() != 1 and beta.shape != query.shape[1:2]:
+        raise ValueError(
+            f"beta has shape {list(beta.shape)}; expected a number, [] or [{query.shape[1]}], the number of heads"
+        )
+    return beta
+
+
+def number(x: Any, name: str) -> float:
+    """Refuses what is not a finite number; returns it as one that operators take."""
+    if torch.compiler.is_compiling():  # where it may be a symbol
+        return x  # type: ignore[no-any-return]
+    if type(x) is float and math.isfinite(x):
+        return x
+    if isinstance(x, Tensor) or not isinstance(x, Real):
+        hint = f": pass {name}.item(), or to learn it multiply an input by it"
+        raise TypeError(
+            f"{name} is a {type(x).__name__}; expected a number{hint if isinstance(x, Tensor) else ''}"
+        )
+    try:
+        finite = math.isfinite(x)
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise ValueError(f"{name} is {x}; expected a finite number")
+    return float(x)
+
+
+def probability(p: Any, name: str) -> float:
+    """Refuses what is not in [0, 1]; returns it as ``number`` does."""
+    share = number(p, name)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
+    return share
+
+
+def flag(given: Any, name: str) -> None:
+    """Refuses what is neither True nor False."""
+    if not isinstance(given, bool):
+        raise TypeError(f"{name} is a {type(given).__name__}; expected True or False")
+
+
+def positive_integer(k: Any, name: str) -> int:
+    """Refuses what is not an integer of at least 1; returns it, or the largest that operators take."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"{name} is {k!r}; expected an integer of at least 1")
+    return min(k, _INT64_MAX)
+
+
+def seed(tensor: Tensor, device: torch.device) -> Tensor:
+    """Refuses what is not an int64 tensor of one element; returns it on device."""
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.dtype != torch.int64
+        or tensor.layout != torch.strided
+        or tensor.numel() != 1
+    ):
+        raise TypeError("seed must be an int64 tensor of one element, e.g. torch.tensor([7])")
+    return tensor.to(device)

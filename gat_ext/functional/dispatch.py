@@ -1,0 +1,26 @@
+"""Which operator attends over a graph: the one over a sorted graph, or the one that sorts in itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gat_ext.graph import Graph
+from gat_ext.graph.traced import TracedGraph
+from gat_ext.ops.func_transforms import Attention
+from gat_ext.ops.registry import ops
+from gat_ext.ops.state import in_functorch, is_tracing
+
+
+def operator_over(graph: Graph, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The operator that attends over a graph, and its graph arguments."""
+    if is_tracing() and not isinstance(graph, TracedGraph):
+        graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
+    if isinstance(graph, TracedGraph):
+        operator = Attention.apply if in_functorch() else ops.adjacency_attention
+        return operator, (*graph.arguments, needs_grad)
+    parts = graph.rowptr, graph.col, graph.edge_id
+    if not needs_grad:
+        return ops.edge_attention, (*parts, None, None, None, None)
+    t = graph.transpose()
+    own_id = None if graph.edge_id is None else t.edge_id
+    return ops.edge_attention, (*parts, t.rowptr, t.col, t.pos, own_id)

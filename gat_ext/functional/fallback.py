@@ -1,0 +1,130 @@
+"""Operators composed of torch's own, where the native ones cannot go.
+
+That is where inputs have tangents of forward-mode differentiation, and inside torch.func; for the fused
+operator only where that is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gat_ext.graph import Graph
+from gat_ext.graph.traced import TracedGraph
+from gat_ext.ops import composed
+from gat_ext.ops.registry import accumulate_dtype
+from gat_ext.ops.scatter import rank_in_row, row_extremum, row_softmax, row_sum
+from gat_ext.ops.state import have_tangents, in_functorch
+
+
+def is_needed(*inputs: Tensor | None) -> bool:
+    """Whether the fused operator cannot take these inputs here."""
+    if torch.compiler.is_compiling():
+        return in_functorch()
+    return have_tangents(*inputs)
+
+
+def attend(
+    graph: Graph,
+    inputs: composed.Inputs,
+    seed: Tensor | None,
+    constants: composed.Constants,
+    top_k: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(out, weights, lse); rows are gathered into [E, H, D].
+
+    Args:
+        graph: the graph.
+        inputs: value … edge_feat of edge_attention.
+        seed: of dropout, or None.
+        constants: score … dropout_p.
+        top_k: 0 for all.
+    """
+    value = inputs[0]
+    assert value is not None
+    if torch.is_autocast_enabled(value.device.type):
+        dtype = torch.get_autocast_dtype(value.device.type)
+        inputs = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs]
+    if not isinstance(graph, TracedGraph):
+        graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
+    edges = composed.edges_of_slots(
+        graph.arguments, value.shape[1], seed, constants[-1], value.new_empty(0)
+    )
+    if top_k > 0:
+        scores = composed.scores_of(
+            edges, [t if t is None else t.detach() for t in inputs], constants
+        ).detach()
+        chosen = rank_in_row(scores, edges.dst, graph.num_dst) < top_k
+        edges = edges._replace(attended=chosen & (scores > -torch.inf))
+    return composed.compose(edges, inputs, constants, graph.num_dst)
+
+
+# ---- the unfused operators
+
+
+def call(
+    function: Callable[..., Tensor],
+    graph: Graph,
+    *tensors: Tensor | None,
+    to_lower: bool = True,
+    **options: str,
+) -> Tensor:
+    """A function of this module in the dtypes of the operator that it stands for, with sums as wide.
+
+    Args:
+        function: ``edge_softmax``, ``sddmm`` or ``spmm``.
+        graph: the graph.
+        *tensors: the operator's.
+        to_lower: whether autocast narrows them, else it widens them to float32.
+        **options: of the function.
+    """
+    first = tensors[0]
+    assert first is not None
+    dtype = first.dtype
+    if torch.is_autocast_enabled(first.device.type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(first.device.type) if to_lower else torch.float32
+        tensors = tuple(t if t is None else t.to(dtype) for t in tensors)
+    wide = (t if t is None else t.to(accumulate_dtype(dtype)) for t in tensors)
+    return function(graph, *wide, **options).to(dtype)
+
+
+def edge_softmax(graph: Graph, scores: Tensor, *, by: str) -> Tensor:
+    """As :func:`gat_ext.functional.edge_softmax`."""
+    src, dst = graph.edge_index
+    row, num_rows = (dst, graph.num_dst) if by == "dst" else (src, graph.num_src)
+    return row_softmax(scores, row, num_rows)[0]
+
+
+def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    """As :func:`gat_ext.functional.sddmm`."""
+    src, dst = graph.edge_index
+    return (x[dst] * y[src]).sum(-1)
+
+
+def spmm(graph: Graph, x: Tensor, weight: Tensor | None, *, reduce: str) -> Tensor:
+    """As :func:`gat_ext.functional.spmm`, of [N_src, H, F] and [E, H]."""
+    src, dst = graph.edge_index
+    messages = x[src] if weight is None else weight.unsqueeze(-1) * x[src]
+    if reduce in ("max", "min"):
+        return _extremum(messages, dst, graph.num_dst, f"a{reduce}")
+    out = row_sum(messages, dst, graph.num_dst)
+    if reduce == "mean":
+        out = out / graph.in_degrees().clamp(min=1).to(out.dtype).view(-1, 1, 1)
+    return out
+
+
+def _extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -> Tensor:
+    """[N_dst, H, F], of each row and feature the message of the first edge that has the extremum, or NaN; 0 of an empty row."""
+    if messages.shape[0] == 0:
+        return messages.new_zeros((num_dst, *messages.shape[1:]))
+    known = messages.detach()
+    best = row_extremum(known, dst, num_dst, reduce)[dst]
+    wins = (known == best) | (known.isnan() & best.isnan())
+    last = messages.shape[0]
+    number = torch.arange(last, device=dst.device).view(-1, 1, 1).expand_as(messages)
+    index = dst.view(-1, 1, 1).expand_as(number)
+    first = number.new_full((num_dst, *messages.shape[1:]), last)
+    first = first.scatter_reduce(0, index, torch.where(wins, number, last), "amin")
+    return torch.where(first < last, messages.gather(0, first.clamp(max=last - 1)), 0)

@@ -1,0 +1,78 @@
+"""Sums over edges whose attention weights are multiplied by a mask, through the unfused operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gat_ext.functional import checks
+from gat_ext.graph import Graph
+from gat_ext.graph.traced import TracedGraph
+from gat_ext.ops.registry import accumulate_dtype, ops
+from gat_ext.ops.scatter import edge_rows
+from gat_ext.ops.state import in_forward_mode, is_tracing
+
+
+def masked_sum(
+    graph: Graph,
+    value: Tensor,
+    weights: Tensor,
+    edge_mask: Tensor,
+    edge_feat: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """What every destination gathers with masked weights, and these weights.
+
+    Args:
+        graph: the graph.
+        value: [N_src, H, F].
+        weights: [E, H], of the attention.
+        edge_mask: [E], [E, 1] or [E, H].
+        edge_feat: [E, H, F] to add to the value of each edge, or None.
+
+    Returns:
+        (out [N_dst, H, F], weights [E, H]).
+    """
+    mask = edge_mask.unsqueeze(-1) if edge_mask.dim() == 1 else edge_mask
+    weights = weights * mask.to(weights.dtype)  # autocast may have narrowed the weights
+    if is_tracing() or in_forward_mode():
+        return _traced_sum(graph, value, weights, edge_feat), weights
+    transposed: tuple[Tensor | None, ...] = (None, None, None)
+    if torch.is_grad_enabled() and (value.requires_grad or weights.requires_grad):
+        t = graph.transpose()
+        transposed = t.rowptr, t.col, t.edge_id
+    out: Tensor = ops.spmm(graph.rowptr, graph.col, graph.edge_id, *transposed, weights, value)
+    if edge_feat is not None:
+        out = out + ops.spmm(*_edges_to_destinations(graph), weights, edge_feat)
+    return out, weights
+
+
+def _traced_sum(graph: Graph, value: Tensor, weights: Tensor, edge_feat: Tensor | None) -> Tensor:
+    """The sum in torch's own operators, with a tensor [E, H, F] in between: all that a trace, torch.func and tangents know."""
+    src, dst = graph.edge_index
+    if isinstance(graph, TracedGraph) and graph.self_loops:
+        loops = torch.arange(graph.num_slots - graph.num_given, device=src.device)
+        src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
+    wide = accumulate_dtype(weights.dtype)
+    message = value.to(wide)[src]
+    if edge_feat is not None:
+        message = message + edge_feat.to(wide)
+    zeros = message.new_zeros((graph.num_dst, *message.shape[1:]))
+    return zeros.index_add(0, dst, weights.to(wide).unsqueeze(-1) * message).to(weights.dtype)
+
+
+def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:
+    """The bipartite graph in which each edge of a graph is a source that leads to the edge's destination, as spmm takes it."""
+    num_edges, like = graph.num_edges, graph.col
+    each = torch.arange(num_edges, dtype=like.dtype, device=like.device)
+    col = each if graph.edge_id is None else graph.edge_id
+    t_rowptr = torch.arange(num_edges + 1, dtype=graph.rowptr.dtype, device=like.device)
+    t_col = edge_rows(graph.rowptr, graph.edge_id, num_edges).to(like.dtype)
+    return graph.rowptr, col, graph.edge_id, t_rowptr, t_col, each
+
+
+def check_mask(graph: Graph, value: Tensor, edge_mask: Tensor) -> None:
+    """Refuses a mask that does not fit the graph and the heads of value [N_src, H, F]."""
+    checks.same_kind(value, "value", edge_mask, "edge_mask")
+    checks.edge_values(graph, edge_mask, "edge_mask")
+    if edge_mask.dim() == 2:
+        checks.heads(edge_mask, value.shape[1], "edge_mask", "value")

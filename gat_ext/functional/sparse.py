@@ -1,0 +1,146 @@
+"""The unfused operators: softmax over edges, sampled and sparse matrix products."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gat_ext.functional import checks, fallback
+from gat_ext.graph import Graph
+from gat_ext.ops.registry import needs_grad, ops
+from gat_ext.ops.state import is_transformed
+
+
+def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The graph arguments of sddmm and spmm; the transpose only where a gradient may need it."""
+    if not needs_grad(*tensors):
+        return graph.rowptr, graph.col, graph.edge_id, None, None, None
+    t = graph.transpose()
+    return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id
+
+
+def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
+    r"""Softmax over the edges that share a destination, or a source.
+
+    .. math:: \alpha_{ij} = \exp(s_{ij}) / \sum_{k \in N(i)} \exp(s_{ik})
+
+    Args:
+        graph: the graph.
+        scores: [E, H] or [E].
+        by: ``"dst"`` normalises over the in-edges of each destination, ``"src"`` over the out-edges of each source.
+
+    Returns:
+        alpha, of the shape of ``scores``. A group whose scores are all -inf gets 0.
+
+    Raises:
+        TypeError: scores are not floating-point.
+        ValueError: their shape or device does not match the graph, or ``by`` is neither "dst" nor "src".
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import edge_softmax
+        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
+        >>> edge_softmax(graph, torch.zeros(3))
+        tensor([0.5000, 0.5000, 1.0000])
+    """
+    checks.choice(by, ("dst", "src"), "by")
+    checks.edge_values(graph, scores, "scores")
+    if is_transformed():
+        return fallback.call(fallback.edge_softmax, graph, scores, by=by, to_lower=False)
+    flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
+    if by == "dst":
+        alpha: Tensor = ops.edge_softmax(graph.rowptr, graph.edge_id, flat)
+    else:
+        t = graph.transpose()
+        alpha = ops.edge_softmax(t.rowptr, t.edge_id, flat)
+    return alpha.squeeze(-1) if scores.dim() == 1 else alpha
+
+
+def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    r"""Sampled dense-dense matrix product: a dot product for every edge and head.
+
+    .. math:: s_{ij} = \langle x_i, y_j \rangle
+
+    Args:
+        graph: the graph.
+        x: [N_dst, H, F], or [N_dst, F] for one head.
+        y: [N_src, H, F], or [N_src, F].
+
+    Returns:
+        [E, H], or [E] where x and y have no head dimension.
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: shapes or devices do not match each other and the graph.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import sddmm
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+        >>> sddmm(graph, torch.eye(2), torch.ones(2, 2))
+        tensor([1., 1.])
+    """
+    checks.same_kind(x, "x", y, "y")
+    checks.node_features(graph, x, "x", "num_dst")
+    checks.node_features(graph, y, "y", "num_src")
+    checks.same_tail(x, "x", y, "y")
+    if is_transformed():
+        return fallback.call(fallback.sddmm, graph, x, y)
+    if x.dim() == 2:
+        return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
+    result: Tensor = ops.sddmm(*_csr(graph, x, y), x, y)
+    return result
+
+
+def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum") -> Tensor:
+    r"""Sparse-dense matrix product: what every destination gathers from its sources.
+
+    .. math:: \mathrm{out}_i = \mathrm{reduce}_{j \in N(i)} \; w_{ij} \, x_j
+
+    Args:
+        graph: the graph.
+        x: [N_src, H, F], or [N_src, F].
+        weight: [E, H], or [E] (the same for all heads), or None for 1.
+        reduce: ``"sum"``, ``"mean"`` (over the number of in-edges), ``"max"`` or ``"min"`` (elementwise; the gradient goes
+            to the first of equal values).
+
+    Returns:
+        [N_dst, H, F], or [N_dst, F]; 0 for a destination without in-edges.
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: shapes or devices do not match each other and the graph, or ``reduce`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import spmm
+        >>> graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
+        >>> spmm(graph, torch.eye(3), reduce="mean")
+        tensor([[0.0000, 0.0000, 1.0000],
+                [0.0000, 0.0000, 0.0000],
+                [0.5000, 0.5000, 0.0000]])
+    """
+    checks.choice(reduce, ("sum", "mean", "max", "min"), "reduce")
+    checks.node_features(graph, x, "x", "num_src")
+    if weight is not None:
+        checks.same_kind(x, "x", weight, "weight")
+        checks.edge_values(graph, weight, "weight")
+        weight = weight.unsqueeze(-1) if weight.dim() == 1 else weight
+    if x.dim() == 2:
+        return spmm(graph, x.unsqueeze(1), weight, reduce=reduce).squeeze(1)
+    if weight is not None:
+        checks.heads(weight, x.shape[1], "weight", "x")
+        weight = weight.expand(-1, x.shape[1])
+    if is_transformed():
+        return fallback.call(fallback.spmm, graph, x, weight, reduce=reduce)
+    csr = _csr(graph, x, weight)
+    if reduce in ("max", "min"):
+        extremum: Tensor = ops.spmm_extremum(*csr, weight, x, reduce == "max")[0]
+        return extremum
+    out: Tensor = ops.spmm(*csr, weight, x)
+    if reduce == "mean":
+        degree = graph.in_degrees().clamp(min=1).to(out.dtype)
+        out = out / degree.view(-1, 1, 1)
+    return out

@@ -1,0 +1,229 @@
+"""The walk operators, public through :mod:`gat_ext.functional`: agents that move along the edges of a graph.
+
+A walk at node ``i`` moves to one of the sources of the in-edges of ``i``, the neighbours that ``i`` attends to; for the other
+direction walk on ``graph.reverse()``. Any number of agents walks at once, on any number of graphs in one block-diagonal graph.
+The random number of agent ``b`` at step ``t`` is Philox(seed; b, t): a walk is the same on any number of threads, on CPU and GPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gat_ext.functional import checks
+from gat_ext.graph import Graph
+from gat_ext.ops import walk  # noqa: F401  registers gradients
+from gat_ext.ops.registry import draw_seed, ops
+
+__all__ = ["random_walk", "walk_step"]
+
+_MODES = ("sample", "greedy")
+_MOST_STEPS = 2**48
+
+# By their overload: a step may take less time than the search for it.
+_walk_step, _random_walk = ops.walk_step.default, ops.random_walk.default
+
+
+def walk_step(
+    graph: Graph,
+    current: Tensor,
+    rank: Tensor,
+    node_type: Tensor,
+    *,
+    mode: str = "sample",
+    seed: Tensor | None = None,
+    step: int = 0,
+) -> tuple[Tensor, Tensor]:
+    r"""One step of agents that prefer some types of nodes: where each goes, and the log-probability of that.
+
+    .. math:: p_j = \mathrm{rank}_{b, \mathrm{type}(j)} \Big/ \sum_{k \in N(c_b)} \mathrm{rank}_{b, \mathrm{type}(k)}
+
+    over the neighbours of the agent's node :math:`c_b`; a neighbour joined by several edges counts once for each.
+
+    Args:
+        graph: the graph, with num_src = num_dst = N.
+        current: int64 [B], the node of each agent.
+        rank: float32 or float64 [B, R], finite and at least 0: how much each agent prefers each type, a row of a softmax.
+        node_type: int64 [N], from 0 to R - 1.
+        mode: ``"sample"`` draws j with probability p_j; ``"greedy"`` takes the neighbour of the highest rank, the first in CSR
+            order among equals.
+        seed: int64 tensor of one element that decides the draws; None draws one from torch's generator.
+        step: which step of the walk this is, at least 0: the same seed draws other numbers at another step.
+
+    Returns:
+        next, int64 [B], and log_prob [B], log p of the node moved to, in the dtype of rank and differentiable in it, any number
+        of times, in both modes. An agent without neighbours stays, with log_prob 0. Where all neighbours have rank 0, the draw
+        is uniform and log_prob is -log(degree). The gradient of both is 0. Where a neighbour's rank is negative, NaN or
+        infinite, the agent stays and log_prob is NaN.
+
+    Raises:
+        TypeError: a tensor has another dtype, step is not an integer, or seed is no int64 tensor of one element.
+        ValueError: shapes or devices do not match, num_src is not num_dst, mode is unknown, or step is negative.
+        IndexError: an agent, or the type of a neighbour of one, is out of range. On a GPU this check looks at all of current
+            and node_type and waits for the device; there it is left out within torch.compile, where such an agent stays, with
+            log_prob NaN.
+
+    Cost: O(sum of the degrees of the agents' nodes), twice; the gradient O(B R) more.
+
+    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3 and algorithm 1.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import walk_step
+        >>> graph = Graph(torch.tensor([[0, 2], [1, 1]]))
+        >>> rank, node_type = torch.tensor([[0.2, 0.6]]), torch.tensor([0, 0, 1])
+        >>> walk_step(graph, torch.tensor([1]), rank, node_type, mode="greedy")
+        (tensor([2]), tensor([-0.2877]))
+    """
+    checks.choice(mode, _MODES, "mode")
+    _check_square(graph)
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise TypeError(f"step is a {type(step).__name__}; expected an integer")
+    if not 0 <= step < _MOST_STEPS:
+        raise ValueError(f"step is {step}; expected an integer from 0 to {_MOST_STEPS - 1}")
+    given = current, rank, node_type
+    checks.no_transform("walk_step", rank)
+    if graph.rowptr.is_cuda:
+        _check_step(graph, *given)
+    seed = _seed(seed, graph.device)
+    agents = graph.rowptr, graph.col, current
+    try:
+        log_prob, moved = _walk_step(*agents, rank, node_type, seed, step, mode == "greedy")
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        # The operator checks what it is given, and on the CPU the indices that it follows. To check all of it here first would
+        # take as long as the step of some hundred agents; now there is time to say what is wrong in the caller's words.
+        _check_step(graph, *given)
+        raise
+    return moved, log_prob
+
+
+def random_walk(
+    graph: Graph,
+    start: Tensor,
+    length: int,
+    *,
+    weight: Tensor | None = None,
+    seed: Tensor | None = None,
+) -> Tensor:
+    r"""Random walks: at each step an edge into the node is drawn, and the walk moves to its source.
+
+    .. math:: p_j = w_{ij} \Big/ \sum_{k \in N(i)} w_{ik}
+
+    Args:
+        graph: the graph, with num_src = num_dst.
+        start: int64 [B], the first node of each walk.
+        length: number of steps, at least 0.
+        weight: [E], finite and at least 0: e.g. the attention weights of one head of a layer; None for 1.
+        seed: int64 tensor of one element that decides the draws; None draws one from torch's generator.
+
+    Returns:
+        int64 [B, length + 1], the nodes of each walk, ``start`` first. A walk at a node without neighbours, or whose weights
+        sum to 0, stays there. Not differentiable.
+
+    Raises:
+        TypeError: start is not int64, weight not floating-point, length not an integer, or seed no int64 tensor of one element.
+        ValueError: shapes or devices do not match, num_src is not num_dst, length is negative, or a weight is negative, NaN or
+            infinite. The check of the weights waits for a GPU, and is left out within torch.compile.
+        IndexError: start is out of range; checked under the same terms.
+
+    Cost: O(1) a step without weights; with them O(E) once, and O(log degree) a step.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import random_walk
+        >>> ring = Graph(torch.tensor([[1, 2, 0], [0, 1, 2]]))
+        >>> random_walk(ring, torch.tensor([0, 2]), 3)
+        tensor([[0, 1, 2, 0],
+                [2, 0, 1, 2]])
+    """
+    _check_square(graph)
+    if isinstance(length, bool) or not isinstance(length, int):
+        raise TypeError(f"length is a {type(length).__name__}; expected an integer")
+    if not 0 <= length < _MOST_STEPS:
+        raise ValueError(
+            f"length is {length}; expected a number of steps of at least 0 and below {_MOST_STEPS}"
+        )
+    _check_indices(graph, start, "start", None)
+    if weight is not None:
+        checks.edge_values(graph, weight, "weight")
+        if weight.dim() != 1:
+            raise ValueError(
+                f"weight has shape {list(weight.shape)}; expected [{graph.num_edges}]: choose a head, e.g. weight[:, 0]"
+            )
+        _check_weight(weight)
+        weight = weight.detach().double()
+        weight = weight if graph.edge_id is None else weight.index_select(0, graph.edge_id)
+    _check_range(start, graph.num_nodes, "start", "the number of nodes")
+    walks: Tensor = _random_walk(
+        graph.rowptr, graph.col, weight, start, length, _seed(seed, start.device)
+    )
+    return walks
+
+
+def _seed(seed: Tensor | None, device: torch.device) -> Tensor:
+    if seed is None:
+        return draw_seed(device)
+    return checks.seed(seed, device)
+
+
+def _check_square(graph: Graph) -> None:
+    checks.is_graph(graph)
+    if graph.num_src != graph.num_dst:
+        raise ValueError(
+            f"a walk needs a graph with num_src = num_dst, for its nodes are both; got {graph!r}"
+        )
+
+
+def _check_step(graph: Graph, current: Tensor, rank: Tensor, node_type: Tensor) -> None:
+    _check_indices(graph, current, "current", None)
+    _check_indices(graph, node_type, "node_type", graph.num_nodes)
+    _check_rank(graph, rank, current.shape[0])
+    _check_range(current, graph.num_nodes, "current", "the number of nodes")
+    _check_range(node_type, rank.shape[1], "node_type", "the number of columns of rank")
+
+
+def _check_indices(graph: Graph, tensor: Tensor, name: str, count: int | None) -> None:
+    """Refuses what is not an int64 vector on the graph's device, of ``count`` elements where that is told."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+    if tensor.dtype != torch.int64:
+        raise TypeError(f"{name} has dtype {tensor.dtype}; expected int64: use .long()")
+    checks.on_graph_device(graph, tensor, name)
+    if tensor.dim() != 1 or (count is not None and tensor.shape[0] != count):
+        expected = "[B]" if count is None else f"[{count}], for the graph has {count} nodes"
+        raise ValueError(f"{name} has shape {list(tensor.shape)}; expected {expected}")
+
+
+def _check_rank(graph: Graph, rank: Tensor, num_agents: int) -> None:
+    checks.floating(rank, "rank")
+    checks.on_graph_device(graph, rank, "rank")
+    narrow = rank.dtype not in (torch.float32, torch.float64)
+    if narrow and not torch.is_autocast_enabled(rank.device.type):
+        raise TypeError(f"rank has dtype {rank.dtype}; expected float32 or float64: use .float()")
+    if rank.dim() != 2 or rank.shape[0] != num_agents:
+        raise ValueError(
+            f"rank has shape {list(rank.shape)}; expected [{num_agents}, R], for current has {num_agents} agents"
+        )
+
+
+def _check_range(tensor: Tensor, bound: int, name: str, what: str) -> None:
+    """Refuses indices below 0 or not below the bound; one pass."""
+    if tensor.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = torch.stack(torch.aminmax(tensor)).tolist()
+    if low < 0 or high >= bound:
+        raise IndexError(
+            f"{name} has the value {low if low < 0 else high}; expected 0 to {bound - 1}, for {what} is {bound}"
+        )
+
+
+def _check_weight(weight: Tensor) -> None:
+    if weight.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = torch.stack(torch.aminmax(weight.detach())).tolist()
+    if not (low >= 0 and high < float("inf")):  # NaN compares as false
+        raise ValueError(
+            f"weight has values from {low} to {high}; expected finite numbers of at least 0"
+        )

@@ -1,0 +1,255 @@
+"""From a caller's edge list to CSR: the checks of a graph, its transpose, block-diagonal unions."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gat_ext import _C  # noqa: F401  registers torch.ops.gat_ext
+
+ops = torch.ops.gat_ext
+
+# One less than the largest int32, so that a number of rows plus one is an int32 too.
+_INT32_LIMIT = 2**31 - 2
+
+_MOST_NODES = 2**48  # a pointer to each row of more takes no machine's memory
+
+Csr = tuple[Tensor, Tensor, Tensor | None]  # rowptr, col, edge_id
+
+
+class Transpose(NamedTuple):
+    """The CSR by source of a graph.
+
+    Attributes:
+        rowptr: int64 ``[num_src + 1]``; source j owns the positions from ``rowptr[j]`` up to
+            ``rowptr[j + 1]``.
+        col: ``[E]``, the destination of each edge.
+        pos: ``[E]``, the position of each edge in the CSR by destination; ascends within a source.
+        edge_id: ``[E]``, the position of each edge in the caller's order; the tensor ``pos`` itself
+            when the CSR by destination is in the caller's order.
+    """
+
+    rowptr: Tensor
+    col: Tensor
+    pos: Tensor
+    edge_id: Tensor
+
+
+def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dtype) -> Csr:
+    """CSR by destination of checked edges; edges of a row keep their order.
+
+    Shares no memory with ``edge_index``.
+    """
+    src, dst = edge_index[0].to(dtype, copy=True), edge_index[1].to(dtype)
+    if is_sorted:
+        return row_pointers(dst.contiguous(), num_dst), src.contiguous(), None
+    return ops.csr_of_edges(src, dst.contiguous(), num_dst)  # type: ignore[no-any-return]
+
+
+def traced_csr(edge_index: Tensor, counts: tuple[int, int], dtype: torch.dtype | None) -> Csr:
+    """CSR by destination of edges whose values are not there yet; checked when they are.
+
+    Args:
+        edge_index: [2, E].
+        counts: (num_src, num_dst).
+        dtype: of the indices; None for the narrowest.
+    """
+    dtype = index_dtype_for(max(*counts, edge_index.shape[1]), dtype)
+    return ops.checked_csr(edge_index, *counts, dtype == torch.int32)  # type: ignore[no-any-return]
+
+
+def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:
+    """The CSR by source of a CSR by destination; edges of a source keep their CSR order."""
+    t_rowptr, t_col, pos = ops.csr_transpose(rowptr, col, num_src)
+    return Transpose(t_rowptr, t_col, pos, pos if edge_id is None else edge_id[pos])
+
+
+def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
+    """int64 ``[num_rows + 1]``: where each row starts in an ascending list of rows."""
+    bounds = torch.arange(num_rows + 1, dtype=ascending.dtype, device=ascending.device)
+    return torch.searchsorted(ascending, bounds)
+
+
+def block_diagonal(blocks: Sequence[Csr], num_src: Sequence[int], dtype: torch.dtype) -> Csr:
+    """The CSR of the disjoint union of graphs; ``num_src`` counts the sources of each."""
+    src_offsets = [0, *accumulate(num_src)]
+    edge_offsets = [0, *accumulate(col.shape[0] for _, col, _ in blocks)]
+    rowptrs, cols, edge_ids = [], [], []
+    for (rowptr, col, edge_id), first_src, first_edge in zip(
+        blocks, src_offsets, edge_offsets, strict=False
+    ):
+        rowptrs.append(rowptr[:-1] + first_edge)
+        cols.append(col.to(dtype) + first_src)
+        order = torch.arange(col.shape[0], device=col.device) if edge_id is None else edge_id
+        edge_ids.append(order.to(dtype) + first_edge)
+    rowptrs.append(torch.tensor([edge_offsets[-1]], device=blocks[0][0].device))
+    in_order = all(edge_id is None for _, _, edge_id in blocks)
+    return torch.cat(rowptrs), torch.cat(cols), None if in_order else torch.cat(edge_ids)
+
+
+# ---- checks
+
+
+def check_edge_index(edge_index: Tensor) -> None:
+    """Raises unless ``edge_index`` is a dense int32 or int64 tensor ``[2, E]``."""
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(
+            f"edge_index is a {type(edge_index).__name__}; expected an int32 or int64 tensor "
+            "[2, E]: convert it with torch.as_tensor, or use Graph.from_scipy, from_torch_sparse, "
+            "from_networkx, from_pyg, from_dgl"
+        )
+    if edge_index.layout != torch.strided:
+        raise TypeError(
+            f"edge_index has layout {edge_index.layout}; expected a dense tensor [2, E]: "
+            "use Graph.from_torch_sparse for a sparse matrix"
+        )
+    if edge_index.dtype not in (torch.int32, torch.int64):
+        raise TypeError(
+            f"edge_index has dtype {edge_index.dtype}; expected node numbers of torch.int32 or "
+            "torch.int64: convert whole numbers with edge_index.long(), a mask or adjacency matrix "
+            "[N_dst, N_src] with mask.nonzero().t().flip(0)"
+        )
+    if edge_index.is_meta:
+        raise ValueError(
+            "edge_index is on meta, where tensors have no values; expected one with node numbers"
+        )
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise ValueError(
+            f"edge_index has shape {list(edge_index.shape)}; expected [2, E] with sources in row 0 "
+            "and destinations in row 1: an [E, 2] list of pairs needs edge_index.t()"
+        )
+
+
+def scan(edge_index: Tensor) -> tuple[tuple[int, int], bool]:
+    """The largest source and destination, -1 without edges, and whether destinations ascend.
+
+    Raises:
+        IndexError: an index is negative.
+    """
+    if edge_index.shape[1] == 0:
+        return (-1, -1), True
+    # A row at a time: along a dimension torch starts all threads, however few the edges.
+    bounds = [bound for row in edge_index for bound in torch.aminmax(row)]
+    ascending = (edge_index[1, 1:] >= edge_index[1, :-1]).all()
+    # One transfer from the device for all five numbers.
+    numbers = torch.stack([*bounds, ascending.to(edge_index.dtype)]).tolist()
+    for row, low in enumerate(numbers[:4:2]):
+        if low < 0:
+            raise IndexError(
+                f"edge_index[{row}, {_find(edge_index[row], low)}] is {low}; "
+                "expected node numbers of at least 0"
+            )
+    return (numbers[1], numbers[3]), bool(numbers[4])
+
+
+def node_counts(
+    edge_index: Tensor,
+    largest: tuple[int, int],
+    num_nodes: int | None,
+    num_src: int | None,
+    num_dst: int | None,
+) -> tuple[int, int]:
+    """(num_src, num_dst) from what the caller gave and from the largest indices.
+
+    Raises:
+        TypeError: a count is not a whole number.
+        ValueError: a count is negative, or the counts given exclude each other.
+        IndexError: an index is not below its count.
+    """
+    num_nodes = _checked_count("num_nodes", num_nodes)
+    num_src, num_dst = _checked_count("num_src", num_src), _checked_count("num_dst", num_dst)
+    if (num_src is None) != (num_dst is None) or (num_nodes is not None and num_src is not None):
+        raise ValueError(
+            f"got num_nodes={num_nodes}, num_src={num_src}, num_dst={num_dst}; expected num_nodes "
+            "alone, num_src and num_dst together, or none of the three"
+        )
+    names = ("num_src", "num_dst")
+    if num_src is None or num_dst is None:
+        if max(largest) >= _MOST_NODES:
+            raise IndexError(
+                f"edge_index has the node number {max(largest)}; expected numbers below {_MOST_NODES}"
+            )
+        num_src = num_dst = max(largest) + 1 if num_nodes is None else num_nodes
+        names = ("num_nodes", "num_nodes")
+    for row, (name, bound, high) in enumerate(zip(names, (num_src, num_dst), largest, strict=True)):
+        if high >= bound:
+            raise IndexError(
+                f"edge_index[{row}, {_find(edge_index[row], high)}] is {high}; "
+                f"expected node numbers below {name}={bound}"
+            )
+    return num_src, num_dst
+
+
+def traced_counts(
+    num_nodes: int | None, num_src: int | None, num_dst: int | None
+) -> tuple[int, int]:
+    """(num_src, num_dst) where the edges are not there to look at.
+
+    Raises:
+        ValueError: the counts given exclude each other, or are too few.
+    """
+    if num_nodes is not None and num_src is None and num_dst is None:
+        return num_nodes, num_nodes
+    if num_nodes is None and num_src is not None and num_dst is not None:
+        return num_src, num_dst
+    raise ValueError(
+        "a Graph that is made within a compiled function needs num_nodes alone, or num_src and "
+        "num_dst together: they cannot depend on the indices there"
+    )
+
+
+def index_dtype_for(largest: int, wanted: torch.dtype | None) -> torch.dtype:
+    """The dtype of indices up to ``largest``: ``wanted``, or the narrower one that holds them.
+
+    Raises:
+        ValueError: ``wanted`` is not int32 or int64, or too narrow.
+    """
+    if wanted is None:
+        return torch.int32 if largest <= _INT32_LIMIT else torch.int64
+    if wanted not in (torch.int32, torch.int64):
+        raise ValueError(f"index_dtype is {wanted}; expected torch.int32, torch.int64 or None")
+    if wanted == torch.int32 and largest > _INT32_LIMIT:
+        raise ValueError(
+            f"index_dtype is torch.int32, but the graph has {largest} nodes or edges, above "
+            f"{_INT32_LIMIT}: pass torch.int64 or None"
+        )
+    return wanted
+
+
+def check_batch(graphs: Sequence[Any], kind: type) -> None:
+    """Raises unless there are graphs, all of ``kind`` and on one device."""
+    if len(graphs) == 0:
+        raise ValueError("batch got no graph; expected at least one")
+    for position, graph in enumerate(graphs):
+        if not isinstance(graph, kind):
+            raise TypeError(
+                f"batch got a {type(graph).__name__} at position {position}; expected a Graph"
+            )
+    devices = sorted({str(graph.device) for graph in graphs})
+    if len(devices) > 1:
+        raise ValueError(
+            f"batch got graphs on {', '.join(devices)}; expected one device: move them with to()"
+        )
+
+
+def _checked_count(name: str, count: int | None) -> int | None:
+    if count is None:
+        return None
+    if isinstance(count, (bool, Tensor)) or not hasattr(count, "__index__"):
+        raise TypeError(f"{name} is {count!r} of type {type(count).__name__}; expected an int")
+    whole = operator.index(count)
+    if whole < 0:
+        raise ValueError(f"{name} is {whole}; expected a number >= 0")
+    if whole > _MOST_NODES:
+        raise ValueError(f"{name} is {whole}; expected a number up to {_MOST_NODES}")
+    return whole
+
+
+def _find(values: Tensor, value: int) -> int:
+    """The first position of a value that is there."""
+    return int((values == value).nonzero()[0])

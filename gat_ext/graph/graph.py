@@ -1,0 +1,397 @@
+"""The graph that operators take: CSR by destination, its transpose, the caller's edge order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext.graph import csr, formats, order
+from gat_ext.graph.csr import Transpose
+from gat_ext.graph.order import ORDERS
+from gat_ext.ops.scatter import expand_rows
+
+__all__ = ["ORDERS", "Graph", "Transpose"]
+
+
+class Graph:
+    """A directed graph from ``num_src`` sources to ``num_dst`` destinations, CSR by destination.
+
+    Edge e goes from ``edge_index[0, e]`` to ``edge_index[1, e]``. Multi-edges and self-loops are
+    kept. A tensor with one entry per edge is in the caller's order, that of ``edge_index``,
+    wherever it enters or leaves the package; the graph knows the permutation to CSR order. Indices
+    are checked once, here. A graph is immutable and shares no memory with ``edge_index``.
+
+    Args:
+        edge_index: int32 or int64 ``[2, E]``: sources, then destinations. Any device.
+        num_nodes: number of nodes, where sources and destinations are the same nodes. Default: the
+            largest index plus one.
+        num_src: number of sources of a bipartite graph; needs ``num_dst``, excludes ``num_nodes``.
+        num_dst: number of destinations of a bipartite graph.
+        index_dtype: dtype of ``col`` and ``edge_id``. Default: int32 when the numbers of nodes and
+            edges fit, else int64.
+
+    Raises:
+        TypeError: ``edge_index`` is not a dense int32 or int64 tensor, or a count is not an int.
+        ValueError: ``edge_index`` is not ``[2, E]``; counts are negative or exclude each other;
+            ``index_dtype`` is not int32 or int64, or too narrow.
+        IndexError: an index is negative, or not below its number of nodes.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[0, 2, 1], [1, 1, 0]]), num_nodes=3)
+        >>> graph
+        Graph(num_nodes=3, num_edges=3, index_dtype=torch.int32, device='cpu')
+        >>> graph.rowptr.tolist(), graph.col.tolist(), graph.edge_id.tolist()
+        ([0, 1, 3, 3], [1, 0, 2], [2, 0, 1])
+    """
+
+    __slots__ = ("__weakref__", "_col", "_edge_id", "_num_src", "_rowptr", "_transpose")
+
+    _rowptr: Tensor
+    _col: Tensor
+    _edge_id: Tensor | None
+    _num_src: int
+    _transpose: Transpose | None
+
+    def __init__(
+        self,
+        edge_index: Tensor,
+        num_nodes: int | None = None,
+        *,
+        num_src: int | None = None,
+        num_dst: int | None = None,
+        index_dtype: torch.dtype | None = None,
+    ) -> None:
+        """Check the edges and sort them by destination."""
+        csr.check_edge_index(edge_index)
+        self._transpose = None
+        if torch.compiler.is_compiling():
+            counts = csr.traced_counts(num_nodes, num_src, num_dst)
+            self._num_src = counts[0]
+            self._rowptr, self._col, self._edge_id = csr.traced_csr(edge_index, counts, index_dtype)
+            return
+        # Tensors made in inference mode could not be saved for a later backward.
+        with torch.inference_mode(False):
+            edge_index = formats.plain_tensor(edge_index)
+            largest, is_sorted = csr.scan(edge_index)
+            num_src, num_dst = csr.node_counts(edge_index, largest, num_nodes, num_src, num_dst)
+            dtype = csr.index_dtype_for(max(num_src, num_dst, edge_index.shape[1]), index_dtype)
+            parts = csr.build_csr(edge_index, num_dst, is_sorted, dtype)
+        self._rowptr, self._col, self._edge_id = parts
+        self._num_src = num_src
+
+    @classmethod
+    def _from_csr(cls, parts: csr.Csr, num_src: int, transpose: Transpose | None = None) -> Graph:
+        """A graph of parts that are known to be right."""
+        graph = cls.__new__(cls)
+        graph._rowptr, graph._col, graph._edge_id = parts
+        graph._num_src, graph._transpose = num_src, transpose
+        return graph
+
+    @classmethod
+    def _from_edges(cls, edges: formats.Edges) -> Graph:
+        edge_index, counts = edges
+        if counts is None:
+            return cls(edge_index)
+        return cls(edge_index, num_src=counts[0], num_dst=counts[1])
+
+    def _derive(self, edge_index: Tensor, num_src: int, num_dst: int) -> Graph:
+        """A graph of other edges, with an index dtype no narrower than that of this one."""
+        dtype = torch.int64 if self.index_dtype == torch.int64 else None
+        return Graph(edge_index, num_src=num_src, num_dst=num_dst, index_dtype=dtype)
+
+    # ---- from other libraries
+
+    @classmethod
+    def from_scipy(cls, matrix: Any) -> Graph:
+        """The graph of a SciPy sparse matrix ``[num_dst, num_src]``: A[i, j] is an edge j -> i.
+
+        So ``spmm`` with the weights ``A.data`` is ``A @ x``. Edges are in the order of
+        ``A.tocoo()``; stored zeros and repeated entries are edges too.
+
+        Raises:
+            TypeError: not a sparse matrix.
+            ValueError: not two dimensions; the pointers of a CSR or CSC matrix do not ascend from 0 to
+                its number of entries.
+            IndexError: an index is beyond its shape.
+        """
+        return cls._from_edges(formats.scipy_edges(matrix))
+
+    @classmethod
+    def from_torch_sparse(cls, matrix: Tensor) -> Graph:
+        """The graph of a CSR, CSC or COO tensor ``[num_dst, num_src]``: A[i, j] is an edge j -> i.
+
+        Edges are in the order of the stored values; an uncoalesced tensor has multi-edges.
+
+        Raises:
+            TypeError: another layout.
+            ValueError: not one matrix; its row or column pointers do not ascend from 0 to its number
+                of entries.
+            IndexError: an index is beyond its shape.
+        """
+        return cls._from_edges(formats.torch_sparse_edges(matrix))
+
+    @classmethod
+    def from_networkx(cls, graph: Any) -> Graph:
+        """The graph of a NetworkX graph, its nodes numbered in the order of ``graph.nodes``.
+
+        An edge (u, v) is u -> v. Of an undirected graph the edges come first, then their other
+        directions in the same order; a self-loop has one direction only.
+
+        Raises:
+            TypeError: not a NetworkX graph.
+        """
+        return cls._from_edges(formats.networkx_edges(graph))
+
+    @classmethod
+    def from_pyg(cls, data: Any) -> Graph:
+        """The graph of what PyTorch Geometric takes for one.
+
+        ``data`` is a homogeneous ``Data``, an ``edge_index`` (tensor or ``EdgeIndex``), or a
+        transposed adjacency matrix ``adj_t`` (``SparseTensor`` or torch sparse tensor), which has a
+        row for each destination.
+
+        Raises:
+            TypeError: nothing of these.
+        """
+        return cls._from_edges(formats.pyg_edges(data))
+
+    @classmethod
+    def from_dgl(cls, graph: Any) -> Graph:
+        """The graph of a DGL graph (1.1 or later) with one edge type, or block; edges by edge id.
+
+        Raises:
+            TypeError: not a DGL graph.
+        """
+        return cls._from_edges(formats.dgl_edges(graph))
+
+    # ---- what a graph is
+
+    @property
+    def num_src(self) -> int:
+        """Number of sources."""
+        return self._num_src
+
+    @property
+    def num_dst(self) -> int:
+        """Number of destinations."""
+        return self._rowptr.shape[0] - 1
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes.
+
+        Raises:
+            ValueError: ``num_src != num_dst``.
+        """
+        if self.num_src != self.num_dst:
+            raise ValueError(
+                f"num_nodes was asked of a graph with num_src={self.num_src} and "
+                f"num_dst={self.num_dst}; it needs them to be equal: use num_src or num_dst"
+            )
+        return self.num_src
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges; each edge of a multi-edge counts."""
+        return self._col.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the index tensors lie."""
+        return self._col.device
+
+    @property
+    def index_dtype(self) -> torch.dtype:
+        """Dtype of ``col`` and ``edge_id``: int32 or int64."""
+        return self._col.dtype
+
+    @property
+    def rowptr(self) -> Tensor:
+        """int64 ``[num_dst + 1]``; destination i owns CSR positions ``rowptr[i]:rowptr[i + 1]``."""
+        return self._rowptr
+
+    @property
+    def col(self) -> Tensor:
+        """``[E]``, the source of each edge in CSR order: by destination, then by caller's order."""
+        return self._col
+
+    @property
+    def edge_id(self) -> Tensor | None:
+        """``[E]``, the caller's position of each edge in CSR order; None when the orders agree."""
+        return self._edge_id
+
+    @property
+    def edge_index(self) -> Tensor:
+        """int64 ``[2, E]`` in the caller's order; a new tensor at each access."""
+        rows = expand_rows(self._rowptr, self.num_edges)
+        by_position = torch.stack([self._col.long(), rows])
+        if self._edge_id is None:
+            return by_position
+        return torch.empty_like(by_position).index_copy_(1, self._edge_id.long(), by_position)
+
+    def transpose(self) -> Transpose:
+        """The CSR by source, built at the first call and kept.
+
+        Example:
+            >>> graph = Graph(torch.tensor([[1, 0, 1], [0, 1, 1]]))
+            >>> graph.transpose().rowptr.tolist(), graph.transpose().col.tolist()
+            ([0, 1, 3], [1, 0, 1])
+        """
+        if self._transpose is None:
+            with torch.inference_mode(False):
+                self._transpose = csr.build_transpose(
+                    self._rowptr, self._col, self._edge_id, self._num_src
+                )
+        return self._transpose
+
+    def in_degrees(self) -> Tensor:
+        """int64 ``[num_dst]``, the number of edges into each destination."""
+        return self._rowptr.diff()
+
+    def out_degrees(self) -> Tensor:
+        """int64 ``[num_src]``, the number of edges out of each source."""
+        if self._transpose is not None:
+            return self._transpose.rowptr.diff()
+        return torch.bincount(self._col, minlength=self._num_src)
+
+    def __repr__(self) -> str:
+        """The counts, the index dtype and the device."""
+        nodes = f"num_src={self.num_src}, num_dst={self.num_dst}"
+        if self.num_src == self.num_dst:
+            nodes = f"num_nodes={self.num_src}"
+        return (
+            f"Graph({nodes}, num_edges={self.num_edges}, "
+            f"index_dtype={self.index_dtype}, device='{self.device}')"
+        )
+
+    # ---- other graphs from this one
+
+    def to(self, device: torch.device | str | int) -> Graph:
+        """This graph, with its transpose if built, on ``device``; itself if it is there already."""
+        target = torch.empty(0, device=device).device
+        if target == self.device:
+            return self
+        with torch.inference_mode(False):
+            edge_id = None if self._edge_id is None else self._edge_id.to(target)
+            parts = self._rowptr.to(target), self._col.to(target), edge_id
+            transpose = self._transpose
+            if transpose is not None:
+                rowptr, col, pos = (tensor.to(target) for tensor in transpose[:3])
+                order = pos if edge_id is None else transpose.edge_id.to(target)
+                transpose = Transpose(rowptr, col, pos, order)
+        return Graph._from_csr(parts, self._num_src, transpose)
+
+    def add_self_loops(self) -> Graph:
+        """This graph with a loop at every node ``i < min(num_src, num_dst)`` that has none.
+
+        The loops follow the existing edges, by ascending node. A node with a loop gets no other.
+
+        Example:
+            >>> Graph(torch.tensor([[0, 1], [0, 0]])).add_self_loops().edge_index.tolist()
+            [[0, 1, 1], [0, 0, 1]]
+        """
+        src, dst = edge_index = self.edge_index
+        missing = torch.ones(min(self.num_src, self.num_dst), dtype=torch.bool, device=self.device)
+        missing[src[src == dst]] = False
+        loops = missing.nonzero().t().expand(2, -1)
+        return self._derive(torch.cat([edge_index, loops], dim=1), self.num_src, self.num_dst)
+
+    def remove_self_loops(self) -> Graph:
+        """This graph without its loops; the other edges keep their order.
+
+        A tensor with one entry per edge follows by ``src, dst = graph.edge_index`` and
+        ``tensor[src != dst]``.
+
+        Example:
+            >>> Graph(torch.tensor([[0, 1], [0, 0]])).remove_self_loops().edge_index.tolist()
+            [[1], [0]]
+        """
+        src, dst = edge_index = self.edge_index
+        return self._derive(edge_index[:, src != dst], self.num_src, self.num_dst)
+
+    def to_undirected(self) -> Graph:
+        """This graph with the missing reverse edges: v -> u for every u -> v without any v -> u.
+
+        Existing edges, multi-edges included, come first and unchanged; nothing is merged. The
+        reverses follow in the order of the edges that lacked them, one for each edge of a
+        multi-edge.
+
+        Raises:
+            ValueError: ``num_src != num_dst``.
+
+        Example:
+            >>> Graph(torch.tensor([[0, 1, 2], [1, 0, 1]])).to_undirected().edge_index.tolist()
+            [[0, 1, 2, 1], [1, 0, 1, 2]]
+        """
+        num_nodes = self.num_nodes
+        src, dst = edge_index = self.edge_index
+        one_way = torch.isin(dst * num_nodes + src, src * num_nodes + dst, invert=True)
+        reverses = edge_index[:, one_way].flip(0)
+        return self._derive(torch.cat([edge_index, reverses], dim=1), num_nodes, num_nodes)
+
+    def reverse(self) -> Graph:
+        """This graph with every edge turned round; the order of the edges stays.
+
+        Example:
+            >>> Graph(torch.tensor([[0], [2]]), num_src=1, num_dst=3).reverse()
+            Graph(num_src=3, num_dst=1, num_edges=1, index_dtype=torch.int32, device='cpu')
+        """
+        return self._derive(self.edge_index.flip(0), self.num_dst, self.num_src)
+
+    def reorder(self, method: str) -> tuple[Graph, Tensor]:
+        """This graph with its nodes renumbered, so that neighbours lie closer in memory.
+
+        Results come back to the old numbering by hand, or by :class:`gat_ext.nn.Reordered`.
+
+        Args:
+            method: one of ``ORDERS``. ``"degree"``: by falling in-degree, then by node.
+                ``"rcm"``: reverse Cuthill-McKee (Cuthill and McKee 1969), for meshes, road maps and
+                other graphs that are large across. ``"community"``: communities (Louvain: Blondel
+                et al. 2008) one after the other, joined ones near each other, for graphs of
+                clusters. The last two take edges for undirected, run on the host, and give the same
+                order at every call.
+
+        Returns:
+            The new graph, its edges in the same order, and int64 ``permutation`` ``[num_nodes]``,
+            the old number of each new node: features follow by ``x[permutation]``, results return
+            by ``out_old[permutation] = out``.
+
+        Raises:
+            ValueError: unknown method, or ``num_src != num_dst``.
+            ImportError: ``"rcm"`` without SciPy, ``"community"`` without scikit-network.
+
+        Example:
+            >>> star = Graph(torch.tensor([[0, 1, 3], [2, 2, 2]]), num_nodes=4)
+            >>> reordered, permutation = star.reorder("degree")
+            >>> permutation.tolist(), reordered.edge_index.tolist()
+            ([2, 0, 1, 3], [[1, 2, 3], [0, 0, 0]])
+        """
+        num_nodes, edge_index = self.num_nodes, self.edge_index
+        permutation = order.node_order(method, edge_index, num_nodes)
+        new_edges = order.inverse(permutation)[edge_index]
+        return self._derive(new_edges, num_nodes, num_nodes), permutation
+
+    @staticmethod
+    def batch(graphs: Sequence[Graph]) -> Graph:
+        """The disjoint union of graphs, block diagonal: nodes and edges follow one another.
+
+        Raises:
+            ValueError: no graph, or graphs on different devices.
+            TypeError: something else than a Graph among them.
+
+        Example:
+            >>> edge = Graph(torch.tensor([[0], [1]]))
+            >>> Graph.batch([edge, edge]).edge_index.tolist()
+            [[0, 2], [1, 3]]
+        """
+        csr.check_batch(graphs, Graph)
+        num_src = [graph.num_src for graph in graphs]
+        sizes = (sum(num_src), sum(g.num_dst for g in graphs), sum(g.num_edges for g in graphs))
+        wide = any(graph.index_dtype == torch.int64 for graph in graphs)
+        dtype = csr.index_dtype_for(max(sizes), torch.int64 if wide else None)
+        with torch.inference_mode(False):
+            blocks = [(graph._rowptr, graph._col, graph._edge_id) for graph in graphs]
+            return Graph._from_csr(csr.block_diagonal(blocks, num_src, dtype), sizes[0])

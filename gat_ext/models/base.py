@@ -1,0 +1,248 @@
+"""What the models share: a stack of attention layers, and a look at their attention."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gat_ext.graph import Graph
+from gat_ext.models.features import dropout_features, input_features
+from gat_ext.nn.adjacency import unwrap
+from gat_ext.nn.features import SparseFeatures
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Attention = tuple[Tensor, Tensor]
+"""(edge_index [2, E], alpha [E, H])"""
+Masks = tuple[Tensor | None, ...]
+"""Of each attention layer: [E], [E, H] or None"""
+
+
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        """As torch's, whose weight and bias have gradients that depend on the number of threads."""
+        if not torch.are_deterministic_algorithms_enabled():
+            return super().forward(input)
+        return F.layer_norm(input, self.normalized_shape, eps=self.eps) * self.weight + self.bias
+
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": _LayerNorm, "batch": nn.BatchNorm1d}
+
+
+def make_norm(name: str | None, channels: int) -> nn.Module:
+    """A normalisation by name; None is the identity."""
+    if name is None:
+        return nn.Identity()
+    if name not in _NORMS:
+        names = ", ".join(map(repr, _NORMS))
+        raise ValueError(f"norm is {name!r}; expected None or one of {names}")
+    return _NORMS[name](channels)
+
+
+def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
+    """A normalisation of [B, N, C], whose rows are B · N nodes."""
+    out: Tensor = norm(x.flatten(0, 1)).view(x.shape)
+    return out
+
+
+def check_depth(num_layers: int) -> None:
+    """Refuses a network without layers."""
+    if num_layers < 1:
+        raise ValueError(f"num_layers is {num_layers}; expected at least 1")
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuses what is not a probability."""
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
+
+
+class AttentionModel(nn.Module, ABC):
+    """A network of attention layers, which are its ``layers``."""
+
+    layers: nn.ModuleList
+
+    @classmethod
+    @abstractmethod
+    def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
+        """The paper's architecture for a data set, or a sensible one for any other name.
+
+        Args:
+            dataset: name of the data set.
+            in_channels: size of the node features.
+            out_channels: number of classes.
+        """
+
+    @abstractmethod
+    def _run(
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        attention: list[Attention] | None,
+        masks: Masks,
+    ) -> Tensor:
+        """The forward pass.
+
+        Args:
+            x: features.
+            graph: the graph.
+            attention: takes what each layer attended to, where a list is given.
+            masks: the edge mask of each layer.
+        """
+
+    def forward(
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        *,
+        edge_mask: Tensor | Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """Scores of the classes.
+
+        Args:
+            x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On the CPU a constant that is
+                mostly zeros is taken for sparse. [B, N, in_channels] for a batch of features on one graph.
+            graph: a Graph, an edge_index [2, E], or what the layers take besides.
+            edge_mask: [E] or [E, H], multiplies the attention weights of these edges in every layer; or a sequence with a
+                mask, or None, for each attention layer. Self-loops that the layers add count 1.
+
+        Returns:
+            [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
+
+        Raises:
+            ValueError: there is not one mask for each attention layer, or a mask does not fit the edges or the heads.
+        """
+        x = input_features(x)
+        return self._run(x, unwrap(graph), None, self._masks(edge_mask))
+
+    @torch.no_grad()
+    def attention_weights(
+        self, x: Tensor | SparseFeatures, graph: Graph | Tensor
+    ) -> list[Attention]:
+        """What each attention layer attends to, without dropout.
+
+        Args:
+            x: [N, in_channels], dense or sparse, or [B, N, in_channels].
+            graph: as in a call of the model.
+
+        Returns:
+            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last; alpha [E', B, H] of a batch.
+        """
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            attention: list[Attention] = []
+            x = input_features(x)
+            self._run(x, unwrap(graph), attention, self._masks(None))
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return attention
+
+    def _masks(self, edge_mask: Tensor | Sequence[Tensor | None] | None) -> Masks:
+        """The edge mask of each attention layer."""
+        count = len(self.layers)
+        if edge_mask is None or isinstance(edge_mask, Tensor):
+            return (edge_mask,) * count
+        if len(edge_mask) != count:
+            raise ValueError(
+                f"edge_mask has {len(edge_mask)} masks; expected one for each of the {count} "
+                "attention layers, or one tensor for all of them"
+            )
+        return tuple(edge_mask)
+
+
+def apply_layer(
+    layer: nn.Module,
+    x: Tensor | SparseFeatures,
+    graph: Graph | Tensor,
+    attention: list[Attention] | None,
+    edge_mask: Tensor | None,
+) -> Tensor:
+    """The output of a layer, whose attention is appended where a list is given."""
+    options: dict[str, Any] = {} if edge_mask is None else {"edge_mask": edge_mask}
+    if attention is None:
+        out: Tensor = layer(x, graph, **options)
+        return out
+    out, weights = layer(x, graph, return_attention_weights=True, **options)
+    attention.append(weights)
+    return out
+
+
+class Shape(NamedTuple):
+    """Sizes of a stack of attention layers."""
+
+    in_channels: int
+    hidden_channels: int  # of one head
+    out_channels: int
+    num_layers: int
+    heads: int  # of the hidden layers, concatenated
+    out_heads: int  # of the last layer, averaged
+
+
+class LayerFactory(Protocol):
+    """Makes a layer of a stack, the first of which has position 0; the last one does not concatenate its heads."""
+
+    def __call__(
+        self, position: int, in_channels: int, out_channels: int, heads: int, concat: bool
+    ) -> nn.Module:
+        """Returns the layer."""
+
+
+class StackedModel(AttentionModel):
+    """Attention layers, each with dropout before and normalisation and activation after it.
+
+    The last one is followed by nothing.
+
+    Args:
+        make_layer: makes a layer of given sizes.
+        shape: sizes of the stack.
+        norm: None, "layer" or "batch": normalisation after each hidden layer.
+        activation: after each normalisation.
+        dropout: probability with which an element of a layer's input is dropped in training.
+    """
+
+    def __init__(
+        self,
+        make_layer: LayerFactory,
+        shape: Shape,
+        *,
+        norm: str | None,
+        activation: Callable[[Tensor], Tensor],
+        dropout: float,
+    ) -> None:
+        """Creates the layers; see the class for the arguments."""
+        super().__init__()
+        check_depth(shape.num_layers)
+        check_dropout(dropout)
+        self.activation, self.dropout = activation, dropout
+        self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
+        channels, width = shape.in_channels, shape.heads * shape.hidden_channels
+        for position in range(shape.num_layers - 1):
+            layer = make_layer(position, channels, shape.hidden_channels, shape.heads, True)
+            self.layers.append(layer)
+            self.norms.append(make_norm(norm, width))
+            channels = width
+        last = shape.num_layers - 1
+        self.layers.append(make_layer(last, channels, shape.out_channels, shape.out_heads, False))
+
+    def _run(
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        attention: list[Attention] | None,
+        masks: Masks,
+    ) -> Tensor:
+        last = len(self.norms)
+        for layer, norm, mask in zip(self.layers, self.norms, masks, strict=False):
+            x = dropout_features(x, self.dropout, self.training)
+            x = apply_layer(layer, x, graph, attention, mask)
+            x = self.activation(norm(x) if x.dim() == 2 else _norm_of_batch(norm, x))
+        x = dropout_features(x, self.dropout, self.training)
+        return apply_layer(self.layers[last], x, graph, attention, masks[last])

@@ -1,0 +1,4 @@
+"""The attention layers, a file each.
+
+Each uses ``nn.base`` and one operator of ``functional``; all are exported by :mod:`gat_ext.nn`.
+"""

@@ -1,0 +1,187 @@
+"""GATv2Conv."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gat_ext.functional import gatv2_attention
+from gat_ext.nn import base as common
+from gat_ext.nn import self_loops as loops
+from gat_ext.nn.adjacency import is_plain, plain_inputs
+from gat_ext.nn.base import Adjacency, Attention, NodeFeatures
+from gat_ext.nn.batch import Folded, nodes_first
+from gat_ext.nn.masks import mask_of_layer
+
+
+class GATv2Conv(common.Layer):
+    r"""Multi-head graph attention whose ranking of neighbours depends on the query.
+
+    .. math::
+        x'_i = \Vert_h \sum_{j \in N(i) \cup \{i\}} \alpha^h_{ij} W_l^h x_j, \qquad
+        \alpha_{ij} = \mathrm{softmax}_j\, a^\top
+        \mathrm{LeakyReLU}(W_r x_i + W_l x_j + W_e e_{ij})
+
+    Args:
+        in_channels: size of the input features, or a pair (source, destination); -1 takes the size
+            from the first input.
+        out_channels: size C of a head's output.
+        heads: H.
+        concat: concatenate the heads, else average them.
+        negative_slope: of LeakyReLU.
+        dropout: probability with which an attention weight is dropped in training.
+        add_self_loops: replace the graph's self-loops by one for every node.
+        edge_dim: size of edge features, -1 for that of the first ones, None for none.
+        fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
+            the edges into the node ("add", "mean", "min", "max", "mul").
+        bias: learned biases, of the projections and of the output.
+        share_weights: one projection for both ends of an edge: W_l = W_r.
+        residual: add a learned linear map of the destination's features.
+        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
+            layer's defaults there.
+
+    Shapes:
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph,
+        or other forms of edges, see :mod:`gat_ext.nn`;
+        edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
+        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', H])), self-loops
+        last, alpha as applied, dropout and mask included.
+        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
+        learn; self-loops that the layer adds count 1.
+        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
+        alpha [E', B, H]: the elements share edges and edge features, which are not copied;
+        with edge features one element is computed after the other.
+
+    Raises:
+        TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
+        ValueError: sizes do not match, or edge_attr was given to a layer without edge_dim.
+        IndexError: edge_index names a node that does not exist.
+
+    Source: Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022, eq. 7.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext.nn import GATv2Conv
+        >>> layer = GATv2Conv(16, 8, heads=4)
+        >>> layer(torch.randn(3, 16), torch.tensor([[0, 1], [1, 2]])).shape
+        torch.Size([3, 32])
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        add_self_loops: bool = True,
+        edge_dim: int | None = None,
+        fill_value: float | Tensor | str = "mean",
+        bias: bool = True,
+        share_weights: bool = False,
+        residual: bool = False,
+        **message_passing: Any,
+    ) -> None:
+        """Creates the parameters; see the class for the arguments."""
+        super().__init__()
+        common.check_message_passing(message_passing)
+        common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
+        loops.check_fill_value(fill_value)
+        common.check_flags(concat=concat, add_self_loops=add_self_loops, bias=bias)
+        common.check_flags(share_weights=share_weights, residual=residual)
+        src_channels, dst_channels = common.pair(in_channels)
+        if share_weights and src_channels != dst_channels:
+            raise ValueError(
+                f"share_weights projects both ends of an edge by one matrix, but in_channels is "
+                f"{in_channels}; give one size, or leave share_weights out"
+            )
+        self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
+        self.concat, self.negative_slope, self.dropout = concat, negative_slope, dropout
+        self.add_self_loops, self.edge_dim, self.fill_value = add_self_loops, edge_dim, fill_value
+        self.residual, self.share_weights = residual, share_weights
+        width, total = heads * out_channels, out_channels * (heads if concat else 1)
+        self.lin_l = common.linear(src_channels, width, bias=bias)
+        self.lin_r = self.lin_l if share_weights else common.linear(dst_channels, width, bias=bias)
+        self.att = nn.Parameter(torch.empty(1, heads, out_channels))
+        self.lin_edge = None if edge_dim is None else common.linear(edge_dim, width, bias=False)
+        self.res = common.linear(dst_channels, total, bias=False) if residual else None
+        self.register_parameter("bias", nn.Parameter(torch.empty(total)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws new parameters."""
+        for linear in (self.lin_l, self.lin_r, self.lin_edge, self.res):
+            if linear is not None:
+                linear.reset_parameters()
+        common.glorot_(self.att)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(
+        self,
+        x: NodeFeatures,
+        edge_index: Adjacency,
+        edge_attr: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Attention]:
+        """Attends; see the class for shapes."""
+        adjacency = edge_index
+        if not is_plain(adjacency):
+            x, edge_index, edge_attr = plain_inputs(x, adjacency, edge_attr, self.edge_dim)
+        x, batch = nodes_first(x)
+        x_src, x_dst = common.split_features(x, self.lin_l, self.lin_r, self)
+        if x_dst is None:
+            raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
+        graph, edge_attr = loops.graph_and_edges(
+            edge_index,
+            (x_src.shape[0], x_dst.shape[0]),
+            edge_attr,
+            common.edge_channels(self.edge_dim, self.lin_edge),
+            self.fill_value,
+            self.add_self_loops,
+        )
+        key = self._split_heads(self.lin_l(x_src))
+        same = self.share_weights and x_dst is x_src
+        if edge_mask is not None:
+            edge_mask = mask_of_layer(
+                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), self.add_self_loops, self
+            )
+        attend = gatv2_attention if batch is None else Folded(gatv2_attention, batch)
+        result = attend(
+            graph,
+            key if same else self._split_heads(self.lin_r(x_dst)),
+            key,
+            att=self.att.squeeze(0),
+            edge_feat=self._project_edges(edge_attr),
+            negative_slope=self.negative_slope,
+            dropout_p=self.dropout if self.training else 0.0,
+            edge_mask=edge_mask,
+            return_weights=common.asks_for_weights(return_attention_weights),
+        )
+        out, weights = common.split_result(result)
+        out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
+        dtype = torch.promote_types(out.dtype, self.att.dtype)
+        out, weights = common.in_dtype(out, weights, dtype)
+        out = out if batch is None else out.transpose(0, 1)
+        return common.with_attention(out, graph, weights, adjacency, self.add_self_loops)
+
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        return projected.view(-1, self.heads, self.out_channels)
+
+    def _project_edges(self, edge_attr: Tensor | None) -> Tensor | None:
+        """W_e e of every edge, [E, H, C]."""
+        if edge_attr is None or self.lin_edge is None:
+            return None
+        common.check_kind("edge_attr", edge_attr, self.lin_edge, self)
+        return self._split_heads(self.lin_edge(edge_attr))
+
+    def __repr__(self) -> str:
+        """As PyG's."""
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

@@ -1,0 +1,193 @@
+"""Node features that are mostly zeros, such as bags of words."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from gat_ext.functional import spmm
+from gat_ext.graph import Graph
+from gat_ext.graph import formats as io
+from gat_ext.graph.contents import State, state_of
+from gat_ext.ops import linear_maps
+
+
+class SparseFeatures:
+    r"""A sparse feature matrix [N, C], stored by rows: what a layer's first projection reads.
+
+    Its product with a weight [C', C] costs :math:`O(\mathrm{nnz} \, C')` instead of
+    :math:`O(N C C')`. Layers and models take it in place of a dense x, as they take a torch sparse
+    CSR tensor.
+
+    Args:
+        matrix: [N, C], a torch tensor of layout sparse CSR, CSC or COO, a SciPy sparse matrix, or a
+            dense tensor, whose zeros are left out. Entries stored twice add up.
+
+    Attributes:
+        graph: the stored entries as edges, from columns to rows.
+        values: [nnz], one number an edge.
+
+    Raises:
+        TypeError: matrix is none of these, or not of floating-point numbers.
+        ValueError: it is no matrix, or its row or column pointers do not ascend from 0 to nnz.
+        IndexError: an index is beyond its shape.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import SparseFeatures
+        >>> x = SparseFeatures(torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]))
+        >>> x.shape, x.values.tolist()
+        (torch.Size([2, 3]), [2.0, 1.0])
+        >>> x.linear(torch.ones(1, 3)).tolist()
+        [[2.0], [1.0]]
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        """Takes the stored entries; see the class for the arguments."""
+        if io.is_scipy(matrix):
+            matrix = io.scipy_to_torch(matrix)
+        if not isinstance(matrix, Tensor):
+            raise TypeError(
+                f"SparseFeatures got a {type(matrix).__name__}; expected a torch tensor or a SciPy "
+                "sparse matrix"
+            )
+        if not matrix.is_floating_point():
+            raise TypeError(
+                f"SparseFeatures got dtype {matrix.dtype}; expected floating-point numbers: convert "
+                "with .float()"
+            )
+        if matrix.dim() != 2:
+            raise ValueError(
+                f"SparseFeatures got shape {list(matrix.shape)}; expected a matrix [N, C]"
+            )
+        if matrix.layout == torch.strided:
+            # A sparse tensor's own conversion would copy what the graph holds already.
+            position = matrix.nonzero().t()
+            self.values = matrix[position[0], position[1]]
+            self.graph = Graph(position.flip(0), num_src=matrix.shape[1], num_dst=matrix.shape[0])
+        else:
+            if matrix.layout == torch.sparse_coo:
+                matrix = matrix.coalesce()
+            self.graph = Graph.from_torch_sparse(matrix)
+            self.values = matrix.values()
+
+    @classmethod
+    def _of(cls, graph: Graph, values: Tensor) -> SparseFeatures:
+        features = cls.__new__(cls)
+        features.graph, features.values = graph, values
+        return features
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C)."""
+        return torch.Size((self.graph.num_dst, self.graph.num_src))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of graph and values."""
+        return self.values.device
+
+    def dim(self) -> int:
+        """2."""
+        return 2
+
+    def to(self, *args: Any, **kwargs: Any) -> SparseFeatures:
+        """On another device or of another dtype; arguments as those of ``Tensor.to``."""
+        values = self.values.to(*args, **kwargs)
+        return self._of(self.graph.to(values.device), values)
+
+    def dropout(self, p: float, training: bool = True) -> SparseFeatures:
+        """Dropout of the stored entries, on the same graph.
+
+        Args:
+            p: probability with which an entry is dropped; the others are multiplied by 1 / (1 - p).
+            training: False returns the features themselves.
+
+        Raises:
+            ValueError: p is not a probability.
+        """
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is {p}; expected a probability from 0 to 1")
+        values = dropout(self.values, p, training)
+        return self if values is self.values else self._of(self.graph, values)
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``torch.nn.functional.linear`` of the features, with gradients for all that need one.
+
+        Args:
+            weight: [C', C].
+            bias: [C'] or None.
+
+        Returns:
+            [N, C'].
+
+        Raises:
+            TypeError: weight has another dtype than the values.
+            ValueError: weight has not C columns, or is on another device.
+        """
+        if weight.dim() != 2 or weight.shape[1] != self.shape[1]:
+            raise ValueError(
+                f"weight has shape {list(weight.shape)}; {self} expects [C', {self.shape[1]}]"
+            )
+        out = spmm(self.graph, weight.t(), self.values)
+        return out if bias is None else out + bias.to(out.dtype)  # which autocast may have narrowed
+
+    def __repr__(self) -> str:
+        """Shape and number of stored entries."""
+        num_rows, num_columns = self.shape
+        return f"SparseFeatures({num_rows}, {num_columns}, nnz={self.graph.num_edges})"
+
+
+class _Known(NamedTuple):
+    state: State
+    graph: Graph
+
+
+_known = WeakIdKeyDictionary()
+
+
+def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
+    """x, or where it is a torch sparse tensor, its ``SparseFeatures``.
+
+    The graph is cached for as long as x lives and nobody writes to its index tensors. The values are not: they are a view of
+    x, and would keep it alive. Of an uncoalesced tensor they are a copy, that a write would leave behind, so it is sorted anew
+    at each call.
+
+    Raises:
+        TypeError: x has another sparse layout than CSR, CSC and COO.
+    """
+    if not isinstance(x, Tensor) or x.layout == torch.strided:
+        return x
+    lasting = x.layout != torch.sparse_coo or x.is_coalesced()
+    if not lasting or x.is_inference():  # an inference tensor does not count the writes to it
+        return SparseFeatures(x)
+    state: State = (x._version, x.shape, *map(state_of, io.index_tensors(x)))
+    known: _Known | None = _known.get(x)
+    if known is None or known.state != state:
+        known = _known[x] = _Known(state, SparseFeatures(x).graph)
+    return SparseFeatures._of(known.graph, x.values())
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """``torch.nn.functional.dropout``; on the CPU by numbers of a counter, which all threads draw at once.
+
+    Args:
+        x: of any shape.
+        p: probability with which an element is dropped; the others are multiplied by 1 / (1 - p).
+        training: False returns x itself.
+
+    Example:
+        >>> dropout(torch.ones(100, 10), 0.5, training=True).unique()
+        tensor([0., 2.])
+    """
+    if not training or p == 0:
+        return x
+    return linear_maps.dropout(x, p)

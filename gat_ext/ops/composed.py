@@ -1,0 +1,315 @@
+"""edge_attention composed of operators that can be differentiated any number of times; its second and higher derivatives.
+
+The fused operator is a function of its inputs, and so is its gradient. The gradient of that gradient is found by composing the
+function anew of unfused operators and differentiating the composition twice, in such a way that the result can be differentiated
+again where torch asks for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gat_ext.ops.registry import Grads, accumulate_dtype, ops
+from gat_ext.ops.scatter import edge_rows, row_softmax, row_sum, to_caller_order
+from gat_ext.ops.scores import DOT_PRODUCTS, SCORES, WITH_TERM, ScoreInputs, finish_dot
+from gat_ext.ops.state import smaller
+
+Inputs = Sequence[Tensor | None]
+"""value … edge_feat, the nine inputs of edge_attention"""
+_OF_EDGES = (6, 7, 8)  # edge_term, bias, edge_feat
+Attention = Callable[[Inputs], tuple[Tensor, Tensor, Tensor]]
+"""(out, weights, lse) of the inputs"""
+Constants = tuple[str, bool, float, float, float]
+"""score, edge_in_value, negative_slope, scale, dropout_p"""
+
+
+class Edges(NamedTuple):
+    """What the composition needs of a graph, edges in the order of the caller's.
+
+    Attributes:
+        src: [E], sources.
+        dst: [E], destinations.
+        attended: [E, H] or [E, 1], bool: edges that softmax is over; None for all.
+        kept: [E, H], bool: weights that dropout keeps; None for all.
+        is_edge: [E], bool: where tensors of edges are read; None for everywhere.
+        csr: the graph arguments of sddmm and spmm, for these operators to be used; None for those of torch alone, which
+            gather rows into [E, H, D] and can be traced and transformed.
+    """
+
+    src: Tensor
+    dst: Tensor
+    attended: Tensor | None
+    kept: Tensor | None
+    is_edge: Tensor | None
+    csr: tuple[Any, ...] | None
+
+
+def edges_of_graph(
+    graph: Sequence[Tensor], num_heads: int, seed: Tensor | None, dropout_p: float, selected: Tensor
+) -> Edges:
+    """Of the graph arguments of edge_attention; ``selected`` [E, H] by position in the CSR, or empty."""
+    rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id = graph
+    num_edges = col.shape[0]
+    attended = to_caller_order(selected, edge_id) != 0 if selected.numel() else None
+    kept = ops.edge_dropout_mask(seed, num_edges, num_heads, dropout_p) if dropout_p > 0 else None
+    return Edges(
+        to_caller_order(col, edge_id).long(),
+        edge_rows(rowptr, edge_id, num_edges),
+        attended,
+        kept,
+        None,
+        (rowptr, col, edge_id, t_rowptr, t_col, t_pos if t_edge_id is None else t_edge_id),
+    )
+
+
+def edges_of_slots(
+    arguments: Sequence[Any],
+    num_heads: int,
+    seed: Tensor | None,
+    dropout_p: float,
+    selected: Tensor,
+) -> Edges:
+    """Every slot of adjacency_attention as an edge, some of them not attended to.
+
+    Args:
+        arguments: the first of the operator's: edge_index, or the rowptr, col and edge_id of a CSR; num_src, num_dst, self_loops.
+        num_heads: H.
+        seed: of dropout.
+        dropout_p: probability.
+        selected: [slots, H] by position in the CSR of the edges that are attended to, or empty.
+    """
+    edges, col, edge_id, num_src, num_dst, self_loops = arguments
+    if col is None:
+        src, dst = edges.long()
+    else:
+        src = to_caller_order(col, edge_id).long()
+        dst = edge_rows(edges, edge_id, col.shape[0])
+    is_edge = torch.ones_like(src, dtype=torch.bool)
+    if self_loops:
+        loops = torch.arange(smaller(num_src, num_dst), device=src.device)
+        is_edge = torch.cat([src != dst, torch.ones_like(loops, dtype=torch.bool)])
+        src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
+    attended = is_edge.unsqueeze(-1) if self_loops else None
+    if selected.dim() == 2:
+        position = edge_id
+        if col is None or self_loops:
+            position = torch.where(is_edge, dst, num_dst).argsort(stable=True)
+        attended = to_caller_order(selected, position) != 0
+    kept = None
+    if dropout_p > 0:  # numbered without the slots that are no edges
+        number = (is_edge.cumsum(0) - 1).clamp(min=0)
+        kept = ops.edge_dropout_mask(seed, src.shape[0], num_heads, dropout_p)[number]
+    return Edges(src, dst, attended, kept, is_edge if self_loops else None, None)
+
+
+# ---- the composition
+
+
+def compose(
+    edges: Edges, inputs: Inputs, constants: Constants, num_dst: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(out, weights, lse) of edge_attention.
+
+    Features are gathered into [E, H, D] here, and only here, unless the score is a plain dot product of unfused operators.
+
+    Args:
+        edges: of the graph.
+        inputs: value … edge_feat.
+        constants: score … dropout_p.
+        num_dst: N_dst.
+    """
+    assert inputs[0] is not None
+    given, csr = inputs[0].dtype, edges.csr
+    inputs = _read(edges, inputs)
+    scores = _masked_scores(edges, inputs, constants)
+    value, edge_feat = inputs[0], inputs[8]
+    assert value is not None
+    _, edge_in_value, _, _, dropout_p = constants
+    dst = edges.dst
+    alpha, lse = row_softmax(scores, dst, num_dst)
+    if csr is not None:
+        alpha = ops.edge_softmax(csr[0], csr[2], scores)
+    if edges.kept is not None:
+        alpha = (alpha / (1 - dropout_p) if dropout_p < 1 else alpha).masked_fill(~edges.kept, 0)
+
+    def gathered(messages: Tensor) -> Tensor:
+        return row_sum(alpha.unsqueeze(-1) * messages, dst, num_dst)
+
+    out = gathered(value[edges.src]) if csr is None else ops.spmm(*csr, alpha, value)
+    if edge_in_value:
+        assert edge_feat is not None
+        out = out + gathered(edge_feat)
+    return out.to(given), alpha.to(given), lse
+
+
+def _read(edges: Edges, inputs: Inputs) -> Inputs:
+    """In the dtype in which the fused operator has its scores and sums, and 0 for what it does not read."""
+    wide = [t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs]
+    if edges.is_edge is not None:
+        for position in _OF_EDGES:
+            tensor = wide[position]
+            if tensor is not None:
+                unread = ~edges.is_edge.view(-1, *[1] * (tensor.dim() - 1))
+                wide[position] = tensor.masked_fill(unread, 0)
+    return wide
+
+
+def scores_of(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
+    """The scores of all edges and heads, [E, H], with bias; -inf where there is no attention."""
+    return _masked_scores(edges, _read(edges, inputs), constants)
+
+
+def _masked_scores(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
+    scores, bias = _scores(edges, inputs, constants), inputs[7]
+    if bias is not None:
+        scores = scores + bias
+    if edges.attended is not None:
+        scores = scores.masked_fill(~edges.attended, -torch.inf)
+    return scores
+
+
+def _scores(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
+    value, query, key, att, dst_term, src_term, edge_term, _, edge_feat = inputs
+    score, _, slope, scale, _ = constants
+    if score in WITH_TERM:  # without a query or a key they are the value
+        query, key = value if query is None else query, value if key is None else key
+    src, dst = edges.src, edges.dst
+    dst_e = None if dst_term is None else dst_term[dst]
+    src_e = None if src_term is None else src_term[src]
+    if src_e is not None and edge_term is not None:
+        src_e = src_e + edge_term
+    read = ScoreInputs(None, None, att, dst_e, src_e, slope, scale)
+    if edges.csr is not None and score in DOT_PRODUCTS and edge_feat is None:
+        return finish_dot(ops.sddmm(*edges.csr, query, key), read)
+    query_e = None if query is None else query[dst]
+    key_e = None if key is None else key[src]
+    if key_e is not None and edge_feat is not None:
+        key_e = key_e + edge_feat
+    return SCORES[score](read._replace(query=query_e, key=key_e))
+
+
+# ---- its second derivative
+
+Second = tuple[list[Tensor | None], list[Tensor | None]]
+"""Gradients in the inputs, and in the upstream gradients of out, weights and lse."""
+
+
+def double_backward(
+    num_edge_arguments: int,
+    attention: Attention,
+    inputs: Inputs,
+    grads: Inputs,
+    upstream: Inputs,
+    needs_grad: Sequence[bool],
+    differentiate: Callable[..., Second],
+) -> Grads:
+    """The gradients of the arguments of edge_attention_backward or adjacency_attention_backward.
+
+    ``out``, ``lse`` and ``weights`` are functions of the inputs; the composition recomputes them, so all of the second
+    derivative goes to the inputs and to the upstream gradients, none to the saved results.
+
+    Args:
+        num_edge_arguments: how many of the arguments come before the inputs.
+        attention: the composition.
+        inputs: value … edge_feat.
+        grads: the operator's grad_out, grad_lse and grad_weights.
+        upstream: the gradients of its results.
+        needs_grad: which of its results were asked for.
+        differentiate: :func:`second_by_autograd` or :func:`second_by_transform`.
+    """
+    grad_out, grad_lse, grad_weights = grads
+    input_grads, (g_out, g_weights, g_lse) = differentiate(
+        attention,
+        inputs,
+        (grad_out, grad_weights, grad_lse),
+        [u if needed else None for u, needed in zip(upstream, needs_grad, strict=True)],
+    )
+    return (
+        *([None] * num_edge_arguments),
+        *input_grads,
+        *([None] * 6),  # seed and the five constants
+        *(g_out, g_lse, g_weights),
+        *([None] * 5),  # out_acc, lse, selected, weights, needs_grad
+    )
+
+
+def second_by_autograd(
+    attention: Attention, inputs: Inputs, grads: Inputs, upstream: Inputs
+) -> Second:
+    """The gradient of the gradient of ``attention``, by torch.autograd.
+
+    Args:
+        attention: the composition.
+        inputs: where to differentiate it.
+        grads: the gradients of its three results that the first derivative was of; None for none.
+        upstream: the gradients of the first derivative, for each of the inputs; None for none.
+    """
+    again = torch.is_grad_enabled()  # a third derivative may follow
+    with torch.enable_grad():
+        leaves, roots = [_leaf(t) for t in inputs], [_leaf(t) for t in grads]
+        pairs = [(o, g) for o, g in zip(attention(leaves), roots, strict=True) if g is not None]
+        present = [t for t in leaves if t is not None]
+        first = iter(_gradients(pairs, present, create_graph=True))
+        by_input = [None if t is None else next(first) for t in leaves]
+        paired = [
+            (d, u)
+            for d, u in zip(by_input, upstream, strict=True)
+            if d is not None and u is not None and d.requires_grad
+        ]
+        wrt = present + [g for g in roots if g is not None]
+        second = iter(_gradients(paired, wrt, create_graph=again))
+    return (
+        [None if t is None else next(second) for t in leaves],
+        [None if g is None else next(second) for g in roots],
+    )
+
+
+def _leaf(tensor: Tensor | None) -> Tensor | None:
+    """A tensor of the same numbers by itself, through which derivatives of higher order still reach the given one."""
+    if tensor is None:
+        return None
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+def _gradients(
+    pairs: list[tuple[Tensor, Tensor]], wrt: list[Tensor], create_graph: bool
+) -> tuple[Tensor | None, ...]:
+    if not pairs:
+        return (None,) * len(wrt)
+    outputs, grads = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, wrt, grads, create_graph=create_graph, allow_unused=True)
+
+
+def second_by_transform(
+    attention: Attention, inputs: Inputs, grads: Inputs, upstream: Inputs
+) -> Second:
+    """As :func:`second_by_autograd`, within transformations of torch.func."""
+    given = [t is not None for t in inputs]
+    asked = [g is not None for g in grads]
+    count = sum(given)
+
+    def results(*present: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(present)
+        found = attention([next(rest) if there else None for there in given])
+        return tuple(t for t, there in zip(found, asked, strict=True) if there)
+
+    def first(*tensors: Tensor) -> tuple[Tensor, ...]:
+        pull = torch.func.vjp(results, *tensors[:count])[1]
+        gradients: tuple[Tensor, ...] = pull(tensors[count:])
+        return gradients
+
+    tensors = [t for t in (*inputs, *grads) if t is not None]
+    values, pull = torch.func.vjp(first, *tensors)[:2]
+    known = [u for u, there in zip(upstream, given, strict=True) if there]
+    cotangents = tuple(
+        torch.zeros_like(v) if u is None else u for v, u in zip(values, known, strict=True)
+    )
+    second = iter(pull(cotangents))
+    return (
+        [next(second) if there else None for there in given],
+        [next(second) if there else None for there in asked],
+    )

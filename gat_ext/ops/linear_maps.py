@@ -1,0 +1,338 @@
+"""The dense steps of a layer, with large results from the block cache.
+
+The system's memory is new each time: on the CPU, to fault in the pages of a result takes about as long as the product that
+fills it. What is small, sparse or elsewhere goes through torch's own operators. Under
+``torch.use_deterministic_algorithms(True)`` products have the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gat_ext.ops.registry import Grads, accumulate_dtype, draw_seed, ops, register_autocast
+from gat_ext.ops.state import in_functorch, is_dispatched, is_transformed
+
+_LARGE = 1 << 18  # elements
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Product of x [N, C] and the transpose of weight [K, C], plus bias [K]: [N, K]."""
+    if _is_deterministic(x):
+        return _deterministic_linear(x, weight, bias)
+    # The cheap conditions come first: most calls on small graphs end there.
+    if (
+        x.dim() == 2
+        and (torch.compiler.is_compiling() or x.shape[0] * max(weight.shape) >= _LARGE)
+        and _is_plain(x)
+        and _same_kind(x, weight, bias)
+    ):
+        out: Tensor = ops.linear(x, weight, bias)
+        return out
+    return F.linear(x, weight, bias)
+
+
+def _deterministic_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype("cpu")
+        x = x.to(dtype)
+        weight = weight if weight.dtype == torch.float64 else weight.to(dtype)
+        bias = bias if bias is None or bias.dtype == torch.float64 else bias.to(dtype)
+    if any(t is not None and t.dtype != x.dtype for t in (weight, bias)):
+        return F.linear(x, weight, bias)  # which refuses them
+    rows = x.reshape(-1, x.shape[-1])  # of a batch, too
+    out: Tensor = _Product.apply(rows, weight.t())
+    out = out.view(*x.shape[:-1], weight.shape[0])
+    return out if bias is None else out + bias
+
+
+class _Product(torch.autograd.Function):
+    """Matrix product on one thread, and so its gradients of any order.
+
+    BLAS shares out the sum of a product over threads where it is long, as it is in the gradient of a weight, the sum over all
+    nodes; then the last bits depend on their number. They do in sums of 128 terms, too, so pieces of a fixed size are no help.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        # Without autocast: the caller has cast what is to be cast.
+        with _one_thread(), torch.autocast("cpu", enabled=False):
+            return a @ b
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Grads:
+        a, b = ctx.saved_tensors
+        grad_a = _Product.apply(grad, b.t()) if ctx.needs_input_grad[0] else None
+        return grad_a, _Product.apply(a.t(), grad) if ctx.needs_input_grad[1] else None
+
+
+_setting_threads = threading.Lock()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for BLAS, whose setting is that of the process."""
+    with _setting_threads:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _is_deterministic(x: Tensor) -> bool:
+    """Whether bits must not depend on threads; what torch makes of a product that it traces or transforms is its own."""
+    return (
+        torch.are_deterministic_algorithms_enabled()
+        and _is_plain(x)
+        and not torch.compiler.is_compiling()
+        and not in_functorch()
+        and not is_dispatched()
+    )
+
+
+def add(x: Tensor, other: Tensor) -> Tensor:
+    """Sum of x [N, C] and other, [N, C] or [C]."""
+    if (
+        _is_large(x)
+        and _is_plain(x)
+        and x.dtype == other.dtype  # else torch widens one of them, under autocast, too
+        and _same_kind(x, other)
+        and other.shape[-1] == x.shape[-1]
+    ):
+        out: Tensor = ops.add(x, other)
+        return out
+    return x + other
+
+
+def inverse_norm(x: Tensor, eps: float) -> Tensor:
+    """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most eps."""
+    if _is_large(x) and _is_plain(x):
+        out: Tensor = ops.inverse_norm(x, eps)
+        return out
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    positive = norm > eps
+    return torch.where(positive, torch.where(positive, norm, 1).reciprocal(), 0)
+
+
+def relu(x: Tensor) -> Tensor:
+    """Larger of x and 0, elementwise.
+
+    Compiled too: torch would store a byte for each element to know the sign by, and takes several times as long for that.
+    """
+    if _is_plain(x) and (torch.compiler.is_compiling() or x.numel() >= _LARGE):
+        out: Tensor = ops.relu(x)
+        return out
+    return F.relu(x)
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p)."""
+    if x.device.type != "cpu" or is_transformed():
+        return F.dropout(x, p)
+    out: Tensor = ops.dropout(x, draw_seed(x.device), p)
+    return out
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.layout == torch.strided and not is_transformed()
+
+
+def _is_large(x: Tensor) -> bool:
+    """Never what is compiled: that is for all sizes, and torch joins elementwise operators there."""
+    return not torch.compiler.is_compiling() and x.numel() >= _LARGE
+
+
+def scaled(x: Tensor, factor: float | Tensor) -> Tensor:
+    """Product of x [N, H] and factor, a number or a tensor [] or [H]."""
+    if (
+        isinstance(factor, Tensor)
+        and factor.numel() == 1
+        and factor.dtype == x.dtype
+        and _is_deterministic(x)
+    ):
+        # The gradient of the factor is a sum over everything, which torch shares out over threads.
+        out: Tensor = _Product.apply(x.reshape(-1, 1), factor.reshape(1, 1))
+        return out.view(x.shape)
+    return x * factor
+
+
+def _same_kind(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether torch would need no conversion that autocast does not make."""
+    mixed = torch.is_autocast_enabled("cpu")
+    return all(
+        o is None or (o.device == x.device and (mixed or o.dtype == x.dtype)) for o in others
+    )
+
+
+@torch.library.register_fake("gat_ext::linear")
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+@torch.library.register_fake("gat_ext::linear_backward")
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor, needs_grad: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = tuple(x.shape), tuple(weight.shape), (weight.shape[0],)
+    return tuple(  # type: ignore[return-value]
+        x.new_empty(shape if needed else (0,))
+        for shape, needed in zip(shapes, needs_grad, strict=True)
+    )
+
+
+def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _linear_backward(ctx: Any, grad: Tensor) -> Grads:
+    x, weight = ctx.saved_tensors
+    needs_grad = [bool(needed) for needed in ctx.needs_input_grad]
+    gradients = ops.linear_backward(grad, x, weight, needs_grad)
+    return tuple(g if needed else None for g, needed in zip(gradients, needs_grad, strict=True))
+
+
+def _linear_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    *tensors, ctx.needs_grad = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _linear_double_backward(ctx: Any, *upstream: Tensor | None) -> Grads:
+    # The gradients are grad weight, grad^T x and the sum over rows of grad.
+    grad, x, weight = ctx.saved_tensors
+    u_x, u_weight, u_bias = (
+        u if needed else None for u, needed in zip(upstream, ctx.needs_grad, strict=True)
+    )
+    d_grad = torch.zeros_like(grad)
+    d_x = d_weight = None
+    if u_x is not None:
+        d_grad = d_grad + u_x @ weight.t()
+        d_weight = grad.t() @ u_x
+    if u_weight is not None:
+        d_grad = d_grad + x @ u_weight.t()
+        d_x = grad @ u_weight
+    if u_bias is not None:
+        d_grad = d_grad + u_bias
+    return d_grad, d_x, d_weight, None
+
+
+torch.library.register_autograd("gat_ext::linear", _linear_backward, setup_context=_linear_setup)
+torch.library.register_autograd(
+    "gat_ext::linear_backward", _linear_double_backward, setup_context=_linear_backward_setup
+)
+
+
+@torch.library.register_fake("gat_ext::add")
+def _(x: Tensor, other: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _add_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.other_shape = inputs[1].shape
+
+
+def _add_backward(ctx: Any, grad: Tensor) -> Grads:
+    return grad, grad.sum_to_size(ctx.other_shape) if ctx.needs_input_grad[1] else None
+
+
+torch.library.register_autograd("gat_ext::add", _add_backward, setup_context=_add_setup)
+
+
+@torch.library.register_fake("gat_ext::scale")
+def _(x: Tensor, factor: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _scale_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _scale_backward(ctx: Any, grad: Tensor) -> Grads:
+    x, factor = ctx.saved_tensors
+    grad_x = ops.scale(grad, factor) if ctx.needs_input_grad[0] else None
+    return grad_x, (grad * x).sum(-1, keepdim=True) if ctx.needs_input_grad[1] else None
+
+
+torch.library.register_autograd("gat_ext::scale", _scale_backward, setup_context=_scale_setup)
+
+
+@torch.library.register_fake("gat_ext::relu")
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("gat_ext::relu_backward")
+def _(grad: Tensor, out: Tensor) -> Tensor:
+    return torch.empty_like(out, memory_format=torch.contiguous_format)
+
+
+def _relu_setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+
+
+def _relu_backward(ctx: Any, grad: Tensor) -> Tensor:
+    grad_x: Tensor = ops.relu_backward(grad, *ctx.saved_tensors)
+    return grad_x
+
+
+def _relu_backward_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _relu_double_backward(ctx: Any, upstream: Tensor) -> Grads:
+    return ops.relu_backward(upstream, *ctx.saved_tensors), None
+
+
+torch.library.register_autograd("gat_ext::relu", _relu_backward, setup_context=_relu_setup)
+torch.library.register_autograd(
+    "gat_ext::relu_backward", _relu_double_backward, setup_context=_relu_backward_setup
+)
+
+
+@torch.library.register_fake("gat_ext::dropout")
+def _(x: Tensor, seed: Tensor, p: float) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _dropout_setup(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+    _, seed, ctx.p = inputs
+    ctx.save_for_backward(seed)
+
+
+def _dropout_backward(ctx: Any, grad: Tensor) -> Grads:
+    return ops.dropout(grad, ctx.saved_tensors[0], ctx.p), None, None
+
+
+torch.library.register_autograd("gat_ext::dropout", _dropout_backward, setup_context=_dropout_setup)
+
+
+@torch.library.register_fake("gat_ext::inverse_norm")
+def _(x: Tensor, eps: float) -> Tensor:
+    return x.new_empty(x.shape[:-1])
+
+
+def _inverse_norm_setup(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], output)
+
+
+def _inverse_norm_backward(ctx: Any, grad: Tensor) -> Grads:
+    x, inverse = ctx.saved_tensors  # d|x|^-1 = -|x|^-3 x dx
+    cube = inverse.to(accumulate_dtype(x.dtype)) ** 3  # which 16 bits do not hold
+    return ops.scale(x, -(grad * cube).unsqueeze(-1)), None
+
+
+torch.library.register_autograd(
+    "gat_ext::inverse_norm", _inverse_norm_backward, setup_context=_inverse_norm_setup
+)
+
+register_autocast("linear", to_lower=True)

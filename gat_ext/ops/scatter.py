@@ -1,0 +1,66 @@
+"""Index arithmetic over edges in torch's operators: rows of a CSR, the caller's order, reductions over the edges of a row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
+    """int64 [E], the row of each edge in CSR order.
+
+    Not by repeat_interleave, which starts all threads for a few edges.
+    """
+    starts = rowptr.new_zeros(num_edges + 1, dtype=torch.int64)
+    inner = rowptr[1:-1]
+    starts.index_add_(0, inner, torch.ones_like(inner, dtype=torch.int64))
+    return starts.cumsum_(0)[:num_edges]
+
+
+def edge_rows(rowptr: Tensor, edge_id: Tensor | None, num_edges: int) -> Tensor:
+    """int64 [E], the row of each edge in the order of the caller."""
+    return to_caller_order(expand_rows(rowptr, num_edges), edge_id)
+
+
+def to_caller_order(by_position: Tensor, edge_id: Tensor | None) -> Tensor:
+    """[E, …] in the order of the caller, of values in CSR order."""
+    if edge_id is None:
+        return by_position
+    return torch.empty_like(by_position).index_copy(0, edge_id.long(), by_position)
+
+
+def row_sum(values: Tensor, row: Tensor, num_rows: int) -> Tensor:
+    """[num_rows, …], the sum of the values [E, …] of each row; 0 where it has no edge."""
+    return values.new_zeros((num_rows, *values.shape[1:])).index_add(0, row, values)
+
+
+def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Tensor:
+    """[num_rows, …], the largest ("amax") or smallest ("amin") of the values [E, …] of each row; ∓inf where it has no edge."""
+    empty = values.new_full(
+        (num_rows, *values.shape[1:]), -torch.inf if reduce == "amax" else torch.inf
+    )
+    index = row.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return empty.scatter_reduce(0, index, values, reduce)
+
+
+def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """(alpha [E, …], lse [num_rows, …]) of scores [E, …]; 0 and -inf for rows whose scores are all -inf.
+
+    With the maximum of these very scores: another's, a rounding away, is far away where scores are large.
+    """
+    largest = row_extremum(scores.detach(), row, num_rows, "amax")
+    empty = largest == -torch.inf
+    shift = largest.masked_fill(empty, 0)
+    exponential = (scores - shift[row]).exp()
+    total = row_sum(exponential, row, num_rows).masked_fill(empty, 1)
+    return exponential / total[row], torch.where(empty, largest, shift + total.log())
+
+
+def rank_in_row(scores: Tensor, row: Tensor, num_rows: int) -> Tensor:
+    """[E, H], how many scores of its row and head come before each: larger ones, NaN first, equal ones by position."""
+    by_score = scores.sort(dim=0, descending=True, stable=True).indices
+    rows, by_row = row[by_score].sort(dim=0, stable=True)
+    degree = torch.bincount(row, minlength=num_rows)
+    first = (degree.cumsum(0) - degree)[rows]
+    rank = torch.arange(row.shape[0], device=row.device).unsqueeze(-1) - first
+    return torch.empty_like(rank).scatter(0, by_score.gather(0, by_row), rank)

@@ -1,0 +1,250 @@
+"""edge_softmax, sddmm, spmm and spmm_extremum for torch: fake kernels, gradients and autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext.ops.registry import Grads, ops, register_autocast
+from gat_ext.ops.scatter import edge_rows
+
+# ---- edge_softmax: closed under differentiation through its own backward and row sums
+
+
+@torch.library.register_fake("gat_ext::edge_softmax")
+def _(rowptr: Tensor, edge_id: Tensor | None, scores: Tensor) -> Tensor:
+    return torch.empty_like(scores, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("gat_ext::edge_softmax_backward")
+def _(rowptr: Tensor, edge_id: Tensor | None, grad: Tensor, alpha: Tensor) -> Tensor:
+    return torch.empty_like(alpha, memory_format=torch.contiguous_format)
+
+
+def _edge_softmax_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    rowptr, edge_id, _ = inputs
+    ctx.save_for_backward(rowptr, edge_id, output)
+
+
+def _edge_softmax_backward(ctx: Any, grad: Tensor) -> Grads:
+    rowptr, edge_id, alpha = ctx.saved_tensors
+    return None, None, ops.edge_softmax_backward(rowptr, edge_id, grad, alpha)
+
+
+def _edge_softmax_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _edge_softmax_double_backward(ctx: Any, grad: Tensor) -> Grads:
+    # out = alpha (g - r), r the row sum of alpha g; with upstream u:
+    #   d/dg = alpha (u - s), s the row sum of alpha u, which is the same operator;
+    #   d/dalpha = u (g - r) - g s.
+    rowptr, edge_id, g, alpha = ctx.saved_tensors
+    row = edge_rows(rowptr, edge_id, alpha.shape[0])
+    zeros = torch.zeros(
+        (rowptr.numel() - 1, *alpha.shape[1:]), dtype=alpha.dtype, device=alpha.device
+    )
+    r = zeros.index_add(0, row, alpha * g).index_select(0, row)
+    s = zeros.index_add(0, row, alpha * grad).index_select(0, row)
+    return (
+        None,
+        None,
+        ops.edge_softmax_backward(rowptr, edge_id, grad, alpha),
+        grad * (g - r) - g * s,
+    )
+
+
+torch.library.register_autograd(
+    "gat_ext::edge_softmax", _edge_softmax_backward, setup_context=_edge_softmax_setup
+)
+torch.library.register_autograd(
+    "gat_ext::edge_softmax_backward",
+    _edge_softmax_double_backward,
+    setup_context=_edge_softmax_backward_setup,
+)
+
+
+# ---- sddmm and spmm: each other's gradients
+
+
+@torch.library.register_fake("gat_ext::sddmm")
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    edge_id: Tensor | None,
+    t_rowptr: Tensor | None,
+    t_col: Tensor | None,
+    t_edge_id: Tensor | None,
+    x: Tensor,
+    y: Tensor,
+) -> Tensor:
+    return x.new_empty((col.shape[0], x.shape[1]))
+
+
+def _sddmm_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _sddmm_backward(ctx: Any, grad: Tensor) -> Grads:
+    rowptr, col, edge_id, t_rowptr, t_col, t_edge_id, x, y = ctx.saved_tensors
+    graph = rowptr, col, edge_id, t_rowptr, t_col, t_edge_id
+    grad_x = grad_y = None
+    if ctx.needs_input_grad[6]:
+        grad_x = ops.spmm(*graph, grad, y)
+    if ctx.needs_input_grad[7]:
+        grad_y = ops.spmm(*_transposed(graph), grad, x)
+    return *([None] * 6), grad_x, grad_y
+
+
+def _transposed(graph: tuple[Any, ...]) -> tuple[Any, ...]:
+    rowptr, col, edge_id, t_rowptr, t_col, t_edge_id = graph
+    return t_rowptr, t_col, t_edge_id, rowptr, col, edge_id
+
+
+torch.library.register_autograd("gat_ext::sddmm", _sddmm_backward, setup_context=_sddmm_setup)
+
+
+@torch.library.register_fake("gat_ext::spmm")
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    edge_id: Tensor | None,
+    t_rowptr: Tensor | None,
+    t_col: Tensor | None,
+    t_edge_id: Tensor | None,
+    weight: Tensor | None,
+    x: Tensor,
+) -> Tensor:
+    return x.new_empty((rowptr.shape[0] - 1, x.shape[1], x.shape[2]))
+
+
+def _spmm_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *graph, weight, x = inputs
+    ctx.save_for_backward(*graph, weight, x if ctx.needs_input_grad[6] else None)
+
+
+def _spmm_backward(ctx: Any, grad: Tensor) -> Grads:
+    rowptr, col, edge_id, t_rowptr, t_col, t_edge_id, weight, x = ctx.saved_tensors
+    graph = rowptr, col, edge_id, t_rowptr, t_col, t_edge_id
+    grad_weight = grad_x = None
+    if ctx.needs_input_grad[6]:
+        grad_weight = ops.sddmm(*graph, grad, x)
+    if ctx.needs_input_grad[7]:
+        grad_x = ops.spmm(*_transposed(graph), weight, grad)
+    return *([None] * 6), grad_weight, grad_x
+
+
+torch.library.register_autograd("gat_ext::spmm", _spmm_backward, setup_context=_spmm_setup)
+
+
+# ---- spmm_extremum: linear in x and weight once the winning edges are known
+
+
+@torch.library.register_fake("gat_ext::spmm_extremum")
+def _(
+    rowptr: Tensor,
+    col: Tensor,
+    edge_id: Tensor | None,
+    t_rowptr: Tensor | None,
+    t_col: Tensor | None,
+    t_edge_id: Tensor | None,
+    weight: Tensor | None,
+    x: Tensor,
+    largest: bool,
+) -> tuple[Tensor, Tensor]:
+    shape = (rowptr.shape[0] - 1, x.shape[1], x.shape[2])
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.register_fake("gat_ext::spmm_extremum_backward")
+def _(
+    t_rowptr: Tensor,
+    t_col: Tensor,
+    t_edge_id: Tensor,
+    weight: Tensor | None,
+    grad: Tensor,
+    arg: Tensor,
+) -> Tensor:
+    return grad.new_empty((t_rowptr.shape[0] - 1, grad.shape[1], grad.shape[2]))
+
+
+def _extremum_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *_, t_rowptr, t_col, t_edge_id, weight, x, _ = inputs
+    keep_x = x if ctx.needs_input_grad[6] else None
+    ctx.save_for_backward(t_rowptr, t_col, t_edge_id, weight, keep_x, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.num_src = x.shape[0]
+
+
+def _extremum_backward(ctx: Any, grad: Tensor, _: Tensor) -> Grads:
+    t_rowptr, t_col, t_edge_id, weight, x, arg = ctx.saved_tensors
+    grad_weight = grad_x = None
+    if ctx.needs_input_grad[6]:
+        won = _gather_winners(x, t_rowptr, t_edge_id, arg)
+        grad_weight = _sum_over_winners(grad * won, arg, t_col.shape[0])
+    if ctx.needs_input_grad[7]:
+        grad_x = ops.spmm_extremum_backward(t_rowptr, t_col, t_edge_id, weight, grad, arg)
+    return *([None] * 6), grad_weight, grad_x, None
+
+
+def _gather_winners(x: Tensor, t_rowptr: Tensor, t_edge_id: Tensor, arg: Tensor) -> Tensor:
+    """Features of the source of the winning edge: [N_dst, H, F], 0 where a row has none."""
+    source = edge_rows(t_rowptr, t_edge_id, t_edge_id.shape[0])
+    if source.numel() == 0:
+        return torch.zeros_like(arg, dtype=x.dtype)
+    rows = source[arg.clamp(min=0).flatten()].view_as(arg)
+    heads = torch.arange(x.shape[1], device=x.device).view(1, -1, 1)
+    features = torch.arange(x.shape[2], device=x.device)
+    return x[rows, heads, features].masked_fill(arg < 0, 0)
+
+
+def _sum_over_winners(values: Tensor, arg: Tensor, num_edges: int) -> Tensor:
+    """Sum over the features of [N_dst, H, F], at the winning edges: [E, H]."""
+    heads = arg.shape[1]
+    head = torch.arange(heads, device=arg.device).view(1, -1, 1).expand_as(arg)
+    slot = torch.where(arg < 0, num_edges, arg) * heads + head
+    total = values.new_zeros((num_edges + 1) * heads)
+    return total.index_add(0, slot.flatten(), values.flatten()).view(-1, heads)[:num_edges]
+
+
+def _extremum_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _extremum_double_backward(ctx: Any, grad: Tensor) -> Grads:
+    t_rowptr, t_col, t_edge_id, weight, g, arg = ctx.saved_tensors
+    won = _gather_winners(grad, t_rowptr, t_edge_id, arg)
+    grad_weight = None
+    if ctx.needs_input_grad[3]:
+        grad_weight = _sum_over_winners(g * won, arg, t_col.shape[0])
+    if weight is not None and t_edge_id.numel() > 0:
+        heads = torch.arange(weight.shape[1], device=weight.device).view(1, -1, 1)
+        won = won * weight[arg.clamp(min=0), heads]
+    return None, None, None, grad_weight, won, None
+
+
+torch.library.register_autograd(
+    "gat_ext::spmm_extremum", _extremum_backward, setup_context=_extremum_setup
+)
+torch.library.register_autograd(
+    "gat_ext::spmm_extremum_backward",
+    _extremum_double_backward,
+    setup_context=_extremum_backward_setup,
+)
+
+
+# ---- edge_dropout_mask: which weights are kept; not differentiable
+
+
+@torch.library.register_fake("gat_ext::edge_dropout_mask")
+def _(seed: Tensor, num_edges: int, num_heads: int, dropout_p: float) -> Tensor:
+    return seed.new_empty((num_edges, num_heads), dtype=torch.bool)
+
+
+# ---- autocast: matrix-like operators run in its dtype, softmax in float32
+
+for _name in ("sddmm", "spmm", "spmm_extremum"):
+    register_autocast(_name, to_lower=True)
+register_autocast("edge_softmax", to_lower=False)

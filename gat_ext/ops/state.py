@@ -1,0 +1,79 @@
+"""What torch is doing at this moment: tracing, transforming, differentiating forwards.
+
+The only module that reads torch's private state.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def in_functorch() -> bool:
+    """True inside a transformation of ``torch.func``."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def is_dispatched() -> bool:
+    """True inside a ``TorchDispatchMode``: fake tensors, ``make_fx``."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_tracing() -> bool:
+    """True while operations are recorded or transformed: nothing may then depend on the values of a tensor."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or in_functorch()
+        or is_dispatched()
+    )
+
+
+def in_forward_mode() -> bool:
+    """True where tensors may have tangents, which the native operators would lose."""
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def is_transformed() -> bool:
+    """True where tensors may have a tangent or a batch, which the native operators would lose."""
+    return in_functorch() or in_forward_mode()
+
+
+def have_tangents(*tensors: Any) -> bool:
+    """True if one of these tensors has a tangent, or may have one: inside torch.func another transformation can hide it."""
+    if not in_forward_mode():
+        return False
+    return in_functorch() or any(
+        isinstance(t, Tensor)
+        and t.is_floating_point()
+        and forward_ad.unpack_dual(t).tangent is not None
+        for t in tensors
+    )
+
+
+def without_dispatch_key(name: str) -> AbstractContextManager[None]:
+    """Calls below the kernels of a dispatch key, "AutocastCPU" for example."""
+    guard: AbstractContextManager[None] = torch._C._ExcludeDispatchKeyGuard(
+        torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
+    )
+    return guard
+
+
+def smaller(a: int, b: int) -> int:
+    """The smaller of two sizes, which may be symbols, without a guard on which it is."""
+    if isinstance(a, Tensor):  # torch.jit.trace has tensors for sizes
+        return min(a, b)
+    if torch.compiler.is_compiling():
+        # Before torch 2.13 dynamo cannot trace sym_min of numbers that are known.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        if statically_known_true(a <= b):
+            return a
+        if statically_known_true(b <= a):
+            return b
+    least: int = torch.sym_min(a, b)
+    return least
