@@ -1,4 +1,4 @@
-"""What the tests share: slow tests' switch, folder of real data, file server, old pickles."""
+"""Fixtures and options: slow tests' switch, folder of published data, file server, old pickles."""
 
 from __future__ import annotations
 
@@ -59,14 +59,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder with published data files: GAT_EXT_DATA, else ``shared/data`` beside the checkout."""
+    """Folder with published data files, which GAT_EXT_DATA names."""
     given = os.environ.get("GAT_EXT_DATA")
-    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(
-            f"needs the published data files: {folder} is not a folder; "
-            "set GAT_EXT_DATA to one that has them"
-        )
+    if not given:
+        pytest.skip("needs the published data files: GAT_EXT_DATA is not set to a folder with them")
+    folder = Path(given)
+    assert folder.is_dir(), f"GAT_EXT_DATA is {given!r}, which is no folder"
     return folder
 
 
