@@ -195,10 +195,11 @@ def test_results_scale_exactly(score, dtype, exponent, device):
 
 
 @pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dropout_p", [0.0, 0.3])
 @pytest.mark.parametrize("edges", ["", "edge_feat", "edge_in_value"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("score", SCORES)
-def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, device):
+def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, dropout_p, device):
     """Each pass sums the terms of a score, and delta its products, in one order: nothing is left of differences of equals."""
     if edges and score == "additive":
         pytest.skip("has no features")
@@ -222,13 +223,18 @@ def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, devic
             inputs |= {"dst_term": normal(nodes, 1, size=1), "src_term": normal(nodes, 1, size=1)}
         if edges:
             inputs["edge_feat"] = normal(nodes, 1, channels)
-        options = {"edge_in_value": edges == "edge_in_value", "return_weights": True}
-        out, weights = functional.edge_attention(graph, score=score, **inputs, **options)
-        assert (weights == 1).all()
+        options = {"edge_in_value": edges == "edge_in_value", "dropout_p": dropout_p}
+        out, weights = functional.edge_attention(
+            graph, score=score, **inputs, **options, return_weights=True
+        )
+        kept = torch.tensor(1 / (1 - dropout_p), dtype=dtype)
+        assert ((weights == 0) | (weights == kept)).all()
+        # Dropped weights are 0, and the multiplier of the others is rounded to 16 bits where they are a result.
+        results = (out, weights) if dropout_p == 0 else (out,)
         grads = torch.autograd.grad(
-            (out, weights),
+            results,
             [t for name, t in inputs.items() if name not in ("value", "edge_feat")],
-            (normal(*out.shape, size=1), normal(*weights.shape, size=1)),
+            [normal(*t.shape, size=1) for t in results],
         )
         for grad in grads:
             assert (grad == 0).all(), (channels, grad.abs().max())

@@ -14,10 +14,12 @@
 // alpha_ij m_ij are an output too, with upstream gradient r_ij, then dalpha_ij gains m_ij r_ij and delta_i gains
 // sum_j alpha_ij m_ij r_ij, as if every v_j had one more feature that only edge ij reads.
 //
-// Note [same bits]. Large scores amplify rounding: a score of 1e8 that two passes round differently gives alphas that differ by a
-// factor of e^8, and a ds that should be 0 is multiplied by a key of 1e8. So each pass sums the terms of a score, and the
-// products of <g_i, v_j>, in one and the same order, and delta sums <g_i, out_i> in that order: where one edge has all of the
-// weight, out_i is v_j and ds_ij is exactly 0.
+// Note [same bits]. Large scores amplify rounding: a score of 1e8 that two passes round differently
+// gives alphas that differ by a factor of e^8, and a ds that should be 0 is multiplied by a key of
+// 1e8. So each pass sums the terms of a score, and the products of <g_i, v_j>, in one and the same
+// order, and delta sums <g_i, out_i> in that order: where one edge has all of the weight, out_i is v_j
+// and ds_ij is exactly 0. With dropout out_i is then c v_j, rounded, c = 1 / (1 - p): so the passes
+// sum <g_i, c v_j>, and take it or leave it, where the formula has m_ij <g_i, v_j>.
 #pragma once
 
 #include <cstdint>

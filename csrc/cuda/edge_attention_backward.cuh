@@ -16,7 +16,8 @@ struct BackwardArgs {
   Acc<T>* att_parts = nullptr;  // [slots, H, D] parts of the gradient of w; null where nobody asks
 };
 
-// dL/d(alpha m) of a few edges, <g, v + e> + r, g or v being that of the row.
+// Of a few edges <g, c (v + e)> + c r, g or v being that of the row and c what dropout multiplies kept weights by: see
+// Note [same bits].
 template <class T, int C, bool RowIsDst>
 struct WeightGrads {
   using A = Acc<T>;
@@ -38,11 +39,12 @@ struct WeightGrads {
     const Attention<T>& a = args.attention;
 #pragma unroll
     for (int u = 0; u < n; ++u) grad[u] = A(0);
+    const A keep = static_cast<A>(a.in.dropout.keep_scale);
     const auto add_block = [&](int block) {
-#pragma unroll
-      for (int u = 0; u < n; ++u) {
-#pragma unroll
-        for (int c = 0; c < C; ++c) add_pack(a, walk, task, batch, block, u, c);
+      if (a.in.dropout.active()) {
+        add_packs(a, walk, task, batch, block, [keep](A v) { return v * keep; });
+      } else {
+        add_packs(a, walk, task, batch, block, [](A v) { return v; });
       }
     };
     for_each_block(a.value, a.value_blocks, task, batch, own_rows(args), RowIsDst ? a.in.value : args.to.grad_out, own, gathered,
@@ -51,13 +53,25 @@ struct WeightGrads {
 #pragma unroll
     for (int u = 0; u < n; ++u) {
       if (args.to.grad_weights && batch.valid(u)) {
-        grad[u] += widen(args.to.grad_weights[a.at(walk.csr.id(batch.first + u), task.head)]);
+        const A r = widen(args.to.grad_weights[a.at(walk.csr.id(batch.first + u), task.head)]);
+        grad[u] += a.in.dropout.active() ? keep * r : r;
       }
     }
   }
 
+  template <class Scale>
+  __device__ __forceinline__ void add_packs(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch,
+                                            int block, Scale&& scale) {
+#pragma unroll
+    for (int u = 0; u < n; ++u) {
+#pragma unroll
+      for (int c = 0; c < C; ++c) add_pack(a, walk, task, batch, block, u, c, scale);
+    }
+  }
+
+  template <class Scale>
   __device__ __forceinline__ void add_pack(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch,
-                                           int block, int u, int c) {
+                                           int block, int u, int c, Scale&& scale) {
     Pack<T> e;
     if (kGeneral<C> && a.in.edge_in_value && batch.valid(u)) {
       e = load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(batch.first + u), task.head), a.value, task.team, block, c);
@@ -67,7 +81,7 @@ struct WeightGrads {
       const A g = RowIsDst ? own(c, i) : gathered[u](c, i);
       A v = RowIsDst ? gathered[u](c, i) : own(c, i);
       if (kGeneral<C>) v += e[i];
-      grad[u] += g * v;
+      grad[u] += g * scale(v);
     }
   }
 };
@@ -143,7 +157,7 @@ struct DestinationPass {
       for (int u = 0; u < kUnroll; ++u) {
         if (!batch.valid(u)) continue;
         const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale;
-        const A ds = alpha * (multiplier[u] * grads.grad[u] - delta);
+        const A ds = alpha * ((multiplier[u] != A(0) ? grads.grad[u] : A(0)) - delta);
         if (args.to.grad_bias && task.block == 0 && task.team.lane == 0) {
           args.to.grad_bias[a.at(walk.csr.id(batch.first + u), task.head)] = narrow<T>(ds);
         }
@@ -278,7 +292,7 @@ struct SourcePass : NothingShared {
         const std::int64_t dst = a.at(batch.neighbor[u], task.head);
         const RowSoftmax<A> softmax = args.to.softmax[dst];
         const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale, weight = alpha * multiplier[u];
-        const A ds = alpha * (multiplier[u] * grads.grad[u] - args.to.delta[dst]);
+        const A ds = alpha * ((multiplier[u] != A(0) ? grads.grad[u] : A(0)) - args.to.delta[dst]);
         const FinishGrad<A> grad = scores.finish_grad(a, walk, task, batch, u, ds);
         state.term += grad.b;
         add_gradients(walk, task, batch, u, grad.acc, weight, scores, grads, state);

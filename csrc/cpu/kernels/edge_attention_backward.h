@@ -23,7 +23,7 @@ void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, c
     A sums[kTile];
     const int n = static_cast<int>(std::min<std::int64_t>(kTile, rows - begin));
     for (int e = 0; e < kTile; ++e) own[e] = begin + std::min(e, n - 1);
-    reduce_pairs<Isa, A>(RowTile<T, Ahead::no>{grad_out, own, n, 1, F}, RowTile<A, Ahead::no>{out, own, n, 1, F}, Product{},
+    reduce_pairs<Isa, A>(RowTile<T, Ahead::no>{grad_out, own, n, 1, F}, RowTile<A, Ahead::no>{out, own, n, 1, F}, Product<A>{},
                          sums);
     for (int e = 0; e < n; ++e) {
       const std::int64_t r = begin + e;

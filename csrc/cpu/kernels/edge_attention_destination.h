@@ -48,8 +48,14 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
       load_tile(in.csr, k, edge_ids, s);
       score_tile<Isa, Score, T>(in, row, k, n, s);
       weights_tile<Isa>(args.softmax + row * H, H, n, s);
-      with_value_rows<Isa, Score>(
-          in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, DotWith<T>{args.grad_out + row * H * F}, s.grad_weight.data()); });
+      const T* const g = args.grad_out + row * H * F;
+      with_value_rows<Isa, Score>(in, n, s, [&](auto rows) {
+        if (in.dropout.active()) {
+          reduce_rows<Isa, A>(rows, DotWithScaled<T>{g, this->keep}, s.grad_weight.data());
+        } else {
+          reduce_rows<Isa, A>(rows, DotWith<T>{g}, s.grad_weight.data());
+        }
+      });
       const auto nodes = [&](std::int64_t h, int e, auto zero) {
         using V = decltype(zero);
         const A a = Score::has_node_terms ? read(in.dst_term + row * H + h) : A(0);

@@ -43,6 +43,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   void read_nodes(int n, Scratch& s) const {
     with_heads(H, [&](auto heads) {
       for (int e = 0; e < n; ++e) {
+        // The stores of few edges fill the store buffer: without this, no more lines are in flight.
+        prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * heads, kNodeColumns * heads * std::int64_t{sizeof(A)});
         const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
         for (std::int64_t h = 0; h < heads; ++h) {
           const auto at = static_cast<std::size_t>(h * kTile + e);
@@ -109,9 +111,9 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     };
     const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F, node_ahead};
     if (in.edge_in_value) {
-      reduce_pairs<Isa, A>(rows, rows_with_edges(in.value, row, F, n, s, s.value), Product{}, s.grad_weight.data());
+      reduce_pairs<Isa, A>(rows, rows_with_edges(in.value, row, F, n, s, s.value), Product<A>{this->keep}, s.grad_weight.data());
     } else {
-      reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F}, s.grad_weight.data());
+      reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F, this->keep}, s.grad_weight.data());
     }
   }
 

@@ -97,11 +97,11 @@ GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int6
   });
 }
 
-// As gather_heads, added to what is there.
+// As gather_heads, times a factor and added to what is there.
 template <class T, class A>
-GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads, A* out) {
+GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads, A* out, A factor = A(1)) {
   for (int e = 0; e < n; ++e) {
-    for (std::int64_t h = 0; h < num_heads; ++h) out[h * kTile + e] += read(x + index[e] * num_heads + h);
+    for (std::int64_t h = 0; h < num_heads; ++h) out[h * kTile + e] += factor * read(x + index[e] * num_heads + h);
   }
 }
 

@@ -253,13 +253,14 @@ struct Scaled {
   }
 };
 
-// <x, row>.
+// <factor x, row>.
 template <class T>
 struct DotWith {
   const T* x;  // [H, C]
+  Acc<T> factor = 1;
   template <class V>
   GAT_HD V fixed(std::int64_t at) const {
-    return load<V>(x + at);
+    return load<V>(x + at) * factor;
   }
   template <class V>
   GAT_HD V operator()(V row, V fixed) const {
@@ -267,15 +268,32 @@ struct DotWith {
   }
 };
 
-// <x, y> of pairs.
+// <x, factor row>.
+template <class T>
+struct DotWithScaled {
+  const T* x;  // [H, C]
+  Acc<T> factor;
+  template <class V>
+  GAT_HD V fixed(std::int64_t at) const {
+    return load<V>(x + at);
+  }
+  template <class V>
+  GAT_HD V operator()(V row, V fixed) const {
+    return fixed * V(row * factor);
+  }
+};
+
+// <x, factor y> of pairs.
+template <class A>
 struct Product {
+  A factor = 1;
   template <class V>
   GAT_HD int fixed(std::int64_t) const {
     return 0;
   }
   template <class V>
   GAT_HD V operator()(V x, V y, int) const {
-    return x * y;
+    return x * V(y * factor);
   }
 };
 
