@@ -10,7 +10,13 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional
+from gat_ext.ops.arguments import AdjacencyAttention
 from gat_ext.ops.registry import ops
+
+ADDITIVE = {
+    **{"score": "additive", "edge_in_value": False, "negative_slope": 0.2, "scale": 1.0},
+    **{"dropout_p": 0.0, "top_k": 0, "return_weights": False, "return_lse": False},
+}
 
 
 def edges_of(num_nodes, num_edges, seed=0):
@@ -18,19 +24,24 @@ def edges_of(num_nodes, num_edges, seed=0):
     return torch.randint(num_nodes, (2, num_edges), generator=generator)
 
 
-def arguments_of_edges(form):
-    """The first arguments of the operator, of a graph of 6 nodes and 20 edges."""
+def arguments_of_edges(form, self_loops):
+    """The arguments of the operator that give a graph of 6 nodes and 20 edges."""
     graph = Graph(edges_of(6, 20), num_nodes=6)
-    csr = graph.rowptr, graph.col, graph.edge_id
-    return csr if form == "csr" else (graph.edge_index, None, None)
+    sizes = {"num_src": 6, "num_dst": 6, "self_loops": self_loops}
+    if form == "csr":
+        return sizes | {"edges": graph.rowptr, "col": graph.col, "edge_id": graph.edge_id}
+    return sizes | {"edges": graph.edge_index}
+
+
+def attend(**arguments):
+    return ops.adjacency_attention(*AdjacencyAttention(**ADDITIVE | arguments))
 
 
 def attend_by_operator(edge_index, x, self_loops=True):
     num_nodes, term = x.shape[0], x.sum(-1)
-    return ops.adjacency_attention(
-        *(edge_index, None, None, num_nodes, num_nodes, self_loops, False),
-        *(x, None, None, None, term, term, None, None, None, None),
-        *("additive", False, 0.2, 1.0, 0.0, 0, False, False),
+    return attend(
+        **dict(edges=edge_index, num_src=num_nodes, num_dst=num_nodes, self_loops=self_loops),
+        **dict(for_backward=False, value=x, dst_term=term, src_term=term),
     )[0]
 
 
@@ -70,13 +81,10 @@ def test_operator_tells_sizes_and_tensors_apart():
 @pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("form", ["csr", "edge_index"])
 def test_operator_holds_on_to_nothing(form, self_loops):
-    edges = arguments_of_edges(form)
-    alive = weakref.ref(edges[0])
+    edges = arguments_of_edges(form, self_loops)
+    alive = weakref.ref(edges["edges"])
     x, term = torch.randn(6, 2, 4), torch.randn(6, 2)
-    ops.adjacency_attention(
-        *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, None, None, None, None),
-        *("additive", False, 0.2, 1.0, 0.0, 0, False, False),
-    )
+    attend(**edges, for_backward=True, value=x, dst_term=term, src_term=term)
     del edges
     gc.collect()
     assert alive() is None
@@ -92,24 +100,10 @@ def test_operator_notices_writes_that_torch_does_not():
         term = x.sum(-1).requires_grad_()
 
         def run(col, graph=graph, term=term, self_loops=self_loops):
-            out, *_ = ops.adjacency_attention(
-                *(graph.rowptr, col, graph.edge_id, 6, 6, self_loops, True, x, None, None, None),
-                *(
-                    term,
-                    term,
-                    None,
-                    None,
-                    None,
-                    None,
-                    "additive",
-                    False,
-                    0.2,
-                    1.0,
-                    0.0,
-                    0,
-                    False,
-                    False,
-                ),
+            out, *_ = attend(
+                **dict(edges=graph.rowptr, col=col, edge_id=graph.edge_id, num_src=6, num_dst=6),
+                **dict(self_loops=self_loops, for_backward=True),
+                **dict(value=x, dst_term=term, src_term=term),
             )
             return (out, *torch.autograd.grad(out.square().sum(), term))
 
@@ -134,18 +128,19 @@ def test_operator_in_inference_mode():
 @pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("form", ["csr", "edge_index"])
 def test_opcheck(form, self_loops):
-    edges = arguments_of_edges(form)
-    x = torch.randn(6, 2, 4, requires_grad=True)
+    edges = arguments_of_edges(form, self_loops)
     term = torch.randn(6, 2, requires_grad=True)
     slots = torch.randn(20 + 6 * self_loops, 2, requires_grad=True)
-    torch.library.opcheck(
-        ops.adjacency_attention.default,
-        (
-            *(*edges, 6, 6, self_loops, True, x, None, None, None, term, term, slots, slots, None),
-            *(torch.tensor([3]), "additive", False, 0.2, 1.0, 0.4, 2, True, True),
-        ),
-    )
-    torch.library.opcheck(ops.edge_slots.default, (*edges, 6, 6, self_loops))
+    inputs = {
+        "value": torch.randn(6, 2, 4, requires_grad=True),
+        **{"dst_term": term, "src_term": term, "edge_term": slots, "bias": slots},
+        "seed": torch.tensor([3]),
+    }
+    options = {"dropout_p": 0.4, "top_k": 2, "return_weights": True, "return_lse": True}
+    given = AdjacencyAttention(**ADDITIVE | edges | inputs | options | {"for_backward": True})
+    torch.library.opcheck(ops.adjacency_attention.default, tuple(given))
+    edges = [edges.get(name) for name in AdjacencyAttention._fields[:6]]
+    torch.library.opcheck(ops.edge_slots.default, (*edges,))
     for narrow in (False, True):
         torch.library.opcheck(ops.checked_csr.default, (edges_of(6, 20), 6, 6, narrow))
 

@@ -11,6 +11,13 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional, reference
+from gat_ext.ops.arguments import (
+    EdgeAttention,
+    EdgeAttentionBackward,
+    Inputs,
+    Results,
+    select,
+)
 from gat_ext.ops.registry import ops
 from gat_ext.testing import (
     GRAPHS,
@@ -188,22 +195,15 @@ def test_gradcheck_and_gradgradcheck(score, name):
         assert torch.autograd.gradgradcheck(call, tuple(tensors.values()), fast_mode=True), variant
 
 
-def raw_arguments(inputs, graph, top_k=0, return_weights=True, return_lse=True):
+def raw_arguments(inputs, graph):
     t = graph.transpose()
-    names = ("query", "key", "att", "dst_term", "src_term", "edge_term", "bias", "edge_feat")
     own_id = None if graph.edge_id is None else t.edge_id
-    return (
-        *(graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.pos, own_id, inputs["value"]),
-        *(inputs.get(n) for n in names),
-        inputs.get("seed"),
-        *(inputs["score"], inputs.get("edge_in_value", False), inputs.get("negative_slope", 0.2)),
-        *(
-            inputs.get("scale", 1.0),
-            inputs.get("dropout_p", 0.0),
-            inputs.get("top_k", top_k),
-            return_weights,
-            return_lse,
-        ),
+    return EdgeAttention(
+        **dict(rowptr=graph.rowptr, col=graph.col, edge_id=graph.edge_id),
+        **dict(t_rowptr=t.rowptr, t_col=t.col, t_pos=t.pos, t_edge_id=own_id),
+        **dict(edge_in_value=False, negative_slope=0.2, scale=1.0, dropout_p=0.0, top_k=0)
+        | dict(return_weights=True, return_lse=True)
+        | inputs,
     )
 
 
@@ -215,26 +215,22 @@ def test_opcheck(score, device):
         score, graph, heads=2, channels=3, dtype=torch.float32, requires_grad=True
     )
     for variant in ("plain", "everything"):
-        torch.library.opcheck(ops.edge_attention.default, raw_arguments(variants[variant], graph))
+        given = raw_arguments(variants[variant], graph)
+        torch.library.opcheck(ops.edge_attention.default, tuple(given))
     inputs = {
         k: v.detach() if isinstance(v, torch.Tensor) else v
         for k, v in variants["everything"].items()
     }
     arguments = raw_arguments(inputs, graph)
-    out, _, softmax, _, selected, weights = ops.edge_attention(*arguments)
+    results = Results(*ops.edge_attention(*arguments))
+    gradient = select(EdgeAttentionBackward, arguments)._replace(
+        **dict(grad_out=torch.ones_like(results.out), out_acc=results.out),
+        **dict(softmax=results.softmax, selected=results.selected, weights=results.weights),
+        needs_grad=[True] * len(Inputs._fields),
+    )
     torch.library.opcheck(
         ops.edge_attention_backward.default,
-        (
-            *arguments[:22],
-            torch.ones_like(out),
-            None,
-            None,
-            out,
-            softmax,
-            selected,
-            weights,
-            [True] * 9,
-        ),
+        tuple(gradient),
         test_utils=("test_schema", "test_faketensor"),
     )
 

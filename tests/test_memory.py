@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import gat_ext
 from gat_ext import Graph, functional, models, nn
+from gat_ext.ops.arguments import AdjacencyAttention
 from gat_ext.ops.registry import ops
 from gat_ext.reference import SCORES
 from gat_ext.testing import sample_inputs
@@ -99,9 +100,13 @@ def attention(score, option, **results):
 
 
 def traced_attention(value, term, edges):
-    given = (edges, None, None, NODES, NODES, True, True, value, None, None, None, term, term)
-    constants = ("additive", False, 0.2, 1.0, 0.0, 2, True, True)
-    return ops.adjacency_attention(*given, *[None] * 4, *constants)[0]
+    given = AdjacencyAttention(
+        **dict(edges=edges, num_src=NODES, num_dst=NODES, self_loops=True, for_backward=True),
+        **dict(value=value, dst_term=term, src_term=term, score="additive", edge_in_value=False),
+        **dict(negative_slope=0.2, scale=1.0, dropout_p=0.0, top_k=2),
+        **dict(return_weights=True, return_lse=True),
+    )
+    return ops.adjacency_attention(*given)[0]
 
 
 def layer(module, *more):

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from gat_ext import Graph, functional, nn
+from gat_ext.ops.arguments import AdjacencyAttention
 from gat_ext.ops.registry import ops
 
 THREADS = 64
@@ -65,9 +66,13 @@ def walk():
 
 def traced_attention():
     value, dst_term, src_term = draw(10, 2, 4), draw(10, 2), draw(10, 2)
-    given = (edges(), None, None, 10, 10, True, True, value, None, None, None, dst_term, src_term)
-    constants = ("additive", False, 0.2, 1.0, 0.0, 0, False, False)
-    differentiate(ops.adjacency_attention(*given, *[None] * 4, *constants)[0])
+    given = AdjacencyAttention(
+        **dict(edges=edges(), num_src=10, num_dst=10, self_loops=True, for_backward=True),
+        **dict(value=value, dst_term=dst_term, src_term=src_term),
+        **dict(score="additive", edge_in_value=False, negative_slope=0.2, scale=1.0),
+        **dict(dropout_p=0.0, top_k=0, return_weights=False, return_lse=False),
+    )
+    differentiate(ops.adjacency_attention(*given)[0])
 
 
 def graphs():

@@ -5,9 +5,8 @@
 // Note: slots. Edge tensors have a row for each slot: the edges given, in their order, then, where self-loops are replaced, one
 // loop for each node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0. The
 // operator sorts and numbers, for dropout too, only the slots that are edges, in their order; edges_of_slots in
-// gat_ext/_ops_second.py does the same.
+// gat_ext/ops/composed.py does the same.
 #include <ATen/core/Tensor.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -26,7 +25,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -34,6 +32,7 @@
 #include "../core/fingerprint.h"
 #include "checks.h"
 #include "fingerprint.h"
+#include "schema.h"
 
 namespace gat::binding {
 namespace {
@@ -41,11 +40,6 @@ namespace {
 using at::Tensor;
 using Optional = OptionalTensor;
 using Csr = std::tuple<Tensor, Tensor, Tensor>;
-
-template <class Schema>
-auto find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Schema>();
-}
 
 // ---- sorting, where a device has no kernel for it
 
@@ -73,26 +67,12 @@ Csr csr_transpose(const Tensor& rowptr, const Tensor& col, std::int64_t num_src)
 
 // ---- the graph that the operator attends over
 
-// What of the edges is given, [2, E] or the parts of a CSR by destination, and what to make of it.
-struct Edges {
-  Tensor edges;  // edge_index, or rowptr where col is there
-  Optional col, edge_id;
-  std::int64_t num_src, num_dst;
-  bool self_loops;
-
-  std::int64_t num_given() const { return col.has_value() ? col->numel() : edges.size(1); }
-  std::int64_t num_slots() const { return num_given() + (self_loops ? std::min(num_src, num_dst) : 0); }
-};
-
-struct Sorted {
-  Tensor rowptr, col;
-  Optional edge_id;
+struct Sorted : SortedGraph {
   Optional kept;  // [E'], the slots that are edges; absent: all of them
-  Optional t_rowptr, t_col, t_pos, t_edge_id;
 
   void transpose(std::int64_t num_src) {
     if (t_rowptr.has_value()) return;
-    static const auto op = find<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_transpose");
+    static const auto op = find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_transpose");
     std::tie(t_rowptr, t_col, t_pos) = op.call(rowptr, col, num_src);
     if (edge_id.has_value()) t_edge_id = edge_id->index_select(0, *t_pos);
   }
@@ -141,14 +121,14 @@ std::pair<Optional, Tensor> replace_loops(const Edges& e, const Tensor& edge_ind
 
 Sorted sort(const Edges& e) {
   if (!e.col.has_value()) check(e);
-  if (e.col.has_value() && !e.self_loops) return {e.edges, *e.col, e.edge_id, {}, {}, {}, {}, {}};
+  if (e.col.has_value() && !e.self_loops) return {{e.edges, *e.col, e.edge_id, {}, {}, {}, {}}, {}};
   Tensor edge_index = edge_index_of(e);
   Sorted sorted;
   if (e.self_loops) std::tie(sorted.kept, edge_index) = replace_loops(e, edge_index);
   const std::int64_t largest = std::max({e.num_src, e.num_dst, edge_index.size(1)});
   const bool narrow = largest < std::numeric_limits<std::int32_t>::max();
   const Tensor ends = edge_index.to(narrow ? at::kInt : at::kLong).contiguous();
-  static const auto op = find<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
+  static const auto op = find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
   std::tie(sorted.rowptr, sorted.col, sorted.edge_id) = op.call(ends[0], ends[1], e.num_dst);
   return sorted;
 }
@@ -233,8 +213,15 @@ Optional to_edges(const Optional& by_slot, const Sorted& s) {
   return by_slot.has_value() && s.kept.has_value() ? by_slot->index_select(0, *s.kept) : by_slot;
 }
 
+Inputs to_edges(Inputs inputs, const Sorted& s) {
+  for (std::size_t i = 1; i < kNumInputs; ++i) {
+    if (kInputs[i].is_per_edge()) inputs.optional[i - 1] = to_edges(inputs.optional[i - 1], s);
+  }
+  return inputs;
+}
+
 Tensor to_slots(const Tensor& by_edge, const Sorted& s, std::int64_t num_slots) {
-  if (!s.kept.has_value() || by_edge.dim() < 2) return by_edge;  // [0] stands for nothing
+  if (!s.kept.has_value() || is_absent(by_edge)) return by_edge;
   auto shape = by_edge.sizes().vec();
   shape[0] = num_slots;
   return at::zeros(shape, by_edge.options()).index_copy_(0, *s.kept, by_edge);
@@ -242,7 +229,7 @@ Tensor to_slots(const Tensor& by_edge, const Sorted& s, std::int64_t num_slots) 
 
 // Of `selected`, which is in CSR order: the first rows are the edges'.
 Tensor pad(const Tensor& by_position, std::int64_t num_slots) {
-  if (by_position.dim() < 2 || by_position.size(0) == num_slots) return by_position;
+  if (is_absent(by_position) || by_position.size(0) == num_slots) return by_position;
   const Tensor padded = at::zeros({num_slots, by_position.size(1)}, by_position.options());
   padded.narrow(0, 0, by_position.size(0)).copy_(by_position);
   return padded;
@@ -250,71 +237,43 @@ Tensor pad(const Tensor& by_position, std::int64_t num_slots) {
 
 // ---- the operators
 
-using Attention = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-Attention adjacency_attention(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src,
-                              std::int64_t num_dst, bool self_loops, bool for_backward, const Tensor& value,
-                              const Optional& query, const Optional& key, const Optional& att, const Optional& dst_term,
-                              const Optional& src_term, const Optional& edge_term, const Optional& bias,
-                              const Optional& edge_feat, const Optional& seed, std::string_view score, bool edge_in_value,
-                              double negative_slope, double scale, double dropout_p, std::int64_t top_k, bool return_weights,
-                              bool return_lse) {
-  using Schema = Attention(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                           const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                           const Optional&, const Optional&, const Optional&, const Optional&, const Optional&, std::string_view,
-                           bool, double, double, double, std::int64_t, bool, bool);
-  static const auto op = find<Schema>("gat_ext::edge_attention");
-  const Edges e{edges, col, edge_id, num_src, num_dst, self_loops};
-  const Sorted s = sorted_of(e, for_backward);
-  auto [out, lse, softmax, out_acc, selected, weights] =
-      op.call(s.rowptr, s.col, s.edge_id, for_backward ? s.t_rowptr : std::nullopt, s.t_col, s.t_pos, s.t_edge_id, value, query,
-              key, att, dst_term, src_term, to_edges(edge_term, s), to_edges(bias, s), to_edges(edge_feat, s), seed, score,
-              edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights, return_lse);
+Attention adjacency_attention(const Edges& e, const ForBackward& for_backward, const Inputs& inputs, const Constants& constants,
+                              const Wanted& wanted) {
+  const Sorted s = sorted_of(e, for_backward.value);
+  SortedGraph graph = s;
+  if (!for_backward.value) graph.t_rowptr.reset();  // a cached one would have out_acc kept
+  auto [out, lse, softmax, out_acc, selected, weights] = ops::EdgeAttention::call(graph, to_edges(inputs, s), constants, wanted);
   return {out, lse, softmax, out_acc, pad(selected, e.num_slots()), to_slots(weights, s, e.num_slots())};
 }
 
-Gradients adjacency_attention_backward(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src,
-                                       std::int64_t num_dst, bool self_loops, const Tensor& value, const Optional& query,
-                                       const Optional& key, const Optional& att, const Optional& dst_term,
-                                       const Optional& src_term, const Optional& edge_term, const Optional& bias,
-                                       const Optional& edge_feat, const Optional& seed, std::string_view score,
-                                       bool edge_in_value, double negative_slope, double scale, double dropout_p,
-                                       const Tensor& grad_out, const Optional& grad_lse, const Optional& grad_weights,
-                                       const Tensor& out_acc, const Tensor& softmax, const Tensor& selected,
-                                       const Tensor& weights, c10::List<bool> needs_grad) {
-  using Schema = Gradients(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                           const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                           const Optional&, const Optional&, const Optional&, const Optional&, const Optional&, std::string_view,
-                           bool, double, double, double, const Tensor&, const Optional&, const Optional&, const Tensor&,
-                           const Tensor&, const Tensor&, const Tensor&, c10::List<bool>);
-  static const auto op = find<Schema>("gat_ext::edge_attention_backward");
-  const Edges e{edges, col, edge_id, num_src, num_dst, self_loops};
+Gradients adjacency_attention_backward(const Edges& e, const Inputs& inputs, const Constants& constants,
+                                       const Upstream& upstream) {
   const Sorted s = sorted_of(e, true);
-  const Tensor chosen = selected.dim() < 2 ? selected : selected.narrow(0, 0, s.col.numel());
-  Gradients grads = op.call(s.rowptr, s.col, s.edge_id, s.t_rowptr, s.t_col, s.t_pos, s.t_edge_id, value, query, key, att,
-                            dst_term, src_term, to_edges(edge_term, s), to_edges(bias, s), to_edges(edge_feat, s), seed, score,
-                            edge_in_value, negative_slope, scale, dropout_p, grad_out, grad_lse, to_edges(grad_weights, s),
-                            out_acc, softmax, chosen, weights.dim() < 2 ? weights : *to_edges(weights, s), needs_grad);
-  auto& [d_value, d_query, d_key, d_att, d_dst, d_src, d_edge_term, d_bias, d_edge_feat] = grads;
-  for (Tensor* const grad : {&d_edge_term, &d_bias, &d_edge_feat}) *grad = to_slots(*grad, s, e.num_slots());
-  return grads;
+  Upstream given = upstream;
+  given.grad_weights = to_edges(given.grad_weights, s);
+  if (!is_absent(given.selected)) given.selected = given.selected.narrow(0, 0, s.col.numel());
+  if (!is_absent(given.weights)) given.weights = *to_edges(given.weights, s);
+  Gradients found = ops::EdgeAttentionBackward::call(s, to_edges(inputs, s), constants, given);
+  std::size_t i = 0;
+  const auto widen = [&](Tensor& grad) {
+    if (kInputs[i++].is_per_edge()) grad = to_slots(grad, s, e.num_slots());
+  };
+  std::apply([&](auto&... grad) { (widen(grad), ...); }, found);
+  return found;
 }
 
 // The CSR by destination of edges that nobody has looked at, with indices of 32 or 64 bits.
 Csr checked_csr(const Tensor& edge_index, std::int64_t num_src, std::int64_t num_dst, bool narrow) {
   check({edge_index, std::nullopt, std::nullopt, num_src, num_dst, false});
-  static const auto op = find<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
+  static const auto op = find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
   const Tensor ends = edge_index.to(narrow ? at::kInt : at::kLong).contiguous();
   return op.call(ends[0], ends[1], num_dst);
 }
 
 // The slots that are edges, [E'].
-Tensor edge_slots(const Tensor& edges, const Optional& col, const Optional& edge_id, std::int64_t num_src, std::int64_t num_dst,
-                  bool self_loops) {
-  const Edges e{edges, col, edge_id, num_src, num_dst, self_loops};
+Tensor edge_slots(const Edges& e) {
   const Sorted s = sorted_of(e, false);
-  return s.kept.has_value() ? s.kept->clone() : at::arange(e.num_slots(), edges.options().dtype(at::kLong));
+  return s.kept.has_value() ? s.kept->clone() : at::arange(e.num_slots(), e.edges.options().dtype(at::kLong));
 }
 
 }  // namespace
@@ -322,10 +281,10 @@ Tensor edge_slots(const Tensor& edges, const Optional& col, const Optional& edge
 TORCH_LIBRARY_IMPL(gat_ext, CompositeExplicitAutograd, m) {
   m.impl("csr_of_edges", &csr_of_edges);
   m.impl("csr_transpose", &csr_transpose);
-  m.impl("adjacency_attention", &adjacency_attention);
-  m.impl("adjacency_attention_backward", &adjacency_attention_backward);
+  m.impl("adjacency_attention", &ops::AdjacencyAttention::flat<&adjacency_attention>);
+  m.impl("adjacency_attention_backward", &ops::AdjacencyAttentionBackward::flat<&adjacency_attention_backward>);
   m.impl("checked_csr", &checked_csr);
-  m.impl("edge_slots", &edge_slots);
+  m.impl("edge_slots", &ops::EdgeSlots::flat<&edge_slots>);
 }
 
 }  // namespace gat::binding

@@ -1,6 +1,5 @@
 // The gradients of edge_attention and walk_step on every device. In C++: a small graph is done in less time than Python takes to
-// set a gradient up. The gradients of these gradients are in gat_ext/_ops_*.py.
-#include <ATen/core/dispatch/Dispatcher.h>
+// set a gradient up. The gradients of these gradients are in gat_ext/ops.
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -11,9 +10,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
+
+#include "schema.h"
 
 namespace gat::binding {
 namespace {
@@ -21,12 +22,7 @@ namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using Optional = std::optional<Tensor>;
-
-template <class Schema>
-auto find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Schema>();
-}
+using Optional = OptionalTensor;
 
 // A gradient that nobody differentiates goes to the kernel at once: what would differentiate it is in Python.
 template <class Op, class... Args>
@@ -45,7 +41,7 @@ Optional optional(const Tensor& tensor) { return tensor.defined() ? Optional(ten
 // A context must never save a differentiable result of its own: where a pack hook throws, as a checkpoint's does to stop the
 // recomputation early, torch leaves the context with what it was to save, and the result holds the node that holds the context.
 // All of that memory would be lost.
-class Result : public torch::CustomClassHolder {
+class Result {
  public:
   // detach: by itself the result would hold the node that holds it.
   explicit Result(const Tensor& result)
@@ -64,11 +60,6 @@ class Result : public torch::CustomClassHolder {
 
   void release() { saved_.reset(); }
 
-  static c10::IValue keep(const Tensor& result) { return c10::IValue::make_capsule(c10::make_intrusive<Result>(result)); }
-  static c10::intrusive_ptr<Result> of(const c10::IValue& kept) {
-    return c10::static_intrusive_pointer_cast<Result>(kept.toCapsule());
-  }
-
  private:
   std::optional<torch::autograd::SavedVariable> saved_;
   std::int64_t version_;
@@ -76,121 +67,106 @@ class Result : public torch::CustomClassHolder {
 
 // ---- edge_attention
 
-using Attention = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-Attention attention_below(const Tensor& rowptr, const Tensor& col, const Optional& edge_id, const Optional& t_rowptr,
-                          const Optional& t_col, const Optional& t_pos, const Optional& t_edge_id, const Tensor& value,
-                          const Optional& query, const Optional& key, const Optional& att, const Optional& dst_term,
-                          const Optional& src_term, const Optional& edge_term, const Optional& bias, const Optional& edge_feat,
-                          const Optional& seed, std::string_view score, bool edge_in_value, double negative_slope, double scale,
-                          double dropout_p, std::int64_t top_k, bool return_weights, bool return_lse) {
-  static const auto op = find<decltype(attention_below)>("gat_ext::edge_attention");
+Attention attention_below(const SortedGraph& graph, const Inputs& inputs, const Constants& constants, const Wanted& wanted) {
   const at::AutoDispatchBelowADInplaceOrView below;
-  return op.call(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, value, query, key, att, dst_term, src_term, edge_term,
-                 bias, edge_feat, seed, score, edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights,
-                 return_lse);
+  return ops::EdgeAttention::call(graph, inputs, constants, wanted);
+}
+
+// What the gradient needs besides the tensors that the context saves.
+struct Kept : torch::CustomClassHolder {
+  Kept(const Tensor& out_, const Tensor& weights_, const Constants& constants_, const Wanted& wanted_)
+      : out(out_), weights(weights_), score(constants_.score), constants(constants_), wanted(wanted_) {
+    constants.score = score;
+  }
+
+  Result out, weights;
+  std::string score;
+  Constants constants;
+  Wanted wanted;
+};
+
+Tensor tensor_of(const Tensor& tensor) { return tensor; }
+Tensor tensor_of(const Optional& tensor) { return tensor.value_or(Tensor()); }
+
+// The group whose members were saved one by one, from position `first` on.
+template <class Group>
+Group saved_group(const variable_list& saved, std::size_t first) {
+  return make_group<Group>([&](auto i) {
+    using Member = std::tuple_element_t<decltype(i)::value, Members<Group>>;
+    const Tensor& tensor = saved[first + i];
+    if constexpr (std::is_same_v<Member, const Tensor&>) {
+      return tensor;
+    } else {
+      return optional(tensor);
+    }
+  });
 }
 
 struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
-  static constexpr std::size_t kFirstInput = 7, kNumInputs = 9, kNumTensors = 17, kNumArguments = 25;
+  static constexpr std::size_t kNumGroups = 4;
+  static constexpr std::size_t kSavedInputs = num_members_before<SortedGraph, Inputs>(1);
+  static constexpr std::size_t kSavedResults = num_members_before<SortedGraph, Inputs>(2);
 
-  static variable_list forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col, const Optional& edge_id,
-                               const Optional& t_rowptr, const Optional& t_col, const Optional& t_pos, const Optional& t_edge_id,
-                               const Tensor& value, const Optional& query, const Optional& key, const Optional& att,
-                               const Optional& dst_term, const Optional& src_term, const Optional& edge_term,
-                               const Optional& bias, const Optional& edge_feat, const Optional& seed, const std::string& score,
-                               bool edge_in_value, double negative_slope, double scale, double dropout_p, std::int64_t top_k,
-                               bool return_weights, bool return_lse) {
-    auto [out, lse, softmax, out_acc, selected, weights] = attention_below(
-        rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, value, query, key, att, dst_term, src_term, edge_term, bias,
-        edge_feat, seed, score, edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights, return_lse);
-    const Tensor& accumulated = out.scalar_type() == out_acc.scalar_type() ? out : out_acc;
-    const auto given = [](const Optional& tensor) { return tensor.value_or(Tensor()); };
+  // The last arguments, the differentiable inputs, are there for torch to see what the gradients are of.
+  template <class... Tensors>
+  static variable_list forward(AutogradContext* ctx, const SortedGraph& graph, const Inputs& inputs, const Constants& constants,
+                               const Wanted& wanted, const Tensors&...) {
+    auto [out, lse, softmax, out_acc, selected, weights] = attention_below(graph, inputs, constants, wanted);
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({softmax, out_acc, selected});
-    ctx->save_for_backward({rowptr, col, given(edge_id), given(t_rowptr), given(t_col), given(t_pos), given(t_edge_id), value,
-                            given(query), given(key), given(att), given(dst_term), given(src_term), given(edge_term), given(bias),
-                            given(edge_feat), given(seed), softmax, selected});
-    ctx->saved_data["out"] = Result::keep(accumulated);
-    ctx->saved_data["weights"] = Result::keep(weights);
-    ctx->saved_data["top_k"] = top_k;
-    ctx->saved_data["score"] = score;
-    ctx->saved_data["edge_in_value"] = edge_in_value;
-    ctx->saved_data["negative_slope"] = negative_slope;
-    ctx->saved_data["scale"] = scale;
-    ctx->saved_data["dropout_p"] = dropout_p;
-    ctx->saved_data["return_weights"] = return_weights;
+    ctx->save_for_backward(std::apply([&](const auto&... each) { return variable_list{tensor_of(each)..., softmax, selected}; },
+                                      std::tuple_cat(graph.members(), inputs.members())));
+    const Tensor& accumulated = is_absent(out_acc) ? out : out_acc;
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(accumulated, weights, constants, wanted));
     return {out, lse, softmax, out_acc, selected, weights};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    using Schema = Gradients(const Tensor&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                             const Optional&, const Tensor&, const Optional&, const Optional&, const Optional&, const Optional&,
-                             const Optional&, const Optional&, const Optional&, const Optional&, const Optional&,
-                             std::string_view, bool, double, double, double, const Tensor&, const Optional&, const Optional&,
-                             const Tensor&, const Tensor&, const Tensor&, const Tensor&, c10::List<bool>);
-    static const auto op = find<Schema>("gat_ext::edge_attention_backward");
-    const variable_list s = ctx->get_saved_variables();
-    auto& constant = ctx->saved_data;
-    const std::string& score = constant["score"].toStringRef();
-    const bool edge_in_value = constant["edge_in_value"].toBool(), return_weights = constant["return_weights"].toBool();
-    const double negative_slope = constant["negative_slope"].toDouble(), scale = constant["scale"].toDouble();
-    const double dropout_p = constant["dropout_p"].toDouble();
-    // The edges of the autograd graph are those of the tensors that were given.
+    const variable_list saved = ctx->get_saved_variables();
+    const auto graph = saved_group<SortedGraph>(saved, 0);
+    const auto inputs = saved_group<Inputs>(saved, kSavedInputs);
+    const auto kept = c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["kept"].toCapsule());
+    // The edges of the autograd graph are those of the inputs that were given.
     c10::List<bool> needs_grad;
-    for (std::size_t i = 0, edge = 0; i < kNumTensors; ++i) {
-      const bool is_input = i >= kFirstInput && i < kFirstInput + kNumInputs;
-      if (is_input) needs_grad.push_back(s[i].defined() && ctx->needs_input_grad(edge));
-      edge += s[i].defined();
+    for (std::size_t i = 0, edge = 0; i < kNumInputs; ++i) {
+      const bool given = saved[kSavedInputs + i].defined();
+      needs_grad.push_back(given && ctx->needs_input_grad(edge));
+      edge += given;
     }
-    const auto kept_out = Result::of(constant["out"]), kept_weights = Result::of(constant["weights"]);
-    Optional out = kept_out->unpack(), weights = kept_weights->unpack();
+    Optional out = kept->out.unpack(), weights = kept->weights.unpack();
     if (!out.has_value() || !weights.has_value()) {
-      const auto again =
-          attention_below(s[0], s[1], optional(s[2]), optional(s[3]), optional(s[4]), optional(s[5]), optional(s[6]), s[7],
-                          optional(s[8]), optional(s[9]), optional(s[10]), optional(s[11]), optional(s[12]), optional(s[13]),
-                          optional(s[14]), optional(s[15]), optional(s[16]), score, edge_in_value, negative_slope, scale,
-                          dropout_p, constant["top_k"].toInt(), return_weights, false);
+      const Wanted wanted{kept->wanted.top_k, kept->wanted.return_weights, /*return_lse=*/false};
+      const Attention again = attention_below(graph, inputs, kept->constants, wanted);
       const Tensor& accumulated = std::get<3>(again);
-      out = accumulated.dim() == 3 ? accumulated : std::get<0>(again);
+      out = is_absent(accumulated) ? std::get<0>(again) : accumulated;
       weights = std::get<5>(again);
     }
-    if (!torch::autograd::get_current_graph_task_keep_graph()) kept_out->release(), kept_weights->release();
-    const Tensor grad_out = grads[0].defined() ? grads[0] : at::zeros_like(*out, s[7].options());
-    const Gradients found = call_gradient(
-        op, s[0], s[1], optional(s[2]), optional(s[3]), optional(s[4]), optional(s[5]), optional(s[6]), s[7], optional(s[8]),
-        optional(s[9]), optional(s[10]), optional(s[11]), optional(s[12]), optional(s[13]), optional(s[14]), optional(s[15]),
-        optional(s[16]), score, edge_in_value, negative_slope, scale, dropout_p, grad_out, optional(grads[1]),
-        return_weights ? optional(grads[5]) : std::nullopt, *out, s[17], s[18], *weights, needs_grad);
-    variable_list result(kNumArguments);
-    std::size_t i = 0;
-    const auto keep = [&](const Tensor& grad) {
-      if (needs_grad[i]) result[kFirstInput + i] = grad;
-      ++i;
-    };
-    std::apply([&](const auto&... each) { (keep(each), ...); }, found);
+    if (!torch::autograd::get_current_graph_task_keep_graph()) {
+      kept->out.release();
+      kept->weights.release();
+    }
+    const Tensor grad_out = grads[0].defined() ? grads[0] : at::zeros_like(*out, inputs.value.options());
+    const Upstream upstream{grad_out,
+                            optional(grads[1]),
+                            kept->wanted.return_weights ? optional(grads[5]) : std::nullopt,
+                            *out,
+                            saved[kSavedResults],
+                            saved[kSavedResults + 1],
+                            *weights,
+                            needs_grad};
+    const Gradients found = call_gradient(ops::EdgeAttentionBackward(), graph, inputs, kept->constants, upstream);
+    variable_list result(kNumGroups);
+    const auto append = [&](const Tensor& grad) { result.push_back(needs_grad[result.size() - kNumGroups] ? grad : Tensor()); };
+    std::apply([&](const auto&... each) { (append(each), ...); }, found);
     return result;
   }
 };
 
-Attention attention(const Tensor& rowptr, const Tensor& col, const Optional& edge_id, const Optional& t_rowptr,
-                    const Optional& t_col, const Optional& t_pos, const Optional& t_edge_id, const Tensor& value,
-                    const Optional& query, const Optional& key, const Optional& att, const Optional& dst_term,
-                    const Optional& src_term, const Optional& edge_term, const Optional& bias, const Optional& edge_feat,
-                    const Optional& seed, std::string_view score, bool edge_in_value, double negative_slope, double scale,
-                    double dropout_p, std::int64_t top_k, bool return_weights, bool return_lse) {
-  const auto learned = [](const Optional& tensor) { return tensor.has_value() && tensor->requires_grad(); };
-  const bool any = value.requires_grad() || learned(query) || learned(key) || learned(att) || learned(dst_term) ||
-                   learned(src_term) || learned(edge_term) || learned(bias) || learned(edge_feat);
-  if (!at::GradMode::is_enabled() || !any) {
-    return attention_below(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, value, query, key, att, dst_term, src_term,
-                           edge_term, bias, edge_feat, seed, score, edge_in_value, negative_slope, scale, dropout_p, top_k,
-                           return_weights, return_lse);
-  }
-  const variable_list r = AttentionGradient::apply(
-      rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, value, query, key, att, dst_term, src_term, edge_term, bias,
-      edge_feat, seed, std::string(score), edge_in_value, negative_slope, scale, dropout_p, top_k, return_weights, return_lse);
+Attention attention(const SortedGraph& graph, const Inputs& inputs, const Constants& constants, const Wanted& wanted) {
+  if (!at::GradMode::is_enabled() || !inputs.any_requires_grad()) return attention_below(graph, inputs, constants, wanted);
+  const variable_list r = std::apply(
+      [&](const auto&... each) { return AttentionGradient::apply(graph, inputs, constants, wanted, inputs.value, each...); },
+      inputs.optional);
   return {r[0], r[1], r[2], r[3], r[4], r[5]};
 }
 
@@ -200,7 +176,7 @@ using Step = std::tuple<Tensor, Tensor>;
 
 Step step_below(const Tensor& rowptr, const Tensor& col, const Tensor& current, const Tensor& rank, const Tensor& node_type,
                 const Tensor& seed, c10::SymInt step, bool greedy) {
-  static const auto op = find<decltype(step_below)>("gat_ext::walk_step");
+  static const auto op = find_operator<decltype(step_below)>("gat_ext::walk_step");
   const at::AutoDispatchBelowADInplaceOrView below;
   return op.call(rowptr, col, current, rank, node_type, seed, std::move(step), greedy);
 }
@@ -217,7 +193,7 @@ struct StepGradient : torch::autograd::Function<StepGradient> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     using Schema =
         Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&);
-    static const auto op = find<Schema>("gat_ext::walk_step_backward");
+    static const auto op = find_operator<Schema>("gat_ext::walk_step_backward");
     const variable_list s = ctx->get_saved_variables();
     return {{}, {}, {}, call_gradient(op, s[0], s[1], s[2], s[3], s[4], s[5], grads[0]), {}, {}, {}, {}};
   }
@@ -235,7 +211,7 @@ Step step(const Tensor& rowptr, const Tensor& col, const Tensor& current, const 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(gat_ext, Autograd, m) {
-  m.impl("edge_attention", &attention);
+  m.impl("edge_attention", &ops::EdgeAttention::flat<&attention>);
   m.impl("walk_step", &step);
 }
 

@@ -5,15 +5,12 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
-#include <optional>
-
 #include "../core/csr.h"
 #include "../core/philox.h"
 #include "../core/types.h"
+#include "schema.h"
 
 namespace gat::binding {
-
-using OptionalTensor = std::optional<at::Tensor>;
 
 inline void check_shape(const at::Tensor& t, at::IntArrayRef shape, const char* name) {
   TORCH_CHECK_VALUE(t.sizes() == shape, name, " has shape ", t.sizes(), "; expected ", shape);

@@ -8,6 +8,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <c10/util/SmallVector.h>
 #include <torch/library.h>
 
 #include <array>
@@ -21,6 +22,7 @@
 #include "allocate.h"
 #include "checks.h"
 #include "dispatch.h"
+#include "schema.h"
 
 namespace gat::binding {
 
@@ -39,9 +41,6 @@ ScoreTraits find_score(TypeList<Ss...>, std::string_view name) {
   return *found;
 }
 
-// The differentiable inputs, in the order in which their gradients are returned.
-enum Input { kValue, kQuery, kKey, kAtt, kDstTerm, kSrcTerm, kEdgeTerm, kBias, kEdgeFeat, kNumInputs };
-
 // Contiguous, checked inputs; an absent one is undefined.
 struct EdgeAttentionTensors {
   ScoreTraits score;
@@ -52,34 +51,42 @@ struct EdgeAttentionTensors {
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
 
   const at::Tensor& value() const { return input[kValue]; }
+  // The sizes that the letters of an InputSchema stand for.
+  c10::SmallVector<std::int64_t, 3> shape(std::string_view dims) const {
+    c10::SmallVector<std::int64_t, 3> sizes;
+    for (const char dim : dims) {
+      sizes.push_back(dim == 'n'   ? num_dst
+                      : dim == 'm' ? num_src
+                      : dim == 'E' ? num_edges
+                      : dim == 'H' ? num_heads
+                      : dim == 'D' ? score_channels
+                                   : value_channels);
+    }
+    return sizes;
+  }
   at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const { return allocate(shape, value().options().dtype(dtype)); }
 
-  EdgeAttentionTensors(const at::Tensor& rowptr_, const at::Tensor& col_, const OptionalTensor& edge_id_, const at::Tensor& value,
-                       const std::array<OptionalTensor, kNumInputs - 1>& others, std::string_view score_name, bool edge_in_value)
-      : score(find_score(Scores{}, score_name)), rowptr(rowptr_), col(col_), edge_id(edge_id_) {
-    TORCH_CHECK_VALUE(value.dim() == 3, "value must be [N_src, H, F]; it has shape ", value.sizes());
-    const auto& [query, key, att, dst_term, src_term, edge_term, bias, edge_feat] = others;
-    TORCH_CHECK_VALUE(!score.has_weight || att.has_value(), "score '", score_name, "' needs att");
-    TORCH_CHECK_VALUE(!score.has_node_terms || (dst_term.has_value() && src_term.has_value()), "score '", score_name,
+  EdgeAttentionTensors(const SortedGraph& graph, const Inputs& inputs, const Constants& constants)
+      : score(find_score(Scores{}, constants.score)), rowptr(graph.rowptr), col(graph.col), edge_id(graph.edge_id) {
+    for (std::size_t i = 0; i < kNumInputs; ++i) input[i] = inputs[Input(i)];
+    const auto given = [&](Input i) { return input[i].defined(); };
+    TORCH_CHECK_VALUE(value().dim() == 3, "value must be [N_src, H, F]; it has shape ", value().sizes());
+    TORCH_CHECK_VALUE(!score.has_weight || given(kAtt), "score '", constants.score, "' needs att");
+    TORCH_CHECK_VALUE(!score.has_node_terms || (given(kDstTerm) && given(kSrcTerm)), "score '", constants.score,
                       "' needs dst_term and src_term");
-    TORCH_CHECK_VALUE(score.has_term || !edge_feat.has_value(), "score '", score_name, "' takes no edge_feat");
-    num_dst = rowptr.numel() - 1, num_src = value.size(0), num_edges = col.numel();
-    num_heads = value.size(1), value_channels = value.size(2);
-    score_channels = !score.has_term ? 0 : query.has_value() ? query->size(-1) : value_channels;
-    const std::int64_t H = num_heads, D = score_channels;
-    TORCH_CHECK_VALUE(!edge_in_value || (edge_feat.has_value() && D == value_channels),
+    TORCH_CHECK_VALUE(score.has_term || !given(kEdgeFeat), "score '", constants.score, "' takes no edge_feat");
+    num_dst = rowptr.numel() - 1, num_src = value().size(0), num_edges = col.numel();
+    num_heads = value().size(1), value_channels = value().size(2);
+    score_channels = !score.has_term ? 0 : given(kQuery) ? input[kQuery].size(-1) : value_channels;
+    const std::int64_t D = score_channels;
+    TORCH_CHECK_VALUE(!constants.edge_in_value || (given(kEdgeFeat) && D == value_channels),
                       "edge_in_value needs edge_feat with as many channels as value");
-    input = {prepare(value, {num_src, H, value_channels}, value, "value"),
-             prepare(query, {num_dst, H, D}, value, "query"),
-             prepare(key, {num_src, H, D}, value, "key"),
-             prepare(att, {H, D}, value, "att"),
-             prepare(dst_term, {num_dst, H}, value, "dst_term"),
-             prepare(src_term, {num_src, H}, value, "src_term"),
-             prepare(edge_term, {num_edges, H}, value, "edge_term"),
-             prepare(bias, {num_edges, H}, value, "bias"),
-             prepare(edge_feat, {num_edges, H, D}, value, "edge_feat")};
+    const at::Tensor like = value();
+    for (std::size_t i = 0; i < kNumInputs; ++i) {
+      if (input[i].defined()) input[i] = prepare(input[i], shape(kInputs[i].dims), like, kInputs[i].name);
+    }
     // Where a score reads a query or a key and none is given, it is the value; its gradient is a part of that of the value.
-    shared[kQuery] = score.has_term && !query.has_value(), shared[kKey] = score.has_term && !key.has_value();
+    shared[kQuery] = score.has_term && !given(kQuery), shared[kKey] = score.has_term && !given(kKey);
     TORCH_CHECK_VALUE(!shared[kQuery] || num_dst == num_src, "without a query, sources and destinations must be the same");
     TORCH_CHECK_VALUE(!(shared[kQuery] || shared[kKey]) || D == value_channels,
                       "without a query or a key, the other one must have ", value_channels, " channels as value; it has ", D);
@@ -89,15 +96,8 @@ struct EdgeAttentionTensors {
   }
 };
 
-// The numbers of edge attention.
-struct EdgeAttentionOptions {
-  bool edge_in_value;
-  double negative_slope, scale, dropout_p;
-};
-
 template <class T>
-EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const EdgeAttentionOptions& options,
-                                     const OptionalTensor& seed) {
+EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Constants& constants, const OptionalTensor& seed) {
   EdgeAttentionInputs<T> in;
   in.csr = csr_view(t.rowptr, t.col, t.edge_id, t.num_edges, t.value().device());
   in.num_heads = t.num_heads, in.score_channels = t.score_channels, in.value_channels = t.value_channels;
@@ -105,9 +105,9 @@ EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const EdgeAt
   in.att = data<T>(t.input[kAtt]);
   in.dst_term = data<T>(t.input[kDstTerm]), in.src_term = data<T>(t.input[kSrcTerm]);
   in.edge_term = data<T>(t.input[kEdgeTerm]), in.bias = data<T>(t.input[kBias]);
-  in.edge_feat = data<T>(t.input[kEdgeFeat]), in.edge_in_value = options.edge_in_value;
-  in.params = {static_cast<Acc<T>>(options.negative_slope), static_cast<Acc<T>>(options.scale)};
-  in.dropout = make_dropout(seed, options.dropout_p, t.value().device());
+  in.edge_feat = data<T>(t.input[kEdgeFeat]), in.edge_in_value = constants.edge_in_value;
+  in.params = {static_cast<Acc<T>>(constants.negative_slope), static_cast<Acc<T>>(constants.scale)};
+  in.dropout = make_dropout(seed, constants.dropout_p, t.value().device());
   in.num_threads = at::get_num_threads();
   return in;
 }
@@ -120,22 +120,17 @@ RowSoftmax<Acc<T>>* row_softmax(const at::Tensor& softmax) {
 }
 
 template <class Device>
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> edge_attention(
-    const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, const OptionalTensor& t_rowptr,
-    const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const at::Tensor& value, const OptionalTensor& query,
-    const OptionalTensor& key, const OptionalTensor& att, const OptionalTensor& dst_term, const OptionalTensor& src_term,
-    const OptionalTensor& edge_term, const OptionalTensor& bias, const OptionalTensor& edge_feat, const OptionalTensor& seed,
-    std::string_view score, bool edge_in_value, double negative_slope, double scale, double dropout_p, std::int64_t top_k,
-    bool return_weights, bool return_lse) {
-  const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat},
-                               score, edge_in_value);
+Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const Constants& constants, const Wanted& wanted) {
+  const EdgeAttentionTensors t(graph, inputs, constants);
+  const auto [top_k, return_weights, return_lse] = wanted;
+  const at::Tensor& value = inputs.value;
   Device device(value);
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
   const std::int64_t H = t.num_heads, F = t.value_channels;
   const at::Tensor out = t.empty({t.num_dst, H, F}, dtype), softmax = t.empty({t.num_dst, H, 2}, acc);
   const at::Tensor lse = return_lse ? t.empty({t.num_dst, H}, acc) : t.empty({0}, acc);
   // Only the backward reads it, and only with the transposed graph is there one.
-  const bool keep_acc = dtype != acc && t_rowptr.has_value();
+  const bool keep_acc = dtype != acc && graph.t_rowptr.has_value();
   const at::Tensor out_acc = keep_acc ? t.empty({t.num_dst, H, F}, acc) : t.empty({0}, acc);
   const at::Tensor selected = top_k > 0 ? t.empty({t.num_edges, H}, at::kByte) : t.empty({0}, at::kByte);
   const at::Tensor weights = return_weights ? t.empty({t.num_edges, H}, dtype) : t.empty({0}, dtype);
@@ -143,7 +138,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     EdgeAttentionForward<T> args;
-    args.in = kernel_inputs<T>(t, {edge_in_value, negative_slope, scale, dropout_p}, seed);
+    args.in = kernel_inputs<T>(t, constants, inputs.seed);
     if (top_k > 0) {
       device.template select_top_k<T>(t, args.in, top_k, mutable_data<std::uint8_t>(selected));
       args.in.selected = data<std::uint8_t>(selected);
@@ -158,24 +153,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   return {out, lse, softmax, out_acc, selected, weights};
 }
 
-using Gradients =
-    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-
 template <class Device>
-Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
-                                  const OptionalTensor& t_rowptr, const OptionalTensor& t_col, const OptionalTensor& t_pos,
-                                  const OptionalTensor& t_edge_id, const at::Tensor& value, const OptionalTensor& query,
-                                  const OptionalTensor& key, const OptionalTensor& att, const OptionalTensor& dst_term,
-                                  const OptionalTensor& src_term, const OptionalTensor& edge_term, const OptionalTensor& bias,
-                                  const OptionalTensor& edge_feat, const OptionalTensor& seed, std::string_view score,
-                                  bool edge_in_value, double negative_slope, double scale, double dropout_p,
-                                  const at::Tensor& grad_out, const OptionalTensor& grad_lse, const OptionalTensor& grad_weights,
-                                  const at::Tensor& out_acc, const at::Tensor& softmax, const at::Tensor& selected,
-                                  const at::Tensor& weights, c10::List<bool> needs_grad) {
-  const EdgeAttentionTensors t(rowptr, col, edge_id, value, {query, key, att, dst_term, src_term, edge_term, bias, edge_feat},
-                               score, edge_in_value);
+Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs, const Constants& constants,
+                                  const Upstream& upstream) {
+  const EdgeAttentionTensors t(graph, inputs, constants);
+  const at::Tensor &value = inputs.value, &softmax = upstream.softmax;
+  const auto& [t_rowptr, t_col, t_pos] = std::tie(graph.t_rowptr, graph.t_col, graph.t_pos);
+  const c10::List<bool>& needs_grad = upstream.needs_grad;
   TORCH_CHECK_VALUE(t_rowptr.has_value() && t_col.has_value() && t_pos.has_value(), "the gradient needs the transposed graph");
-  TORCH_CHECK_VALUE(needs_grad.size() == kNumInputs, "needs_grad must have ", int{kNumInputs}, " elements");
+  TORCH_CHECK_VALUE(needs_grad.size() == kNumInputs, "needs_grad must have ", std::size_t{kNumInputs}, " elements");
   check_shape(*t_rowptr, {t.num_src + 1}, "t_rowptr");
   check_shape(*t_col, {t.num_edges}, "t_col");
   check_shape(*t_pos, {t.num_edges}, "t_pos");
@@ -183,28 +169,28 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
   Device device(value);
   const std::int64_t H = t.num_heads, F = t.value_channels;
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
-  const at::Tensor g = prepare(grad_out, {t.num_dst, H, F}, value, "grad_out");
-  const at::Tensor r = prepare(grad_weights, {t.num_edges, H}, value, "grad_weights");
+  const at::Tensor g = prepare(upstream.grad_out, {t.num_dst, H, F}, value, "grad_out");
+  const at::Tensor r = prepare(upstream.grad_weights, {t.num_edges, H}, value, "grad_weights");
   const at::Tensor l = softmax.contiguous();
   TORCH_CHECK_TYPE(l.scalar_type() == acc, "softmax has dtype ", l.scalar_type(), "; expected ", acc);
   check_shape(l, {t.num_dst, H, 2}, "softmax");
-  const at::Tensor chosen = selected.contiguous(), w = weights.contiguous();
-  const at::Tensor q = prepare(grad_lse, {t.num_dst, H}, softmax, "grad_lse");
-  const at::Tensor o = prepare(out_acc, {t.num_dst, H, F}, softmax, "out_acc");
+  const at::Tensor chosen = upstream.selected.contiguous(), w = upstream.weights.contiguous();
+  const at::Tensor q = prepare(upstream.grad_lse, {t.num_dst, H}, softmax, "grad_lse");
+  const at::Tensor o = prepare(upstream.out_acc, {t.num_dst, H, F}, softmax, "out_acc");
   const at::Tensor delta = t.empty({t.num_dst, H}, acc);
 
   std::array<at::Tensor, kNumInputs> grad;
-  for (int i = 0; i < kNumInputs; ++i) {
-    const auto k = static_cast<std::size_t>(i);
-    const bool needed = needs_grad[t.shared[k] ? std::size_t{kValue} : k] && t.input[k].defined();
-    if (needed) grad[k] = t.shared[k] && Device::kSharesGradients ? grad[kValue] : allocate_like(t.input[k]);
+  for (std::size_t i = 0; i < kNumInputs; ++i) {
+    const bool needed = needs_grad[t.shared[i] ? std::size_t{kValue} : i] && t.input[i].defined();
+    if (needed) grad[i] = t.shared[i] && Device::kSharesGradients ? grad[kValue] : allocate_like(t.input[i]);
   }
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     EdgeAttentionBackward<T> args;
-    args.in = kernel_inputs<T>(t, {edge_in_value, negative_slope, scale, dropout_p}, seed);
-    if (chosen.numel() > 0) args.in.selected = data<std::uint8_t>(chosen);
-    args.transpose = csr_view(*t_rowptr, *t_col, t_edge_id.has_value() ? t_edge_id : t_pos, t.num_edges, value.device());
+    args.in = kernel_inputs<T>(t, constants, inputs.seed);
+    if (!is_absent(chosen)) args.in.selected = data<std::uint8_t>(chosen);
+    args.transpose =
+        csr_view(*t_rowptr, *t_col, graph.t_edge_id.has_value() ? graph.t_edge_id : t_pos, t.num_edges, value.device());
     args.position = index_array(*t_pos, "t_pos");
     args.grad_out = data<T>(g), args.grad_weights = data<T>(r);
     args.softmax = row_softmax<T>(l), args.delta = data<Acc<T>>(delta);
@@ -217,9 +203,9 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
                              mutable_data<Acc<T>>(delta));
     device.template backward<T>(t, args, grad[kAtt]);
   });
-  for (int i = 0; i < kNumInputs; ++i) {
-    auto& tensor = grad[static_cast<std::size_t>(i)];
-    if (t.shared[static_cast<std::size_t>(i)]) {
+  for (std::size_t i = 0; i < kNumInputs; ++i) {
+    at::Tensor& tensor = grad[i];
+    if (t.shared[i]) {
       if (tensor.defined() && !Device::kSharesGradients) grad[kValue].add_(tensor);
       tensor.reset();
     }
@@ -231,8 +217,8 @@ Gradients edge_attention_backward(const at::Tensor& rowptr, const at::Tensor& co
 // Registers the operators under the dispatch key of m.
 template <class Device>
 void register_edge_attention(torch::Library& m) {
-  m.impl("edge_attention", &edge_attention<Device>);
-  m.impl("edge_attention_backward", &edge_attention_backward<Device>);
+  m.impl("edge_attention", &ops::EdgeAttention::flat<&edge_attention<Device>>);
+  m.impl("edge_attention_backward", &ops::EdgeAttentionBackward::flat<&edge_attention_backward<Device>>);
 }
 
 }  // namespace gat::binding

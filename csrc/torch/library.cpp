@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-// Graph arguments: rowptr [N_dst + 1], col [E] and edge_id [E] (the caller's position of each edge; None: CSR order) are the CSR
-// by destination; t_rowptr [N_src + 1], t_col [E], t_edge_id [E] the transpose, by source, needed for gradients only; t_pos [E]
-// is the CSR position of each edge of the transpose. All edge tensors are in the caller's order.
-//
-// softmax [N_dst, H, 2] is the RowSoftmax of each row and head: the backward needs it, and never lse, which is for the caller.
+#include "schema.h"
+
+namespace gat::binding {
+
+// Edge tensors are in the order of the caller's edges; the groups of arguments are documented in schema.h.
 TORCH_LIBRARY(gat_ext, m) {
   m.def("csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
   m.def(
@@ -39,32 +39,13 @@ TORCH_LIBRARY(gat_ext, m) {
 
   m.def("edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) -> Tensor");
 
-  const std::string inputs =
-      "Tensor value, Tensor? query, Tensor? key, Tensor? att, Tensor? dst_term, Tensor? src_term, Tensor? edge_term, "
-      "Tensor? bias, Tensor? edge_feat, Tensor? seed, str score, bool edge_in_value, float negative_slope, float scale, "
-      "float dropout_p";
-  const std::string forward =
-      inputs +
-      ", int top_k, bool return_weights, bool return_lse) -> (Tensor out, Tensor lse, Tensor softmax, Tensor out_acc, Tensor "
-      "selected, Tensor weights)";
-  const std::string backward =
-      inputs +
-      ", Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor softmax, Tensor selected, Tensor "
-      "weights, "
-      "bool[] needs_grad) -> (Tensor value, Tensor query, Tensor key, Tensor att, Tensor dst_term, Tensor src_term, "
-      "Tensor edge_term, Tensor bias, Tensor edge_feat)";
-  const std::string sorted =
-      "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id, ";
-  m.def(("edge_attention(" + sorted + forward).c_str());
-  m.def(("edge_attention_backward(" + sorted + backward).c_str());
-  // edges is an edge_index [2, E], or a rowptr that goes with col and edge_id. Edge tensors have a row for each slot: the edges
-  // given, then, with self_loops, those of the nodes, which replace what loops were given.
-  const std::string adjacency = "Tensor edges, Tensor? col, Tensor? edge_id, SymInt num_src, SymInt num_dst, bool self_loops";
+  m.def(ops::EdgeAttention::schema().c_str());
+  m.def(ops::EdgeAttentionBackward::schema().c_str());
   // They look at the edges: a recorded CUDA graph would go on with those of its recording.
   const std::vector<at::Tag> tags{at::Tag::cudagraph_unsafe};
-  m.def(("adjacency_attention(" + adjacency + ", bool for_backward, " + forward).c_str(), tags);
-  m.def(("adjacency_attention_backward(" + adjacency + ", " + backward).c_str(), tags);
-  m.def(("edge_slots(" + adjacency + ") -> Tensor").c_str(), tags);
+  m.def(ops::AdjacencyAttention::schema().c_str(), tags);
+  m.def(ops::AdjacencyAttentionBackward::schema().c_str(), tags);
+  m.def(ops::EdgeSlots::schema().c_str(), tags);
 
   const std::string agents = "Tensor rowptr, Tensor col, Tensor current, ";
   m.def(("walk_step(" + agents +
@@ -74,3 +55,5 @@ TORCH_LIBRARY(gat_ext, m) {
   // weight [E] is float64 and in CSR order.
   m.def("random_walk(Tensor rowptr, Tensor col, Tensor? weight, Tensor start, SymInt length, Tensor seed) -> Tensor");
 }
+
+}  // namespace gat::binding

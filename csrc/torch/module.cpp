@@ -8,8 +8,18 @@
 #include "../cpu/isa.h"
 #include "allocate.h"
 #include "fingerprint.h"
+#include "schema.h"
 
 namespace {
+
+using namespace gat::binding;
+
+// {input of edge_attention: the letters of its dimensions}
+pybind11::dict input_dims() {
+  pybind11::dict dims;
+  for (const InputSchema& input : kInputs) dims[input.name] = input.dims;
+  return dims;
+}
 
 // {name: what it reads of an edge besides the value}
 template <class... Ss>
@@ -17,9 +27,10 @@ pybind11::dict score_inputs(gat::TypeList<Ss...>) {
   pybind11::dict scores;
   const auto add = [&](const char* name, bool has_term, bool has_weight, bool has_node_terms) {
     pybind11::list inputs;
-    if (has_term) inputs.append("query"), inputs.append("key");
-    if (has_weight) inputs.append("att");
-    if (has_node_terms) inputs.append("dst_term"), inputs.append("src_term");
+    const auto append = [&](Input i) { inputs.append(kInputs[i].name); };
+    if (has_term) append(kQuery), append(kKey);
+    if (has_weight) append(kAtt);
+    if (has_node_terms) append(kDstTerm), append(kSrcTerm);
     scores[name] = pybind11::tuple(inputs);
   };
   (add(Ss::name, Ss::has_term, Ss::has_weight, Ss::has_node_terms), ...);
@@ -57,6 +68,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native operators of gat_ext; importing this module loads the library that registers them as torch.ops.gat_ext.*";
   m.def("build_info", &build_info, "What the extension was built with: torch, compiler, openmp, cuda.");
   m.def("score_inputs", [] { return score_inputs(gat::Scores{}); }, "The inputs that each score of edge_attention needs.");
+  m.def("input_dims", &input_dims, "The differentiable inputs of edge_attention, with a letter for each dimension.");
   m.def("score_names", [] { return pybind11::list(score_inputs(gat::Scores{})); }, "The scores that edge_attention knows.");
   m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
   m.def("empty_cache", &gat::binding::empty_block_cache, "Gives the CPU memory that is kept for further results back.");

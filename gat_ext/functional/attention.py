@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -10,8 +10,50 @@ from gat_ext.functional import checks, fallback
 from gat_ext.functional.dispatch import operator_over
 from gat_ext.functional.masked import check_mask, masked_sum
 from gat_ext.graph import Graph
+from gat_ext.ops.arguments import Constants, Inputs, Results
 from gat_ext.ops.linear_maps import inverse_norm, scaled
 from gat_ext.ops.registry import draw_seed, needs_grad
+
+
+class WithWeights(NamedTuple):
+    """What :func:`edge_attention` returns with ``return_weights``.
+
+    Attributes:
+        out: [N_dst, H, F].
+        weights: [E, H].
+    """
+
+    out: Tensor
+    weights: Tensor
+
+
+class WithLse(NamedTuple):
+    """What :func:`edge_attention` returns with ``return_lse``.
+
+    Attributes:
+        out: [N_dst, H, F].
+        lse: [N_dst, H].
+    """
+
+    out: Tensor
+    lse: Tensor
+
+
+class WithWeightsAndLse(NamedTuple):
+    """What :func:`edge_attention` returns with ``return_weights`` and ``return_lse``.
+
+    Attributes:
+        out: [N_dst, H, F].
+        weights: [E, H].
+        lse: [N_dst, H].
+    """
+
+    out: Tensor
+    weights: Tensor
+    lse: Tensor
+
+
+AttentionResult = Tensor | WithWeights | WithLse | WithWeightsAndLse
 
 
 def edge_attention(
@@ -36,7 +78,7 @@ def edge_attention(
     edge_mask: Tensor | None = None,
     return_weights: bool = False,
     return_lse: bool = False,
-) -> Tensor | tuple[Tensor, ...]:
+) -> AttentionResult:
     r"""Fused attention over the in-edges of every destination.
 
     .. math::
@@ -77,7 +119,9 @@ def edge_attention(
         return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64), differentiable.
 
     Returns:
-        out [N_dst, H, F]; or a tuple of out, then weights if asked, then lse if asked.
+        out [N_dst, H, F], a tensor. With ``return_weights`` or ``return_lse`` a named tuple, in this
+        order, of ``out``, ``weights`` [E, H] if requested and ``lse`` [N_dst, H] if requested:
+        :class:`WithWeights`, :class:`WithLse` or :class:`WithWeightsAndLse`.
 
     Raises:
         TypeError: dtypes differ or are not floating-point.
@@ -121,26 +165,27 @@ def edge_attention(
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     seed = seed if dropout_p > 0 else None
-    constants = score, edge_in_value, negative_slope, scale, dropout_p
+    constants = Constants(score, edge_in_value, negative_slope, scale, dropout_p)
     # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
     for name in ("query", "key"):
         if inputs[name] is value:
             inputs[name] = None
-    given = value, *inputs.values()
+    given = Inputs(value, **inputs)
     if fallback.is_needed(*given, edge_mask):
         out, weights, lse = fallback.attend(graph, given, seed, constants, top_k)
     else:
         operator, graph_arguments = operator_over(graph, needs_grad(*given))
         with_weights = return_weights or edge_mask is not None
-        out, lse, _, _, _, weights = operator(
-            *graph_arguments, *given, seed, *constants, top_k, with_weights, return_lse
+        results = Results(
+            *operator(*graph_arguments, *given, seed, *constants, top_k, with_weights, return_lse)
         )
+        out, weights, lse = results.out, results.weights, results.lse
     if edge_mask is not None:
         in_value = edge_feat if edge_in_value else None
         out, weights = masked_sum(graph, value, weights, edge_mask, in_value)
-    if not return_weights and not return_lse:
-        return out  # type: ignore[no-any-return]
-    return (out, *([weights] if return_weights else []), *([lse] if return_lse else []))
+    if return_weights:
+        return WithWeightsAndLse(out, weights, lse) if return_lse else WithWeights(out, weights)
+    return WithLse(out, lse) if return_lse else out
 
 
 def gat_attention(
@@ -152,7 +197,7 @@ def gat_attention(
     edge_term: Tensor | None = None,
     negative_slope: float = 0.2,
     **options: Any,
-) -> Tensor | tuple[Tensor, ...]:
+) -> AttentionResult:
     r"""GAT's attention: s_ij = leaky_relu(dst_term_i + src_term_j + edge_term_ij).
 
     Args:
@@ -200,7 +245,7 @@ def gatv2_attention(
     edge_feat: Tensor | None = None,
     negative_slope: float = 0.2,
     **options: Any,
-) -> Tensor | tuple[Tensor, ...]:
+) -> AttentionResult:
     r"""GATv2's attention: s_ij = Σ_d att_d · leaky_relu(query_i + key_j + edge_feat_ij)_d.
 
     Args:
@@ -249,7 +294,7 @@ def dot_attention(
     scale: float | None = None,
     edge_feat: Tensor | None = None,
     **options: Any,
-) -> Tensor | tuple[Tensor, ...]:
+) -> AttentionResult:
     r"""Scaled dot-product attention: s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩, and edge_feat is added to value too.
 
     Args:
@@ -301,7 +346,7 @@ def cosine_attention(
     beta: float | Tensor = 1.0,
     eps: float = 1e-12,
     **options: Any,
-) -> Tensor | tuple[Tensor, ...]:
+) -> AttentionResult:
     r"""AGNN's attention: s_ij = beta · cos(query_i, key_j).
 
     Args:

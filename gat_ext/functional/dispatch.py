@@ -6,6 +6,7 @@ from typing import Any
 
 from gat_ext.graph import Graph
 from gat_ext.graph.traced import TracedGraph
+from gat_ext.ops.arguments import SortedGraph
 from gat_ext.ops.func_transforms import Attention
 from gat_ext.ops.registry import ops
 from gat_ext.ops.state import in_functorch, is_tracing
@@ -18,9 +19,11 @@ def operator_over(graph: Graph, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]
     if isinstance(graph, TracedGraph):
         operator = Attention.apply if in_functorch() else ops.adjacency_attention
         return operator, (*graph.arguments, needs_grad)
-    parts = graph.rowptr, graph.col, graph.edge_id
-    if not needs_grad:
-        return ops.edge_attention, (*parts, None, None, None, None)
-    t = graph.transpose()
-    own_id = None if graph.edge_id is None else t.edge_id
-    return ops.edge_attention, (*parts, t.rowptr, t.col, t.pos, own_id)
+    arguments = SortedGraph(rowptr=graph.rowptr, col=graph.col, edge_id=graph.edge_id)
+    if needs_grad:
+        t = graph.transpose()
+        own_id = None if graph.edge_id is None else t.edge_id
+        arguments = arguments._replace(
+            t_rowptr=t.rowptr, t_col=t.col, t_pos=t.pos, t_edge_id=own_id
+        )
+    return ops.edge_attention, arguments

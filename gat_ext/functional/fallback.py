@@ -7,6 +7,7 @@ operator only where that is compiled.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from gat_ext.graph import Graph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops import composed
+from gat_ext.ops.arguments import AdjacencyAttentionBackward, Inputs, absent
 from gat_ext.ops.registry import accumulate_dtype
 from gat_ext.ops.scatter import rank_in_row, row_extremum, row_softmax, row_sum
 from gat_ext.ops.state import have_tangents, in_functorch
@@ -27,35 +29,37 @@ def is_needed(*inputs: Tensor | None) -> bool:
 
 
 def attend(
-    graph: Graph,
-    inputs: composed.Inputs,
-    seed: Tensor | None,
-    constants: composed.Constants,
-    top_k: int,
+    graph: Graph, inputs: Any, seed: Tensor | None, constants: Any, top_k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse); rows are gathered into [E, H, D].
 
     Args:
         graph: the graph.
-        inputs: value … edge_feat of edge_attention.
+        inputs: ``Inputs`` of edge_attention.
         seed: of dropout, or None.
-        constants: score … dropout_p.
+        constants: ``Constants`` of edge_attention.
         top_k: 0 for all.
     """
-    value = inputs[0]
-    assert value is not None
-    if torch.is_autocast_enabled(value.device.type):
-        dtype = torch.get_autocast_dtype(value.device.type)
-        inputs = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs]
+    device = inputs.value.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        inputs = Inputs(
+            *(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
+        )
     if not isinstance(graph, TracedGraph):
         graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
     edges = composed.edges_of_slots(
-        graph.arguments, value.shape[1], seed, constants[-1], value.new_empty(0)
+        AdjacencyAttentionBackward(
+            *graph.arguments,
+            **inputs._asdict(),
+            **constants._asdict(),
+            seed=seed,
+            selected=absent(inputs.value),
+        )
     )
     if top_k > 0:
-        scores = composed.scores_of(
-            edges, [t if t is None else t.detach() for t in inputs], constants
-        ).detach()
+        fixed = Inputs(*(t if t is None else t.detach() for t in inputs))
+        scores = composed.scores_of(edges, fixed, constants).detach()
         chosen = rank_in_row(scores, edges.dst, graph.num_dst) < top_k
         edges = edges._replace(attended=chosen & (scores > -torch.inf))
     return composed.compose(edges, inputs, constants, graph.num_dst)

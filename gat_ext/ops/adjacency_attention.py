@@ -13,13 +13,20 @@ import torch
 from torch import Tensor
 
 from gat_ext.ops import composed
-from gat_ext.ops.edge_attention import empty_results
+from gat_ext.ops.arguments import (
+    AdjacencyAttention,
+    AdjacencyAttentionBackward,
+    Inputs,
+    Results,
+    gradients,
+    is_absent,
+    save,
+    saved,
+    select,
+)
+from gat_ext.ops.edge_attention import empty_gradients, empty_results
 from gat_ext.ops.registry import Grads, ops, register_autocast
 from gat_ext.ops.state import smaller
-
-# Positions in the argument list of adjacency_attention.
-_FOR_BACKWARD, _FIRST_INPUT, _NUM_INPUTS, _SEED = 6, 7, 9, 16
-_INPUTS = slice(_FIRST_INPUT, _FIRST_INPUT + _NUM_INPUTS)  # value … edge_feat
 
 
 def num_slots(
@@ -34,21 +41,14 @@ def num_slots(
 
 @torch.library.register_fake("gat_ext::adjacency_attention")
 def _(*args: Any) -> tuple[Tensor, ...]:
-    edges, col, _, num_src, num_dst, self_loops, for_backward, value = args[: _FIRST_INPUT + 1]
-    slots = num_slots(edges, col, num_src, num_dst, self_loops)
-    return empty_results(value, num_dst, slots, for_backward, *args[-3:])
+    a = AdjacencyAttention(*args)
+    slots = num_slots(a.edges, a.col, a.num_src, a.num_dst, a.self_loops)
+    return empty_results(a, a.num_dst, slots, a.for_backward)
 
 
 @torch.library.register_fake("gat_ext::adjacency_attention_backward")
 def _(*args: Any) -> tuple[Tensor, ...]:
-    needs_grad = args[-1]
-    inputs = args[_FIRST_INPUT - 1 : _FIRST_INPUT - 1 + _NUM_INPUTS]  # it has no for_backward
-    return tuple(
-        torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        if needed and tensor is not None
-        else inputs[0].new_empty(0)
-        for tensor, needed in zip(inputs, needs_grad, strict=True)
-    )
+    return empty_gradients(AdjacencyAttentionBackward(*args))
 
 
 @torch.library.register_fake("gat_ext::edge_slots")
@@ -67,40 +67,40 @@ def _(
 
 
 def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keeps what the gradient needs."""
+    """Saves the arguments of the gradient, all but what the backward pass gives."""
     ctx.set_materialize_grads(False)
-    out, _, softmax, out_acc, selected, weights = output
-    ctx.mark_non_differentiable(softmax, out_acc, selected)
-    edges, col, edge_id = inputs[:3]
-    ctx.sizes, ctx.constants = inputs[3:_FOR_BACKWARD], inputs[_SEED + 1 : -3]
-    accumulated = out if out.dtype == out_acc.dtype else out_acc
-    ctx.save_for_backward(
-        edges,
-        col,
-        edge_id,
-        *inputs[_INPUTS],
-        inputs[_SEED],
-        accumulated,
-        softmax,
-        selected,
-        weights,
+    found = Results(*output)
+    ctx.mark_non_differentiable(found.softmax, found.out_acc, found.selected)
+    a = select(AdjacencyAttentionBackward, AdjacencyAttention(*inputs))
+    accumulated = found.out if is_absent(found.out_acc) else found.out_acc
+    save(
+        ctx,
+        a._replace(
+            out_acc=accumulated,
+            softmax=found.softmax,
+            selected=found.selected,
+            weights=found.weights,
+        ),
     )
 
 
 def backward(ctx: Any, grads: tuple[Tensor | None, ...], operator: Callable[..., Any]) -> Grads:
     """The gradient, by ``operator``: adjacency_attention_backward, or what stands for it."""
-    edges, col, edge_id, *inputs, seed, accumulated, softmax, selected, weights = ctx.saved_tensors
-    needs_grad = [bool(needed) for needed in ctx.needs_input_grad[_INPUTS]]
-    grad_out, grad_lse, _, _, _, grad_weights = grads
+    a, grad = saved(ctx), Results(*grads)
+    needed = select(Inputs, AdjacencyAttention(*ctx.needs_input_grad))
+    grad_out = grad.out
     if grad_out is None:
-        grad_out = torch.zeros_like(accumulated, dtype=inputs[0].dtype)
+        grad_out = torch.zeros_like(a.out_acc, dtype=a.value.dtype)
     found = operator(
-        *(edges, col, edge_id, *ctx.sizes, *inputs, seed, *ctx.constants),
-        *(grad_out, grad_lse, grad_weights if weights.dim() == 2 else None),
-        *(accumulated, softmax, selected, weights, needs_grad),
+        *a._replace(
+            grad_out=grad_out,
+            grad_lse=grad.lse,
+            grad_weights=None if is_absent(a.weights) else grad.weights,
+            needs_grad=[bool(n) for n in needed],
+        )
     )
-    by_input = [grad if needed else None for grad, needed in zip(found, needs_grad, strict=True)]
-    return (*([None] * _FIRST_INPUT), *by_input, *([None] * 9))
+    by_input = zip(Inputs._fields, found, needed, strict=True)
+    return gradients(AdjacencyAttention, {name: g for name, g, n in by_input if n})
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
@@ -109,27 +109,12 @@ def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
 
 # ---- second derivatives
 
-_NUM_EDGE_ARGUMENTS = 6  # of the backward: edges, col, edge_id, and three sizes
-_BACKWARD_INPUTS = slice(_NUM_EDGE_ARGUMENTS, _NUM_EDGE_ARGUMENTS + _NUM_INPUTS)
-_BACKWARD_CONSTANTS = slice(_BACKWARD_INPUTS.stop + 1, _BACKWARD_INPUTS.stop + 6)
-
 
 def backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keeps what the gradient of the gradient needs."""
+    """Saves what the gradient of the gradient needs."""
     ctx.set_materialize_grads(False)
-    ctx.sizes = inputs[3:_NUM_EDGE_ARGUMENTS]
-    ctx.constants = inputs[_BACKWARD_CONSTANTS]
-    grad_out, grad_lse, grad_weights, _, softmax, selected, _, needs_grad = inputs[
-        _BACKWARD_CONSTANTS.stop :
-    ]
-    ctx.num_dst, ctx.num_heads, _ = softmax.shape
-    ctx.needs_grad = needs_grad
-    seed = inputs[_BACKWARD_INPUTS.stop]
-    ctx.save_for_backward(
-        *inputs[:3],
-        *inputs[_BACKWARD_INPUTS],
-        *(seed, grad_out, grad_lse, grad_weights, selected),
-    )
+    a = AdjacencyAttentionBackward(*inputs)
+    save(ctx, a._replace(out_acc=None, softmax=None, weights=None))  # they are recomputed
 
 
 def double_backward(
@@ -142,20 +127,8 @@ def double_backward(
         upstream: the gradients of the gradients.
         differentiate: how to: one of the functions of ``composed``.
     """
-    *saved, seed, grad_out, grad_lse, grad_weights, selected = ctx.saved_tensors
-    edges, inputs = saved[:3], saved[3:]
-    slots = composed.edges_of_slots(
-        (*edges, *ctx.sizes), ctx.num_heads, seed, ctx.constants[-1], selected
-    )
-    return composed.double_backward(
-        _NUM_EDGE_ARGUMENTS,
-        lambda inputs: composed.compose(slots, inputs, ctx.constants, ctx.num_dst),
-        inputs,
-        (grad_out, grad_lse, grad_weights),
-        upstream,
-        ctx.needs_grad,
-        differentiate,
-    )
+    a = saved(ctx)
+    return composed.double_backward(a, composed.edges_of_slots(a), upstream, differentiate)
 
 
 def _double_backward(ctx: Any, *upstream: Tensor | None) -> Grads:

@@ -13,18 +13,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gat_ext.ops.arguments import (
+    PER_EDGE,
+    Constants,
+    Inputs,
+    gradients,
+    is_absent,
+    select,
+)
 from gat_ext.ops.registry import Grads, accumulate_dtype, ops
 from gat_ext.ops.scatter import edge_rows, row_softmax, row_sum, to_caller_order
 from gat_ext.ops.scores import DOT_PRODUCTS, SCORES, WITH_TERM, ScoreInputs, finish_dot
 from gat_ext.ops.state import smaller
 
-Inputs = Sequence[Tensor | None]
-"""value … edge_feat, the nine inputs of edge_attention"""
-_OF_EDGES = (6, 7, 8)  # edge_term, bias, edge_feat
-Attention = Callable[[Inputs], tuple[Tensor, Tensor, Tensor]]
+Tensors = Sequence[Tensor | None]
+Attention = Callable[[Tensors], tuple[Tensor, Tensor, Tensor]]
 """(out, weights, lse) of the inputs"""
-Constants = tuple[str, bool, float, float, float]
-"""score, edge_in_value, negative_slope, scale, dropout_p"""
 
 
 class Edges(NamedTuple):
@@ -48,69 +52,62 @@ class Edges(NamedTuple):
     csr: tuple[Any, ...] | None
 
 
-def edges_of_graph(
-    graph: Sequence[Tensor], num_heads: int, seed: Tensor | None, dropout_p: float, selected: Tensor
-) -> Edges:
-    """Of the graph arguments of edge_attention; ``selected`` [E, H] by position in the CSR, or empty."""
-    rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id = graph
-    num_edges = col.shape[0]
-    attended = to_caller_order(selected, edge_id) != 0 if selected.numel() else None
-    kept = ops.edge_dropout_mask(seed, num_edges, num_heads, dropout_p) if dropout_p > 0 else None
+def edges_of_graph(a: Any) -> Edges:
+    """Of the arguments of edge_attention_backward."""
+    num_edges, edge_id = a.col.shape[0], a.edge_id
+    position = a.t_pos if a.t_edge_id is None else a.t_edge_id
     return Edges(
-        to_caller_order(col, edge_id).long(),
-        edge_rows(rowptr, edge_id, num_edges),
-        attended,
-        kept,
-        None,
-        (rowptr, col, edge_id, t_rowptr, t_col, t_pos if t_edge_id is None else t_edge_id),
+        src=to_caller_order(a.col, edge_id).long(),
+        dst=edge_rows(a.rowptr, edge_id, num_edges),
+        attended=None if is_absent(a.selected) else to_caller_order(a.selected, edge_id) != 0,
+        kept=_kept(a, num_edges),
+        is_edge=None,
+        csr=(a.rowptr, a.col, edge_id, a.t_rowptr, a.t_col, position),
     )
 
 
-def edges_of_slots(
-    arguments: Sequence[Any],
-    num_heads: int,
-    seed: Tensor | None,
-    dropout_p: float,
-    selected: Tensor,
-) -> Edges:
+def _kept(a: Any, num_edges: int) -> Tensor | None:
+    if a.dropout_p <= 0:
+        return None
+    kept: Tensor = ops.edge_dropout_mask(a.seed, num_edges, a.value.shape[1], a.dropout_p)
+    return kept
+
+
+def edges_of_slots(a: Any) -> Edges:
     """Every slot of adjacency_attention as an edge, some of them not attended to.
 
     Args:
-        arguments: the first of the operator's: edge_index, or the rowptr, col and edge_id of a CSR; num_src, num_dst, self_loops.
-        num_heads: H.
-        seed: of dropout.
-        dropout_p: probability.
-        selected: [slots, H] by position in the CSR of the edges that are attended to, or empty.
+        a: the arguments of adjacency_attention_backward; ``selected`` [slots, H] by position in
+            the CSR of the edges that are attended to.
     """
-    edges, col, edge_id, num_src, num_dst, self_loops = arguments
+    edges, col, edge_id, num_src, num_dst = a.edges, a.col, a.edge_id, a.num_src, a.num_dst
     if col is None:
         src, dst = edges.long()
     else:
         src = to_caller_order(col, edge_id).long()
         dst = edge_rows(edges, edge_id, col.shape[0])
     is_edge = torch.ones_like(src, dtype=torch.bool)
-    if self_loops:
+    if a.self_loops:
         loops = torch.arange(smaller(num_src, num_dst), device=src.device)
         is_edge = torch.cat([src != dst, torch.ones_like(loops, dtype=torch.bool)])
         src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
-    attended = is_edge.unsqueeze(-1) if self_loops else None
-    if selected.dim() == 2:
+    attended = is_edge.unsqueeze(-1) if a.self_loops else None
+    if not is_absent(a.selected):
         position = edge_id
-        if col is None or self_loops:
+        if col is None or a.self_loops:
             position = torch.where(is_edge, dst, num_dst).argsort(stable=True)
-        attended = to_caller_order(selected, position) != 0
-    kept = None
-    if dropout_p > 0:  # numbered without the slots that are no edges
-        number = (is_edge.cumsum(0) - 1).clamp(min=0)
-        kept = ops.edge_dropout_mask(seed, src.shape[0], num_heads, dropout_p)[number]
-    return Edges(src, dst, attended, kept, is_edge if self_loops else None, None)
+        attended = to_caller_order(a.selected, position) != 0
+    kept = _kept(a, src.shape[0])
+    if kept is not None:  # numbered without the slots that are no edges
+        kept = kept[(is_edge.cumsum(0) - 1).clamp(min=0)]
+    return Edges(src, dst, attended, kept, is_edge if a.self_loops else None, None)
 
 
 # ---- the composition
 
 
 def compose(
-    edges: Edges, inputs: Inputs, constants: Constants, num_dst: int
+    edges: Edges, inputs: Any, constants: Any, num_dst: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse) of edge_attention.
 
@@ -118,18 +115,14 @@ def compose(
 
     Args:
         edges: of the graph.
-        inputs: value … edge_feat.
-        constants: score … dropout_p.
+        inputs: ``Inputs``.
+        constants: ``Constants``.
         num_dst: N_dst.
     """
-    assert inputs[0] is not None
-    given, csr = inputs[0].dtype, edges.csr
+    given, csr = inputs.value.dtype, edges.csr
     inputs = _read(edges, inputs)
     scores = _masked_scores(edges, inputs, constants)
-    value, edge_feat = inputs[0], inputs[8]
-    assert value is not None
-    _, edge_in_value, _, _, dropout_p = constants
-    dst = edges.dst
+    value, dropout_p, dst = inputs.value, constants.dropout_p, edges.dst
     alpha, lse = row_softmax(scores, dst, num_dst)
     if csr is not None:
         alpha = ops.edge_softmax(csr[0], csr[2], scores)
@@ -140,56 +133,57 @@ def compose(
         return row_sum(alpha.unsqueeze(-1) * messages, dst, num_dst)
 
     out = gathered(value[edges.src]) if csr is None else ops.spmm(*csr, alpha, value)
-    if edge_in_value:
-        assert edge_feat is not None
-        out = out + gathered(edge_feat)
+    if constants.edge_in_value:
+        out = out + gathered(inputs.edge_feat)
     return out.to(given), alpha.to(given), lse
 
 
-def _read(edges: Edges, inputs: Inputs) -> Inputs:
+def _read(edges: Edges, inputs: Any) -> Any:
     """In the dtype in which the fused operator has its scores and sums, and 0 for what it does not read."""
-    wide = [t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs]
-    if edges.is_edge is not None:
-        for position in _OF_EDGES:
-            tensor = wide[position]
-            if tensor is not None:
-                unread = ~edges.is_edge.view(-1, *[1] * (tensor.dim() - 1))
-                wide[position] = tensor.masked_fill(unread, 0)
-    return wide
+    wide = Inputs(*(t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs))
+    if edges.is_edge is None:
+        return wide
+    of_edges = {name: t for name in PER_EDGE if (t := getattr(wide, name)) is not None}
+    unread = ~edges.is_edge
+    return wide._replace(
+        **{n: t.masked_fill(unread.view(-1, *[1] * (t.dim() - 1)), 0) for n, t in of_edges.items()}
+    )
 
 
-def scores_of(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
+def scores_of(edges: Edges, inputs: Any, constants: Any) -> Tensor:
     """The scores of all edges and heads, [E, H], with bias; -inf where there is no attention."""
     return _masked_scores(edges, _read(edges, inputs), constants)
 
 
-def _masked_scores(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
-    scores, bias = _scores(edges, inputs, constants), inputs[7]
-    if bias is not None:
-        scores = scores + bias
+def _masked_scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
+    scores = _scores(edges, inputs, constants)
+    if inputs.bias is not None:
+        scores = scores + inputs.bias
     if edges.attended is not None:
         scores = scores.masked_fill(~edges.attended, -torch.inf)
     return scores
 
 
-def _scores(edges: Edges, inputs: Inputs, constants: Constants) -> Tensor:
-    value, query, key, att, dst_term, src_term, edge_term, _, edge_feat = inputs
-    score, _, slope, scale, _ = constants
-    if score in WITH_TERM:  # without a query or a key they are the value
+def _scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
+    value, query, key = inputs.value, inputs.query, inputs.key
+    if constants.score in WITH_TERM:  # without a query or a key they are the value
         query, key = value if query is None else query, value if key is None else key
     src, dst = edges.src, edges.dst
-    dst_e = None if dst_term is None else dst_term[dst]
-    src_e = None if src_term is None else src_term[src]
-    if src_e is not None and edge_term is not None:
-        src_e = src_e + edge_term
-    read = ScoreInputs(None, None, att, dst_e, src_e, slope, scale)
-    if edges.csr is not None and score in DOT_PRODUCTS and edge_feat is None:
+    dst_e = None if inputs.dst_term is None else inputs.dst_term[dst]
+    src_e = None if inputs.src_term is None else inputs.src_term[src]
+    if src_e is not None and inputs.edge_term is not None:
+        src_e = src_e + inputs.edge_term
+    read = ScoreInputs(
+        None, None, inputs.att, dst_e, src_e, constants.negative_slope, constants.scale
+    )
+    no_edge_feat = inputs.edge_feat is None
+    if edges.csr is not None and constants.score in DOT_PRODUCTS and no_edge_feat:
         return finish_dot(ops.sddmm(*edges.csr, query, key), read)
     query_e = None if query is None else query[dst]
     key_e = None if key is None else key[src]
-    if key_e is not None and edge_feat is not None:
-        key_e = key_e + edge_feat
-    return SCORES[score](read._replace(query=query_e, key=key_e))
+    if key_e is not None and inputs.edge_feat is not None:
+        key_e = key_e + inputs.edge_feat
+    return SCORES[constants.score](read._replace(query=query_e, key=key_e))
 
 
 # ---- its second derivative
@@ -199,13 +193,7 @@ Second = tuple[list[Tensor | None], list[Tensor | None]]
 
 
 def double_backward(
-    num_edge_arguments: int,
-    attention: Attention,
-    inputs: Inputs,
-    grads: Inputs,
-    upstream: Inputs,
-    needs_grad: Sequence[bool],
-    differentiate: Callable[..., Second],
+    a: Any, edges: Edges, upstream: Tensors, differentiate: Callable[..., Second]
 ) -> Grads:
     """The gradients of the arguments of edge_attention_backward or adjacency_attention_backward.
 
@@ -213,32 +201,26 @@ def double_backward(
     derivative goes to the inputs and to the upstream gradients, none to the saved results.
 
     Args:
-        num_edge_arguments: how many of the arguments come before the inputs.
-        attention: the composition.
-        inputs: value … edge_feat.
-        grads: the operator's grad_out, grad_lse and grad_weights.
-        upstream: the gradients of its results.
-        needs_grad: which of its results were asked for.
+        a: the arguments.
+        edges: of the graph.
+        upstream: the gradients of the operator's results.
         differentiate: :func:`second_by_autograd` or :func:`second_by_transform`.
     """
-    grad_out, grad_lse, grad_weights = grads
-    input_grads, (g_out, g_weights, g_lse) = differentiate(
-        attention,
-        inputs,
-        (grad_out, grad_weights, grad_lse),
-        [u if needed else None for u, needed in zip(upstream, needs_grad, strict=True)],
+    constants = select(Constants, a)
+    num_dst = a.num_dst if hasattr(a, "num_dst") else a.rowptr.shape[0] - 1
+    input_grads, (grad_out, grad_weights, grad_lse) = differentiate(
+        lambda inputs: compose(edges, Inputs(*inputs), constants, num_dst),
+        select(Inputs, a),
+        (a.grad_out, a.grad_weights, a.grad_lse),
+        [u if needed else None for u, needed in zip(upstream, a.needs_grad, strict=True)],
     )
-    return (
-        *([None] * num_edge_arguments),
-        *input_grads,
-        *([None] * 6),  # seed and the five constants
-        *(g_out, g_lse, g_weights),
-        *([None] * 5),  # out_acc, lse, selected, weights, needs_grad
-    )
+    by_name = dict(zip(Inputs._fields, input_grads, strict=True))
+    by_name |= {"grad_out": grad_out, "grad_weights": grad_weights, "grad_lse": grad_lse}
+    return gradients(a, by_name)
 
 
 def second_by_autograd(
-    attention: Attention, inputs: Inputs, grads: Inputs, upstream: Inputs
+    attention: Attention, inputs: Tensors, grads: Tensors, upstream: Tensors
 ) -> Second:
     """The gradient of the gradient of ``attention``, by torch.autograd.
 
@@ -285,7 +267,7 @@ def _gradients(
 
 
 def second_by_transform(
-    attention: Attention, inputs: Inputs, grads: Inputs, upstream: Inputs
+    attention: Attention, inputs: Tensors, grads: Tensors, upstream: Tensors
 ) -> Second:
     """As :func:`second_by_autograd`, within transformations of torch.func."""
     given = [t is not None for t in inputs]

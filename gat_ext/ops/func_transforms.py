@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from gat_ext.ops import adjacency_attention as adjacency
+from gat_ext.ops.arguments import (
+    HEADS,
+    AdjacencyAttention,
+    AdjacencyAttentionBackward,
+    Inputs,
+    Results,
+    is_absent,
+)
 from gat_ext.ops.composed import second_by_transform
 from gat_ext.ops.registry import Grads, ops
-
-# The dimension of the heads in each tensor argument, by position in the argument list of the forward and of the backward.
-_FORWARD_HEADS = dict(zip(range(7, 16), (1, 1, 1, 0, 1, 1, 1, 1, 1), strict=True))
-_BACKWARD_HEADS = dict(zip((*range(6, 15), *range(21, 28)), (1, 1, 1, 0, *([1] * 12)), strict=True))
-_GRAD_HEADS = (1, 1, 1, 0, 1, 1, 1, 1, 1)
-_FORWARD_DROPOUT, _BACKWARD_DROPOUT = 21, 20
 
 
 class Attention(torch.autograd.Function):
@@ -42,9 +44,9 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         """The batch as heads."""
-        _refuse(in_dims, args[_FORWARD_DROPOUT])
-        folded = _fold(info.batch_size, in_dims, args, _FORWARD_HEADS)
-        return _unfold(info.batch_size, Attention.apply(*folded), (1,) * 6)
+        a, dims = AdjacencyAttention(*args), AdjacencyAttention(*in_dims)
+        results = Attention.apply(*_fold(info.batch_size, a, dims))
+        return _unfold(info.batch_size, Results(*results))
 
 
 class AttentionBackward(torch.autograd.Function):
@@ -68,31 +70,32 @@ class AttentionBackward(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         """The batch as heads."""
-        _refuse(in_dims, args[_BACKWARD_DROPOUT])
-        folded = _fold(info.batch_size, in_dims, args, _BACKWARD_HEADS)
-        return _unfold(info.batch_size, AttentionBackward.apply(*folded), _GRAD_HEADS)
+        a, dims = AdjacencyAttentionBackward(*args), AdjacencyAttentionBackward(*in_dims)
+        gradients = AttentionBackward.apply(*_fold(info.batch_size, a, dims))
+        return _unfold(info.batch_size, Inputs(*gradients))
 
 
-def _refuse(in_dims: tuple[Any, ...], dropout_p: float) -> None:
-    if any(dim is not None for dim in in_dims[:3]):
+def _check(a: Any, dims: Any) -> None:
+    """Raises NotImplementedError where a batch cannot be made heads."""
+    if any(dim is not None for dim in (dims.edges, dims.col, dims.edge_id)):
         raise NotImplementedError(
             "vmap over edges: each graph would have to be sorted on its own; join the graphs into "
             "one with Graph.batch, and map over features only"
         )
-    if dropout_p > 0:
+    if a.dropout_p > 0:
         raise NotImplementedError(
-            f"vmap over attention with dropout {dropout_p}; call eval() on the layer, or give it "
+            f"vmap over attention with dropout {a.dropout_p}; call eval() on the layer, or give it "
             "features [B, N, C] instead of using vmap"
         )
 
 
-def _fold(
-    batch: int, in_dims: tuple[Any, ...], args: tuple[Any, ...], heads: dict[int, int]
-) -> list[Any]:
-    folded = list(args)
-    for position, dim in heads.items():
-        tensor, batch_dim = args[position], in_dims[position]
-        if tensor is None or (batch_dim is None and tensor.dim() < 2):  # [0] stands for nothing
+def _fold(batch: int, a: Any, batch_dims: Any) -> Any:
+    """The arguments with the batch as heads."""
+    _check(a, batch_dims)
+    folded = {}
+    for name in HEADS.keys() & set(a._fields):
+        tensor, batch_dim, dim = getattr(a, name), getattr(batch_dims, name), HEADS[name]
+        if tensor is None or (batch_dim is None and is_absent(tensor)):
             continue
         if batch_dim is None:
             shape = list(tensor.shape)
@@ -100,14 +103,18 @@ def _fold(
             tensor = tensor.unsqueeze(dim).expand(shape)
         else:
             tensor = tensor.movedim(batch_dim, dim)
-        folded[position] = tensor.flatten(dim, dim + 1)
-    return folded
+        folded[name] = tensor.flatten(dim, dim + 1)
+    return a._replace(**folded)
 
 
-def _unfold(batch: int, results: tuple[Tensor, ...], heads: tuple[int, ...]) -> tuple[Any, Any]:
-    absent = [result.dim() < 2 for result in results]
-    unfolded = tuple(
-        result if none else result.unflatten(dim, (batch, -1))
-        for result, dim, none in zip(results, heads, absent, strict=True)
+def _unfold(batch: int, results: Any) -> tuple[Any, Any]:
+    """The results with the batch as a dimension before the heads, and that dimension of each."""
+    dims = tuple(
+        None if is_absent(result) else HEADS[name]
+        for name, result in zip(results._fields, results, strict=True)
     )
-    return unfolded, tuple(None if none else dim for dim, none in zip(heads, absent, strict=True))
+    unfolded = tuple(
+        result if dim is None else result.unflatten(dim, (batch, -1))
+        for result, dim in zip(results, dims, strict=True)
+    )
+    return unfolded, dims

@@ -1,0 +1,199 @@
+// The arguments of edge_attention, of adjacency_attention and of their gradients, written once.
+#pragma once
+
+#include <ATen/core/List.h>
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "operator.h"
+
+namespace gat::binding {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// ---- the differentiable inputs
+
+// In the order of the schemas, and of the gradients, which are tensors of the same shapes.
+enum Input : std::size_t { kValue, kQuery, kKey, kAtt, kDstTerm, kSrcTerm, kEdgeTerm, kBias, kEdgeFeat, kNumInputs };
+
+// One letter of dims for each dimension: n and m are the numbers of destinations and sources, E of
+// edges, H of heads, D of the channels of the score, F of those of the value.
+struct InputSchema {
+  const char* name;
+  const char* dims;
+
+  constexpr bool is_per_edge() const { return dims[0] == 'E'; }
+};
+
+inline constexpr std::array<InputSchema, kNumInputs> kInputs{{
+    {"value", "mHF"},
+    {"query", "nHD"},
+    {"key", "mHD"},
+    {"att", "HD"},
+    {"dst_term", "nH"},
+    {"src_term", "mH"},
+    {"edge_term", "EH"},
+    {"bias", "EH"},
+    {"edge_feat", "EHD"},
+}};
+
+// ---- groups of arguments
+
+// A CSR by destination: rowptr [N_dst + 1], col [E], edge_id [E] (the caller's position of each
+// edge; None: CSR order). Its transpose by source, needed for gradients only: t_rowptr [N_src + 1],
+// t_col [E], t_pos [E] (the CSR position of each edge of the transpose), t_edge_id [E].
+struct SortedGraph {
+  at::Tensor rowptr, col;
+  OptionalTensor edge_id, t_rowptr, t_col, t_pos, t_edge_id;
+
+  static std::string schema() {
+    return "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id";
+  }
+  auto members() const { return std::tie(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id); }
+};
+
+// An edge_index [2, E], or a rowptr that goes with col and edge_id. Edge tensors have a row for
+// each slot: the edges given, then, with self_loops, those of the nodes, which replace what loops
+// were given.
+struct Edges {
+  at::Tensor edges;
+  OptionalTensor col, edge_id;
+  std::int64_t num_src, num_dst;
+  bool self_loops;
+
+  static std::string schema() {
+    return "Tensor edges, Tensor? col, Tensor? edge_id, SymInt num_src, SymInt num_dst, bool self_loops";
+  }
+  auto members() const { return std::tie(edges, col, edge_id, num_src, num_dst, self_loops); }
+
+  std::int64_t num_given() const { return col.has_value() ? col->numel() : edges.size(1); }
+  std::int64_t num_slots() const { return num_given() + (self_loops ? std::min(num_src, num_dst) : 0); }
+};
+
+// Whether the transpose, and what only a gradient reads, is needed.
+struct ForBackward {
+  bool value;
+
+  static std::string schema() { return "bool for_backward"; }
+  auto members() const { return std::tie(value); }
+};
+
+// The differentiable inputs, by Input, and the seed of dropout.
+struct Inputs {
+  at::Tensor value;
+  std::array<OptionalTensor, kNumInputs - 1> optional;
+  OptionalTensor seed;
+
+  static std::string schema() {
+    std::string all;
+    for (const auto& input : kInputs) all += std::string(all.empty() ? "Tensor " : "Tensor? ") + input.name + ", ";
+    return all + "Tensor? seed";
+  }
+  auto members() const {
+    const auto of_array = [](const auto&... each) { return std::tie(each...); };
+    return std::tuple_cat(std::tie(value), std::apply(of_array, optional), std::tie(seed));
+  }
+
+  // Undefined where it is absent.
+  at::Tensor operator[](Input i) const { return i == kValue ? value : optional[i - 1].value_or(at::Tensor()); }
+
+  bool any_requires_grad() const {
+    const auto requires_grad = [](const OptionalTensor& t) { return t.has_value() && t->requires_grad(); };
+    return value.requires_grad() || std::any_of(optional.begin(), optional.end(), requires_grad);
+  }
+};
+
+struct Constants {
+  std::string_view score;
+  bool edge_in_value;
+  double negative_slope, scale, dropout_p;
+
+  static std::string schema() { return "str score, bool edge_in_value, float negative_slope, float scale, float dropout_p"; }
+  auto members() const { return std::tie(score, edge_in_value, negative_slope, scale, dropout_p); }
+};
+
+// What to attend to, 0 for all, and which optional results to return.
+struct Wanted {
+  std::int64_t top_k;
+  bool return_weights, return_lse;
+
+  static std::string schema() { return "int top_k, bool return_weights, bool return_lse"; }
+  auto members() const { return std::tie(top_k, return_weights, return_lse); }
+};
+
+// The gradients of the results, those results that the gradient reads, and which inputs need a
+// gradient.
+struct Upstream {
+  at::Tensor grad_out;
+  OptionalTensor grad_lse, grad_weights;
+  at::Tensor out_acc, softmax, selected, weights;
+  c10::List<bool> needs_grad;
+
+  static std::string schema() {
+    return "Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor softmax, Tensor selected, "
+           "Tensor weights, bool[] needs_grad";
+  }
+  auto members() const { return std::tie(grad_out, grad_lse, grad_weights, out_acc, softmax, selected, weights, needs_grad); }
+};
+
+// ---- results
+
+// An absent result, or the gradient of an input that needs none, is a tensor of shape [0]; all
+// others have two dimensions or more.
+inline bool is_absent(const at::Tensor& result) { return result.dim() < 2; }
+
+// out [N_dst, H, F]; lse [N_dst, H], for the caller; softmax [N_dst, H, 2], the RowSoftmax of each
+// row and head, for the gradient; out_acc [N_dst, H, F], the sums of 16-bit values; selected [E,
+// H], what top_k keeps, in CSR order; weights [E, H].
+using Attention = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+// By Input.
+using Gradients = decltype(std::tuple_cat(std::array<at::Tensor, kNumInputs>()));
+
+inline std::string attention_results() {
+  return "Tensor out, Tensor lse, Tensor softmax, Tensor out_acc, Tensor selected, Tensor weights";
+}
+inline std::string gradient_results() {
+  std::string all;
+  for (const auto& input : kInputs) all += (all.empty() ? "Tensor " : ", Tensor ") + std::string(input.name);
+  return all;
+}
+
+// ---- operators
+
+namespace ops {
+
+struct EdgeAttention : Operator<EdgeAttention, Attention, SortedGraph, Inputs, Constants, Wanted> {
+  static constexpr const char* kName = "gat_ext::edge_attention";
+  static std::string results() { return attention_results(); }
+};
+
+struct EdgeAttentionBackward : Operator<EdgeAttentionBackward, Gradients, SortedGraph, Inputs, Constants, Upstream> {
+  static constexpr const char* kName = "gat_ext::edge_attention_backward";
+  static std::string results() { return gradient_results(); }
+};
+
+struct AdjacencyAttention : Operator<AdjacencyAttention, Attention, Edges, ForBackward, Inputs, Constants, Wanted> {
+  static constexpr const char* kName = "gat_ext::adjacency_attention";
+  static std::string results() { return attention_results(); }
+};
+
+struct AdjacencyAttentionBackward : Operator<AdjacencyAttentionBackward, Gradients, Edges, Inputs, Constants, Upstream> {
+  static constexpr const char* kName = "gat_ext::adjacency_attention_backward";
+  static std::string results() { return gradient_results(); }
+};
+
+struct EdgeSlots : Operator<EdgeSlots, at::Tensor, Edges> {
+  static constexpr const char* kName = "gat_ext::edge_slots";
+  static std::string results() { return "Tensor"; }
+};
+
+}  // namespace ops
+}  // namespace gat::binding

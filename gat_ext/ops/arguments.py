@@ -1,0 +1,97 @@
+"""The arguments of edge_attention, adjacency_attention and their gradients by name.
+
+Read from the schemas, which csrc/torch/schema.h defines. There is a namedtuple for the arguments of
+each operator, and one for each group of arguments that several operators share. All
+defaults are None.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from gat_ext import _C
+from gat_ext.ops.registry import Grads, ops
+
+
+def _record(name: str, fields: Iterable[str]) -> Any:
+    fields = tuple(fields)
+    return namedtuple(name, fields, defaults=(None,) * len(fields))  # type: ignore[misc]
+
+
+def _arguments(operator: str) -> Any:
+    name = operator.title().replace("_", "")
+    return _record(name, [a.name for a in getattr(ops, operator).default._schema.arguments])
+
+
+EdgeAttention = _arguments("edge_attention")
+EdgeAttentionBackward = _arguments("edge_attention_backward")
+AdjacencyAttention = _arguments("adjacency_attention")
+AdjacencyAttentionBackward = _arguments("adjacency_attention_backward")
+
+Results = _record("Results", [r.name for r in ops.edge_attention.default._schema.returns])
+"""out, lse, softmax, out_acc, selected, weights, some of which may be absent (:func:`is_absent`)"""
+
+_DIMS = _C.input_dims()
+
+Inputs = _record("Inputs", _DIMS)
+"""The differentiable inputs"""
+
+_FIELDS = EdgeAttention._fields
+SortedGraph = _record("SortedGraph", _FIELDS[: _FIELDS.index("value")])
+"""The CSR of a graph and its transpose: the first arguments of edge_attention"""
+
+Constants = _record("Constants", _FIELDS[_FIELDS.index("score") : _FIELDS.index("top_k")])
+"""The numbers and flags that the gradients share with the operators: score … dropout_p"""
+
+PER_EDGE = tuple(name for name, dims in _DIMS.items() if dims.startswith("E"))
+"""Inputs with a row for each edge"""
+
+HEADS = {
+    **dict.fromkeys((*Results._fields, "grad_out", "grad_lse", "grad_weights"), 1),
+    **{name: dims.index("H") for name, dims in _DIMS.items()},
+}
+"""The dimension of the heads in the tensors that have one"""
+
+
+def select(group: Any, arguments: Any) -> Any:
+    """Those of the arguments that ``group`` has too; ``group`` may be those of another operator."""
+    return group(**{n: getattr(arguments, n) for n in group._fields if hasattr(arguments, n)})
+
+
+def gradients(arguments: Any, found: Mapping[str, Tensor | None]) -> Grads:
+    """A gradient for each of the arguments, given those that are not None by name."""
+    return tuple(found.get(name) for name in arguments._fields)
+
+
+def is_absent(result: Tensor) -> bool:
+    """True for a tensor of shape [0].
+
+    That is a result that was not requested, or the gradient of an input that needs none.
+    """
+    return result.dim() < 2
+
+
+def absent(like: Tensor) -> Tensor:
+    """An absent result."""
+    return like.new_empty(0)
+
+
+# ---- from the forward of an autograd function to its backward
+
+_SAVED = object()  # in place of a tensor, which the context saves
+
+
+def save(ctx: Any, arguments: Any) -> None:
+    """Saves arguments in the context of an autograd function."""
+    ctx.save_for_backward(*(a for a in arguments if isinstance(a, Tensor)))
+    ctx.arguments = arguments._make(_SAVED if isinstance(a, Tensor) else a for a in arguments)
+
+
+def saved(ctx: Any) -> Any:
+    """The arguments that :func:`save` saved."""
+    tensors = iter(ctx.saved_tensors)
+    return ctx.arguments._make(next(tensors) if a is _SAVED else a for a in ctx.arguments)
