@@ -1,43 +1,35 @@
 """A training epoch of the walking models on NCI1: all 4,110 graphs, with the papers' settings.
 
-    python benchmarks/run.py gam --out DIR
+    python benchmarks/run.py gam
 
-GAM (20 agents a graph, 12 steps, an LSTM of 156) and GAM with memory (10 agents), batches of 32
+GAM (20 agents per graph, 12 steps, an LSTM of 156) and GAM with memory (10 agents), batches of 32
 graphs: forward, backward and Adam. Before anything is timed, the walks are compared with the slow
-oracle's for the same random numbers. NCI1 is read from the folder that GAT_EXT_DATA names, or from
-the cache; where it is in neither, the benchmark is left out. The folder of --out gets gam.json.
-Exit status 1 where walks differ.
+reference's for the same random numbers. NCI1 is read from the folder that GAT_EXT_DATA names, or
+from the cache; where it is in neither, the benchmark is left out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-# The package built in place; an installed one comes first.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+from collections.abc import Callable, Iterator
 
 import torch
+from report import LEFT_OUT, WRONG, Row
+from session import Session
+from timing import interleave
 
 from gat_ext.datasets import Fold, GraphDataset, load_graphs
 from gat_ext.models import available_graphs, build_graphs
 from gat_ext.reference.walk import uniform_numbers, walk_step
 from gat_ext.training.graph_loop import GraphRecipe, GraphTrainer
 
-ITEMS: dict[str, Any] = {}  # No other library has the model.
-
 ROUNDS = 3
 COMPARED = 200  # agents
+_TITLE = "training epoch of a walking model"
 
 
 def trainer(name: str, data: GraphDataset) -> GraphTrainer:
-    """Of a model, with all graphs but one to train on."""
+    """Of a model, which trains on all graphs."""
     graphs = torch.arange(len(data))
     fold = Fold(graphs, graphs[:1], graphs[:1])
     preset = build_graphs(name).preset
@@ -51,7 +43,7 @@ def trainer(name: str, data: GraphDataset) -> GraphTrainer:
 
 
 def differing_walks(data: GraphDataset) -> int:
-    """How many moves of some agents are not those of the oracle, given the same ranks and numbers."""
+    """Number of moves of some agents that differ from the reference's for equal ranks and numbers."""
     agent = trainer("gam", data).model.agent
     start = torch.arange(COMPARED) * (data.num_nodes // COMPARED)
     walks = agent(data.graph, data.node_type, start, 12, seed=torch.tensor([7]))
@@ -64,59 +56,30 @@ def differing_walks(data: GraphDataset) -> int:
     return differing
 
 
-def measure(name: str, data: GraphDataset) -> dict[str, Any]:
-    """Seconds of an epoch: all of its rounds, and their median; the first, unmeasured, warms up."""
-    training = trainer(name, data)
-    seconds = []
-    for _ in range(ROUNDS + 1):
+def _epoch(training: GraphTrainer) -> Callable[[], dict[str, float]]:
+    def step() -> dict[str, float]:
         start = time.perf_counter()
         training.step()
-        seconds.append(time.perf_counter() - start)
-    model = training.model
-    return {
-        "model": name,
-        "graphs": len(data),
-        "agents": model.num_agents,
-        "steps": model.num_steps,
-        "threads": torch.get_num_threads(),
-        "seconds": seconds[1:],
-        "median": statistics.median(seconds[1:]),
-    }
+        return {"total": 1e3 * (time.perf_counter() - start)}
+
+    return step
 
 
-def run_alone(out: Path) -> int:
-    """What ``run.py gam`` does."""
+def measure(session: Session) -> Iterator[list[Row]]:
+    """A row for each model; a first epoch, unmeasured, warms up."""
     try:
         data = load_graphs("tu:NCI1")
     except (OSError, ValueError, ImportError) as error:
-        print(f"walking models left out: {error}")
-        return 0
+        yield [Row("gam", "gam", _TITLE, "gat_ext", status=LEFT_OUT, note=str(error))]
+        return
     wrong = differing_walks(data)
     if wrong:
-        print(f"ERROR {wrong} moves differ from the oracle's", file=sys.stderr)
-        return 1
-    print(f"\nwalking models: an epoch on {len(data):,} graphs of {data.name}, {ROUNDS} rounds")
-    rows = []
-    for name in available_graphs():
-        rows.append(measure(name, data))
-        row = rows[-1]
-        print(
-            f"  {name:8} {row['agents']} agents, {row['steps']} steps, {row['threads']} threads:"
-            f" {row['median']:.1f} s"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "gam.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/gam"), help="folder (%(default)s)")
-    return run_alone(parser.parse_args(argv).out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        note = f"{wrong} moves differ from the reference's"
+        yield [Row("gam", "gam", _TITLE, "gat_ext", status=WRONG, note=note)]
+        return
+    steps = {name: _epoch(trainer(name, data)) for name in available_graphs()}
+    for step in steps.values():
+        step()
+    samples, _ = interleave(steps, ROUNDS)
+    title = f"{_TITLE}, {len(data):,} graphs of {data.name}, {torch.get_num_threads()} threads"
+    yield [Row("gam", name, title, name, samples=found) for name, found in samples.items()]

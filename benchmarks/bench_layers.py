@@ -14,18 +14,20 @@ from typing import Any
 import dense
 import torch
 from cases import DTYPES, Case, Setting
-from peers import Item, Program, graph_of
+from peers import Item, graph_of
+from timing import Program
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one layer: ``in_channels -> heads * channels``."""
+    """Of one layer: ``in_channels -> heads * channels``, or ``channels`` where heads are averaged."""
 
     in_channels: int
     channels: int
     heads: int
     dropout: float = 0.0
+    concat: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def _heads(s: Sizes) -> dict[str, Any]:
         "out_channels": s.channels,
         "heads": s.heads,
         "dropout": s.dropout,
+        "concat": s.concat,
     }
 
 
@@ -72,7 +75,8 @@ def _dgl_heads(s: Sizes) -> dict[str, Any]:
 
 def _gat_shapes(s: Sizes) -> dict[str, tuple[int, ...]]:
     row, width = (1, s.heads, s.channels), s.heads * s.channels
-    return {"lin.weight": (width, s.in_channels), "att_src": row, "att_dst": row, "bias": (width,)}
+    bias = (width if s.concat else s.channels,)
+    return {"lin.weight": (width, s.in_channels), "att_src": row, "att_dst": row, "bias": bias}
 
 
 def _gatv2_shapes(s: Sizes) -> dict[str, tuple[int, ...]]:
@@ -179,7 +183,8 @@ def make_layer(
         names = {(own,): own for own in weights}
     parameters = dict(conv.named_parameters())
     leaves = {common: parameters[own] for common, own in names.items()}
-    module.to(next(iter(weights.values())).dtype)
+    like = next(iter(weights.values()))
+    module.to(like.device, like.dtype)
     with torch.no_grad():
         for common, parameter in leaves.items():
             parameter.copy_(weights[common[0]].view_as(parameter))
@@ -195,37 +200,39 @@ def _conv(family: str, layer: Layer, sizes: Sizes) -> nn.Module:
 
 
 def draw(
-    shapes: dict[str, tuple[int, ...]], dtype: str, generator: torch.Generator
+    shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Weights of unit-variance products: normal, divided by the square root of the last size."""
     return {
-        name: (torch.randn(shape, generator=generator) / max(shape[-1], 1) ** 0.5).to(DTYPES[dtype])
+        name: normal(shape, dtype, generator) / max(shape[-1], 1) ** 0.5
         for name, shape in shapes.items()
     }
 
 
+def normal(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """On the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(dtype)
+
+
 def _sizes(name: str, case: Case) -> Sizes:
     setting = case.setting
-    real = case.tensors["x"].shape[1] if "x" in case.tensors else None
-    return Sizes(real or _in_channels(name, case), setting.channels, setting.heads, case.dropout)
-
-
-def _in_channels(name: str, case: Case) -> int:
-    """The data set's features where the layer projects them, else ``heads * channels``."""
-    if case.features is None or LAYERS[name].projections == 0:
-        return case.setting.width
-    return case.features.shape[1]
+    if "x" in case.tensors:
+        in_channels = case.tensors["x"].shape[1]
+    elif case.features is None or LAYERS[name].projections == 0:
+        in_channels = setting.width
+    else:
+        in_channels = case.features.shape[1]
+    return Sizes(in_channels, setting.channels, setting.heads, case.dropout)
 
 
 def _tensors(name: str, case: Case, generator: torch.Generator) -> dict[str, Tensor]:
-    dtype = DTYPES[case.setting.dtype]
-    in_channels = _in_channels(name, case)
-    x = case.features
-    if x is None or LAYERS[name].projections == 0:
-        x = torch.randn(case.num_nodes, in_channels, generator=generator)
-    out = torch.randn(case.num_nodes, case.setting.width, generator=generator)
-    weights = draw(LAYERS[name].shapes(_sizes(name, case)), case.setting.dtype, generator)
-    return {"x": x.to(dtype), "grad_out": out.to(dtype), **weights}
+    sizes = _sizes(name, case)
+    if case.features is None or LAYERS[name].projections == 0:
+        x = normal((case.num_nodes, sizes.in_channels), case.dtype, generator)
+    else:
+        x = case.features.to(case.dtype)
+    out = normal((case.num_nodes, case.setting.width), case.dtype, generator)
+    return {"x": x, "grad_out": out, **draw(LAYERS[name].shapes(sizes), case.dtype, generator)}
 
 
 def _program(name: str, family: str, case: Case) -> Program:
@@ -247,9 +254,10 @@ def _item(name: str) -> Item:
         title=layer.title,
         tensors=functools.partial(_tensors, name),
         build={family: functools.partial(_program, name, family) for family in families},
-        dense_bytes=dense_bytes,
+        rows={"x": "node", "out": "node"},
         gathers=layer.gathers,
         projections=layer.projections,
+        dense_bytes=dense_bytes,
         notes=layer.notes,
     )
 

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import dense
 import torch
 import torch.nn.functional as F
+from bench_layers import normal
 from cases import DTYPES, Case, Setting
-from peers import Item, Program, graph_of
+from peers import Item, graph_of
+from timing import Program
 from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
@@ -143,12 +145,19 @@ def _native(name: str) -> Callable[..., Tensor]:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: its inputs in the order in which every family's function takes them."""
+    """One operator: its inputs in the order in which every family's function takes them.
+
+    Attributes:
+        shapes: for a setting and numbers of nodes and edges, as is ``out``.
+        score: the attention's.
+        wide: whether the dense form needs an N×N×width array.
+    """
 
     title: str
     shapes: Callable[[Setting, int, int], Shapes]
     out: Callable[[Setting, int, int], tuple[int, ...]]
     run: dict[str, Callable[..., Tensor]]
+    score: str | None = None
     gathers: int = 1
     wide: bool = False
 
@@ -194,6 +203,7 @@ OPERATORS: dict[str, Operator] = {
         },
         out=_per_node,
         run={"pyg": _pyg_gat, "dgl": _dgl_gat, "dense": _dense_gat},
+        score="additive",
     ),
     "gatv2_attention": Operator(
         title="gatv2_attention (additive_v2)",
@@ -203,6 +213,7 @@ OPERATORS: dict[str, Operator] = {
         },
         out=_per_node,
         run={"pyg": _pyg_gatv2, "dgl": _dgl_gatv2, "dense": _dense_gatv2},
+        score="additive_v2",
         wide=True,
     ),
     "dot_attention": Operator(
@@ -210,6 +221,7 @@ OPERATORS: dict[str, Operator] = {
         shapes=_rows("query", "key", "value"),
         out=_per_node,
         run={"pyg": _pyg_dot, "dgl": _dgl_dot, "dense": _dense_dot},
+        score="dot",
         gathers=2,
     ),
     "cosine_attention": Operator(
@@ -217,18 +229,15 @@ OPERATORS: dict[str, Operator] = {
         shapes=_rows("query"),
         out=_per_node,
         run={"pyg": _pyg_cosine, "dgl": _dgl_cosine, "dense": _dense_cosine},
+        score="cosine",
     ),
 }
 
 
 def _tensors(name: str, case: Case, generator: torch.Generator) -> dict[str, Tensor]:
-    operator, setting = OPERATORS[name], case.setting
-    shapes = operator.shapes(setting, case.num_nodes, case.num_edges)
-    shapes["grad_out"] = operator.out(setting, case.num_nodes, case.num_edges)
-    return {
-        key: torch.randn(shape, generator=generator).to(DTYPES[setting.dtype])
-        for key, shape in shapes.items()
-    }
+    operator, sizes = OPERATORS[name], (case.setting, case.num_nodes, case.num_edges)
+    shapes = {**operator.shapes(*sizes), "grad_out": operator.out(*sizes)}
+    return {key: normal(shape, case.dtype, generator) for key, shape in shapes.items()}
 
 
 def _program(name: str, family: str, case: Case) -> Program:
@@ -238,6 +247,15 @@ def _program(name: str, family: str, case: Case) -> Program:
     if family == "pyg":
         graph = Edges(graph[0], graph[1], case.num_nodes)
     return Program(run, (graph, *leaves.values()), leaves)
+
+
+def _rows_of(operator: Operator) -> dict[str, str]:
+    """Whose rows each tensor has, by its first size in a setting that tells all apart."""
+    nodes, edges = 1009, 2003
+    setting = Setting(heads=3, channels=5)
+    shapes = {**operator.shapes(setting, nodes, edges), "out": operator.out(setting, nodes, edges)}
+    kinds = {nodes: "node", edges: "edge"}
+    return {name: kinds[shape[0]] for name, shape in shapes.items() if shape[0] in kinds}
 
 
 def _item(name: str) -> Item:
@@ -254,8 +272,10 @@ def _item(name: str) -> Item:
             family: functools.partial(_program, name, family)
             for family in ("gat_ext", *operator.run)
         },
-        dense_bytes=dense_bytes,
+        rows=_rows_of(operator),
         gathers=operator.gathers,
+        dense_bytes=dense_bytes,
+        score=operator.score,
     )
 
 

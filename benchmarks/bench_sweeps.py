@@ -1,119 +1,148 @@
 """The attention operators over one parameter at a time, beside the limit of the machine.
 
-    python benchmarks/run.py sweeps --out DIR          everything: 12 minutes on two cores
-    python benchmarks/bench_sweeps.py --only dtype skew
-    python benchmarks/bench_sweeps.py --tiny           the same program on a hundred nodes
+    python benchmarks/run.py sweeps --threads 2
 
 The standard case has 100,000 nodes, 2.1 million edges (uniform, self-loops among them) and 4 heads
-of 32 float32 features, on two threads. Sweeps change its threads, dtype, degree distribution, number
-of nodes, degree, features, heads; others number a mesh in several ways, take features beyond the
-cache, or grow the graph to 60 million edges, on which a two-layer GAT trains as well. Results are
-first compared with a float64 reference, on a small graph and on a part of the one that is timed.
-Each time stands beside a bare gather of the same rows over the same edges, taken in the same rounds
-and process. The folder of --out gets results.json, sweeps.png and targets.md. Exit status 1 where a
-result is wrong or a point failed.
+of 32 float32 features, on two threads. A sweep changes its threads, dtype, degree distribution,
+number of nodes, degree, features or heads; others number a mesh in several ways, take features
+beyond the caches, or grow the graph to 60 million edges, on which a two-layer GAT trains as well.
+"× base" is the time per edge over that of the point with 1.00.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
-from datetime import datetime, timezone
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-# The package built in place; an installed one comes first.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+import bench_epoch
+from bench_operators import ITEMS as OPERATORS
+from cases import DTYPES, Setting, make_case
+from peers import BASE
+from report import Row
+from session import Point, Session
+from timing import interleave
 
-ITEMS: dict[str, Any] = {}  # No peers, hence nothing for run.py to compare.
-ON_REQUEST = True  # Too long for a run of everything.
+from gat_ext import Graph
+
+# Too long for a run of everything; no other library takes part, so nothing to compare by name.
+ON_REQUEST = True
+
+ATTENTIONS = tuple(name for name, item in OPERATORS.items() if item.score is not None)
+STANDARD = Setting(threads=2)
+_HERE = Path(__file__).resolve()
+# Features of 1 GB in float32 and half of that in bfloat16: above the caches of today's servers.
+_BEYOND = replace(STANDARD, nodes=2_000_000, degree=4)
+_MESH = replace(STANDARD, graph="mesh", nodes=500_000, shuffle=True)
+_GROWTH_DEGREE = 30
+_LARGEST = 60_000_000
 
 
-def run_alone(out: Path) -> int:
-    """What ``run.py sweeps`` does."""
-    return main(["--out", str(out / "sweeps")])
+@dataclass(frozen=True)
+class Sweep:
+    """Settings that differ in one parameter, by its value.
+
+    Attributes:
+        base: the value that times are divided by.
+        apart: measured one after the other, for those that do not fit side by side.
+    """
+
+    title: str
+    settings: dict[str, Setting]
+    base: str
+    operators: tuple[str, ...] = ATTENTIONS
+    apart: bool = False
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--only", nargs="+", metavar="SWEEP", help="only these; 'memory' and 'epoch' among them")
-    add("--tiny", action="store_true", help="graphs of a hundred nodes, to try the program")
-    add("--out", type=Path, default=Path("runs/sweeps"), help="folder (%(default)s)")
-    return parser
+def _of(name: str, values: Iterable[int | str]) -> dict[str, Setting]:
+    return {str(value): replace(STANDARD, **{name: value}) for value in values}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the sweeps; the exit status."""
-    from arguments import unknown
-    from sweep_plan import full, full_epoch, tiny, tiny_epoch
+def _growth(edges: int) -> Setting:
+    return replace(STANDARD, nodes=edges // _GROWTH_DEGREE, degree=_GROWTH_DEGREE - 1)
 
-    parser = _parser()
-    args = parser.parse_args(argv)
-    sweeps = tiny() if args.tiny else full()
-    names = [*(sweep.name for sweep in sweeps), "memory", "epoch"]
-    for name in args.only or ():
-        if name not in names:
-            parser.error(unknown("sweep", name, names))
-    chosen = args.only or names
-    args.out.mkdir(parents=True, exist_ok=True)
 
-    import torch
-    from measure import machine
-    from report import machine_lines
-    from sweep_results import Record
-    from sweep_session import Session
-
-    standard = next(sweep for sweep in sweeps if sweep.name == "threads").points["2"]
-    config = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": ["benchmarks/bench_sweeps.py", *(sys.argv[1:] if argv is None else argv)],
-        "machine": machine(),
-        "torch": torch.__version__,
+def sweeps() -> list[Sweep]:
+    """Every sweep, the quick ones first."""
+    skews = {
+        "uniform": STANDARD,
+        "power law 3.0": replace(STANDARD, graph="power-law-3.0"),
+        "power law 2.5": replace(STANDARD, graph="power-law"),
+        "power law 2.2": replace(STANDARD, graph="power-law-2.2"),
+        "one hub": replace(STANDARD, graph="hub"),
     }
-    print(machine_lines(config["machine"]))
-    if args.tiny:
-        print("tiny graphs try the program: their times, and the targets by them, mean nothing")
-    session = Session(Record(config, standard), args.out, 0.0 if args.tiny else 0.05)
-    try:
-        for sweep in sweeps:
-            if sweep.name in chosen:
-                session.sweep(sweep)
-        if "memory" in chosen:
-            session.memory(standard)
-        if "epoch" in chosen:
-            session.epoch(tiny_epoch() if args.tiny else full_epoch())
-    except KeyboardInterrupt:
-        print(f"stopped; {args.out / 'results.json'} has what was done", file=sys.stderr)
-        return 130
-    return _finish(session.record, sweeps, args.out)
+    edges = STANDARD.nodes * STANDARD.degree
+    sizes = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+    nodes = {f"{n}": replace(STANDARD, nodes=n, degree=edges // n) for n in sizes}
+    orders = {
+        "row by row": replace(_MESH, shuffle=False),
+        "shuffled": _MESH,
+        **{
+            f"then {order}": replace(_MESH, order=order) for order in ("rcm", "degree", "community")
+        },
+    }
+    beyond = {name: replace(_BEYOND, dtype=name) for name in ("float32", "bfloat16")}
+    grown = (1_000_000, 4_000_000, 15_000_000, _LARGEST)
+    two = ("gat_attention", "dot_attention")
+    return [
+        Sweep("threads", _of("threads", (1, 2)), "2"),
+        Sweep("dtype", _of("dtype", DTYPES), "float32"),
+        Sweep("degree distribution, E constant", skews, "uniform"),
+        Sweep("nodes N, N · degree constant", nodes, "100000"),
+        Sweep("edges per node, N constant", _of("degree", (2, 5, 10, 20, 50)), "20"),
+        Sweep("features per head F", _of("channels", (8, 16, 32, 64, 128)), "32"),
+        Sweep("heads H", _of("heads", (1, 2, 4, 8)), "4"),
+        Sweep("numbering of a mesh of 500,000 nodes", orders, "then rcm"),
+        Sweep("dtype, features beyond the caches", beyond, "bfloat16", two),
+        Sweep(
+            f"edges E, N = E / {_GROWTH_DEGREE}",
+            {f"{edges}": _growth(edges) for edges in grown},
+            f"{grown[0]}",
+            apart=True,
+        ),
+    ]
 
 
-def _finish(record: Any, sweeps: Any, out: Path) -> int:
-    """Judges, draws, and says where everything is."""
-    from dataclasses import asdict
-
-    from sweep_plots import write_png
-    from sweep_results import LEGEND
-    from sweep_targets import judge, table
-
-    verdicts = judge(record)
-    record.targets = [asdict(verdict) for verdict in verdicts]
-    record.write(out / "results.json")
-    (out / "targets.md").write_text(table(verdicts) + "\n")
-    print(f"\n{LEGEND}\n\n{table(verdicts)}\n\nfigures: {out / 'results.json'}")
-    try:
-        if any(row.timed for row in record.rows):
-            print(f"chart: {write_png(out, record, sweeps)}")
-    except ImportError as error:
-        print(f"no chart: {error}")
-    for problem in record.problems():
-        print(f"ERROR {problem}", file=sys.stderr)
-    return 1 if record.problems() else 0
+def _points(sweep: Sweep, name: str) -> list[Point]:
+    item = replace(OPERATORS[name], title=f"{sweep.title}: {name}")
+    path = _HERE.with_name("bench_operators.py")
+    return [
+        Point(label, path, name, item, BASE, setting, seldom=sweep.apart)
+        for label, setting in sweep.settings.items()
+    ]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def measure(session: Session) -> Iterator[list[Row]]:
+    """The rows of each sweep and operator, of one step's memory, and of the large epoch."""
+    fast = Session(replace(session.options, memory=False, min_seconds=0.05))
+    for sweep in sweeps():
+        for name in sweep.operators:
+            yield _named(fast.measure(_points(sweep, name), sweep.base, apart=sweep.apart))
+    standard = Sweep("memory of a step", {"standard": STANDARD}, "standard")
+    for name in ATTENTIONS:
+        yield _named(session.measure(_points(standard, name), "standard"))
+    large = _growth(_LARGEST)
+    yield [_building(large)]
+    name, path = "gat_epoch_wide", _HERE.with_name("bench_epoch.py")
+    item = bench_epoch.ITEMS[name]
+    point = Point(f"{_LARGEST}", path, name, item, BASE, large, seldom=True)
+    yield _named(session.measure([point], point.label))
+
+
+def _building(setting: Setting) -> Row:
+    """Building a graph from its sorted edges."""
+    case = make_case(setting)
+
+    def build() -> dict[str, float]:
+        start = time.perf_counter()
+        Graph(case.edge_index, case.num_nodes)
+        return {"total": 1e3 * (time.perf_counter() - start)}
+
+    samples, _ = interleave({"": build}, 3)
+    title = f"building a graph of {case.num_edges:,} edges"
+    return Row("sweeps", "graph", title, "Graph(edge_index)", samples=samples[""])
+
+
+def _named(rows: list[Row]) -> list[Row]:
+    return [replace(row, bench="sweeps") for row in rows]

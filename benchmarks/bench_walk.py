@@ -1,43 +1,35 @@
-"""Steps a second of many agents on many small graphs, beside a NetworkX loop over the agents.
+"""Steps per second of many agents on many small graphs, beside a NetworkX loop over the agents.
 
-    python benchmarks/run.py walk --out DIR
+    python benchmarks/run.py walk
 
 2,000 agents walk 12 steps on a block-diagonal batch of 100 molecule-like graphs (a ring with a few
 chords and branches, 30 nodes of 37 types each): by the types' ranks (``walk_step``) and uniformly
 (``random_walk``). The loop takes one agent at a time: ``random.choices`` among
 ``graph.neighbors(node)`` with the same probabilities; "with log p" it also returns what
 ``walk_step`` returns, the log-probability of each move. Before anything is timed, the frequencies of
-the first move of both from one node are compared with the exact probabilities (chi-squared). The
-folder of --out gets walk.json. Exit status 1 where a distribution is wrong.
+the first move of both from one node are compared with the exact probabilities (chi-squared).
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
 import math
 import random
-import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-# The package built in place; an installed one comes first.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
 import torch
+from report import LEFT_OUT, WRONG, Row
+from session import Session
+from timing import interleave, ratio
 
 from gat_ext import Graph
 from gat_ext.functional import random_walk, walk_step
 from gat_ext.reference.walk import transition_probabilities
 
-ITEMS: dict[str, Any] = {}  # A loop in Python is no peer that run.py could start.
-
 AGENTS, STEPS, TYPES, GRAPHS, NODES = 2000, 12, 37, 100, 30
-ROUNDS = 5
+_LEAST_P = 1e-4
+_TITLE = f"{AGENTS:,} agents, {STEPS} steps"
 
 
 class Walks:
@@ -134,92 +126,55 @@ def p_values(walks: Walks, draws: int = 20_000) -> dict[str, float]:
     return result
 
 
-def seconds(run: Callable[[], None], repeats: int) -> float:
-    """Of one run, the mean of some."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - start) / repeats
+def _timed(run: Callable[[], None], repeats: int, threads: int) -> Callable[[], dict[str, float]]:
+    """Milliseconds of one run, the mean of some."""
+
+    def step() -> dict[str, float]:
+        torch.set_num_threads(threads)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        return {"total": 1e3 * (time.perf_counter() - start) / repeats}
+
+    return step
 
 
-def measure(walks: Walks) -> list[dict[str, Any]]:
-    """A row for each native walk, number of threads and loop: steps a second of both, and their ratio."""
-    plans = (
-        (
-            "walk_step",
-            walks.native_ranked,
-            {"moves": walks.loop_ranked, "with log p": walks.loop_ranked_log},
-        ),
-        ("random_walk", walks.native_uniform, {"moves": walks.loop_uniform}),
-    )
-    rows = []
-    for name, native, loops in plans:
-        samples: dict[int | str, list[float]] = {key: [] for key in (1, 2, *loops)}
-        for _ in range(ROUNDS):  # in turn, so that a ratio compares times taken side by side
-            for loop, run in loops.items():
-                samples[loop].append(seconds(run, 1))
-            for threads in (1, 2):
-                torch.set_num_threads(threads)
-                seconds(native, 10)
-                samples[threads].append(seconds(native, 100))
-        for threads, loop in itertools.product((1, 2), loops):
-            ratios = [a / b for a, b in zip(samples[loop], samples[threads], strict=True)]
-            rows.append(
-                {
-                    "walk": name,
-                    "threads": threads,
-                    "loop": loop,
-                    "steps_per_second": AGENTS * STEPS / statistics.median(samples[threads]),
-                    "loop_steps_per_second": AGENTS * STEPS / statistics.median(samples[loop]),
-                    "ratio": statistics.median(ratios),
-                    "seconds": samples[threads],
-                    "loop_seconds": samples[loop],
-                }
-            )
-    return rows
-
-
-def run_alone(out: Path) -> int:
-    """What ``run.py walk`` does."""
-    before = torch.get_num_threads()
+def measure(session: Session) -> Iterator[list[Row]]:
+    """Rows of each walk: the operator on one and on two threads, and the loops."""
     try:
         walks = Walks()
         tests = p_values(walks)
     except ImportError as error:
-        print(f"walks left out: {error}")
-        return 0
-    wrong = [f"{name}: p = {p:.1e}" for name, p in tests.items() if p < 1e-4]
+        yield [Row("walk", "walk", "walks", "gat_ext", status=LEFT_OUT, note=str(error))]
+        return
+    wrong = [f"{name}: p = {p:.1e}" for name, p in tests.items() if p < _LEAST_P]
     if wrong:
-        print("ERROR the moves do not follow the formula:", *wrong, sep="\n", file=sys.stderr)
-        return 1
-    print(
-        f"\nwalks: {AGENTS:,} agents, {STEPS} steps, {walks.graph}; "
-        f"p-values of first moves {min(tests.values()):.3f} and above"
-    )
+        note = f"the moves do not follow the formula: {', '.join(wrong)}"
+        yield [Row("walk", "walk", "walks", "gat_ext", status=WRONG, note=note)]
+        return
+    loops = {"NetworkX": walks.loop_ranked, "NetworkX, with log p": walks.loop_ranked_log}
+    before = torch.get_num_threads()
     try:
-        rows = measure(walks)
+        yield _rows("walk_step", walks.native_ranked, loops, session.options.rounds)
+        loops = {"NetworkX": walks.loop_uniform}
+        yield _rows("random_walk", walks.native_uniform, loops, session.options.rounds)
     finally:
         torch.set_num_threads(before)
-    for row in rows:
-        print(
-            f"  {row['walk']:12} {row['threads']} thread{'s' if row['threads'] > 1 else ' '}"
-            f"  {row['steps_per_second'] / 1e6:8.2f} M steps/s"
-            f"  NetworkX loop ({row['loop']}) {row['loop_steps_per_second'] / 1e6:.3f} M"
-            f"  ratio {row['ratio']:.0f}"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "walk.json").write_text(json.dumps({"p_values": tests, "rows": rows}, indent=1) + "\n")
-    return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/walk"), help="folder (%(default)s)")
-    return run_alone(parser.parse_args(argv).out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _rows(
+    name: str, native: Callable[[], None], loops: dict[str, Callable[[], None]], rounds: int
+) -> list[Row]:
+    steps = {f"{name}, {n} thread{'s'[: n - 1]}": _timed(native, 100, n) for n in (1, 2)}
+    base = list(steps)[-1]
+    for step in steps.values():
+        step()
+    steps |= {label: _timed(loop, 1, 1) for label, loop in loops.items()}
+    samples, _ = interleave(steps, rounds)
+    rows = []
+    for label, found in samples.items():
+        row = Row("walk", name, f"{name}: {_TITLE}", label, samples=found)
+        row.ratio["total"] = ratio(found["total"], samples[base]["total"])
+        row.note = f"{AGENTS * STEPS / row.median('total') / 1e3:.3g} million steps per second"
+        rows.append(row)
+    return rows

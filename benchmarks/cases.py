@@ -1,28 +1,39 @@
-"""The named graphs of the benchmarks, and the case: one graph with its sizes, handed to every peer.
+"""Graphs by name, and the case: one graph with one item's tensors, on the CPU or a GPU.
 
-A new graph is a function ``(nodes, degree, rng) -> int64 [2, E]`` with a row in ``GENERATED``.
-Every graph ends up with one more self-loop a node, so that no row is empty, and with its edges
-sorted by destination: libraries that scatter over the edge list gain from that order, and the
-others do not lose.
+A new graph is a function ``(nodes, degree, generator) -> int64 [2, E]`` with a row in ``GRAPHS``;
+it draws on the generator's device. Every graph gets one more self-loop per node, so that no row is
+empty, and its edges are sorted by destination, then source: libraries that scatter over the edge
+list gain from that order, and the others do not lose.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run was asked for. ``dropout`` None leaves the choice to the benchmark."""
+    """What is measured, and on what.
+
+    Attributes:
+        nodes: of a generated graph; the others have their own sizes.
+        degree: edges per node beside its self-loop.
+        dropout: attention dropout while timing; None leaves it to the item.
+        shuffle: renumber the nodes at random.
+        order: then renumber them by this method of ``Graph.reorder``.
+        threads: 0 leaves torch's number unchanged.
+        root: folder of the data sets' files.
+    """
 
     graph: str = "uniform"
     nodes: int = 100_000
@@ -33,6 +44,9 @@ class Setting:
     dropout: float | None = None
     seed: int = 0
     shuffle: bool = False
+    order: str = ""
+    threads: int = 0
+    device: str = "cpu"
     root: str | None = None
 
     @property
@@ -43,13 +57,13 @@ class Setting:
 
 @dataclass
 class Case:
-    """A graph with the tensors of one benchmark item.
+    """A graph with the tensors of one item.
 
     Attributes:
-        edge_index: int64 ``[2, E]``, sorted by destination.
+        edge_index: int32 where it fits, else int64; ``[2, E]``, sorted by destination.
         features: ``[N, C]`` of a data set, of unit mean square; None for a generated graph.
         tensors: inputs and weights by name; "grad_out" is the upstream gradient.
-        dropout: the attention dropout that the timed layers apply; results are compared without it.
+        dropout: attention dropout of the timed layers; results are compared without it.
     """
 
     setting: Setting
@@ -64,100 +78,151 @@ class Case:
     def num_edges(self) -> int:
         return self.edge_index.shape[1]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.setting.dtype]
+
+    def to_dtype(self, dtype: str) -> Case:
+        """The case with its floating-point tensors as ``dtype``."""
+        tensors = {name: t.detach().to(DTYPES[dtype]) for name, t in self.tensors.items()}
+        return replace(self, setting=replace(self.setting, dtype=dtype), tensors=tensors)
+
     def save(self, path: Path) -> None:
         torch.save({**vars(self), "features": None, "setting": asdict(self.setting)}, path)
 
     @staticmethod
-    def load(path: str, dtype: str | None = None) -> Case:
-        """The case of a file, with its floating-point tensors as ``dtype`` where one is given."""
+    def load(path: Path) -> Case:
         stored: dict[str, Any] = torch.load(path, weights_only=True)
-        case = Case(**{**stored, "setting": Setting(**stored["setting"])})
-        if dtype is not None:
-            case.setting = replace(case.setting, dtype=dtype)
-            case.tensors = {name: t.to(DTYPES[dtype]) for name, t in case.tensors.items()}
-        return case
+        return Case(**{**stored, "setting": Setting(**stored["setting"])})
 
 
-def _uniform(nodes: int, degree: int, rng: np.random.Generator) -> np.ndarray:
+def _uniform(nodes: int, degree: int, generator: Generator) -> Tensor:
     """Both ends of ``nodes * degree`` edges drawn uniformly."""
-    return rng.integers(0, nodes, size=(2, nodes * degree))
+    size = (2, nodes * degree)
+    return torch.randint(nodes, size, generator=generator, device=generator.device)
 
 
-def _power_law(nodes: int, degree: int, rng: np.random.Generator) -> np.ndarray:
-    """Both ends drawn with probability proportional to ``rank ** (-2 / 3)``.
-
-    Degrees follow a power law of exponent 2.5 (Chung and Lu 2002); ranks are dealt at random.
-    """
-    share = np.cumsum(np.arange(1, nodes + 1, dtype=np.float64) ** (-2 / 3))
-    rank = np.searchsorted(share, rng.random((2, nodes * degree)) * share[-1], side="right")
-    return rng.permutation(nodes)[np.minimum(rank, nodes - 1)]
+def _pairs(weight: Tensor, count: int, generator: Generator) -> Tensor:
+    """Both ends drawn with probabilities proportional to ``weight`` ``[N]``."""
+    share = weight.double().cumsum(0)
+    uniform = torch.rand((2, count), generator=generator, device=weight.device, dtype=torch.float64)
+    return torch.searchsorted(share, uniform.mul_(share[-1])).clamp_(max=len(weight) - 1)
 
 
-def _mesh(nodes: int, degree: int, rng: np.random.Generator) -> np.ndarray:
+def _renumber(edges: Tensor, nodes: int, generator: Generator) -> Tensor:
+    return torch.randperm(nodes, generator=generator, device=edges.device)[edges]
+
+
+def _power_law(nodes: int, degree: int, generator: Generator, exponent: float = 2.5) -> Tensor:
+    """Degrees with this tail exponent (Chung and Lu 2002); ranks are assigned at random."""
+    rank = torch.arange(1, nodes + 1, device=generator.device, dtype=torch.float64)
+    edges = _pairs(rank ** (-1 / (exponent - 1)), nodes * degree, generator)
+    return _renumber(edges, nodes, generator)
+
+
+def _hub(nodes: int, degree: int, generator: Generator) -> Tensor:
+    """Node 0 has as many edges, in and out, as there are nodes; the others are uniform."""
+    weight = torch.ones(nodes, device=generator.device)
+    share = min(1 / degree, 0.5)
+    weight[0] = (nodes - 1) * share / (1 - share)
+    return _pairs(weight, nodes * degree, generator)
+
+
+def _mesh(nodes: int, degree: int, generator: Generator) -> Tensor:
     """A triangulated grid, numbered row by row: right, down and one diagonal, both ways."""
-    width = max(int(np.ceil(np.sqrt(nodes))), 1)
-    node = np.arange(nodes)
-    inner = node % width < width - 1
-    pairs = [
-        (node[inner], node[inner] + 1),
-        (node, node + width),
-        (node[inner], node[inner] + width + 1),
-    ]
-    u, v = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    u, v = u[v < nodes], v[v < nodes]
-    return np.stack([np.concatenate([u, v]), np.concatenate([v, u])])
+    width = max(math.ceil(math.sqrt(nodes)), 1)
+    node = torch.arange(nodes, device=generator.device)
+    inner = node[node % width < width - 1]
+    start = torch.cat([inner, node, inner])
+    end = torch.cat([inner + 1, node + width, inner + width + 1])
+    start, end = start[end < nodes], end[end < nodes]
+    return torch.stack([torch.cat([start, end]), torch.cat([end, start])])
 
 
-def _knn(nodes: int, degree: int, rng: np.random.Generator) -> np.ndarray:
-    """The ``degree`` nearest neighbours of random points in the unit cube, each an edge to them."""
+def _knn(nodes: int, degree: int, generator: Generator) -> Tensor:
+    """An edge from each of the ``degree`` nearest neighbours of random points in the unit cube."""
     try:
         from scipy.spatial import cKDTree
     except ImportError as error:
         raise ImportError("the knn graph needs SciPy: pip install 'gat_ext[train]'") from error
-    points = rng.random((nodes, 3))
+    points = torch.rand((nodes, 3), generator=generator, device=generator.device).cpu().numpy()
     k = min(degree, nodes - 1)
-    _, neighbours = cKDTree(points).query(points, k=k + 1)
-    return np.stack([neighbours[:, 1:].reshape(-1), np.repeat(np.arange(nodes), k)])
+    neighbours = torch.from_numpy(cKDTree(points).query(points, k=k + 1)[1])
+    edges = torch.stack([neighbours[:, 1:].reshape(-1), torch.arange(nodes).repeat_interleave(k)])
+    return edges.to(generator.device)
 
 
-GENERATED: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+GRAPHS: dict[str, Callable[[int, int, Generator], Tensor]] = {
     "uniform": _uniform,
     "power-law": _power_law,
+    "power-law-3.0": functools.partial(_power_law, exponent=3.0),
+    "power-law-2.2": functools.partial(_power_law, exponent=2.2),
+    "hub": _hub,
     "mesh": _mesh,
     "knn": _knn,
 }
+# Nodes, edges (self-loops among them) and about the largest degree of public graphs.
+SIZES = {
+    "pubmed-size": (19_717, 88_648, 171),
+    "arxiv-size": (169_343, 2_315_598, 13_161),
+    "amazon0505-size": (410_236, 3_356_824, 2_760),
+    "yelp-size": (716_847, 13_954_819, 4_000),
+    "reddit-size": (232_965, 114_615_892, 21_657),
+    "products-size": (2_449_029, 123_718_280, 17_481),
+}
 DATASETS = ("cora", "citeseer")
+NAMES = (*GRAPHS, *SIZES, *DATASETS)
 
 
-def names() -> list[str]:
-    """Every name that ``--graph`` takes."""
-    return [*GENERATED, *DATASETS]
+def _of_size(nodes: int, edges: int, largest: int, generator: Generator) -> Tensor:
+    """Both ends from one power law whose first rank gets ``largest`` of the edges."""
+    power = math.log(edges / largest) / math.log(nodes)
+    rank = torch.arange(nodes + 1, device=generator.device, dtype=torch.float64)
+    weight = (rank / nodes).pow_(power).diff()
+    return _renumber(_pairs(weight, edges - nodes, generator), nodes, generator)
+
+
+@functools.lru_cache(maxsize=8)
+def _graph(setting: Setting) -> Case:
+    """The graph of a setting, without tensors."""
+    generator = Generator(setting.device).manual_seed(setting.seed)
+    if setting.graph in DATASETS:
+        return _dataset(setting, generator)
+    nodes = setting.nodes
+    if setting.graph in SIZES:
+        nodes = SIZES[setting.graph][0]
+        edges = _of_size(*SIZES[setting.graph], generator)
+    else:
+        edges = GRAPHS[setting.graph](nodes, setting.degree, generator)
+    return Case(setting, nodes, _finish(edges, nodes, setting, generator))
 
 
 def make_case(setting: Setting) -> Case:
-    """The graph that a setting names; the same setting gives the same graph."""
-    if setting.graph in DATASETS:
-        return _from_dataset(setting)
-    rng = np.random.default_rng(setting.seed)
-    edges = GENERATED[setting.graph](setting.nodes, setting.degree, rng)
-    return Case(setting, setting.nodes, _finish(edges, setting.nodes, setting))
+    """The graph that a setting names; the same setting gives the same graph on one device."""
+    graph = _graph(replace(setting, heads=1, channels=1, dtype="float32", dropout=None, threads=0))
+    return replace(graph, setting=setting)
 
 
-def _from_dataset(setting: Setting) -> Case:
+def _dataset(setting: Setting, generator: Generator) -> Case:
     from gat_ext import datasets
 
     data = datasets.load(setting.graph, root=setting.root)
-    edges = _finish(data.edge_index.numpy(), data.num_nodes, setting)
-    # Of unit mean square, scores are of order one and their gradients well above rounding.
-    x = data.x / data.x.square().mean().sqrt()
+    edges = _finish(data.edge_index.to(setting.device), data.num_nodes, setting, generator)
+    # With unit mean square, scores are of order one and their gradients well above rounding.
+    x = (data.x / data.x.square().mean().sqrt()).to(setting.device)
     return Case(setting, data.num_nodes, edges, features=x, num_classes=data.num_classes)
 
 
-def _finish(edges: np.ndarray, nodes: int, setting: Setting) -> Tensor:
-    """Adds the loops, renumbers the nodes where asked, sorts by destination (then source)."""
-    loops = np.arange(nodes)
-    edges = np.concatenate([edges, np.stack([loops, loops])], axis=1).astype(np.int64)
+def _finish(edges: Tensor, nodes: int, setting: Setting, generator: Generator) -> Tensor:
+    """Adds the self-loops, renumbers the nodes as required, and sorts."""
+    loops = torch.arange(nodes, device=edges.device)
+    edges = torch.cat([edges, loops.expand(2, -1)], dim=1)
     if setting.shuffle:
-        edges = np.random.default_rng(setting.seed + 1).permutation(nodes)[edges]
-    order = np.argsort(edges[1] * nodes + edges[0], kind="stable")
-    return torch.from_numpy(np.ascontiguousarray(edges[:, order]))
+        edges = _renumber(edges, nodes, generator)
+    if setting.order:
+        from gat_ext import Graph
+
+        edges = Graph(edges, nodes).reorder(setting.order)[0].edge_index.long()
+    key = (edges[1] * nodes + edges[0]).sort().values
+    index = torch.int32 if nodes < 2**31 else torch.int64
+    return torch.stack([(key % nodes).to(index), (key // nodes).to(index)])

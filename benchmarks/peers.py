@@ -1,64 +1,71 @@
-"""The peers that run the same case, and what a benchmark module hands them.
+"""The libraries that run the same item, each in this process or under its own interpreter.
 
-A peer is a family (the library, and how it holds a graph), run as it is or compiled. A benchmark
-module ``bench_*.py`` has ``ITEMS: dict[str, Item]``; an item knows its tensors and how each family
-runs them.
+A peer is a family (the library, and how it holds a graph) run in one way: eager, compiled by
+torch.compile, or replayed as a CUDA graph. A benchmark ``bench_*.py`` hands over items
+(``ITEMS: dict[str, Item]``); an item draws its tensors and builds each family's program.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
+import select
+import signal
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from cases import DTYPES, Case, Setting
+from cases import Case, Setting, make_case
+from timing import Program
 from torch import Tensor
 
-
-@dataclass
-class Program:
-    """What a peer runs: ``function(*args)``.
-
-    Attributes:
-        leaves: the tensors whose gradients are computed and compared, by name. A key of several
-            names is one tensor that stands for all of them (tied weights): its gradient is the sum
-            of theirs.
-        update: the optimizer's step, where the item has one.
-    """
-
-    function: Callable[..., Tensor]
-    args: tuple[Any, ...]
-    leaves: dict[tuple[str, ...], Tensor]
-    update: Callable[[], object] | None = None
+BASE = "gat_ext"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a benchmark: a layer, an operator.
+    """One thing to measure: a layer, an operator.
 
     Attributes:
-        title: what the table is headed with.
-        tensors: the inputs, weights and "grad_out" of a case, drawn from a generator.
-        build: the program of each family for a case that has its tensors.
-        gathers: how many passes over E rows of ``heads * channels`` the forward cannot do without.
-        projections: number of dense products of width ``heads * channels`` beside the attention.
-        dense_bytes: what the masked N×N computation needs at its peak.
-        dropout: attention dropout where the setting asks for none in particular.
+        title: heads the table.
+        tensors: the inputs, weights and "grad_out" of a case, drawn from a generator on its device.
+        build: by family, the program for a case that has its tensors.
+        rows: whose rows a tensor has, "node" or "edge"; all others are weights. "out" is the
+            result, and "grad_out" follows it.
+        local: whether a result depends on the in-edges of its node alone, as one layer's does.
+        gathers: rows of ``heads * channels`` that the forward pass gathers for each edge.
+        projections: dense products of that width beside the attention.
+        dense_bytes: what the dense family needs at its peak, by setting and number of nodes.
+        dropout: attention dropout while timing, where the setting leaves it to the item.
+        score: of the operator, where it has one and does nothing else.
+        on_request: runs only when it is named itself.
         notes: by family, what a reader has to know to compare.
     """
 
     title: str
     tensors: Callable[[Case, torch.Generator], dict[str, Tensor]]
     build: Mapping[str, Callable[[Case], Program]]
-    dense_bytes: Callable[[Setting, int], int]
+    rows: Mapping[str, str]
+    local: bool = True
     gathers: int = 1
     projections: int = 0
+    dense_bytes: Callable[[Setting, int], int] = lambda setting, nodes: 0
     dropout: float = 0.0
+    score: str | None = None
+    on_request: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    def case(self, setting: Setting) -> Case:
+        """The case of a setting, with this item's tensors."""
+        case = make_case(setting)
+        case.tensors = self.tensors(case, torch.Generator(setting.device).manual_seed(setting.seed))
+        return case
 
 
 @dataclass(frozen=True)
@@ -68,31 +75,33 @@ class Peer:
     Attributes:
         modules: what has to be importable, the library first.
         install: what to do where it is not.
+        way: "eager", "compiled" or "replayed".
     """
 
     title: str
     family: str
     modules: tuple[str, ...]
     install: str
-    compiled: bool = False
+    way: str = "eager"
 
 
-_PYG = "pip install 'gat_ext[test]'"
+_OURS = ("gat_ext", ("gat_ext",), "pip install .")
+_PYG = ("pyg", ("torch_geometric",), "pip install 'gat_ext[test]'")
 PEERS: dict[str, Peer] = {
-    "gat_ext": Peer("gat_ext", "gat_ext", ("gat_ext",), "pip install ."),
-    "gat_ext-compiled": Peer(
-        "gat_ext compiled", "gat_ext", ("gat_ext",), "pip install .", compiled=True
-    ),
-    "pyg": Peer("PyG eager", "pyg", ("torch_geometric",), _PYG),
-    "pyg-compiled": Peer("PyG compiled", "pyg", ("torch_geometric",), _PYG, compiled=True),
+    "gat_ext": Peer("gat_ext", *_OURS),
+    "gat_ext-compiled": Peer("gat_ext compiled", *_OURS, way="compiled"),
+    "gat_ext-replayed": Peer("gat_ext in a CUDA graph", *_OURS, way="replayed"),
+    "pyg": Peer("PyG eager", *_PYG),
+    "pyg-compiled": Peer("PyG compiled", *_PYG, way="compiled"),
     "dense": Peer("dense torch", "dense", ("torch",), "pip install torch"),
     "dgl": Peer(
-        "DGL",
-        "dgl",
-        ("dgl", "dgl.nn.pytorch"),
-        "name an interpreter that has it with --python dgl=PATH",
+        "DGL", "dgl", ("dgl", "dgl.nn.pytorch"), "name an interpreter with DGL: --python dgl=PATH"
     ),
 }
+
+
+class PeerError(Exception):
+    """A peer could not do what it was asked; the message is one sentence."""
 
 
 def probe(name: str) -> dict[str, str]:
@@ -111,53 +120,150 @@ def probe(name: str) -> dict[str, str]:
             why = [*str(error).strip().splitlines(), type(error).__name__][0]
             raise ImportError(f"cannot import {module}: {why} ({peer.install})") from error
     library = importlib.import_module(peer.modules[0])
+    version = getattr(library, "__version__", "unknown")
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        peer.modules[0]: getattr(library, "__version__", "unknown"),
+        peer.modules[0]: version,
     }
 
 
 # ---- how each family holds a graph
 
 
-def _gat_ext_graph(edge_index: Tensor, num_nodes: int) -> Any:
+def _gat_ext_graph(case: Case) -> Any:
     from gat_ext import Graph
 
-    graph = Graph(edge_index, num_nodes)
+    graph = Graph(case.edge_index, case.num_nodes)
     graph.transpose()
     return graph
 
 
-def _pyg_graph(edge_index: Tensor, num_nodes: int) -> Any:
-    return edge_index
-
-
-def _dense_mask(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """``[N_dst, N_src]``: log of the number of edges, which added to scores counts multi-edges."""
-    counts = torch.zeros(num_nodes, num_nodes, dtype=torch.float64)
-    src, dst = edge_index
+def _dense_mask(case: Case) -> Tensor:
+    """``[N, N]``: log of the number of edges, which added to scores counts multi-edges."""
+    shape = (case.num_nodes, case.num_nodes)
+    counts = torch.zeros(shape, dtype=torch.float64, device=case.edge_index.device)
+    src, dst = case.edge_index.long()
     counts.index_put_((dst, src), counts.new_ones(()), accumulate=True)
-    return counts.log_()
+    return counts.log_().to(case.dtype)
 
 
-def _dgl_graph(edge_index: Tensor, num_nodes: int) -> Any:
+def _dgl_graph(case: Case) -> Any:
     import dgl
 
-    graph = dgl.graph((edge_index[0], edge_index[1]), num_nodes=num_nodes).int()
+    graph = dgl.graph((case.edge_index[0], case.edge_index[1]), num_nodes=case.num_nodes).int()
     graph.create_formats_()
     return graph
 
 
-_GRAPHS: dict[str, Callable[[Tensor, int], Any]] = {
+_HOLD: dict[str, Callable[[Case], Any]] = {
     "gat_ext": _gat_ext_graph,
-    "pyg": _pyg_graph,
+    "pyg": lambda case: case.edge_index.long(),
     "dense": _dense_mask,
     "dgl": _dgl_graph,
 }
 
 
 def graph_of(family: str, case: Case) -> Any:
-    """The case's graph as the family takes it, with all that is built once for a graph."""
-    graph = _GRAPHS[family](case.edge_index, case.num_nodes)
-    return graph.to(DTYPES[case.setting.dtype]) if family == "dense" else graph
+    """The case's graph as the family takes it, with all that is built once per graph."""
+    return _HOLD[family](case)
+
+
+# ---- peers in processes of their own
+
+
+class Remote:
+    """A worker (see ``worker.py``) under an interpreter of its own.
+
+    Use as a context manager: leaving it ends the process.
+
+    Args:
+        python: the interpreter.
+        threads: of torch and of OpenMP.
+        timeout: seconds that one answer may take.
+
+    Raises:
+        PeerError: there is no such interpreter.
+    """
+
+    def __init__(self, python: str, threads: int, timeout: float) -> None:
+        self._timeout = timeout
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  see close
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        worker = Path(__file__).resolve().parent / "worker.py"
+        try:
+            self._process = subprocess.Popen(
+                [python, str(worker), str(threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=env,
+                text=True,
+                bufsize=1,
+            )
+        except OSError as error:
+            self._log.close()
+            raise PeerError(f"cannot run the interpreter {python}: {error.strerror}") from error
+
+    def ask(self, op: str, **request: Any) -> Any:
+        """The worker's answer.
+
+        Raises:
+            PeerError: it answered with an error, ended, or took too long (then it is ended).
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"op": op, **request}) + "\n")
+        except BrokenPipeError:
+            raise PeerError(self._how_it_ended()) from None
+        ready, _, _ = select.select([self._process.stdout], [], [], self._timeout)
+        if not ready:
+            self._process.kill()
+            self._process.wait()
+            raise PeerError(f"no answer to '{op}' within {self._timeout:g} s; raise --timeout")
+        line = self._process.stdout.readline()
+        if not line:
+            raise PeerError(self._how_it_ended())
+        answer = json.loads(line)
+        if "error" in answer:
+            raise PeerError(answer["error"])
+        return answer["ok"]
+
+    def prepare(self, peer: str, bench: Path, item: str, case: Case) -> list[list[str]]:
+        path = Path(self._folder.name) / "case.pt"
+        case.save(path)
+        answer = self.ask("prepare", peer=peer, bench=str(bench), item=item, case=str(path))
+        path.unlink()
+        return answer
+
+    def result(self) -> dict[str, Tensor]:
+        path = Path(self._folder.name) / "result.pt"
+        self.ask("save_result", path=str(path))
+        return torch.load(path, weights_only=True)
+
+    def sample(self, min_seconds: float) -> dict[str, float]:
+        return self.ask("sample", min_seconds=min_seconds)
+
+    def memory(self) -> dict[str, int]:
+        return self.ask("memory")
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        self._log.seek(0)
+        last = self._log.read().strip().splitlines()[-1:]
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        return f"its process ended {how}: {last[0] if last else 'nothing on standard error'}"
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,35 +1,109 @@
-"""The figures for people and for programs: a table on the terminal, and JSON."""
+"""One kind of row for every figure; rows as one table on the terminal, one JSON and one chart."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+import platform
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS
-from session import Outcome, Row
+OK, LEFT_OUT, FAILED, WRONG = "ok", "left out", "failed", "wrong"
 
-_WIDTH = 120
-_COLUMNS = (
-    "",
-    "forward ms",
-    "backward ms",
-    "total ms",
-    "× gat_ext",
-    "peak RSS",
-    "step adds",
-    "error",
-)
 LEGEND = (
-    "total: forward, backward and, for an epoch, the optimizer. × gat_ext: total over gat_ext's.\n"
-    "peak RSS: of a process that runs this alone. step adds: how far one step raises it.\n"
-    "error: norm of the difference from the reference as a share of the norm, the largest over the "
-    "output and every gradient."
+    "Times are medians of the rounds in milliseconds; total: forward, backward and, for an epoch,\n"
+    "the optimizer. × base: time per edge over that of the row with 1.00, in the same rounds.\n"
+    "limit: gathering the same rows over the same edges, and nothing else (embedding_bag).\n"
+    "of copy: bytes that the pass has to move per second, over the bandwidth of a large copy.\n"
+    "peak: memory of a process that runs this alone; step adds: how far one step raises it; beyond\n"
+    "results: without the output and the gradients, in units of E·H·4 bytes. error: norm of the\n"
+    "difference from float64 over the norm, the largest of the output and all gradients."
 )
 
 
-def _milliseconds(value: float | None) -> str:
+@dataclass
+class Row:
+    """The figures of one point.
+
+    Attributes:
+        status: OK, or why there are no figures: LEFT_OUT (no failure), FAILED, WRONG.
+        note: the reason, or what a reader has to know to compare.
+        reference: the library that the results were compared with.
+        errors: by result, the difference from that.
+        samples: by part, a figure of each round: milliseconds, and GB/s of "copy".
+        ratio: by part, the time per edge over that of the base.
+        moved: by part, the bytes that it has to move.
+    """
+
+    bench: str
+    item: str
+    title: str
+    label: str
+    peer: str = "gat_ext"
+    setting: dict[str, Any] = field(default_factory=dict)
+    nodes: int = 0
+    edges: int = 1
+    gathers: int = 0
+    projections: int = 0
+    status: str = OK
+    note: str = ""
+    reference: str = ""
+    errors: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    ratio: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    moved: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def timed(self) -> bool:
+        return bool(self.samples)
+
+    def median(self, part: str) -> float:
+        return statistics.median(self.samples[part])
+
+    @property
+    def limit(self) -> float | None:
+        """Milliseconds that gathering alone takes; None where nothing is gathered."""
+        if not self.gathers or "gather" not in self.samples:
+            return None
+        return self.gathers * self.median("gather")
+
+    def over_limit(self, part: str) -> float | None:
+        """Median over the rounds of the time over the limit of the same round."""
+        if self.limit is None or self.projections:
+            return None
+        pairs = zip(self.samples[part], self.samples["gather"], strict=True)
+        return statistics.median(own / (self.gathers * gather) for own, gather in pairs)
+
+    def of_copy(self, part: str) -> float | None:
+        """Share of the bandwidth of a large copy, on a GPU."""
+        if part not in self.moved or self.setting.get("device") == "cpu":
+            return None
+        return self.moved[part] / self.median(part) / 1e6 / self.median("copy")
+
+    @property
+    def beyond(self) -> float | None:
+        """Memory that a step takes beyond what it leaves, over E·H·4 bytes."""
+        if not self.memory:
+            return None
+        extra = max(self.memory["increase"] - self.memory["kept"], 0)
+        return extra / (4 * self.edges * self.setting["heads"])
+
+    def record(self) -> dict[str, Any]:
+        medians = {part: self.median(part) for part in self.samples}
+        over = {p: self.over_limit(p) for p in ("forward", "total") if p in self.samples}
+        return {**asdict(self), "median": medians, "over_limit": over}
+
+
+# ---- table
+
+
+def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
 
 
@@ -39,95 +113,97 @@ def _bytes(value: int | None) -> str:
     return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
 
 
-def _peer_cells(name: str, row: Row) -> list[str]:
-    memory = row.memory or {}
-    error = "reference" if not row.errors and row.reference else ""
-    return [
-        PEERS[name].title,
-        *(_milliseconds(row.median.get(part)) for part in ("forward", "backward", "total")),
-        f"{row.ratio['total']:.2f}" if row.ratio else "",
-        _bytes(memory.get("peak")),
-        _bytes(memory.get("increase")),
-        f"{row.error:.1e}" if row.error is not None else error,
-    ]
+def _plain(form: str, value: float | None) -> str:
+    return "" if value is None else format(value, form)
 
 
-def _limit_cells(outcome: Outcome) -> list[list[str]]:
-    cells = []
-    if outcome.gathers:
-        gather = outcome.gathers * outcome.limit("gather")
-        label = "limit: gather rows" + (f" × {outcome.gathers}" if outcome.gathers > 1 else "")
-        cells.append([label, _milliseconds(gather), "", "", "", "", "", ""])
-    if outcome.projections:
-        parts = [
-            outcome.projections * outcome.limit(f"projection_{part}")
-            for part in ("forward", "backward")
-        ]
-        times = [_milliseconds(value) for value in (*parts, sum(parts))]
-        cells.append([f"projections alone × {outcome.projections}", *times, "", "", "", ""])
-    return cells
+def _median(part: str) -> Callable[[Row], str]:
+    return lambda row: _ms(row.median(part)) if part in row.samples else ""
 
 
-def table(outcome: Outcome) -> list[list[str]]:
-    """The cells: the header, the peers that were timed, and the limits of the machine."""
-    peers = [_peer_cells(name, row) for name, row in outcome.rows.items() if row.median]
-    return [list(_COLUMNS), *peers, *_limit_cells(outcome)]
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "": lambda row: row.label,
+    "forward": _median("forward"),
+    "backward": _median("backward"),
+    "total": _median("total"),
+    "× base fwd": lambda row: _plain(".2f", row.ratio.get("forward")),
+    "× base": lambda row: _plain(".2f", row.ratio.get("total")),
+    "limit": lambda row: _ms(row.limit),
+    "× limit fwd": lambda row: _plain(".2f", row.over_limit("forward")),
+    "× limit": lambda row: _plain(".2f", row.over_limit("total")),
+    "of copy fwd": lambda row: _plain(".0%", row.of_copy("forward")),
+    "of copy": lambda row: _plain(".0%", row.of_copy("total")),
+    "peak": lambda row: _bytes(row.memory.get("peak")),
+    "step adds": lambda row: _bytes(row.memory.get("increase")),
+    "beyond results": lambda row: _plain(".2f", row.beyond),
+    "error": lambda row: f"{max(row.errors.values()):.0e}" if row.errors else "",
+}
 
 
-def remarks(outcome: Outcome) -> list[str]:
-    """What stands below the table: limits, who was left out and why, what to know to compare."""
-    lines = [f"copy bandwidth {outcome.limit('copy'):.1f} GB/s (read and written)"]
-    if outcome.excess is not None:
-        less = " less the projections" if outcome.projections else ""
-        lines.append(f"gat_ext's forward{less} takes {outcome.excess:.2f} × the gather limit")
-    for name, row in outcome.rows.items():
-        if row.status != "ok":
-            lines.append(f"{PEERS[name].title} {row.status}: {row.reason}")
-    return lines + outcome.notes
+def table(rows: Sequence[Row]) -> str:
+    """The rows that were timed in aligned Markdown, without empty columns; then the remarks."""
+    timed = [row for row in rows if row.timed]
+    columns = {name: [cell(row) for row in timed] for name, cell in _COLUMNS.items()}
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    lines = []
+    if columns:
+        widths = [max(3, *(len(cell) for cell in (name, *columns[name]))) for name in columns]
+        header = [list(columns), ["-" * width for width in widths]]
+        for cells in [*header, *map(list, zip(*columns.values(), strict=True))]:
+            rest = (c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))
+            lines.append("| " + " | ".join([cells[0].ljust(widths[0]), *rest]) + " |")
+    return "\n".join([*lines, *_remarks(rows)])
 
 
-def heading(outcome: Outcome, config: dict[str, Any]) -> str:
-    """One line: what was run on what."""
-    case, setting = outcome.case, config["setting"]
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for row in rows:
+        if row.status != OK or row.note:
+            status = "" if row.status == OK else f" {row.status}"
+            lines.append(f"- {row.label}{status}: {row.note}")
+    first = next((row for row in rows if row.timed), None)
+    if first is not None and "copy" in first.samples:
+        lines.append(f"- a large copy moves {first.median('copy'):,.1f} GB/s, read plus written")
+    if first is not None and "projection forward" in first.samples and first.projections:
+        parts = [_ms(first.median(f"projection {part}")) for part in ("forward", "backward")]
+        lines.append(
+            f"- a projection alone takes {' / '.join(parts)} ms, the layer has {first.projections}"
+        )
+    return lines
+
+
+def heading(rows: Sequence[Row]) -> str:
+    """One line: what was measured on what."""
+    row = next((row for row in rows if row.timed), rows[0])
+    if not row.nodes:
+        return row.title
+    s = row.setting
     return (
-        f"{outcome.title}: {case['graph']}, N = {case['num_nodes']:,}, E = {case['num_edges']:,} "
-        f"(in-degree median {case['median_in_degree']}, largest {case['max_in_degree']:,}), "
-        f"{setting['heads']} × {setting['channels']} {setting['dtype']}, "
-        f"threads {config['threads']}, medians of {config['repeats']} rounds"
+        f"{row.title}: {s['graph']}, N = {row.nodes:,}, E = {row.edges:,}, "
+        f"{s['heads']} × {s['channels']} {s['dtype']}, {s['threads'] or 'all'} threads, {s['device']}"
     )
 
 
-def show(outcome: Outcome, config: dict[str, Any]) -> None:
-    """Prints the table: with rich where it is installed, else as plain text."""
-    header, *rows = table(outcome)
-    title = heading(outcome, config)
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        print(f"\n{title}\n{plain([header, *rows])}")
-        print("\n".join(f"  {line}" for line in remarks(outcome)))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    console.width = max(console.width, _WIDTH)
-    grid = Table()
-    for column in header:
-        grid.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*row)
-    console.print(f"\n{title}", markup=False)
-    console.print(grid)
-    console.print("\n".join(f"  {line}" for line in remarks(outcome)), markup=False)
+def show(rows: Sequence[Row]) -> None:
+    """Prints a table."""
+    print(f"\n{heading(rows)}\n{table(rows)}", flush=True)
 
 
-def plain(cells: list[list[str]]) -> str:
-    """Cells in aligned columns, the first to the left."""
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = []
-    for row in cells:
-        rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        lines.append("  ".join([row[0].ljust(widths[0]), *rest]).rstrip())
-    return "\n".join(lines)
+# ---- JSON
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores and memory, the system, and how busy it is at this moment."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return {
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "system": platform.platform(),
+        "load": os.getloadavg()[0],
+    }
 
 
 def machine_lines(machine: dict[str, Any]) -> str:
@@ -138,26 +214,59 @@ def machine_lines(machine: dict[str, Any]) -> str:
     return line
 
 
-def record(outcome: Outcome) -> dict[str, Any]:
-    """Everything about an item, every sample included."""
-    limits = {
-        key: {"median": outcome.limit(key), "samples": outcome.limits[key]}
-        for key in outcome.limits
-    }
-    return {
-        "benchmark": outcome.bench,
-        "title": outcome.title,
-        "case": outcome.case,
-        "peers": {name: asdict(row) for name, row in outcome.rows.items()},
-        "limits": limits,
-        "gathers": outcome.gathers,
-        "projections": outcome.projections,
-        "forward_over_gather_limit": outcome.excess,
-        "notes": outcome.notes,
-    }
+def write_json(path: Path, config: dict[str, Any], rows: Sequence[Row]) -> None:
+    """The configuration, and every row with every sample."""
+    record = {**config, "rows": [row.record() for row in rows]}
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def write_json(path: Path, config: dict[str, Any], outcomes: dict[str, Outcome]) -> None:
-    """The configuration, versions and machine, and every item's record."""
-    items = {name: record(outcome) for name, outcome in outcomes.items()}
-    path.write_text(json.dumps({**config, "items": items}, indent=1) + "\n")
+def problems(rows: Sequence[Row]) -> list[str]:
+    """What makes a run fail: a wrong result of anybody, or a failure of gat_ext."""
+    return [
+        f"{row.item}: {row.label} {row.status}: {row.note}"
+        for row in rows
+        if row.status == WRONG or (row.status == FAILED and row.peer.startswith("gat_ext"))
+    ]
+
+
+# ---- chart
+
+_FORWARD, _REST, _LIMIT = "#4477aa", "#88ccee", "#cc3311"
+
+
+def write_png(path: Path, rows: Sequence[Row]) -> None:
+    """Bars of forward and total time, a panel for each item, and the limit beside them.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("a chart needs matplotlib: pip install 'gat_ext[train]'") from error
+    timed = [row for row in rows if row.timed]
+    groups = [list(group) for _, group in groupby(timed, key=lambda row: (row.bench, row.title))]
+    heights = [len(group) + 1 for group in groups]
+    size = (9, 0.6 + 0.36 * sum(heights) + 0.4 * len(groups))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)
+    for axis, group in zip(axes[:, 0], groups, strict=True):
+        _panel(axis, group)
+    figure.savefig(path, dpi=120)
+
+
+def _panel(axis: Any, rows: list[Row]) -> None:
+    for place, row in enumerate(rows):
+        forward = row.median("forward") if "forward" in row.samples else 0.0
+        total = row.median("total")
+        axis.barh(place, forward, color=_FORWARD)
+        bar = axis.barh(place, total - forward, left=forward, color=_REST)
+        axis.bar_label(bar, [f" {total:,.4g}"], fontsize=8)
+        if row.limit is not None:
+            axis.vlines(row.limit, place - 0.45, place + 0.45, color=_LIMIT, linestyle="--")
+    axis.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.12)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(heading(rows), fontsize=9, loc="left")
+    axis.set_xlabel("ms: forward, then the rest; dashed: gather limit of the forward", fontsize=8)

@@ -1,145 +1,218 @@
 """Compares gat_ext with other libraries: are results equal, how fast, how much memory?
 
-    python benchmarks/run.py                          all but sweeps: 100,000 nodes, 2.1 million edges
+    python benchmarks/run.py                          all but sweeps: 100,000 nodes, 2.1 M edges
     python benchmarks/run.py layers --graph mesh      one benchmark, on another graph
     python benchmarks/run.py gat agnn --graph cora    some items, on a data set
     python benchmarks/run.py sweeps                   our operators, one parameter at a time
+    python benchmarks/run.py operators --device cuda --graph arxiv-size
     python benchmarks/run.py --python dgl=PATH        DGL under another environment's interpreter
 
-Benchmarks are the files ``bench_*.py`` of this folder. Each peer runs in a process of its own;
-rounds visit every peer in turn, so a ratio compares times taken side by side. Exit status 1 where a
-result is wrong or gat_ext failed.
+Benchmarks are the files ``bench_*.py`` of this folder (README.md says how to add one). Exit status 1
+where a result is wrong or gat_ext failed.
 """
 
 from __future__ import annotations
 
+import argparse
+import difflib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 # The package built in place; an installed one comes first.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import report
-from arguments import make_parser, parse_options, unknown
-from measure import machine
+import torch
+from cases import DTYPES, NAMES, Setting
 from peers import PEERS, Item
-from plots import write_pngs
-from session import BASE, ItemRun, Options, Outcome, Session
-from worker import load_bench
+from session import Options, Session
+from worker import limit_memory, load_bench
 
 HERE = Path(__file__).resolve().parent
-Benches = dict[str, tuple[Path, dict[str, Item]]]
+_SETTING = ("graph", "nodes", "degree", "heads", "channels", "dtype", "dropout", "seed", "shuffle",
+            "order", "threads", "device", "root")  # fmt: skip
+
+Benches = dict[str, tuple[Path, ModuleType]]
 
 
 def discover(folder: Path) -> Benches:
-    """The benchmarks of a folder by name, each with its items; ``bench_layers.py`` is "layers"."""
+    """The benchmarks of a folder by name; ``bench_layers.py`` is "layers"."""
     files = sorted(folder.glob("bench_*.py"))
-    return {path.stem.removeprefix("bench_"): (path, load_bench(path).ITEMS) for path in files}
+    return {path.stem.removeprefix("bench_"): (path, load_bench(path)) for path in files}
 
 
-def select(names: Sequence[str], benches: Benches) -> list[tuple[Path, str, Item]]:
-    """The items that the names mean: a benchmark's, one item, or all where there is no name.
+def items_of(module: ModuleType) -> dict[str, Item]:
+    """The items of a benchmark that ``run.py`` compares."""
+    return getattr(module, "ITEMS", {})
 
-    Raises:
-        ValueError: a name is neither a benchmark nor an item.
-    """
-    choices = [*benches, *(item for _, items in benches.values() for item in items)]
+
+def refuse_unknown(names: Sequence[str], benches: Benches) -> None:
+    """Raises ValueError where a name is neither a benchmark nor an item."""
+    choices = [*benches, *(item for _, module in benches.values() for item in items_of(module))]
     for name in names:
         if name not in choices:
-            raise ValueError(unknown("benchmark", name, choices))
-    return [
-        (path, name, item)
-        for bench, (path, items) in benches.items()
-        for name, item in items.items()
-        if not names or bench in names or name in names
-    ]
+            raise ValueError(_unknown("benchmark", name, choices))
 
 
-def main(argv: Sequence[str] | None = None, folder: Path = HERE) -> int:
-    """Runs the benchmarks of a folder; the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser(__doc__)
-    args = parser.parse_args(arguments)
+def run(names: Sequence[str], benches: Benches, session: Session, out: Path) -> list[report.Row]:
+    """Runs benchmarks and items by name, shows each, and keeps ``results.json`` up to date."""
+    rows: list[report.Row] = []
+    config = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "machine": report.machine(),
+        "versions": session.versions,
+        "options": {**asdict(session.options), "pythons": dict(session.options.pythons)},
+    }
+    if torch.cuda.is_available():
+        config["gpu"] = torch.cuda.get_device_name()
+    print(report.machine_lines(config["machine"]))
+
+    def keep(found: list[report.Row]) -> None:
+        rows.extend(found)
+        report.show(found)
+        report.write_json(out / "results.json", config, rows)
+
+    for peer, reason in session.missing.items():
+        print(f"{PEERS[peer].title} left out: {reason}")
+    try:
+        for bench, (path, module) in benches.items():
+            for name, item in items_of(module).items():
+                implied = not item.on_request and (not names or bench in names)
+                if implied or name in names:
+                    keep(session.compare(path, name, item))
+            wanted = bench in names or (not names and not getattr(module, "ON_REQUEST", False))
+            if hasattr(module, "measure") and wanted:
+                for group in module.measure(session):
+                    keep(group)
+    except KeyboardInterrupt:
+        print(f"stopped; {out / 'results.json'} has what was done", file=sys.stderr)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None, folder: Path = HERE, *, limited: bool = False) -> int:
+    """Runs the benchmarks of a folder; the exit status.
+
+    Args:
+        argv: the command line; None for that of the process.
+        folder: where the benchmarks are.
+        limited: whether a shortage of memory is an error of this process, where it uses the CPU.
+    """
+    parser = make_parser()
+    args = parser.parse_args(argv)
     try:
         options = parse_options(args)
         benches = discover(folder)
-        items = select(args.names, benches)
+        refuse_unknown(args.names, benches)
     except ValueError as error:
         parser.error(str(error))
+    if limited and options.setting.device == "cpu":
+        limit_memory()
     args.out.mkdir(parents=True, exist_ok=True)
-    status = 0
-    if items:
+    rows = run(args.names, benches, Session(options), args.out)
+    print(f"\n{report.LEGEND}\n\nfigures: {args.out / 'results.json'}")
+    if any(row.timed for row in rows):
         try:
-            outcomes = run(items, options, arguments, args.out)
-        except KeyboardInterrupt:
-            print(f"stopped; {args.out / 'results.json'} has what was done", file=sys.stderr)
-            return 130
-        status = finish(args.out, outcomes)
-    return max([status, *run_alone(args.names, benches, args.out)])
-
-
-def run_alone(names: Sequence[str], benches: Benches, out: Path) -> list[int]:
-    """Runs the benchmarks that have no items but ``run_alone(out)``: their exit statuses.
-
-    They have no peers, or a device that those cannot share. One with ``ON_REQUEST`` runs only when
-    named.
-    """
-    statuses = []
-    for name, (path, _) in benches.items():
-        module = load_bench(path)
-        if hasattr(module, "run_alone") and (
-            name in names or (not names and not getattr(module, "ON_REQUEST", False))
-        ):
-            statuses.append(module.run_alone(out))
-    return statuses
-
-
-def run(
-    items: list[tuple[Path, str, Item]], options: Options, arguments: list[str], out: Path
-) -> dict[str, Outcome]:
-    """Runs the items, shows each, and keeps the figures of those done so far in ``out``."""
-    config: dict[str, Any] = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": ["benchmarks/run.py", *arguments],
-        "machine": machine(),
-        **asdict(options),
-    }
-    print(report.machine_lines(config["machine"]))
-    outcomes: dict[str, Outcome] = {}
-    with Session(options) as session:
-        session.probe()
-        config["versions"] = session.versions
-        for name, reason in session.missing.items():
-            print(f"{PEERS[name].title} left out: {reason}")
-        for path, name, item in items:
-            outcomes[name] = ItemRun(session, path, name, item).run()
-            report.show(outcomes[name], config)
-            report.write_json(out / "results.json", config, outcomes)
-    return outcomes
-
-
-def finish(out: Path, outcomes: dict[str, Outcome]) -> int:
-    """Draws, says where everything is, and judges."""
-    print(f"\n{report.LEGEND}\n\nfigures: {out / 'results.json'}")
-    try:
-        for path in write_pngs(out, outcomes):
-            print(f"chart: {path}")
-    except ImportError as error:
-        print(f"no chart: {error}")
-    bad = [
-        f"{item}: {PEERS[name].title} {row.status}: {row.reason}"
-        for item, outcome in outcomes.items()
-        for name, row in outcome.rows.items()
-        if row.status == "wrong" or (name == BASE and row.status == "failed")
-    ]
-    for line in bad:
+            report.write_png(args.out / "results.png", rows)
+            print(f"chart: {args.out / 'results.png'}")
+        except ImportError as error:
+            print(f"no chart: {error}")
+    for line in report.problems(rows):
         print(f"ERROR {line}", file=sys.stderr)
-    return 1 if bad else 0
+    return 1 if report.problems(rows) else 0
+
+
+# ---- command line
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What a graph and a layer look like, who runs, and how it is measured."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default, add = Setting(), parser.add_argument
+    add("names", nargs="*", help="benchmarks or items; default: all")
+    add("--graph", choices=NAMES, default=default.graph, help="(%(default)s)")
+    add("--nodes", type=_count, default=default.nodes, help="of a generated graph (%(default)s)")
+    add("--degree", type=_count, default=default.degree,
+        help="edges per node, beside its self-loop; a mesh has its own (%(default)s)")  # fmt: skip
+    add("--heads", type=_count, default=default.heads, help="attention heads (%(default)s)")
+    add("--channels", type=_count, default=default.channels, help="per head (%(default)s)")
+    add("--dtype", choices=list(DTYPES), default=default.dtype, help="(%(default)s)")
+    add("--dropout", type=float, help="on the attention; default: 0, and 0.6 for an epoch")
+    add("--shuffle", action="store_true", help="renumber the nodes at random")
+    add("--order", default="", help="then renumber them by this method of Graph.reorder")
+    add("--device", choices=("cpu", "cuda"), default=default.device, help="(%(default)s)")
+    add("--root", help="folder of the data sets' files; default: downloaded once")
+    add("--seed", type=int, default=default.seed, help="(%(default)s)")
+    add("--peers", nargs="+", metavar="PEER", help=f"of {', '.join(PEERS)}; default: all")
+    add("--python", action="append", default=[], metavar="PEER=PATH",
+        help="the interpreter that runs a peer; may be given once for each")  # fmt: skip
+    cores = len(os.sched_getaffinity(0))
+    add("--threads", type=_count, default=cores, help="of every peer (%(default)s)")
+    add("--dense-limit", type=float, default=2.0, metavar="GIB",
+        help="memory that dense N×N attention may take (%(default)s)")  # fmt: skip
+    add("--repeats", type=_count, default=5, help="rounds (%(default)s)")
+    add("--min-seconds", type=float, default=0.2,
+        help="a peer repeats its step for so long in each round (%(default)s)")  # fmt: skip
+    add("--no-memory", action="store_true", help="do not measure peak memory")
+    add("--timeout", type=float, default=1800.0, help="seconds for one answer (%(default)s)")
+    add("--out", type=Path, default=Path("runs/benchmarks"),
+        help="folder for results.json and results.png (%(default)s)")  # fmt: skip
+    return parser
+
+
+def parse_options(args: argparse.Namespace) -> Options:
+    """The options of a run.
+
+    Raises:
+        ValueError: an unknown peer, --python not as PEER=PATH, or a device that is not there.
+    """
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda needs a GPU, and torch sees none here")
+    pythons = {}
+    for pair in args.python:
+        peer, equals, path = pair.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--python takes PEER=PATH, not '{pair}'")
+        pythons[peer] = path
+    for peer in (*(args.peers or ()), *pythons):
+        if peer not in PEERS:
+            raise ValueError(_unknown("peer", peer, list(PEERS)))
+    default = [
+        name for name, peer in PEERS.items() if peer.way != "replayed" or args.device == "cuda"
+    ]
+    return Options(
+        setting=Setting(**{name: getattr(args, name) for name in _SETTING}),
+        peers=tuple(peer for peer in PEERS if peer in (args.peers or default)),
+        pythons=pythons,
+        rounds=args.repeats,
+        min_seconds=args.min_seconds,
+        timeout=args.timeout,
+        dense_limit=int(args.dense_limit * 2**30),
+        memory=not args.no_memory,
+    )
+
+
+def _unknown(kind: str, name: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, choices, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"unknown {kind} '{name}': {hint}choose from {', '.join(choices)}"
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(limited=True))

@@ -1,363 +1,329 @@
-"""One benchmark item: check that results are equal, time in interleaved rounds, measure memory."""
+"""Measures points: proves each equal, times all in interleaved rounds, then measures memory."""
 
 from __future__ import annotations
 
-import statistics
+import gc
 import sys
-import tempfile
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import check
 import torch
-from cases import DATASETS, Case, Setting, make_case
-from client import Client, PeerError
-from compare import HALF, Groups, differences, restrict, tolerance, verdict
-from peers import PEERS, Item
+from cases import DATASETS, SIZES, Case, Setting, make_case
+from limits import Limits, Sizes, bytes_moved
+from peers import BASE, PEERS, Item, PeerError, Remote
+from report import FAILED, LEFT_OUT, WRONG, Row
+from timing import interleave, ratio
+from worker import Worker, available_memory, sentence
 
-BASE = "gat_ext"
-_REFERENCES = ("pyg", "dense", "dgl", BASE, "pyg-compiled")
-_SMALL = 400
+_DENSE_NODES = 2000  # up to which dense torch serves as the reference
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run."""
+    """How to measure.
+
+    Attributes:
+        pythons: by peer, an interpreter of its own.
+        rounds: visits of every point.
+        min_seconds: a point repeats its step for so long in each round.
+        timeout: seconds for one answer of a peer in a process of its own.
+        dense_limit: bytes that dense N×N attention may take.
+        memory: whether to measure peak memory.
+    """
 
     setting: Setting
     peers: tuple[str, ...]
-    pythons: dict[str, str]
-    threads: int
-    repeats: int
-    warmup: int
-    min_seconds: float
-    timeout: float
-    dense_limit: int
-    memory: bool
+    pythons: Mapping[str, str]
+    rounds: int = 5
+    min_seconds: float = 0.2
+    timeout: float = 1800.0
+    dense_limit: int = 2**31
+    memory: bool = True
 
 
-@dataclass
-class Row:
-    """One peer in one item; ``status`` is ok, unchecked, left out, failed or wrong."""
+@dataclass(frozen=True)
+class Point:
+    """One peer on one item in one setting.
 
-    status: str = "ok"
-    reason: str = ""
-    reference: str = ""
-    errors: dict[str, float] = field(default_factory=dict)
-    samples: dict[str, list[list[float]]] = field(default_factory=dict)
-    median: dict[str, float] = field(default_factory=dict)
-    ratio: dict[str, float] = field(default_factory=dict)
-    memory: dict[str, int | bool] | None = None
+    Attributes:
+        bench: the file of the benchmark.
+        seldom: too large for the usual rounds and seconds: two rounds of one step each.
+    """
 
-    def stop(self, status: str, reason: str) -> None:
-        self.status, self.reason = status, reason
-
-    @property
-    def running(self) -> bool:
-        return self.status in ("ok", "unchecked")
-
-    @property
-    def error(self) -> float | None:
-        return max(self.errors.values()) if self.errors else None
-
-
-@dataclass
-class Outcome:
-    """One item's figures."""
-
-    bench: str
+    label: str
+    bench: Path
     name: str
-    title: str
-    case: dict[str, Any]
-    rows: dict[str, Row]
-    gathers: int
-    projections: int
-    notes: list[str]
-    limits: dict[str, list[float]] = field(default_factory=dict)
+    item: Item
+    peer: str
+    setting: Setting
+    seldom: bool = False
 
-    def limit(self, key: str) -> float:
-        return statistics.median(self.limits[key])
 
-    @property
-    def excess(self) -> float | None:
-        """Forward of gat_ext without the projections, in units of the gather limit.
-
-        None where the projections take so much of it that the difference would be noise.
-        """
-        row = self.rows.get(BASE)
-        if row is None or not row.median or not self.gathers:
-            return None
-        own = row.median["forward"] - self.projections * self.limit("projection_forward")
-        if own < row.median["forward"] / 3:
-            return None
-        return own / (self.gathers * self.limit("gather"))
+class LeftOutError(Exception):
+    """A point cannot be measured here, which is no failure; the message says why."""
 
 
 class Session:
-    """The workers of a run: one for each peer and one for the limits, kept from item to item."""
+    """Peers that are there, and how to measure them."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.versions: dict[str, dict[str, str]] = {}
         self.missing: dict[str, str] = {}
-        self._stack = ExitStack()
-        self._clients: dict[str, Client] = {}
-        self.folder = Path(
-            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gat-ext-bench-"))
-        )
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for client in self._clients.values():
-            client.close()
-        self._stack.close()
-
-    def start(self, name: str) -> Client:
-        """A new worker for a peer (or for "limits")."""
-        python = self.options.pythons.get(name, sys.executable)
-        return Client(python, self.options.threads, self.options.timeout)
-
-    def probe(self) -> None:
-        """Starts the workers; finds out which peers can run, and why the others cannot."""
-        say("starting the peers")
-        for name in ("limits", *self.options.peers):
+        for peer in options.peers:
             try:
-                self._clients[name] = self.start(name)
-            except PeerError as error:
-                self.missing[name] = str(error)
-        for name in (peer for peer in self.options.peers if peer not in self.missing):
-            try:
-                self.versions[name] = self.ask(name, "probe", peer=name)
-            except PeerError as error:
-                self.missing[name] = str(error)
+                self.versions[peer] = self._probe(peer)
+            except (PeerError, ImportError) as error:
+                self.missing[peer] = sentence(error)
 
-    def ask(self, name: str, op: str, **request: Any) -> Any:
-        """Asks a peer's worker, started at need; a dead one is replaced for the next item."""
-        if name not in self._clients:
-            self._clients[name] = self.start(name)
-        client = self._clients[name]
-        try:
-            return client.ask(op, **request)
-        except PeerError:
-            if not client.alive:
-                self._clients.pop(name).close()
-            raise
+    def _probe(self, peer: str) -> dict[str, str]:
+        if PEERS[peer].way == "replayed" and self.options.setting.device == "cpu":
+            raise PeerError("a CUDA graph needs --device cuda")
+        if peer not in self.options.pythons:
+            return Worker().probe(peer)
+        with self._remote(peer) as remote:
+            return remote.ask("probe", peer=peer)
 
+    def _remote(self, peer: str) -> Remote:
+        options = self.options
+        threads = options.setting.threads or torch.get_num_threads()
+        return Remote(options.pythons.get(peer, sys.executable), threads, options.timeout)
 
-def say(text: str) -> None:
-    print(f"  {text} ...", file=sys.stderr, flush=True)
+    def _worker(self, peer: str) -> Worker | Remote:
+        return self._remote(peer) if peer in self.options.pythons else Worker()
 
-
-class ItemRun:
-    """One item in a session."""
-
-    def __init__(self, session: Session, bench: Path, name: str, item: Item) -> None:
-        self.session, self.options = session, session.options
-        self.bench, self.name, self.item = bench, name, item
-        self.rows = {peer: Row() for peer in self.options.peers}
-        self.notes: list[str] = []
-
-    def run(self) -> Outcome:
+    def compare(self, bench: Path, name: str, item: Item) -> list[Row]:
+        """Every peer on one item."""
         setting = self.options.setting
-        case = self._case(setting)
-        self._leave_out(case)
-        self._check_small(case)
-        path = self._save(case, "case")
-        self._check(case, path)
-        outcome = Outcome(
-            bench=self.bench.stem.removeprefix("bench_"),
-            name=self.name,
-            title=self.item.title,
-            case=_facts(case),
-            rows=self.rows,
-            gathers=self.item.gathers,
-            projections=self.item.projections,
-            notes=self.notes,
-        )
-        self._time(path, outcome)
+        points = [
+            Point(PEERS[peer].title, bench, name, item, peer, setting)
+            for peer in self.options.peers
+        ]
+        return self.measure(points, PEERS[BASE].title)
+
+    def measure(self, points: Sequence[Point], base: str, *, apart: bool = False) -> list[Row]:
+        """A row for each point, with ratios over the point whose label is ``base``.
+
+        Args:
+            points: what to measure, each with a label of its own.
+            base: a label.
+            apart: measure one point after the other, for those that do not fit side by side; their
+                ratios are of medians then.
+        """
+        rows: list[Row] = []
+        for group in [[point] for point in points] if apart else [list(points)]:
+            rows += self._measure_group(group)
+        first = next((row for row in rows if row.label == base and row.timed), None)
+        for row in rows:
+            if first is not None and row.timed:
+                edges = first.edges / row.edges
+                for part in ("forward", "backward", "total"):
+                    own, other = row.samples[part], first.samples[part]
+                    if apart:
+                        own, other = [row.median(part)], [first.median(part)]
+                    if len(own) == len(other) and other[0] > 0:
+                        row.ratio[part] = edges * ratio(own, other)
+        return rows
+
+    def _measure_group(self, points: list[Point]) -> list[Row]:
+        rows = {point.label: _row(point) for point in points}
+        workers: dict[str, Worker | Remote] = {}
+        steps: dict[str, Callable[[], dict[str, float]]] = {}
+        limits: dict[Setting, Limits] = {}
+        try:
+            for point in points:
+                row = rows[point.label]
+                workers[point.label] = worker = Worker()
+                try:
+                    self._refuse(point)
+                    workers[point.label] = worker = self._worker(point.peer)
+                    case = self._prove(point, row, worker)
+                    if point.setting not in limits:
+                        limits[point.setting] = Limits(case, point.item.projections)
+                    step = self._step(point, worker, limits[point.setting])
+                    step()
+                    steps[point.label] = step
+                except Exception as error:  # a library may raise anything
+                    _stop(row, error)
+                    worker.close()
+            rounds = 2 if any(point.seldom for point in points) else self.options.rounds
+            self._say(f"{points[0].name}: {rounds} rounds of {', '.join(steps) or 'nothing'}")
+            samples, failed = interleave(steps, rounds)
+            for label, found in samples.items():
+                rows[label].samples = found
+            for label, error in failed.items():
+                _stop(rows[label], error)
+        finally:
+            if points[0].setting.device == "cpu":
+                for worker in workers.values():
+                    worker.close()
         if self.options.memory:
-            self._memory(path)
-        for peer, row in self.rows.items():
-            if row.running and (note := self.item.notes.get(PEERS[peer].family)):
-                self.notes.append(f"{PEERS[peer].title}: {note}")
-        return outcome
+            for point in points:
+                if rows[point.label].timed:
+                    self._memory(point, rows[point.label], workers[point.label])
+        for worker in workers.values():
+            worker.close()
+        gc.collect()
+        return list(rows.values())
 
-    def _case(self, setting: Setting) -> Case:
-        case = make_case(setting)
-        case.tensors = self.item.tensors(case, torch.Generator().manual_seed(setting.seed))
-        return case
+    def _step(
+        self, point: Point, worker: Worker | Remote, limits: Limits
+    ) -> Callable[[], dict[str, float]]:
+        seconds = 0.0 if point.seldom else self.options.min_seconds
 
-    def _save(self, case: Case, stem: str) -> str:
-        path = self.session.folder / f"{stem}.pt"
-        case.save(path)
-        return str(path)
+        def step() -> dict[str, float]:
+            times = worker.sample(seconds)
+            if point.setting.threads:
+                torch.set_num_threads(point.setting.threads)
+            return {**times, **limits.sample()}
 
-    def _running(self) -> list[str]:
-        return [peer for peer, row in self.rows.items() if row.running]
+        return step
 
-    def _leave_out(self, case: Case) -> None:
-        needed = self.item.dense_bytes(case.setting, case.num_nodes)
-        for name, row in self.rows.items():
-            if name in self.session.missing:
-                row.stop("left out", self.session.missing[name])
-            elif PEERS[name].family not in self.item.build:
-                row.stop("left out", "it has no form of this operator")
-            elif PEERS[name].family == "dense" and needed > self.options.dense_limit:
-                row.stop(
-                    "left out",
-                    f"N×N scores of {case.num_nodes:,} nodes need about {needed / 2**30:,.1f} GiB; "
-                    f"--dense-limit is {self.options.dense_limit / 2**30:g} GiB",
-                )
+    def _refuse(self, point: Point) -> None:
+        if point.peer in self.missing:
+            raise LeftOutError(self.missing[point.peer])
+        if PEERS[point.peer].family not in point.item.build:
+            raise LeftOutError("it has no form of this item")
 
     # ---- equal?
 
-    def _check_small(self, case: Case) -> None:
-        """Where N×N is too large, dense PyTorch is compared on a small graph of the same kind."""
-        setting, row = self.options.setting, self.rows.get("dense")
-        if row is None or row.running or setting.graph in DATASETS:
-            return
-        if "dense" in self.session.missing or "dense" not in self.item.build:
-            return
-        small = self._case(replace(setting, nodes=min(_SMALL, setting.nodes)))
-        reason, row.status = row.reason, "ok"
-        self._check(small, self._save(small, "small"))
-        if row.running:
-            row.stop("left out", f"{reason}; compared on {small.num_nodes} nodes instead")
+    def _prove(self, point: Point, row: Row, worker: Worker | Remote) -> Case:
+        """Proves the results equal, and leaves the worker ready for the timed case.
 
-    def _check(self, case: Case, path: str) -> None:
-        """Marks the peers that differ from the reference, the first of a fixed order that runs."""
-        wide = "float32" if case.setting.dtype in HALF else None
-        for reference in (peer for peer in _REFERENCES if peer in self._running()):
-            try:
-                every, want = self._result(reference, path, wide)
-                break
-            except PeerError as error:
-                self.rows[reference].stop("failed", str(error))
-        else:
-            return
-        judged = [peer for peer in self._running() if peer != reference or wide]
-        title = PEERS[reference].title + (f" in {wide}" if wide else "")
-        if not judged and not self.rows[reference].reference:
-            self.rows[reference].stop("unchecked", "no second peer to compare with")
-        self.rows[reference].reference = title
-        for peer in judged:
-            self._judge(peer, case, path, (reference, title, wide, every, want))
+        Raises:
+            WrongResultError: they are not.
+            LeftOutError: nothing can prove them, or the case is too large.
+        """
+        self._say(f"{point.name}: comparing {point.label}")
+        peer, item, setting = PEERS[point.peer], point.item, point.setting
+        small, proved = check.small_setting(setting), False
+        # Compiling twice takes minutes; what one layer computes is proved on the timed case.
+        if small is not None and not (peer.way == "compiled" and item.local):
+            case = item.case(small)
+            whole = check.Part(case, {}, {}, whole=True)
+            self._compare(point, row, worker, case, whole)
+            proved = True
+        nodes = _nodes(setting)
+        if peer.family == "dense" and item.dense_bytes(setting, nodes) > self.options.dense_limit:
+            needed, limit = item.dense_bytes(setting, nodes), self.options.dense_limit
+            raise LeftOutError(
+                f"N×N scores of {nodes:,} nodes need about {needed / 2**30:,.1f} GiB, the limit is "
+                f"{limit / 2**30:g} GiB; compared on a small graph instead"
+            )
+        case = item.case(setting)
+        part = check.take_part(case, item)
+        if part is not None:
+            self._compare(point, row, worker, case, part)
+        elif not proved:
+            raise LeftOutError("no way to prove its results equal")
+        case.dropout = _dropout(point)
+        row.nodes, row.edges = case.num_nodes, case.num_edges
+        if item.score is not None:
+            row.moved = bytes_moved(item.score, item.gathers, Sizes.of(case))
+        worker.prepare(point.peer, point.bench, point.name, case)
+        return case
 
-    def _judge(
-        self, peer: str, case: Case, path: str, truth: tuple[str, str, str | None, Groups, Any]
+    def _reference(self, point: Point, nodes: int) -> str:
+        for name in ("pyg", BASE, "dense"):
+            other = PEERS[name].family != PEERS[point.peer].family
+            fits = name != "dense" or nodes <= _DENSE_NODES
+            if other and fits and PEERS[name].family in point.item.build:
+                try:
+                    Worker().probe(name)
+                    return name
+                except ImportError:
+                    continue
+        raise LeftOutError("no other library is there to prove its results equal")
+
+    def _compare(
+        self, point: Point, row: Row, worker: Worker | Remote, case: Case, part: check.Part
     ) -> None:
-        reference, title, wide, every, want = truth
-        row = self.rows[peer]
-        say(f"{self.name}: comparing {PEERS[peer].title} with {title}, N = {case.num_nodes:,}")
+        """Compares a peer on a case with another library in float64 on a part of it."""
+        reference = self._reference(point, part.case.num_nodes)
+        truth = Worker()
+        where = (point.bench, point.name)
+        own = worker.prepare(point.peer, *where, case)
+        every = truth.prepare(reference, *where, part.case)
+        if sorted(own) != sorted(every):
+            names = [name for group in every for name in group]
+            case = replace(case, tensors=check.restrict(case.tensors, own, names))
+            part.case.tensors = check.restrict(part.case.tensors, own, names)
+            worker.prepare(point.peer, *where, case)
+            truth.prepare(reference, *where, part.case)
+        errors = check.compare(worker.result(), truth.result(), part, point.item)
+        worst = max(errors.values())
+        # Of the timed case, which is compared last.
+        row.errors, row.reference = errors, PEERS[reference].title
+        if not worst <= check.tolerance(case.setting.dtype, point.peer):
+            row.note = f"N = {case.num_nodes:,}"
+        check.refuse_unequal(errors, case.setting.dtype, point.peer, row.reference)
+
+    # ---- memory
+
+    def _memory(self, point: Point, row: Row, worker: Worker | Remote) -> None:
+        """Peak of one step; on the CPU in a new process, because an old one's is of older work."""
+        self._say(f"{point.name}: peak memory of {point.label}")
         try:
-            groups = self._prepare(peer, path)
-            if sorted(groups) != sorted(every):
-                names = [name for group in every for name in group]
-                tied = replace(case, tensors=restrict(case.tensors, groups, names))
-                path = self._save(tied, "restricted")
-                _, want = self._result(reference, path, wide)
-            groups, got = self._result(peer, path)
-        except PeerError as error:
-            row.stop("failed", str(error))
-            return
-        errors = differences(got, want, groups)
-        row.reference = title
-        row.errors = {name: max(value, row.errors.get(name, 0.0)) for name, value in errors.items()}
-        limit = tolerance(case.setting.dtype, peer)
-        if (sentence := verdict(errors, limit, title)) is not None:
-            row.stop("wrong", f"{sentence} (N = {case.num_nodes:,})")
+            if point.setting.device != "cpu":
+                row.memory = worker.memory()
+                return
+            case = point.item.case(point.setting)
+            case.dropout = _dropout(point)
+            with self._remote(point.peer) as remote:
+                remote.prepare(point.peer, point.bench, point.name, case)
+                del case
+                row.memory = remote.memory()
+        except Exception as error:
+            row.note = f"peak memory not measured: {sentence(error)}"
 
-    def _prepare(
-        self, peer: str, path: str, dtype: str | None = None, dropout: float = 0.0
-    ) -> Groups:
-        request = {"peer": peer, "bench": str(self.bench), "item": self.name, "case": path}
-        return self.session.ask(peer, "prepare", **request, dtype=dtype, dropout=dropout)
-
-    def _result(self, peer: str, path: str, dtype: str | None = None) -> tuple[Groups, Any]:
-        groups = self._prepare(peer, path, dtype)
-        target = self.session.folder / "result.pt"
-        self.session.ask(peer, "result", path=str(target))
-        return groups, torch.load(target, weights_only=True)
-
-    # ---- how fast, and how large?
-
-    @property
-    def _dropout(self) -> float:
-        asked = self.options.setting.dropout
-        return self.item.dropout if asked is None else asked
-
-    def _time(self, path: str, outcome: Outcome) -> None:
-        self.session.ask("limits", "limits", case=path)
-        self.session.ask("limits", "limits_sample")
-        for peer in self._running():
-            say(f"{self.name}: warming up {PEERS[peer].title}")
-            try:
-                self._prepare(peer, path, dropout=self._dropout)
-                for _ in range(self.options.warmup):
-                    self.session.ask(peer, "sample", min_seconds=0.0)
-            except PeerError as error:
-                self.rows[peer].stop("failed", str(error))
-        for index in range(self.options.repeats):
-            say(f"{self.name}: round {index + 1} of {self.options.repeats}")
-            self._round(index, outcome)
-        for peer in self._running():
-            row = self.rows[peer]
-            row.median = {part: statistics.median(_rounds(row, part)) for part in row.samples}
-            row.ratio = _ratio(row, self.rows.get(BASE))
-
-    def _round(self, index: int, outcome: Outcome) -> None:
-        """Every peer once, from a first that changes with the round, and the limits."""
-        running = self._running()
-        turn = index % len(running) if running else 0
-        for peer in running[turn:] + running[:turn]:
-            try:
-                samples = self.session.ask(peer, "sample", min_seconds=self.options.min_seconds)
-            except PeerError as error:
-                self.rows[peer].stop("failed", str(error))
-                continue
-            for part, values in samples.items():
-                self.rows[peer].samples.setdefault(part, []).append(values)
-        for key, value in self.session.ask("limits", "limits_sample").items():
-            outcome.limits.setdefault(key, []).append(value)
-
-    def _memory(self, path: str) -> None:
-        """Peak of one step, in a new process for each peer: an old one's peak is of older work."""
-        for peer in self._running():
-            say(f"{self.name}: peak memory of {PEERS[peer].title}")
-            request = {"peer": peer, "bench": str(self.bench), "item": self.name, "case": path}
-            try:
-                with self.session.start(peer) as client:
-                    client.ask("prepare", **request, dropout=self._dropout)
-                    self.rows[peer].memory = client.ask("memory")
-            except PeerError as error:
-                self.notes.append(f"{PEERS[peer].title}: peak memory not measured: {error}")
+    def _say(self, text: str) -> None:
+        print(f"  {text} ...", file=sys.stderr, flush=True)
 
 
-def _rounds(row: Row, part: str) -> list[float]:
-    return [statistics.median(values) for values in row.samples[part]]
+def _dropout(point: Point) -> float:
+    asked = point.setting.dropout
+    return point.item.dropout if asked is None else asked
 
 
-def _ratio(row: Row, base: Row | None) -> dict[str, float]:
-    """Median over the rounds of this peer's time over gat_ext's in the same round."""
-    if base is None or not base.running:
-        return {}
-    ratio = {}
-    for part in ("forward", "backward", "total"):
-        pairs = zip(_rounds(row, part), _rounds(base, part), strict=True)
-        ratio[part] = statistics.median(own / other for own, other in pairs)
-    return ratio
+def _nodes(setting: Setting) -> int:
+    if setting.graph in DATASETS:
+        return make_case(setting).num_nodes
+    return SIZES[setting.graph][0] if setting.graph in SIZES else setting.nodes
 
 
-def _facts(case: Case) -> dict[str, Any]:
-    degrees = torch.bincount(case.edge_index[1], minlength=case.num_nodes)
-    return {
-        "graph": case.setting.graph,
-        "num_nodes": case.num_nodes,
-        "num_edges": case.num_edges,
-        "median_in_degree": int(degrees.median()),
-        "max_in_degree": int(degrees.max()),
-        "tensors": {name: list(t.shape) for name, t in case.tensors.items()},
-    }
+def _row(point: Point) -> Row:
+    item = point.item
+    return Row(
+        bench=point.bench.stem.removeprefix("bench_"),
+        item=point.name,
+        title=item.title,
+        label=point.label,
+        peer=point.peer,
+        setting=asdict(point.setting),
+        gathers=item.gathers,
+        projections=item.projections,
+        note=item.notes.get(PEERS[point.peer].family, ""),
+    )
+
+
+def _stop(row: Row, error: Exception) -> None:
+    """Says in the row why it has no figures."""
+    row.samples = {}
+    where = f" ({row.note})" if row.note.startswith("N = ") else ""
+    if isinstance(error, check.WrongResultError):
+        row.status, row.note = WRONG, f"{error}{where}"
+    elif isinstance(error, (LeftOutError, ImportError)):
+        row.status, row.note = LEFT_OUT, str(error)
+    elif _is_shortage(error):
+        free = available_memory() / 2**30
+        row.status, row.note = LEFT_OUT, f"not enough memory; {free:.0f} GiB are free"
+    else:
+        row.status, row.note = FAILED, sentence(error)
+
+
+def _is_shortage(error: Exception) -> bool:
+    text = str(error).lower()
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "allocate memory" in text or "enough memory" in text

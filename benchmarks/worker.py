@@ -1,10 +1,8 @@
-"""The process that runs one peer: a JSON request a line on standard input, answers on output.
+"""The worker that runs one peer: in the process of ``run.py``, or as a process of its own.
 
-Requests name an ``op``: ``probe`` (versions, or why the peer cannot run), ``prepare`` (build a
-program for the case in a file), ``result`` (run it once, write its result and gradients to a file),
-``sample`` (times), ``memory`` (peak of a step), ``limits`` and ``limits_sample`` (the machine). An
-answer is ``{"ok": ...}`` or ``{"error": sentence}``. What libraries print goes to standard error.
-It runs under any interpreter that has torch and the peer's library.
+As a process it reads a JSON request per line: ``op`` names a method of ``Worker``, the rest are its
+arguments. An answer is ``{"ok": ...}`` or ``{"error": sentence}``; what libraries print goes to
+standard error. It runs under any interpreter that has torch and the peer's library.
 """
 
 from __future__ import annotations
@@ -24,75 +22,70 @@ import torch
 # The package built in place; an installed one comes first.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+import peers
+import timing
 from cases import Case
-from measure import Limits, peak_memory, sample, step
-from peers import PEERS, Program, probe
+from peers import PEERS
+from torch import Tensor
+
+_SHARE = 0.9  # of the memory that is free at the start, which a process may take
 
 
 class Worker:
-    """Holds the program of the last ``prepare``."""
+    """Holds the program of the last :meth:`prepare`."""
 
     def __init__(self) -> None:
-        self._program: Program | None = None
-        self._case: Case | None = None
-        self._limits: Limits | None = None
+        self._program: timing.Program | None = None
+        self._grad_out: Tensor | None = None
 
-    def answer(self, op: str, **request: Any) -> Any:
-        return getattr(self, f"op_{op}")(**request)
+    def probe(self, peer: str) -> dict[str, str]:
+        return peers.probe(peer)
 
-    def op_probe(self, peer: str) -> dict[str, str]:
-        return probe(peer)
-
-    def op_prepare(
-        self,
-        peer: str,
-        bench: str,
-        item: str,
-        case: str,
-        dropout: float = 0.0,
-        dtype: str | None = None,
-    ) -> list[list[str]]:
-        """Builds the program; answers with the groups of its leaves."""
-        self._program = self._case = None
+    def prepare(self, peer: str, bench: str | Path, item: str, case: str | Case) -> list[list[str]]:
+        """Builds the program of a case, or of one in a file; the groups of its leaves' names."""
+        self._program = self._grad_out = None
         gc.collect()
+        if not isinstance(case, Case):
+            case = Case.load(Path(case))
+        if case.setting.threads:
+            torch.set_num_threads(case.setting.threads)
         torch.manual_seed(0)
-        self._case = Case.load(case, dtype)
-        self._case.dropout = dropout
-        program = load_bench(Path(bench)).ITEMS[item].build[PEERS[peer].family](self._case)
-        if PEERS[peer].compiled:
+        case.tensors = {name: t.detach().clone() for name, t in case.tensors.items()}
+        program = load_bench(Path(bench)).ITEMS[item].build[PEERS[peer].family](case)
+        self._threads = case.setting.threads
+        self._grad_out = case.tensors["grad_out"]
+        if PEERS[peer].way == "compiled":
             torch._dynamo.reset()
             program.function = torch.compile(program.function, dynamic=False)
+        elif PEERS[peer].way == "replayed":
+            timing.capture(program, self._grad_out)
         self._program = program
         return [list(names) for names in program.leaves]
 
-    def op_result(self, path: str) -> None:
-        program, case = self._ready()
-        update, program.update = program.update, None  # the weights stay as the case has them
-        out = step(program, case.tensors["grad_out"]).out
-        program.update = update
-        grads = {"+".join(names): leaf.grad for names, leaf in program.leaves.items()}
-        torch.save({"out": out.detach(), "grads": grads}, path)
+    def result(self) -> dict[str, Tensor]:
+        """The output, and "grad NAME" for each leaf; tied names are joined by "+"."""
+        out, grads = timing.run(*self._ready())
+        return {"out": out, **{f"grad {name}": grad for name, grad in grads.items()}}
 
-    def op_sample(self, min_seconds: float) -> dict[str, list[float]]:
-        program, case = self._ready()
-        return sample(program, case.tensors["grad_out"], min_seconds)
+    def save_result(self, path: str) -> None:
+        torch.save(self.result(), path)
 
-    def op_memory(self) -> dict[str, int | bool]:
-        program, case = self._ready()
-        return peak_memory(program, case.tensors["grad_out"])
+    def sample(self, min_seconds: float) -> dict[str, float]:
+        program, grad_out = self._ready()
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        return timing.sample(program, grad_out, min_seconds)
 
-    def op_limits(self, case: str) -> None:
-        self._limits = Limits(Case.load(case))
+    def memory(self) -> dict[str, int]:
+        return timing.peak_memory(*self._ready())
 
-    def op_limits_sample(self) -> dict[str, float]:
-        if self._limits is None:
-            raise RuntimeError("limits_sample before limits")
-        return self._limits.sample()
+    def close(self) -> None:
+        self._program = self._grad_out = None
 
-    def _ready(self) -> tuple[Program, Case]:
-        if self._program is None or self._case is None:
+    def _ready(self) -> tuple[timing.Program, Tensor]:
+        if self._program is None or self._grad_out is None:
             raise RuntimeError("no program: prepare has to come first")
-        return self._program, self._case
+        return self._program, self._grad_out
 
 
 def load_bench(path: Path) -> ModuleType:
@@ -108,31 +101,44 @@ def load_bench(path: Path) -> ModuleType:
     return module
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """The first line of an error, after its type where that tells something."""
     first = next(iter(str(error).strip().splitlines()), "")
-    return first if isinstance(error, ImportError) else f"{type(error).__name__}: {first}"
+    known = isinstance(error, (ImportError, peers.PeerError))
+    return first if known else f"{type(error).__name__}: {first}"
 
 
-def main(threads: int, memory: int) -> None:
-    """Answers until the input ends.
+def limit_memory() -> None:
+    """Makes a shortage of memory an error here, before the system ends the process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = int(_SHARE * available_memory())
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
-    More than ``memory`` bytes of data is an error here, before the system's out-of-memory killer.
-    """
+
+def available_memory() -> int:
+    """Bytes that programs may still take."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(threads: int) -> None:
+    """Answers until the input ends."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     torch.set_num_threads(threads)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    limit_memory()
     worker = Worker()
     for line in sys.stdin:
+        request: dict[str, Any] = json.loads(line)
         try:
-            answer = {"ok": worker.answer(**json.loads(line))}
+            answer = {"ok": getattr(worker, request.pop("op"))(**request)}
         except Exception as error:
             answer = {"error": sentence(error)}
         channel.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":
-    main(threads=int(sys.argv[1]), memory=int(sys.argv[2]))
+    main(threads=int(sys.argv[1]))

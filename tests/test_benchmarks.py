@@ -1,4 +1,4 @@
-"""The benchmark suite: one small run from end to end, its refusal of wrong results, its graphs."""
+"""What protects a reader of the benchmarks from a wrong number, and a small run from end to end."""
 
 from __future__ import annotations
 
@@ -21,16 +21,8 @@ pytest.importorskip("torch_geometric")
 def benchmarks_on_path():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
+        patch.syspath_prepend(str(FOLDER / "cuda"))
         yield
-
-
-def tiny_case(item, **changes):
-    from cases import Setting, make_case
-
-    setting = replace(Setting(nodes=40, degree=3, heads=2, channels=4, dtype="float64"), **changes)
-    case = make_case(setting)
-    case.tensors = item.tensors(case, torch.Generator().manual_seed(0))
-    return case
 
 
 def all_items():
@@ -38,8 +30,23 @@ def all_items():
         patch.syspath_prepend(str(FOLDER))
         import run
 
-        found = run.select([], run.discover(FOLDER))
-    return [pytest.param(item, id=f"{path.stem}-{name}") for path, name, item in found]
+        benches = run.discover(FOLDER)
+    found = [(path, run.items_of(module)) for path, module in benches.values()]
+    return [(path, name, item) for path, items in found for name, item in items.items()]
+
+
+def tiny_setting(**changes):
+    from cases import Setting
+
+    changes = {"nodes": 40, "degree": 3, "heads": 2, "channels": 4, "dtype": "float64", **changes}
+    return Setting(threads=1, **changes)
+
+
+def results(family, item, case):
+    from timing import run
+
+    out, grads = run(item.build[family](case), case.tensors["grad_out"])
+    return {"out": out, **{f"grad {name}": grad for name, grad in grads.items()}}
 
 
 # ---- the whole way
@@ -48,39 +55,32 @@ def all_items():
 def test_a_run_prints_a_table_and_writes_json_and_a_chart(tmp_path, capsys):
     import run
 
-    peers = ["--peers", "gat_ext", "pyg", "dense", "--dense-limit", "0.0001"]
-    assert run.main(["gat", *TINY, *BRIEF, *peers, "--out", str(tmp_path)]) == 0
+    pytest.importorskip("matplotlib")
+    peers = ["--peers", "gat_ext", "pyg", "dense", "dgl", "--python", "dgl=/no/such/python"]
+    command = ["gat", *TINY, *BRIEF, *peers, "--dense-limit", "0.0001", "--out", str(tmp_path)]
+    assert run.main(command) == 0
 
     shown = capsys.readouterr().out
-    for text in (
-        "GAT layer",
-        "E = 1,000",
-        "gat_ext",
-        "PyG eager",
-        "limit: gather rows",
-        "copy bandwidth",
-    ):
+    for text in ("GAT layer", "E = 1,000", "| gat_ext ", "| PyG eager", "a large copy moves"):
         assert text in shown
     assert "dense torch left out: N×N scores of 200 nodes" in shown
-    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+    assert "DGL left out: cannot run the interpreter /no/such/python" in shown
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
     record = json.loads((tmp_path / "results.json").read_text())
     assert record["machine"]["cpu"] and record["versions"]["pyg"]["torch_geometric"]
-    gat = record["items"]["gat"]
-    assert gat["case"]["num_edges"] == 200 * 5
-    ours, pyg, dense = (gat["peers"][name] for name in ("gat_ext", "pyg", "dense"))
+    ours, pyg, dense, _ = record["rows"]
     assert ours["status"] == pyg["status"] == "ok" and dense["status"] == "left out"
-    assert set(ours["errors"]) == {
-        "out", "grad x", "grad lin.weight", "grad att_src", "grad att_dst", "grad bias"
-    }  # fmt: skip
-    assert max(ours["errors"].values()) < 1e-5
-    assert dense["errors"] and dense["median"] == {}
+    names = {"out", *(f"grad {n}" for n in ("x", "lin.weight", "att_src", "att_dst", "bias"))}
+    assert set(ours["errors"]) == set(dense["errors"]) == names
+    assert ours["reference"] == "PyG eager" and max(ours["errors"].values()) < 1e-5
     for row in (ours, pyg):
-        assert [len(rounds) for rounds in row["samples"].values()] == [2] * 4
+        assert row["edges"] == 1000 and {len(v) for v in row["samples"].values()} == {2}
         assert 0 < row["median"]["forward"] < row["median"]["total"]
+        assert row["median"]["gather"] > 0 and row["median"]["projection backward"] > 0
         assert row["memory"]["peak"] > row["memory"]["increase"] >= 0
     assert ours["ratio"]["total"] == 1.0 and pyg["ratio"]["total"] > 0
-    assert len(gat["limits"]["gather"]["samples"]) == 2
+    assert not dense["samples"] and not dense["memory"]
 
 
 WRONG = """
@@ -98,51 +98,38 @@ def broken(body):
     return replace(gat, build={**gat.build, "dense": program})
 
 ITEMS = {
-    "bad_result": broken(lambda out, x: out + 0.01 * out.detach()),
-    "bad_gradient": broken(lambda out, x: out + 0.01 * (x - x.detach())),
+    "bad_result": broken(lambda out, x: out + 1e-6 * out.detach()),
+    "bad_gradient": broken(lambda out, x: out + 1e-6 * (x - x.detach())),
 }
 """
 
 
-def test_a_wrong_peer_fails_the_run_and_is_not_timed(tmp_path, capsys):
+def test_a_peer_that_differs_is_refused_and_not_timed(tmp_path, capsys):
     import run
 
-    (tmp_path / "bench_wrong.py").write_text(WRONG)
-    peers = ["--peers", "pyg", "dense", "dgl", "--python", "dgl=/no/such/python", "--no-memory"]
-    status = run.main([*TINY, *BRIEF, *peers, "--out", str(tmp_path)], folder=tmp_path)
+    (tmp_path / "bench_unequal.py").write_text(WRONG)
+    peers = ["--peers", "pyg", "dense", "--no-memory"]
+    assert run.main([*TINY, *BRIEF, *peers, "--out", str(tmp_path)], folder=tmp_path) == 1
 
-    shown = capsys.readouterr()
-    assert status == 1
-    assert "ERROR bad_result: dense torch wrong: WRONG RESULT: 'out' differs" in shown.err
-    assert "ERROR bad_gradient: dense torch wrong: WRONG RESULT: 'grad x' differs" in shown.err
-    assert "differs from PyG eager by" in shown.out
-    assert "DGL left out: cannot run the interpreter /no/such/python" in shown.out
-    items = json.loads((tmp_path / "results.json").read_text())["items"]
-    for item in ("bad_result", "bad_gradient"):
-        row = items[item]["peers"]["dense"]
-        assert row["status"] == "wrong" and row["median"] == {} and row["samples"] == {}
-        assert items[item]["peers"]["pyg"]["median"]["total"] > 0
+    errors = capsys.readouterr().err
+    for item, name in (("bad_result", "'out'"), ("bad_gradient", "'grad x'")):
+        assert (
+            f"ERROR {item}: dense torch wrong: {name} differs from PyG eager in float64" in errors
+        )
+    for row in json.loads((tmp_path / "results.json").read_text())["rows"]:
+        assert bool(row["samples"]) == (row["peer"] == "pyg"), row
 
 
-def test_a_library_that_is_not_there_is_named(monkeypatch):
-    import peers
+def test_a_peer_without_another_to_prove_it_is_not_timed(tmp_path):
+    import run
+    from session import Options, Session
 
-    monkeypatch.setitem(sys.modules, "dgl", None)
-    with pytest.raises(ImportError, match=r"cannot import dgl: .*--python dgl=PATH"):
-        peers.probe("dgl")
-
-
-def test_a_dead_worker_is_reported():
-    from client import Client, PeerError
-
-    with Client(sys.executable, threads=1, timeout=60) as client:
-        with pytest.raises(PeerError, match="RuntimeError: no program"):
-            client.ask("sample", min_seconds=0)
-        client._process.kill()
-        client._process.wait()
-        with pytest.raises(PeerError, match="ended by SIGKILL"):
-            client.ask("sample", min_seconds=0)
-        assert not client.alive
+    path, module = run.discover(FOLDER)["operators"]
+    item = replace(module.ITEMS["sddmm"], build={"gat_ext": module.ITEMS["sddmm"].build["gat_ext"]})
+    (row,) = Session(Options(tiny_setting(), ("gat_ext",), {}, memory=False)).compare(
+        path, "sddmm", item
+    )
+    assert row.status == "left out" and "no other library" in row.note and not row.timed
 
 
 # ---- discovery and names
@@ -151,13 +138,10 @@ def test_a_dead_worker_is_reported():
 def test_benchmarks_are_discovered_by_their_file_name(tmp_path):
     import run
 
-    (tmp_path / "bench_mine_alone.py").write_text("ITEMS = {'one': 1, 'two': 2}\n")
+    (tmp_path / "bench_mine.py").write_text("ITEMS = {'one': 1}\n")
     (tmp_path / "helper.py").write_text("raise AssertionError('not a benchmark')\n")
-    benches = run.discover(tmp_path)
-    assert list(benches) == ["mine_alone"]
-    assert [name for _, name, _ in run.select(["mine_alone"], benches)] == ["one", "two"]
-    assert [name for _, name, _ in run.select(["two"], benches)] == ["two"]
-    assert {"layers", "operators", "epoch"} <= set(run.discover(FOLDER))
+    assert list(run.discover(tmp_path)) == ["mine"]
+    assert {"layers", "operators", "epoch", "sweeps", "walk", "gam"} == set(run.discover(FOLDER))
 
 
 @pytest.mark.parametrize(
@@ -177,124 +161,231 @@ def test_a_typo_names_the_choices(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-# ---- every item computes the same thing in every library
+# ---- peers
 
 
-@pytest.mark.parametrize("item", all_items())
-def test_peers_agree_on_every_item(item):
-    from compare import differences
-    from measure import step
+@pytest.mark.parametrize("found", [pytest.param(i, id=f"{i[0].stem}-{i[1]}") for i in all_items()])
+def test_libraries_agree_on_every_item(found):
+    from check import Part, compare
 
-    results = {}
-    for family in sorted({"gat_ext", "pyg", "dense"} & set(item.build)):
-        program = item.build[family](tiny_case(item))
-        out = step(replace(program, update=None), tiny_case(item).tensors["grad_out"]).out
-        grads = {names[0]: leaf.grad for names, leaf in program.leaves.items()}
-        results[family] = {"out": out.detach(), "grads": grads}
-    groups = [[name] for name in results["pyg"]["grads"]]
-    for family, result in results.items():
-        errors = differences(result, results["pyg"], groups)
-        assert max(errors.values()) < 1e-10, (family, errors)
+    _, _, item = found
+    case = item.case(tiny_setting())
+    want = results("pyg", item, item.case(tiny_setting()))
+    for family in sorted({"gat_ext", "dense"} & set(item.build)):
+        part = Part(case, {}, {}, whole=True)
+        errors = compare(results(family, item, item.case(tiny_setting())), want, part, item)
+        assert set(errors) == set(want) and max(errors.values()) < 1e-10, (family, errors)
 
 
 def test_dgl_agrees_with_tied_weights(monkeypatch):
     monkeypatch.setenv("DGLBACKEND", "pytorch")
     pytest.importorskip("dgl")
-    import run
-    from compare import differences, restrict
-    from measure import step
+    from session import Options, Session
 
-    for _, name, item in run.select([], run.discover(FOLDER)):
-        groups = [list(names) for names in item.build["dgl"](tiny_case(item)).leaves]
-        every = [name for names in item.build["pyg"](tiny_case(item)).leaves for name in names]
-        results = []
-        for family in ("dgl", "pyg"):
-            case = tiny_case(item)
-            case.tensors = restrict(case.tensors, groups, every)
-            program = item.build[family](case)
-            out = step(replace(program, update=None), case.tensors["grad_out"]).out
-            grads = {"+".join(names): leaf.grad for names, leaf in program.leaves.items()}
-            results.append({"out": out.detach(), "grads": grads})
-        assert max(differences(results[0], results[1], groups).values()) < 1e-10, name
+    session = Session(Options(tiny_setting(), ("dgl",), {}, rounds=1, memory=False))
+    for path, name, item in all_items():
+        if "dgl" in item.build:
+            (row,) = session.compare(path, name, item)
+            assert row.status == "ok" and max(row.errors.values()) < 1e-9, name
+
+
+def test_a_library_that_is_absent_is_named(monkeypatch):
+    import peers
+
+    monkeypatch.setitem(sys.modules, "dgl", None)
+    with pytest.raises(ImportError, match=r"cannot import dgl: .*--python dgl=PATH"):
+        peers.probe("dgl")
+
+
+def test_a_process_that_ended_is_reported():
+    from peers import PeerError, Remote
+
+    with Remote(sys.executable, threads=1, timeout=60) as remote:
+        with pytest.raises(PeerError, match="RuntimeError: no program"):
+            remote.ask("sample", min_seconds=0)
+        remote._process.kill()
+        remote._process.wait()
+        with pytest.raises(PeerError, match="ended by SIGKILL"):
+            remote.ask("sample", min_seconds=0)
+
+
+# ---- equality
+
+
+@pytest.mark.parametrize("name", ["gat", "gatv2_attention", "spmm", "edge_softmax"])
+def test_a_part_of_a_large_graph_shows_a_wrong_result(name, monkeypatch):
+    import check
+
+    monkeypatch.setattr(check, "_PART_EDGES", 600)
+    _, _, item = next(found for found in all_items() if found[1] == name)
+    case = item.case(tiny_setting(graph="power-law", nodes=300, dtype="float32"))
+    part = check.take_part(case, item)
+    assert not part.whole and part.case.num_edges < case.num_edges
+    got = results("gat_ext", item, case)
+    want = results("pyg", item, part.case)
+    errors = check.compare(got, want, part, item)
+    rows = {f"grad {n}" for n in item.rows if n != "out"} & set(got)
+    assert set(errors) == {"out", *rows}
+    check.refuse_unequal(errors, "float32", "gat_ext", "PyG eager")
+    for wrong in errors:
+        broken = {**got, wrong: got[wrong] * 1.01}
+        with pytest.raises(check.WrongResultError, match=f"'{wrong}' differs"):
+            errors = check.compare(broken, want, part, item)
+            check.refuse_unequal(errors, "float32", "gat_ext", "PyG eager")
+    got["out"][-1] = torch.nan  # outside of the part, perhaps
+    assert check.compare(got, want, part, item)["out"] == float("inf")
 
 
 def test_differences_see_shapes_and_nan():
-    from compare import difference, restrict, tolerance, verdict
+    from check import difference, restrict, tolerance
 
     one = torch.ones(3)
     assert difference(one, one) == 0
     assert difference(one + 1e-3, one) == pytest.approx(1e-3, rel=1e-3)
     assert difference(one.reshape(3, 1), one) == float("inf")
     assert difference(torch.full((3,), torch.nan), one) == float("inf")
-    assert verdict({"out": 1e-6}, 1e-4, "x") is None
-    assert "'grad y'" in verdict({"out": 0.0, "grad y": 0.5}, 1e-4, "x")
     assert tolerance("bfloat16", "gat_ext") < tolerance("bfloat16", "pyg")
-    tied = restrict(
-        {"a": one, "b": 2 * one, "c": one, "grad_out": one}, [["a", "b"]], ["a", "b", "c"]
-    )
+    tied = restrict({"a": one, "b": 2 * one, "c": one, "grad_out": one}, [["a", "b"]], "abc")
     assert torch.equal(tied["b"], one) and not tied["c"].any() and tied["grad_out"].all()
 
 
-# ---- graphs and measures
+# ---- figures
 
 
-@pytest.mark.parametrize("graph", ["uniform", "power-law", "mesh", "knn"])
-def test_generated_graphs(graph):
-    from cases import Setting, make_case
+def test_rounds_visit_all_in_turn_and_ratios_are_of_one_round():
+    from timing import interleave, ratio
+
+    order = []
+
+    def step(name, times):
+        def run():
+            order.append(name)
+            if name == "bad" and len(order) > 4:
+                raise RuntimeError("gone")
+            return {"total": next(times)}
+
+        return run
+
+    times = {"a": iter([1.0, 10.0, 3.0]), "b": iter([2.0, 40.0, 3.0]), "bad": iter([1.0] * 3)}
+    samples, failed = interleave({name: step(name, t) for name, t in times.items()}, 3)
+    assert order == ["a", "b", "bad", "b", "bad", "a", "a", "b"]
+    assert list(failed) == ["bad"] and samples["bad"] == {}
+    assert ratio(samples["b"]["total"], samples["a"]["total"]) == 2.0  # of 2, 4 and 1
+
+
+def test_sweeps_compare_times_per_edge(monkeypatch):
+    import bench_sweeps
+    from session import Options, Session
+
+    for sweep in bench_sweeps.sweeps():
+        assert sweep.base in sweep.settings and set(sweep.operators) <= set(bench_sweeps.ATTENTIONS)
+    setting = tiny_setting(dtype="float32")
+    settings = {"40": setting, "80": replace(setting, nodes=80)}
+    session = Session(Options(setting, ("gat_ext",), {}, rounds=3, min_seconds=0, memory=False))
+    for apart in (False, True):
+        sweep = bench_sweeps.Sweep("nodes", settings, "40", apart=apart)
+        small, large = session.measure(
+            bench_sweeps._points(sweep, "gat_attention"), "40", apart=apart
+        )
+        assert small.edges == 160 and large.edges == 320 and small.ratio["total"] == 1.0
+        assert large.ratio["total"] > 0 and len(large.samples["total"]) == (2 if apart else 3)
+    halves = [
+        0.5 * a / b for a, b in zip(*(r.samples["total"] for r in (large, small)), strict=True)
+    ]
+    assert min(halves) * 0.2 < large.ratio["total"] < max(halves) * 5
+
+
+def test_limits_and_bandwidth_of_a_row():
+    from report import Row
+
+    samples = {"total": [8.0, 12.0, 30.0], "gather": [1.0, 2.0, 3.0], "copy": [100.0] * 3}
+    row = Row("b", "i", "t", "l", gathers=2, edges=1000, samples=samples, setting={"heads": 2})
+    assert row.limit == 4.0 and row.over_limit("total") == 4.0  # of 4, 3 and 5
+    row.moved = {"total": 600_000_000}
+    assert row.of_copy("total") == pytest.approx(0.5)
+    row.memory = {"peak": 0, "increase": 24_000, "kept": 8_000}
+    assert row.beyond == 2.0
+
+
+def test_bytes_follow_what_a_score_reads():
+    from limits import Sizes, bytes_moved
+
+    from gat_ext import _C
+
+    sizes = Sizes(edges=1000, nodes=0, row=512, term=4, statistic=4)
+    forward = {name: bytes_moved(name, 1, sizes)["forward"] / 1000 for name in _C.score_inputs()}
+    for name, reads in _C.score_inputs().items():
+        assert forward[name] == 512 + 4 + 4 * ("dst_term" in reads)
+        moved = bytes_moved(name, 2, sizes)
+        assert moved["forward"] == 1000 * (forward[name] + 512) < moved["total"]
+
+
+@pytest.mark.parametrize("graph", ["uniform", "power-law", "hub", "mesh", "knn", "pubmed-size"])
+def test_graphs_are_sorted_and_have_self_loops(graph):
+    from cases import SIZES, Setting, make_case
 
     setting = Setting(graph=graph, nodes=900, degree=6)
     case = make_case(setting)
     src, dst = case.edge_index
-    assert torch.equal(case.edge_index, make_case(setting).edge_index)
-    assert case.edge_index.min() >= 0 and case.edge_index.max() < 900
-    assert (dst.diff() >= 0).all()
-    loops = torch.bincount(dst[src == dst], minlength=900)
-    assert (loops >= 1).all()
-    degrees = torch.bincount(dst, minlength=900)
+    assert torch.equal(case.edge_index, make_case(replace(setting, heads=1)).edge_index)
+    assert src.min() >= 0 and src.max() < case.num_nodes and (dst.diff() >= 0).all()
+    assert (torch.bincount(dst[src == dst], minlength=case.num_nodes) >= 1).all()
+    degrees = torch.bincount(dst, minlength=case.num_nodes)
     if graph == "mesh":
         assert degrees.max() == 7 and degrees.median() == 7
-        assert torch.equal(degrees, torch.bincount(src, minlength=900))
+        ordered = make_case(replace(setting, shuffle=True, order="degree"))
+        assert ordered.num_edges == case.num_edges
+    elif graph in SIZES:
+        nodes, edges, largest = SIZES[graph]
+        assert (case.num_nodes, case.num_edges) == (nodes, edges)
+        assert 0.5 * largest < degrees.max() < 2 * largest
     else:
         assert case.num_edges == 900 * 7
+    if graph == "hub":
+        assert 700 < degrees.max() < 1100
     if graph == "power-law":
         assert degrees.max() > 10 * degrees.median()
-    if graph == "knn":
-        assert (degrees == 7).all()
-    shuffled = make_case(replace(setting, shuffle=True))
-    assert not torch.equal(shuffled.edge_index, case.edge_index)
-    renumbered = torch.bincount(shuffled.edge_index[1], minlength=900)
-    assert torch.equal(renumbered.sort().values, degrees.sort().values)
-
-
-def test_a_data_set_brings_its_features(data_dir):
-    from bench_layers import ITEMS
-    from cases import Setting, make_case
-
-    case = make_case(Setting(graph="cora", root=str(data_dir / "planetoid")))
-    assert case.num_nodes == 2708 and case.num_classes == 7
-    tensors = ITEMS["gat"].tensors(case, torch.Generator().manual_seed(0))
-    assert tensors["x"].shape == (2708, 1433) and tensors["lin.weight"].shape == (128, 1433)
-    assert ITEMS["agnn"].tensors(case, torch.Generator().manual_seed(0))["x"].shape == (2708, 128)
 
 
 def test_peak_memory_sees_an_allocation():
-    from measure import peak_memory
-    from peers import Program
+    from timing import Program, _reset_peak, peak_memory
 
+    if not _reset_peak():
+        pytest.skip("the system does not let a process reset its high-water mark")
     x = torch.ones(1000, requires_grad=True)
 
     def allocates(tensor):
         return tensor + torch.ones(8_000_000).sum() * 0
 
     found = peak_memory(Program(allocates, (x,), {("x",): x}), torch.ones(1000))
-    if not found["warmed"]:
-        pytest.skip("the system does not let a process reset its high-water mark")
-    assert 31e6 < found["increase"] < 64e6
-    assert found["kept"] == 2 * 4000
+    assert 31e6 < found["increase"] < 64e6 and found["kept"] == 2 * 4000
 
 
-def test_plain_table_is_aligned():
-    from report import plain
+# ---- a GPU's
 
-    lines = plain([["", "ms"], ["gat_ext", "1.0"], ["x", "100.0"]]).splitlines()
-    assert lines == ["            ms", "gat_ext    1.0", "x        100.0"]
+
+def test_the_exercise_runs_on_the_cpu(capsys):
+    import exercise
+
+    assert exercise.main(["--device", "cpu", "--seconds", "0.5"]) == 0
+    assert "0 differ from the CPU" in capsys.readouterr().out
+    one, infinite = torch.ones(2), torch.tensor([1.0, torch.inf])
+    assert exercise.difference([one], [one]) == 0
+    assert exercise.difference([infinite], [one]) == float("inf")
+
+
+def test_a_visit_needs_a_gpu_and_names_files_that_are_there(capsys, monkeypatch, tmp_path):
+    import run
+    import visit
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert visit.main([]) == 2 and "no GPU" in capsys.readouterr().err
+    assert all((visit.ROOT / f"tests/test_{name}.py").exists() for name in visit.TESTS)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for arguments in visit.TIMED.values():
+        args = run.make_parser().parse_args([*arguments, "--device", "cuda"])
+        run.refuse_unknown(args.names, run.discover(FOLDER))
+        assert run.parse_options(args).setting.device == "cuda"
+    echo = visit.Command("echo", (sys.executable, "-c", "print('last'); raise SystemExit(3)"))
+    status, detail = visit.execute(echo, tmp_path)
+    assert status == "FAILED" and detail.startswith("last (see ")

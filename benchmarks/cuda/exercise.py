@@ -1,9 +1,9 @@
 """Runs every operator, forward and backward, on small graphs of odd sizes, for a memory checker.
 
-    compute-sanitizer --tool memcheck python benchmarks/cuda_exercise.py --seconds 60
+    compute-sanitizer --tool memcheck python benchmarks/cuda/exercise.py --seconds 60
 
 Results are compared with those of the CPU. The cases are in a fixed random order, so that a run that
-is out of time has seen some of everything. Set PYTORCH_NO_CUDA_MEMORY_CACHING=1: in the cache of
+is out of time has covered some of everything. Set PYTORCH_NO_CUDA_MEMORY_CACHING=1: in the cache of
 torch's allocator a tensor's end is not the end of an allocation.
 """
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 # The package built in place; an installed one comes first.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from gat_ext import functional
 from gat_ext.reference import SCORES

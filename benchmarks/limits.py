@@ -1,0 +1,130 @@
+"""The limits of the machine, measured beside the peers, and the bytes that a pass has to move.
+
+Gathering the same rows over the same edges and nothing else bounds the operators on the CPU; the
+bandwidth of a large copy bounds them on a GPU. Both are measured on both, with torch alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from cases import Case
+from timing import Program, sample
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+_COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
+
+
+@functools.cache
+def _copy_buffers(device: str) -> tuple[Tensor, Tensor]:
+    count = _COPY_BYTES[device] // 4
+    return torch.ones(count, device=device), torch.zeros(count, device=device)
+
+
+def _seconds(call: str, **names: object) -> float:
+    """Of one call, the device's work included, on torch's number of threads."""
+    threads = torch.get_num_threads()
+    return Timer(call, globals=names, num_threads=threads).timeit(1).median
+
+
+class Limits:
+    """What no implementation on this machine can beat, on one case.
+
+    Args:
+        projections: dense products of width ``heads * channels`` that an item needs as well.
+    """
+
+    def __init__(self, case: Case, projections: int = 0) -> None:
+        # embedding_bag has a fast loop for 32 and 16 bits only: as many bytes in float32.
+        wide = case.setting.dtype == "float64"
+        width, device = case.setting.width * (2 if wide else 1), case.edge_index.device
+        dtype = torch.float32 if wide else case.dtype
+        self._rows = torch.randn(case.num_nodes, width, device=device).to(dtype)
+        src, dst = case.edge_index
+        counts = torch.bincount(dst, minlength=case.num_nodes)
+        self._rowptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(src.dtype)
+        self._col = src.clone()
+        self._projection: tuple[Program, Tensor] | None = None
+        if projections:
+            x = case.tensors["x"].detach().clone().requires_grad_()
+            weight = torch.randn(case.setting.width, x.shape[1], device=device).to(x.dtype)
+            leaves = {("x",): x, ("weight",): weight.requires_grad_()}
+            grad_out = torch.randn(case.num_nodes, case.setting.width, device=device).to(x.dtype)
+            self._projection = Program(F.linear, (x, weight), leaves), grad_out
+
+    def sample(self) -> dict[str, float]:
+        """GB/s of a large copy, read plus written, and milliseconds of the others.
+
+        "gather" reads and sums a row for each edge; "projection forward" and "projection backward"
+        are one dense product.
+        """
+        source, target = _copy_buffers(self._rows.device.type)
+        copied = 2 * source.nbytes / _seconds("t.copy_(s)", t=target, s=source) / 1e9
+        gathered = 1e3 * _seconds(
+            "bag(c, w, r, mode='sum', include_last_offset=True)",
+            bag=F.embedding_bag, c=self._col, w=self._rows, r=self._rowptr,
+        )  # fmt: skip
+        found = {"copy": copied, "gather": gathered}
+        if self._projection:
+            times = sample(*self._projection, 0.0)
+            found |= {f"projection {part}": times[part] for part in ("forward", "backward")}
+        return found
+
+
+# ---- bytes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one case: counts, and bytes of a row of features, of terms, of statistics."""
+
+    edges: int
+    nodes: int
+    row: int
+    term: int
+    statistic: int
+    index: int = 4
+
+    @staticmethod
+    def of(case: Case) -> Sizes:
+        heads, item = case.setting.heads, case.dtype.itemsize
+        row = case.setting.width * item
+        return Sizes(case.num_edges, case.num_nodes, row, heads * item, heads * max(item, 4))
+
+
+def bytes_moved(score: str, gathers: int, s: Sizes) -> dict[str, int]:
+    """Bytes of the forward pass, and of forward and backward ("total").
+
+    Counts the index, every row that an edge gathers, once per edge, and every other tensor once.
+    Rows that are still in a cache make it less. What the score reads comes from the extension; a
+    row of statistics is a maximum and a sum per head, or a delta.
+
+    Args:
+        score: a name in ``gat_ext._C.score_inputs()``.
+        gathers: rows that an edge gathers from its source: the value, and the key where it is
+            another tensor.
+        s: counts and bytes of the case.
+    """
+    from gat_ext import _C
+
+    reads = _C.score_inputs()[score]
+    query, terms = "query" in reads, ("dst_term" in reads) * s.term
+    gathered = s.index + gathers * s.row + terms
+    once = 8 + (1 + query) * s.row + 2 * s.statistic + terms
+    forward = s.edges * gathered + s.nodes * once
+    delta = s.nodes * (2 * s.row + s.statistic)
+    if query:
+        # By destination, which gathers what the forward gathers, then by source.
+        by_dst = s.edges * gathered + s.nodes * (8 + 3 * s.row + 3 * s.statistic + 2 * terms)
+        by_src = s.edges * (s.index + 2 * s.row + 3 * s.statistic + terms)
+        by_src += s.nodes * (8 + 2 * gathers * s.row + 2 * terms)
+    else:
+        # By source, which leaves a gradient per edge and head, then the sums of those.
+        by_src = s.edges * (2 * s.index + s.row + terms + 4 * s.statistic)
+        by_src += s.nodes * (8 + 2 * s.row + 2 * terms)
+        by_dst = s.edges * s.statistic + s.nodes * (8 + terms)
+    return {"forward": forward, "total": forward + delta + by_dst + by_src}
