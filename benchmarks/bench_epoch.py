@@ -12,7 +12,7 @@ import functools
 from dataclasses import replace
 from typing import Any
 
-import dense
+import formulas
 import torch
 import torch.nn.functional as F
 from bench_layers import LAYERS, Sizes, draw, make_layer, normal
@@ -93,7 +93,7 @@ def _program(wide: bool, family: str, case: Case) -> Program:
 
 
 def _dense_bytes(setting: Setting, nodes: int) -> int:
-    return dense.score_bytes(setting.heads + 1, nodes, DTYPES[setting.dtype].itemsize)
+    return formulas.score_bytes(setting.heads + 1, nodes, DTYPES[setting.dtype].itemsize)
 
 
 def _item(title: str, families: tuple[str, ...], *, wide: bool) -> Item:

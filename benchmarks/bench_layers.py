@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import dense
+import formulas
 import torch
 from cases import DTYPES, Case, Setting
 from peers import Item, graph_of
@@ -94,7 +94,7 @@ LAYERS: dict[str, Layer] = {
         conv="GATConv",
         shapes=_gat_shapes,
         options=lambda s: {**_heads(s), "add_self_loops": False},
-        dense=lambda s: dense.DenseGAT(s.in_channels, s.channels, s.heads, s.dropout),
+        dense=lambda s: formulas.DenseGAT(s.in_channels, s.channels, s.heads, s.dropout),
         dgl="GATConv",
         dgl_options=lambda s: {**_dgl_heads(s), "attn_drop": s.dropout},
         dgl_names={
@@ -109,7 +109,7 @@ LAYERS: dict[str, Layer] = {
         conv="AGNNConv",
         shapes=lambda s: {"beta": (1,)},
         options=lambda s: {"add_self_loops": False},
-        dense=lambda s: dense.DenseAGNN(),
+        dense=lambda s: formulas.DenseAGNN(),
         dgl="AGNNConv",
         dgl_options=lambda s: {},
         dgl_names={("beta",): "beta"},
@@ -121,7 +121,7 @@ LAYERS: dict[str, Layer] = {
         conv="GATv2Conv",
         shapes=_gatv2_shapes,
         options=lambda s: {**_heads(s), "add_self_loops": False},
-        dense=lambda s: dense.DenseGATv2(s.in_channels, s.channels, s.heads, s.dropout),
+        dense=lambda s: formulas.DenseGATv2(s.in_channels, s.channels, s.heads, s.dropout),
         dgl="GATv2Conv",
         dgl_options=lambda s: {**_dgl_heads(s), "attn_drop": s.dropout},
         dgl_names={
@@ -140,7 +140,7 @@ LAYERS: dict[str, Layer] = {
         conv="TransformerConv",
         shapes=lambda s: dict.fromkeys(_QKV, (s.heads * s.channels, s.in_channels)),
         options=lambda s: {**_heads(s), "bias": False, "root_weight": False},
-        dense=lambda s: dense.DenseTransformer(s.in_channels, s.channels, s.heads, s.dropout),
+        dense=lambda s: formulas.DenseTransformer(s.in_channels, s.channels, s.heads, s.dropout),
         dgl="DotGatConv",
         dgl_options=_dgl_heads,
         dgl_names={_QKV: "fc.weight"},
@@ -247,7 +247,7 @@ def _item(name: str) -> Item:
 
     def dense_bytes(setting: Setting, nodes: int) -> int:
         heads, width = layer.dense_arrays(setting)
-        return dense.score_bytes(heads, nodes, DTYPES[setting.dtype].itemsize, width)
+        return formulas.score_bytes(heads, nodes, DTYPES[setting.dtype].itemsize, width)
 
     families = ("gat_ext", "pyg", "dense", "dgl")
     return Item(
