@@ -21,8 +21,8 @@ native.check_torch()
 native.load()
 
 from gat_ext import functional, reference  # noqa: E402
-from gat_ext._C import empty_cache  # noqa: E402
 from gat_ext.graph import Graph  # noqa: E402
+from gat_ext.graph.cache import empty_cache  # noqa: E402
 from gat_ext.nn.features import SparseFeatures  # noqa: E402
 
 __version__ = "0.1.0"

@@ -13,6 +13,8 @@ from torch_geometric.edge_index import EdgeIndex
 
 from gat_ext import Graph, models, nn
 from gat_ext.explain import record_attention
+from gat_ext.graph import formats
+from gat_ext.graph.cache import _cache
 from gat_ext.interop import patch_pyg
 from gat_ext.nn import adjacency
 
@@ -97,8 +99,75 @@ def test_every_form_of_edges(name, form):
     module, x = LAYERS[name](), torch.randn(NUM_NODES, 5)
     edges = FORMS[form]()
     expected = module(x, EDGES)
-    for _ in range(2):  # the second time from what is remembered
+    for _ in range(2):  # the second time from the cache
         assert_close(module(x, edges), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_reordered_takes_every_form(name, form):
+    module, x = LAYERS[name](), torch.randn(NUM_NODES, 5)
+    reordered, edges = nn.Reordered(module, "degree"), FORMS[form]()
+    for _ in range(2):
+        assert_close(reordered(x, edges), module(x, EDGES))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_reordered_returns_attention_in_every_form(form):
+    layer, x, edges = nn.GATConv(5, 4, heads=2), torch.randn(NUM_NODES, 5), FORMS[form]()
+    expected = layer(x, edges, return_attention_weights=True)
+    found = nn.Reordered(layer, "rcm")(x, edges, return_attention_weights=True)
+    assert type(found[1]) is type(expected[1])
+    # The module is given a Graph, whose edge_index is of int64.
+    assert_close(_dense_parts(found), _dense_parts(expected), check_dtype=form != "int32")
+
+
+@pytest.mark.parametrize("form", ["COO", "SparseTensor"])
+def test_reordered_takes_values_for_edge_features(form):
+    layer, x = nn.TransformerConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
+    values, other = torch.randn(2, EDGES.shape[1], 2)
+    edges = matrix_of(form, values)
+    reordered = nn.Reordered(layer, "degree")
+    assert_close(reordered(x, edges), layer(x, EDGES, values))
+    assert_close(reordered(x, edges, other), layer(x, EDGES, other))
+    assert_close(reordered(x, edges, edge_attr=other), layer(x, EDGES, other))
+
+
+def test_reordered_needs_a_square_form():
+    block = DGLGraph(EDGES[:, :2], NUM_NODES, 3, is_block=True)
+    with pytest.raises(ValueError, match="call the module itself on a bipartite graph"):
+        nn.Reordered(nn.GATConv(5, 4), "degree")(torch.randn(NUM_NODES, 5), block)
+
+
+class Pairs(list):
+    """A form of edges that gat_ext does not know: pairs (source, destination)."""
+
+
+def test_a_new_form_is_one_file_and_one_row(monkeypatch):
+    """What CONTRIBUTING says: everything else reads the rows."""
+    form = formats.Form(
+        "a list of pairs",
+        lambda value: isinstance(value, Pairs),
+        lambda pairs: (torch.tensor(pairs).reshape(-1, 2).t(), (NUM_NODES, NUM_NODES)),
+        constructor="from_pairs",
+    )
+    pairs, x = Pairs(EDGES.t().tolist()), torch.randn(NUM_NODES, 5)
+    with pytest.raises(TypeError, match="edge_index is a Pairs; expected"):
+        nn.GATConv(5, 4)(x, pairs)
+    monkeypatch.setattr(formats, "FORMS", (*formats.FORMS, form))
+    for make in LAYERS.values():
+        module = make()
+        expected = module(x, EDGES)
+        assert_close(module(x, pairs), expected)
+        assert_close(nn.Reordered(module, "degree")(x, pairs), expected)
+    with record_attention(module) as records:
+        module(x, pairs)
+    assert records[0].edge_id.max() == len(pairs) - 1
+    for known in formats.FORMS:
+        with pytest.raises(TypeError, match=known.name):
+            module(x, object())
+        with pytest.raises(TypeError, match=f"Graph.{known.constructor}"):
+            Graph(object())
 
 
 @pytest.mark.parametrize("asked", [False, True])
@@ -117,6 +186,14 @@ def test_recorded_attention(form, asked):
     assert_close(weights[edge_index[1], edge_index[0]], alpha)
 
 
+def matrix_of(form, values):
+    """The edges as a matrix of a form, with values [E, 2]."""
+    sizes = (NUM_NODES, NUM_NODES)
+    if form == "SparseTensor":
+        return SparseTensor(ROWS, COLS, values, sizes)
+    return torch.sparse_coo_tensor(torch.stack([ROWS, COLS]), values, (*sizes, 2))
+
+
 def _dense_parts(result):
     """The tensors of a layer's result."""
     if isinstance(result, SparseTensor):
@@ -131,12 +208,7 @@ def test_recorded_attention_to_values(form):
     """The values of a matrix are edge features while attention is recorded, too."""
     layer, x = nn.TransformerConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
     values = torch.randn(EDGES.shape[1], 2)
-    sizes = (NUM_NODES, NUM_NODES)
-    edges = (
-        SparseTensor(ROWS, COLS, values, sizes)
-        if form == "SparseTensor"
-        else torch.sparse_coo_tensor(torch.stack([ROWS, COLS]), values, (*sizes, 2))
-    )
+    edges = matrix_of(form, values)
     with record_attention(layer) as records:
         assert_close(layer(x, edges), layer(x, EDGES, values))
     _, (_, alpha) = layer(x, EDGES, values, return_attention_weights=True)
@@ -277,11 +349,11 @@ def test_data_of_pyg_belongs_to_graph():
     assert_close(layer(data.x, Graph.from_pyg(data)), layer(data.x, data.edge_index))
 
 
-# ---- remembering
+# ---- caching
 
 
 @pytest.mark.parametrize("form", ["COO", "CSR", "CSC", "SparseTensor"])
-def test_graph_of_a_matrix_is_remembered(form):
+def test_graph_of_a_matrix_is_cached(form):
     matrix = FORMS[form]()
     assert adjacency.unwrap(matrix) is adjacency.unwrap(matrix)
     assert adjacency.unwrap(FORMS[form]()) is not adjacency.unwrap(matrix)
@@ -343,9 +415,9 @@ def test_what_can_change_is_read_again():
 def test_forgotten_with_the_matrix():
     matrix = FORMS["CSR"]()
     adjacency.unwrap(matrix)
-    count = len(adjacency._graphs_of_matrices)
+    count = len(_cache)
     del matrix
-    assert len(adjacency._graphs_of_matrices) == count - 1
+    assert len(_cache) == count - 1
 
 
 WRITES = {

@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gat_ext import Graph, nn
+from gat_ext.graph.cache import _cache
+from gat_ext.graph.self_loops import with_self_loops
 from gat_ext.nn import self_loops
 from gat_ext.nn.features import dropout
 
@@ -318,7 +320,7 @@ def test_graph_and_edge_index_agree(name):
         graph = Graph(EDGES, num_nodes=9, index_dtype=index_dtype)
         assert torch.equal(layer(x, graph), out)
         assert torch.equal(layer(x, EDGES.to(index_dtype)), out)
-        assert self_loops.with_self_loops(graph, 9, 9).graph.index_dtype == index_dtype
+        assert with_self_loops(graph, 9, 9).graph.index_dtype == index_dtype
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -345,7 +347,7 @@ def count_graphs(monkeypatch):
     return made
 
 
-def test_self_loops_are_remembered_and_forgotten(monkeypatch):
+def test_self_loops_are_cached_with_their_graph(monkeypatch):
     graph = Graph(EDGES, num_nodes=9)
     made = count_graphs(monkeypatch)
     layers = nn.GATConv(5, 5), nn.GATv2Conv(5, 5), nn.AGNNConv()
@@ -356,10 +358,10 @@ def test_self_loops_are_remembered_and_forgotten(monkeypatch):
     nn.GATConv(5, 5)(x, EDGES.clone())
     assert len(made) == 2  # one sort for an edge_index too
     gc.collect()
-    before = len(self_loops._looped)
+    before = len(_cache)
     del graph, x
     gc.collect()
-    assert len(self_loops._looped) == before - 1
+    assert len(_cache) == before - 1
 
 
 def test_graph_seen_in_inference_mode_can_be_trained_on():

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from gat_ext.graph import Graph
+from gat_ext.graph.self_loops import given_positions
 from gat_ext.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
 from gat_ext.nn.base import Adjacency, as_graph
@@ -76,7 +76,9 @@ class LayerAttention(NamedTuple):
 
     def graph(self) -> Graph:
         """The graph of ``edge_index``."""
-        return as_graph(self.edge_index, self.num_src, self.num_dst)
+        graph = as_graph(self.edge_index, self.num_src, self.num_dst)
+        assert isinstance(graph, Graph)  # nothing is recorded while tracing
+        return graph
 
 
 def match_edges(
@@ -113,30 +115,10 @@ def match_edges(
     graph = adjacency
     if not isinstance(graph, Graph):
         graph = Graph(graph, num_nodes=int(edges.max()) + 1 if edges.numel() else 0)
-    edge_id = _positions(edges, graph.edge_index)
+    edge_id = given_positions(edges, graph.edge_index)
     return LayerAttention(
         name, edges, alpha, edge_id, graph.num_edges, graph.num_src, graph.num_dst
     )
-
-
-def _positions(edges: Tensor, given: Tensor) -> Tensor:
-    """[E'], of each edge of a layer its position among the given ones; -1 for its self-loops at nodes without a given one."""
-    num_given, device = given.shape[1], given.device
-    if edges.shape == given.shape and torch.equal(edges, given):
-        return torch.arange(num_given, device=device)
-    is_loop = given[0] == given[1]
-    kept, loops = (~is_loop).nonzero().flatten(), is_loop.nonzero().flatten()
-    num_loops = edges.shape[1] - kept.numel()
-    ends = torch.arange(max(num_loops, 0), device=device).expand(2, -1)
-    expected = torch.cat([given[:, kept], ends], dim=1)
-    if not torch.equal(edges, expected):
-        raise ValueError(
-            f"edge_index {list(edges.shape)} of the attention is neither these {num_given} edges nor these with "
-            "self-loops last; give the graph that the layer was called with"
-        )
-    first = torch.full((num_loops,), num_given, device=device)
-    first = first.scatter_reduce(0, given[0, loops], loops, "amin")
-    return torch.cat([kept, first.masked_fill(first == num_given, -1)])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 from gat_ext.functional import checks, fallback
 from gat_ext.functional.dispatch import operator_over
 from gat_ext.functional.masked import check_mask, masked_sum
-from gat_ext.graph import Graph
+from gat_ext.graph.protocol import GraphLike
 from gat_ext.ops.arguments import Constants, Inputs, Results
 from gat_ext.ops.linear_maps import inverse_norm, scaled
 from gat_ext.ops.registry import draw_seed, needs_grad
@@ -57,7 +57,7 @@ AttentionResult = Tensor | WithWeights | WithLse | WithWeightsAndLse
 
 
 def edge_attention(
-    graph: Graph,
+    graph: GraphLike,
     value: Tensor,
     *,
     score: str,
@@ -189,7 +189,7 @@ def edge_attention(
 
 
 def gat_attention(
-    graph: Graph,
+    graph: GraphLike,
     value: Tensor,
     dst_term: Tensor,
     src_term: Tensor,
@@ -236,7 +236,7 @@ def gat_attention(
 
 
 def gatv2_attention(
-    graph: Graph,
+    graph: GraphLike,
     query: Tensor,
     key: Tensor,
     att: Tensor,
@@ -286,7 +286,7 @@ def gatv2_attention(
 
 
 def dot_attention(
-    graph: Graph,
+    graph: GraphLike,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -338,7 +338,7 @@ def dot_attention(
 
 
 def cosine_attention(
-    graph: Graph,
+    graph: GraphLike,
     query: Tensor,
     key: Tensor | None = None,
     value: Tensor | None = None,

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from gat_ext import _C
 from gat_ext.graph import Graph
+from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.state import have_tangents, in_functorch
 
 # The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
@@ -24,8 +26,8 @@ _INT64_MAX = 2**63 - 1
 
 
 def is_graph(graph: Any) -> None:
-    """Refuses what is not a Graph."""
-    if not isinstance(graph, Graph):
+    """Raises TypeError unless it is a Graph, or what stands for one in a function that is traced."""
+    if not isinstance(graph, (Graph, TracedGraph)):
         raise TypeError(
             f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: make one of an edge_index with Graph(edge_index)"
         )
@@ -80,7 +82,7 @@ def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
         )
 
 
-def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
+def on_graph_device(graph: GraphLike, tensor: Tensor, name: str) -> None:
     """Refuses a tensor on another device than the graph, and what is no graph."""
     is_graph(graph)
     if tensor.device != graph.device:
@@ -94,7 +96,7 @@ def on_graph_device(graph: Graph, tensor: Tensor, name: str) -> None:
         )
 
 
-def node_features(graph: Graph, tensor: Tensor, name: str, count_name: str) -> None:
+def node_features(graph: GraphLike, tensor: Tensor, name: str, count_name: str) -> None:
     """Refuses what is not [count, H, F] or [count, F]; ``count_name`` is num_src or num_dst."""
     floating(tensor, name)
     on_graph_device(graph, tensor, name)
@@ -106,7 +108,7 @@ def node_features(graph: Graph, tensor: Tensor, name: str, count_name: str) -> N
         )
 
 
-def edge_values(graph: Graph, tensor: Tensor, name: str) -> None:
+def edge_values(graph: GraphLike, tensor: Tensor, name: str) -> None:
     """Refuses what is not [E, H] or [E]."""
     floating(tensor, name)
     on_graph_device(graph, tensor, name)
@@ -143,7 +145,11 @@ def heads(tensor: Tensor, count: int, name: str, other: str) -> None:
 
 
 def attention_inputs(
-    graph: Graph, value: Tensor, score: str, inputs: dict[str, Tensor | None], edge_in_value: bool
+    graph: GraphLike,
+    value: Tensor,
+    score: str,
+    inputs: dict[str, Tensor | None],
+    edge_in_value: bool,
 ) -> None:
     """Refuses inputs that do not fit the score, each other or the graph."""
     is_graph(graph)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from gat_ext.graph import Graph
-from gat_ext.graph.traced import TracedGraph
+from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.traced import TracedGraph, traced
 from gat_ext.ops.arguments import SortedGraph
 from gat_ext.ops.func_transforms import Attention
 from gat_ext.ops.registry import ops
 from gat_ext.ops.state import in_functorch, is_tracing
 
 
-def operator_over(graph: Graph, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
+def operator_over(graph: GraphLike, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
     """The operator that attends over a graph, and its graph arguments."""
-    if is_tracing() and not isinstance(graph, TracedGraph):
-        graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
-    if isinstance(graph, TracedGraph):
+    if is_tracing() or isinstance(graph, TracedGraph):
+        graph = traced(graph)
         operator = Attention.apply if in_functorch() else ops.adjacency_attention
         return operator, (*graph.arguments, needs_grad)
+    assert isinstance(graph, Graph)
     arguments = SortedGraph(rowptr=graph.rowptr, col=graph.col, edge_id=graph.edge_id)
     if needs_grad:
         t = graph.transpose()

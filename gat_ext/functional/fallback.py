@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gat_ext.graph import Graph
-from gat_ext.graph.traced import TracedGraph
+from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.traced import traced
 from gat_ext.ops import composed
 from gat_ext.ops.arguments import AdjacencyAttentionBackward, Inputs, absent
 from gat_ext.ops.registry import accumulate_dtype
@@ -29,7 +30,7 @@ def is_needed(*inputs: Tensor | None) -> bool:
 
 
 def attend(
-    graph: Graph, inputs: Any, seed: Tensor | None, constants: Any, top_k: int
+    graph: GraphLike, inputs: Any, seed: Tensor | None, constants: Any, top_k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse); rows are gathered into [E, H, D].
 
@@ -46,11 +47,9 @@ def attend(
         inputs = Inputs(
             *(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
         )
-    if not isinstance(graph, TracedGraph):
-        graph = TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)
     edges = composed.edges_of_slots(
         AdjacencyAttentionBackward(
-            *graph.arguments,
+            *traced(graph).arguments,
             **inputs._asdict(),
             **constants._asdict(),
             seed=seed,

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
-from gat_ext.graph.traced import TracedGraph
+from gat_ext.graph.protocol import GraphLike
 from gat_ext.ops.registry import accumulate_dtype, ops
 from gat_ext.ops.scatter import edge_rows
 from gat_ext.ops.state import in_forward_mode, is_tracing
 
 
 def masked_sum(
-    graph: Graph,
+    graph: GraphLike,
     value: Tensor,
     weights: Tensor,
     edge_mask: Tensor,
@@ -36,6 +36,7 @@ def masked_sum(
     weights = weights * mask.to(weights.dtype)  # autocast may have narrowed the weights
     if is_tracing() or in_forward_mode():
         return _traced_sum(graph, value, weights, edge_feat), weights
+    assert isinstance(graph, Graph)
     transposed: tuple[Tensor | None, ...] = (None, None, None)
     if torch.is_grad_enabled() and (value.requires_grad or weights.requires_grad):
         t = graph.transpose()
@@ -46,12 +47,11 @@ def masked_sum(
     return out, weights
 
 
-def _traced_sum(graph: Graph, value: Tensor, weights: Tensor, edge_feat: Tensor | None) -> Tensor:
+def _traced_sum(
+    graph: GraphLike, value: Tensor, weights: Tensor, edge_feat: Tensor | None
+) -> Tensor:
     """The sum in torch's own operators, with a tensor [E, H, F] in between: all that a trace, torch.func and tangents know."""
     src, dst = graph.edge_index
-    if isinstance(graph, TracedGraph) and graph.self_loops:
-        loops = torch.arange(graph.num_slots - graph.num_given, device=src.device)
-        src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
     wide = accumulate_dtype(weights.dtype)
     message = value.to(wide)[src]
     if edge_feat is not None:
@@ -70,7 +70,7 @@ def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:
     return graph.rowptr, col, graph.edge_id, t_rowptr, t_col, each
 
 
-def check_mask(graph: Graph, value: Tensor, edge_mask: Tensor) -> None:
+def check_mask(graph: GraphLike, value: Tensor, edge_mask: Tensor) -> None:
     """Refuses a mask that does not fit the graph and the heads of value [N_src, H, F]."""
     checks.same_kind(value, "value", edge_mask, "edge_mask")
     checks.edge_values(graph, edge_mask, "edge_mask")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gat_ext import _C  # noqa: F401  registers torch.ops.gat_ext
+from gat_ext.graph.formats import constructors
 
 ops = torch.ops.gat_ext
 
@@ -100,8 +101,7 @@ def check_edge_index(edge_index: Tensor) -> None:
     if not isinstance(edge_index, Tensor):
         raise TypeError(
             f"edge_index is a {type(edge_index).__name__}; expected an int32 or int64 tensor "
-            "[2, E]: convert it with torch.as_tensor, or use Graph.from_scipy, from_torch_sparse, "
-            "from_networkx, from_pyg, from_dgl"
+            f"[2, E]: convert it with torch.as_tensor, or use one of {constructors()}"
         )
     if edge_index.layout != torch.strided:
         raise TypeError(

@@ -8,8 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gat_ext.graph import csr, formats, order
+from gat_ext.graph import csr, order
 from gat_ext.graph.csr import Transpose
+from gat_ext.graph.formats import (
+    Edges,
+    dgl_graph,
+    networkx_graph,
+    pyg,
+    scipy_sparse,
+    torch_sparse,
+)
+from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.order import ORDERS
 from gat_ext.ops.scatter import expand_rows
 
@@ -74,7 +83,7 @@ class Graph:
             return
         # Tensors made in inference mode could not be saved for a later backward.
         with torch.inference_mode(False):
-            edge_index = formats.plain_tensor(edge_index)
+            edge_index = plain_tensor(edge_index)
             largest, is_sorted = csr.scan(edge_index)
             num_src, num_dst = csr.node_counts(edge_index, largest, num_nodes, num_src, num_dst)
             dtype = csr.index_dtype_for(max(num_src, num_dst, edge_index.shape[1]), index_dtype)
@@ -91,7 +100,7 @@ class Graph:
         return graph
 
     @classmethod
-    def _from_edges(cls, edges: formats.Edges) -> Graph:
+    def _from_edges(cls, edges: Edges) -> Graph:
         edge_index, counts = edges
         if counts is None:
             return cls(edge_index)
@@ -117,7 +126,7 @@ class Graph:
                 its number of entries.
             IndexError: an index is beyond its shape.
         """
-        return cls._from_edges(formats.scipy_edges(matrix))
+        return cls._from_edges(scipy_sparse.scipy_edges(matrix))
 
     @classmethod
     def from_torch_sparse(cls, matrix: Tensor) -> Graph:
@@ -131,7 +140,7 @@ class Graph:
                 of entries.
             IndexError: an index is beyond its shape.
         """
-        return cls._from_edges(formats.torch_sparse_edges(matrix))
+        return cls._from_edges(torch_sparse.torch_sparse_edges(matrix))
 
     @classmethod
     def from_networkx(cls, graph: Any) -> Graph:
@@ -143,7 +152,7 @@ class Graph:
         Raises:
             TypeError: not a NetworkX graph.
         """
-        return cls._from_edges(formats.networkx_edges(graph))
+        return cls._from_edges(networkx_graph.networkx_edges(graph))
 
     @classmethod
     def from_pyg(cls, data: Any) -> Graph:
@@ -156,7 +165,7 @@ class Graph:
         Raises:
             TypeError: nothing of these.
         """
-        return cls._from_edges(formats.pyg_edges(data))
+        return cls._from_edges(pyg.pyg_edges(data))
 
     @classmethod
     def from_dgl(cls, graph: Any) -> Graph:
@@ -165,7 +174,7 @@ class Graph:
         Raises:
             TypeError: not a DGL graph.
         """
-        return cls._from_edges(formats.dgl_edges(graph))
+        return cls._from_edges(dgl_graph.dgl_edges(graph))
 
     # ---- what a graph is
 
@@ -207,6 +216,14 @@ class Graph:
     def index_dtype(self) -> torch.dtype:
         """Dtype of ``col`` and ``edge_id``: int32 or int64."""
         return self._col.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index tensors, those of the transpose included, built or not."""
+        index = self._col.element_size()
+        copies = 3 if self._edge_id is None else 5
+        rows = self.num_src + self.num_dst + 2
+        return rows * self._rowptr.element_size() + copies * self.num_edges * index
 
     @property
     def rowptr(self) -> Tensor:

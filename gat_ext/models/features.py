@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
-from gat_ext.graph.contents import State, state_of
+from gat_ext.graph.cache import cached
 from gat_ext.nn.features import SparseFeatures, as_features, dropout
 from gat_ext.ops.state import is_tracing
 
 _SPARSE = 0.25  # share of nonzero elements below which only they are stored
 
 
-class _Known(NamedTuple):
-    state: State
-    features: SparseFeatures | None  # None: too many to be worth it
-
-
-_known = WeakIdKeyDictionary()
-
-
 def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     """The features of a model's first layer: sparse ones for what is sparse, or constant and mostly zeros.
 
-    A bag of words, of which one element in a hundred is not zero, so costs a hundredth of the projection and of the random
-    numbers of dropout. They are cached for as long as the tensor lives and nobody writes to it in a way that torch counts; in
-    shared memory, or while ``torch.distributed`` is initialised, in any way.
-    On the CPU only: a GPU multiplies such matrices faster than it looks for their zeros.
+    A bag of words, of which one element in a hundred is not zero, so costs a hundredth of the
+    projection and of the random numbers of dropout. They are cached until the tensor is modified in
+    a way that torch counts; in shared memory, or while ``torch.distributed`` is initialised, in any
+    way. On the CPU only: a GPU multiplies such matrices faster than it looks for their zeros.
 
     Args:
         x: [N, C], dense or sparse.
@@ -43,12 +32,14 @@ def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     x = as_features(x)
     if isinstance(x, SparseFeatures) or not _may_be_sparse(x):
         return x
-    state = state_of(x, large=True)
-    known: _Known | None = _known.get(x)
-    if known is None or known.state != state:
-        sparse = torch.count_nonzero(x) <= _SPARSE * x.numel()
-        known = _known[x] = _Known(state, SparseFeatures(x) if sparse else None)
-    return x if known.features is None else known.features
+    sparse = cached((x,), "sparse", lambda: _sparse_or_none(x), large=True)
+    return x if sparse is None else sparse
+
+
+def _sparse_or_none(x: Tensor) -> SparseFeatures | None:
+    """Sparse features where they are worth it."""
+    few = torch.count_nonzero(x) <= _SPARSE * x.numel()
+    return SparseFeatures(x) if few else None
 
 
 def _may_be_sparse(x: Tensor) -> bool:

@@ -12,8 +12,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
-from gat_ext.graph.cache import remembered
+from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import check_edge_index
+from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.adjacency import attention_of, is_plain
 from gat_ext.nn.features import SparseFeatures, as_features
@@ -275,16 +276,14 @@ def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module) -> None
         )
 
 
-def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph:
+def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | TracedGraph:
     """The graph of an edge_index, or the graph itself once its sizes are checked."""
     if not isinstance(adjacency, Graph):
         check_edge_index(adjacency)
         if is_tracing():
             return TracedGraph(adjacency, num_src, num_dst, self_loops=False)
         key = (num_src, num_dst, "as given")
-        return remembered(
-            adjacency, key, lambda: Graph(adjacency, num_src=num_src, num_dst=num_dst)
-        )
+        return cached((adjacency,), key, lambda: Graph(adjacency, num_src=num_src, num_dst=num_dst))
     if (adjacency.num_src, adjacency.num_dst) != (num_src, num_dst):
         raise ValueError(
             f"{adjacency!r} does not go with features of {num_src} sources and {num_dst} "
@@ -346,7 +345,7 @@ def in_dtype(
 
 
 def with_attention(
-    out: Tensor, graph: Graph, weights: Tensor | None, adjacency: Any, looped: bool
+    out: Tensor, graph: GraphLike, weights: Tensor | None, adjacency: Any, looped: bool
 ) -> Tensor | tuple[Tensor, Attention]:
     """The result of a layer, with the attention where it was asked for, in the form that goes with the adjacency given.
 
@@ -366,7 +365,7 @@ def with_attention(
     return out, attention_of(adjacency, graph, graph.edge_index, weights)
 
 
-def _edges_of(graph: Graph, adjacency: Tensor | Graph, looped: bool) -> Tensor:
+def _edges_of(graph: GraphLike, adjacency: Tensor | Graph, looped: bool) -> Tensor:
     """The edges that a layer attended over: the very edge_index that was given, or one of its dtype with self-loops last."""
     if isinstance(adjacency, Graph):
         return graph.edge_index

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gat_ext.graph import Graph
+from gat_ext.graph.protocol import GraphLike
 from gat_ext.nn.base import NodeFeatures
 
 
@@ -61,7 +61,7 @@ class Folded(NamedTuple):
     batch: int
 
     def __call__(
-        self, graph: Graph, *nodes: Tensor, **options: Any
+        self, graph: GraphLike, *nodes: Tensor, **options: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See the class."""
         if options.get("edge_feat") is not None:
@@ -90,7 +90,7 @@ class Folded(NamedTuple):
         return shared.repeat(1, self.batch)
 
     def _one_by_one(
-        self, graph: Graph, nodes: tuple[Tensor, ...], options: dict[str, Any]
+        self, graph: GraphLike, nodes: tuple[Tensor, ...], options: dict[str, Any]
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Edge features [E, H, D] would have to be stored B times: so one call for each element."""
         split = [t.reshape(-1, self.batch, *t.shape[1:]).unbind(1) for t in nodes]

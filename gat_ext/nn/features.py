@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from gat_ext.functional import spmm
 from gat_ext.graph import Graph
-from gat_ext.graph import formats as io
-from gat_ext.graph.contents import State, state_of
+from gat_ext.graph.cache import cached
+from gat_ext.graph.formats.scipy_sparse import is_scipy, scipy_to_torch
 from gat_ext.ops import linear_maps
 
 
@@ -47,8 +46,8 @@ class SparseFeatures:
 
     def __init__(self, matrix: Any) -> None:
         """Takes the stored entries; see the class for the arguments."""
-        if io.is_scipy(matrix):
-            matrix = io.scipy_to_torch(matrix)
+        if is_scipy(matrix):
+            matrix = scipy_to_torch(matrix)
         if not isinstance(matrix, Tensor):
             raise TypeError(
                 f"SparseFeatures got a {type(matrix).__name__}; expected a torch tensor or a SciPy "
@@ -99,6 +98,11 @@ class SparseFeatures:
         """2."""
         return 2
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of graph and values."""
+        return self.graph.nbytes + self.values.nbytes
+
     def to(self, *args: Any, **kwargs: Any) -> SparseFeatures:
         """On another device or of another dtype; arguments as those of ``Tensor.to``."""
         values = self.values.to(*args, **kwargs)
@@ -146,20 +150,11 @@ class SparseFeatures:
         return f"SparseFeatures({num_rows}, {num_columns}, nnz={self.graph.num_edges})"
 
 
-class _Known(NamedTuple):
-    state: State
-    graph: Graph
-
-
-_known = WeakIdKeyDictionary()
-
-
 def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     """x, or where it is a torch sparse tensor, its ``SparseFeatures``.
 
-    The graph is cached for as long as x lives and nobody writes to its index tensors. The values are not: they are a view of
-    x, and would keep it alive. Of an uncoalesced tensor they are a copy, that a write would leave behind, so it is sorted anew
-    at each call.
+    The graph is cached until the index tensors of x are modified. The values are not: they are a view of x, which would
+    keep it alive. Of an uncoalesced tensor they are a copy, so it is sorted again at each call.
 
     Raises:
         TypeError: x has another sparse layout than CSR, CSC and COO.
@@ -167,13 +162,9 @@ def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     if not isinstance(x, Tensor) or x.layout == torch.strided:
         return x
     lasting = x.layout != torch.sparse_coo or x.is_coalesced()
-    if not lasting or x.is_inference():  # an inference tensor does not count the writes to it
+    if not lasting or x.is_inference():  # whose values would be copied, or may change unnoticed
         return SparseFeatures(x)
-    state: State = (x._version, x.shape, *map(state_of, io.index_tensors(x)))
-    known: _Known | None = _known.get(x)
-    if known is None or known.state != state:
-        known = _known[x] = _Known(state, SparseFeatures(x).graph)
-    return SparseFeatures._of(known.graph, x.values())
+    return SparseFeatures._of(cached((x,), "features", lambda: SparseFeatures(x).graph), x.values())
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.base import Adjacency, as_graph
-from gat_ext.nn.self_loops import with_self_loops
-from gat_ext.ops.state import is_tracing
+from gat_ext.nn.self_loops import loops_of
 
 
 def mask_of_layer(
@@ -31,12 +28,8 @@ def mask_of_layer(
         TypeError: the mask is no tensor of floating-point numbers.
         ValueError: it does not have one row for each of the caller's edges.
     """
-    traced = TracedGraph(adjacency, *sizes, self_loops=add_self_loops) if is_tracing() else None
-    looped = with_self_loops(adjacency, *sizes) if add_self_loops and traced is None else None
-    if traced is not None:
-        given = traced.num_given
-    else:
-        given = as_graph(adjacency, *sizes).num_edges if looped is None else looped.num_given
+    looped = loops_of(adjacency, *sizes) if add_self_loops else None
+    given = as_graph(adjacency, *sizes).num_edges if looped is None else looped.num_given
     if not isinstance(edge_mask, Tensor) or not edge_mask.is_floating_point():
         kind = edge_mask.dtype if isinstance(edge_mask, Tensor) else type(edge_mask).__name__
         raise TypeError(
@@ -48,10 +41,6 @@ def mask_of_layer(
             f"edge_mask has shape {list(edge_mask.shape)}; {layer} expects [{given}] or "
             f"[{given}, heads], for {given} edges were given; its own self-loops count 1"
         )
-    if traced is not None:  # slots of self-loops that are replaced stay
-        own = traced.num_slots - given
-        return torch.cat([edge_mask, edge_mask.new_ones(own, *edge_mask.shape[1:])])
     if looped is None:
         return edge_mask
-    others = edge_mask if looped.kept is None else edge_mask[looped.kept]
-    return torch.cat([others, edge_mask.new_ones(looped.num_loops, *edge_mask.shape[1:])])
+    return looped.rows(edge_mask, edge_mask.new_ones(looped.num_loops, *edge_mask.shape[1:]))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from gat_ext.graph import ORDERS, Graph, csr
-from gat_ext.graph import formats as io
-from gat_ext.graph.contents import State, state_of
+from gat_ext.graph.cache import cached
+from gat_ext.graph.order import inverse
+from gat_ext.graph.self_loops import ends_with_loops
+from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
 from gat_ext.nn.base import Adjacency, Attention, Features
 from gat_ext.nn.features import SparseFeatures, as_features
+from gat_ext.ops.slots import with_loops
 from gat_ext.ops.state import is_tracing
 
 
@@ -83,10 +85,16 @@ class Reordered(nn.Module):
 
         Args:
             x: [N, C].
-            edge_index: Graph, or int [2, E].
+            edge_index: Graph, int [2, E], or what the layers take besides.
             args: for the module.
             kwargs: for the module.
         """
+        adjacency = edge_index
+        if not is_plain(adjacency):
+            given, edge_dim = kwargs.get("edge_attr"), getattr(self.module, "edge_dim", None)
+            x, edge_index, edge_attr = plain_inputs(x, adjacency, given, None if args else edge_dim)
+            if edge_attr is not given:
+                kwargs["edge_attr"] = edge_attr
         x = as_features(x)
         if isinstance(x, (tuple, list)):
             raise ValueError(
@@ -106,7 +114,12 @@ class Reordered(nn.Module):
                 f"x is on {x.device}, the graph on {order.graph.device}; expected one device: move "
                 "them with to()"
             )
-        return order.returned(self.module(order.rows(x), order.graph, *args, **kwargs))
+        result = order.returned(self.module(order.rows(x), order.graph, *args, **kwargs))
+        if is_plain(adjacency) or not isinstance(result, tuple) or len(result) != 2:
+            return result
+        out, attention = result
+        is_pair = isinstance(attention, tuple) and _is_attention(attention)
+        return (out, attention_of(adjacency, order.graph, *attention)) if is_pair else result
 
     def extra_repr(self) -> str:
         """The method."""
@@ -132,38 +145,29 @@ def _rename(state: dict[str, Any], before: str, after: str) -> None:
 # ---- orders
 
 
-@dataclass(frozen=True, eq=False)
-class _Order:
+class _Order(NamedTuple):
     """A renumbered graph, and how rows get there and back."""
 
     graph: Graph
     permutation: Tensor  # [N], the old number of each new node
     new_number: Tensor  # [N], the new number of each old node
-    moved: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary)
 
     def rows(self, x: Features) -> Features:
-        """Features in the new order; those of a constant are kept, as moving them takes about as long as a layer."""
+        """Features in the new order; those of a constant are cached: moving them takes about as long as a layer."""
         if isinstance(x, SparseFeatures):
-            return SparseFeatures._of(self._rows_of_graph(x.graph), x.values)
-        if x.requires_grad or x.is_inference() or is_tracing():
+            graph = x.graph
+            moved = cached((graph, self.graph), "rows", lambda: self._rows_of_graph(graph))
+            return SparseFeatures._of(moved, x.values)
+        if x.requires_grad or is_tracing():
             return x.index_select(0, self.permutation)
-        state = state_of(x, large=True)
-        known: tuple[State, Tensor] | None = self.moved.get(x)
-        if known is None or known[0] != state:
-            # It may serve a later backward, which tensors of inference mode cannot.
-            with torch.inference_mode(False):
-                known = self.moved[x] = (state, x.index_select(0, self.permutation))
-        return known[1]
+        rows = partial(x.index_select, 0, self.permutation)
+        return cached((x, self.graph), "rows", rows, large=True)
 
     def _rows_of_graph(self, graph: Graph) -> Graph:
         """The graph of sparse features, from columns to rows, with its rows in the new order."""
-        moved: Graph | None = self.moved.get(graph)
-        if moved is None:
-            column, row = graph.edge_index
-            edges = torch.stack([column, self.new_number[row]])
-            moved = Graph(edges, num_src=graph.num_src, num_dst=graph.num_dst)
-            self.moved[graph] = moved
-        return moved
+        column, row = graph.edge_index
+        edges = torch.stack([column, self.new_number[row]])
+        return Graph(edges, num_src=graph.num_src, num_dst=graph.num_dst)
 
     def returned(self, result: Any) -> Any:
         """What a module returned, in the caller's order and numbering."""
@@ -180,18 +184,14 @@ class _Order:
         return tuple(map(self.returned, result))
 
     def _attention(self, edge_index: Tensor, alpha: Tensor) -> Attention:
-        old = self.permutation[edge_index]
-        given = edge_index.shape[1] - self.graph.num_nodes
-        loops = torch.arange(self.graph.num_nodes, device=edge_index.device).expand(2, -1)
+        old, num_loops = self.permutation[edge_index], self.graph.num_nodes
         # Loops that the module added are last, by ascending new number.
-        if (
-            given < 0
-            or not torch.equal(edge_index[:, given:], loops)
-            or torch.equal(edge_index, self.graph.edge_index)
-        ):
+        added = ends_with_loops(edge_index, num_loops)
+        if not added or torch.equal(edge_index, self.graph.edge_index):
             return old, alpha
+        given = edge_index.shape[1] - num_loops
         ascending = alpha[given:].index_select(0, self.new_number)
-        return torch.cat([old[:, :given], loops], dim=1), torch.cat([alpha[:given], ascending])
+        return with_loops(old[:, :given], num_loops), torch.cat([alpha[:given], ascending])
 
 
 def _is_attention(result: tuple[Any, ...]) -> bool:
@@ -203,31 +203,13 @@ def _is_attention(result: tuple[Any, ...]) -> bool:
     return bool(integers and pairs and alpha.dim() and alpha.shape[0] == edge_index.shape[1])
 
 
-class _Found(NamedTuple):
-    state: State
-    num_nodes: int
-    order: _Order
-
-
-# Of a Graph or edge_index: what was found, by method.
-_found = WeakIdKeyDictionary()
-
-
-def _order_of(adjacency: Adjacency, num_nodes: int, method: str) -> _Order:
-    state: State = ()
+def _order_of(adjacency: Tensor | Graph, num_nodes: int, method: str) -> _Order:
     if isinstance(adjacency, Graph):
         _check_nodes(adjacency, num_nodes)
-    elif not isinstance(adjacency, Tensor) or adjacency.is_inference():  # does not count writes
-        return _new_order(adjacency, num_nodes, method)
     else:
         csr.check_edge_index(adjacency)
-        state = adjacency._version, *state_of(io.plain_tensor(adjacency))
-    by_method: dict[str, _Found] = _found.setdefault(adjacency, {})
-    known = by_method.get(method)
-    if known is None or known[:2] != (state, num_nodes):
-        order = _new_order(adjacency, num_nodes, method)
-        known = by_method[method] = _Found(state, num_nodes, order)
-    return known.order
+    key = ("order", method, num_nodes)
+    return cached((adjacency,), key, lambda: _new_order(adjacency, num_nodes, method))
 
 
 def _untraced_order_of() -> Callable[..., _Order]:
@@ -246,12 +228,7 @@ def _check_nodes(graph: Graph, num_nodes: int) -> None:
         raise ValueError(f"x has {num_nodes} rows, but {graph!r}; give one row for each node")
 
 
-def _new_order(adjacency: Adjacency, num_nodes: int, method: str) -> _Order:
-    with torch.inference_mode(False):
-        graph = adjacency
-        if not isinstance(graph, Graph):
-            graph = Graph(graph, num_nodes=num_nodes)
-        reordered, permutation = graph.reorder(method)
-        new_number = torch.empty_like(permutation)
-        new_number[permutation] = torch.arange(num_nodes, device=graph.device)
-        return _Order(reordered, permutation, new_number)
+def _new_order(edges: Tensor | Graph, num_nodes: int, method: str) -> _Order:
+    graph = edges if isinstance(edges, Graph) else Graph(edges, num_nodes=num_nodes)
+    reordered, permutation = graph.reorder(method)
+    return _Order(reordered, permutation, inverse(permutation))

@@ -1,20 +1,15 @@
-"""Self-loops of the layers: one for every node, after the other edges, and their features."""
+"""Self-loops of the layers and their edge features."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
-from gat_ext.graph.cache import remembered
-from gat_ext.graph.csr import check_edge_index
-from gat_ext.graph.traced import TracedGraph
+from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.self_loops import SelfLoops, with_self_loops
 from gat_ext.nn.base import Adjacency, as_graph, edge_matrix
-from gat_ext.ops.state import is_tracing
 
 _REDUCTIONS = {
     "add": "sum",
@@ -26,72 +21,8 @@ _REDUCTIONS = {
 }
 
 
-class LoopedGraph(NamedTuple):
-    """A graph whose self-loops were replaced by one for every node, at the end."""
-
-    graph: Graph
-    kept: Tensor | None  # positions of the given edges that are no self-loops; None: all of them
-    num_given: int  # number of edges before
-    num_loops: int
-
-
-_looped: WeakKeyDictionary[Graph, LoopedGraph] = WeakKeyDictionary()
-
-
-def with_self_loops(adjacency: Adjacency, num_src: int, num_dst: int) -> LoopedGraph:
-    """One self-loop for every node that is both source and destination, after the other edges.
-
-    That of a Graph is remembered for as long as the Graph lives, that of an edge_index until it is
-    written to, so that training on one graph sorts once.
-    """
-    if not isinstance(adjacency, Graph):
-        check_edge_index(adjacency)
-        return remembered(
-            adjacency,
-            (num_src, num_dst, "looped"),
-            lambda: _replace_loops_of_edge_index(adjacency, num_src, num_dst),
-        )
-    graph = as_graph(adjacency, num_src, num_dst)
-    found = _looped.get(graph)
-    if found is None:
-        wide = torch.int64 if graph.index_dtype == torch.int64 else None
-        found = _replace_loops(graph.edge_index, num_src, num_dst, wide)
-        _looped[graph] = found
-    return found
-
-
-def _replace_loops_of_edge_index(edge_index: Tensor, num_src: int, num_dst: int) -> LoopedGraph:
-    try:
-        return _replace_loops(edge_index, num_src, num_dst, None)
-    except (TypeError, ValueError, IndexError, RuntimeError):
-        # A faulty edge_index: the error should speak of it, not of the edges with loops.
-        Graph(edge_index, num_src=num_src, num_dst=num_dst)
-        raise
-
-
-def _replace_loops(
-    edges: Tensor, num_src: int, num_dst: int, index_dtype: torch.dtype | None
-) -> LoopedGraph:
-    num_loops = min(num_src, num_dst)
-    # A remembered graph may serve a later backward, which tensors of inference mode cannot.
-    with torch.inference_mode(False):
-        src, dst = edges
-        # Loops at nodes that do not exist stay, for Graph to refuse.
-        is_loop = (src == dst) & (src >= 0) & (src < num_loops)
-        kept = (~is_loop).nonzero().flatten() if bool(is_loop.any()) else None
-        loops = torch.arange(num_loops, dtype=edges.dtype, device=edges.device).expand(2, -1)
-        others = edges if kept is None else edges[:, kept]
-        graph = Graph(
-            torch.cat([others, loops], dim=1),
-            num_src=num_src,
-            num_dst=num_dst,
-            index_dtype=index_dtype,
-        )
-    return LoopedGraph(graph, kept, edges.shape[1], num_loops)
-
-
 def check_fill_value(fill_value: float | Tensor | str) -> None:
-    """Refuses the name of no reduction."""
+    """Raises unless it is a number, a tensor of numbers or the name of a reduction."""
     if isinstance(fill_value, str) and fill_value not in _REDUCTIONS:
         names = ", ".join(map(repr, _REDUCTIONS))
         raise ValueError(
@@ -136,26 +67,11 @@ def _reduce(values: Tensor, index: Tensor, size: int, how: str) -> Tensor:
     return out.scatter_reduce(0, index, values, _REDUCTIONS[how], include_self=from_start)
 
 
-def _traced(
-    adjacency: Adjacency,
-    sizes: tuple[int, int],
-    edge_attr: Tensor | None,
-    edge_dim: int | None,
-    fill_value: float | Tensor | str,
-) -> tuple[TracedGraph, Tensor | None]:
-    """As the rest of :func:`graph_and_edges`, for a function that is traced."""
+def loops_of(adjacency: Adjacency, num_src: int, num_dst: int) -> SelfLoops:
+    """The graph of a layer with its self-loops replaced, once the sizes of a Graph are checked."""
     if isinstance(adjacency, Graph):
-        as_graph(adjacency, *sizes)
-    graph = TracedGraph(adjacency, *sizes, self_loops=True)
-    if edge_attr is None:
-        return graph, None
-    matrix = edge_matrix(edge_attr, graph.num_given, edge_dim)
-    src, dst = graph.edge_index
-    # Loops that are replaced count for none of the nodes.
-    dst = torch.where(src == dst, graph.num_dst, dst)
-    num_loops = graph.num_edges - graph.num_given
-    loops = loop_features(matrix, dst, (graph.num_dst + 1, num_loops), fill_value)
-    return graph, torch.cat([matrix, loops])
+        as_graph(adjacency, num_src, num_dst)
+    return with_self_loops(adjacency, num_src, num_dst)
 
 
 def graph_and_edges(
@@ -165,20 +81,17 @@ def graph_and_edges(
     edge_dim: int | None,
     fill_value: float | Tensor | str,
     add_self_loops: bool,
-) -> tuple[Graph, Tensor | None]:
+) -> tuple[GraphLike, Tensor | None]:
     """The graph that a layer attends over and its edge features [E', edge_dim], checked."""
-    if add_self_loops and is_tracing():
-        return _traced(adjacency, sizes, edge_attr, edge_dim, fill_value)
     if not add_self_loops:
         graph = as_graph(adjacency, *sizes)
         matrix = None if edge_attr is None else edge_matrix(edge_attr, graph.num_edges, edge_dim)
         return graph, matrix
-    looped = with_self_loops(adjacency, *sizes)
+    looped = loops_of(adjacency, *sizes)
     if edge_attr is None:
         return looped.graph, None
     matrix = edge_matrix(edge_attr, looped.num_given, edge_dim)
-    if looped.kept is not None:
-        matrix = matrix[looped.kept]
-    dst = looped.graph.edge_index[1, : matrix.shape[0]]
-    loops = loop_features(matrix, dst, (looped.graph.num_dst, looped.num_loops), fill_value)
-    return looped.graph, torch.cat([matrix, loops])
+    dst, bound = looped.destinations()
+    others = looped.others(matrix)
+    loops = loop_features(others, dst, (bound, looped.num_loops), fill_value)
+    return looped.graph, torch.cat([others, loops])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gat_ext.ops import slots
 from gat_ext.ops.arguments import (
     PER_EDGE,
     Constants,
@@ -88,9 +89,9 @@ def edges_of_slots(a: Any) -> Edges:
         dst = edge_rows(edges, edge_id, col.shape[0])
     is_edge = torch.ones_like(src, dtype=torch.bool)
     if a.self_loops:
-        loops = torch.arange(smaller(num_src, num_dst), device=src.device)
-        is_edge = torch.cat([src != dst, torch.ones_like(loops, dtype=torch.bool)])
-        src, dst = torch.cat([src, loops]), torch.cat([dst, loops])
+        num_loops = smaller(num_src, num_dst)
+        is_edge = slots.are_attended(src, dst, num_loops)
+        src, dst = slots.with_loops(src, num_loops), slots.with_loops(dst, num_loops)
     attended = is_edge.unsqueeze(-1) if a.self_loops else None
     if not is_absent(a.selected):
         position = edge_id

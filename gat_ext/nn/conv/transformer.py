@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import dot_attention
-from gat_ext.graph import Graph
+from gat_ext.graph.protocol import GraphLike
 from gat_ext.nn import base as common
 from gat_ext.nn.adjacency import is_plain, plain_inputs
 from gat_ext.nn.base import Adjacency, Attention, NodeFeatures
@@ -167,7 +167,7 @@ class TransformerConv(common.Layer):
     def _split_heads(self, projected: Tensor) -> Tensor:
         return projected.view(-1, self.heads, self.out_channels)
 
-    def _project_edges(self, edge_attr: Tensor | None, graph: Graph) -> Tensor | None:
+    def _project_edges(self, edge_attr: Tensor | None, graph: GraphLike) -> Tensor | None:
         """W_e e of every edge, [E, H, C]."""
         if edge_attr is not None:
             edge_dim = common.edge_channels(self.edge_dim, self.lin_edge)

@@ -1,4 +1,4 @@
-"""An edge_index given to a layer again is not sorted again, unless somebody wrote to it."""
+"""An edge_index given to a layer again is not sorted again, unless it was modified."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gat_ext import Graph
-from gat_ext.graph import cache, csr
+from gat_ext.graph import csr
+from gat_ext.graph.cache import PER_OWNER, _cache
 from gat_ext.nn import AGNNConv, GATConv, TransformerConv
 
 
@@ -84,14 +85,14 @@ def test_a_write_to_the_base_is_noticed():
 def test_the_graph_goes_with_the_tensor():
     layer, x, edges = TransformerConv(5, 3), torch.randn(4, 5), make_edges()
     layer(x, edges)
-    (graph,) = cache._entries[edges].made.values()
+    (graph,) = _cache._slots[id(edges),].results.values()
     known = weakref.ref(graph)
     del edges, graph
     gc.collect()
     assert known() is None
 
 
-def test_mistakes_are_not_remembered():
+def test_mistakes_are_not_cached():
     layer, edges = GATConv(5, 3), make_edges()
     for _ in range(2):
         with pytest.raises(IndexError, match="edge_index"):
@@ -109,7 +110,7 @@ def test_inference_mode_before_training():
     assert torch.equal(out, expected) and layer.lin.weight.grad.isfinite().all()
 
 
-def test_a_recording_holds_no_remembered_graph():
+def test_a_recording_holds_no_cached_graph():
     layer, x, edges = GATConv(5, 3), torch.randn(4, 5), make_edges()
     layer(x, edges)
     compiled = torch.compile(layer, backend="eager")
@@ -122,4 +123,4 @@ def test_few_graphs_of_one_edge_index():
     edges, layer = make_edges(), GATConv(5, 3)
     for nodes in range(4, 60):
         layer(torch.randn(nodes, 5), edges)
-    assert len(cache._entries[edges].made) <= cache._MOST
+    assert len(_cache._slots[id(edges),].results) <= PER_OWNER

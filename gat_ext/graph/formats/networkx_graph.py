@@ -1,0 +1,34 @@
+"""Graphs of NetworkX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gat_ext.graph.formats.form import Edges, Form
+
+
+def is_networkx(value: Any) -> bool:
+    """Whether it is a graph of NetworkX."""
+    return all(hasattr(value, name) for name in ("is_directed", "edges", "nodes"))
+
+
+def networkx_edges(graph: Any) -> Edges:
+    """Edges of a NetworkX graph, nodes numbered in the order of ``graph.nodes``.
+
+    Edges come in the order of ``graph.edges``; the other directions of an undirected graph follow
+    in the same order, without those of self-loops.
+    """
+    if not is_networkx(graph):
+        raise TypeError(f"from_networkx got a {type(graph).__name__}; expected a networkx graph")
+    number = {node: position for position, node in enumerate(graph.nodes)}
+    pairs = [(number[u], number[v]) for u, v, *_ in graph.edges]
+    edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t()
+    if not graph.is_directed():
+        other = edge_index[:, edge_index[0] != edge_index[1]].flip(0)
+        edge_index = torch.cat([edge_index, other], dim=1)
+    return edge_index, (len(number), len(number))
+
+
+FORM = Form("a NetworkX graph", is_networkx, networkx_edges, constructor="from_networkx")

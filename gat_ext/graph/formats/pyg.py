@@ -1,0 +1,47 @@
+"""What PyTorch Geometric takes for a graph, for ``Graph.from_pyg``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext.graph.formats.edge_index import plain_tensor
+from gat_ext.graph.formats.form import Edges
+from gat_ext.graph.formats.sparse_tensor import is_sparse_tensor, sparse_tensor_edges
+from gat_ext.graph.formats.torch_sparse import torch_sparse_edges
+
+
+def pyg_edges(data: Any) -> Edges:
+    """Edges of what PyTorch Geometric takes for a graph.
+
+    A ``Data`` object, an ``edge_index`` (a tensor or an ``EdgeIndex``), or a transposed adjacency
+    matrix as its layers take it: a ``SparseTensor`` or a torch sparse tensor with a row for each
+    destination.
+    """
+    if isinstance(data, Tensor):
+        return _pyg_tensor_edges(data)
+    if is_sparse_tensor(data):
+        return sparse_tensor_edges(data)
+    for name in ("edge_index", "adj_t"):
+        found = getattr(data, name, None)
+        if found is not None:
+            edge_index, counts = pyg_edges(found)
+            num_nodes = getattr(data, "num_nodes", None)
+            return edge_index, counts if num_nodes is None else (num_nodes, num_nodes)
+    raise TypeError(
+        f"from_pyg got a {type(data).__name__} without edge_index or adj_t; expected a homogeneous "
+        "Data object, an edge_index, an EdgeIndex or a SparseTensor: of a HeteroData pass the "
+        "edge_index of one edge type"
+    )
+
+
+def _pyg_tensor_edges(edge_index: Tensor) -> Edges:
+    if edge_index.layout != torch.strided:
+        return torch_sparse_edges(edge_index)
+    if not hasattr(edge_index, "sparse_size"):
+        return edge_index, None
+    num_src, num_dst = edge_index.sparse_size()
+    known = num_src is not None and num_dst is not None
+    return plain_tensor(edge_index), (num_src, num_dst) if known else None

@@ -1,0 +1,60 @@
+"""Sparse matrices and arrays of SciPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gat_ext.graph.formats.form import Edges, Form
+from gat_ext.graph.formats.pointers import expand
+
+
+def is_scipy(value: Any) -> bool:
+    """Whether it is a sparse matrix or array of SciPy."""
+    return hasattr(value, "tocoo")
+
+
+def scipy_edges(matrix: Any) -> Edges:
+    """Stored entries of a SciPy sparse matrix, in their order: A[i, j] is an edge j -> i."""
+    if not is_scipy(matrix):
+        raise TypeError(
+            f"from_scipy got a {type(matrix).__name__}; expected a SciPy sparse matrix or array: "
+            "wrap a dense one in scipy.sparse.csr_array"
+        )
+    if len(matrix.shape) != 2:
+        raise ValueError(f"from_scipy got shape {matrix.shape}; expected two dimensions")
+    num_rows, num_columns = map(int, matrix.shape)
+    if matrix.format in ("csr", "csc"):  # whose tocoo() would write wherever indptr leads
+        minor, pointers = torch.as_tensor(matrix.indices), torch.as_tensor(matrix.indptr)
+        lines = num_rows if matrix.format == "csr" else num_columns
+        major = expand(pointers, minor.shape[0], lines, "indptr of the matrix")
+        col, row = (minor, major) if matrix.format == "csr" else (major, minor)
+    else:
+        coo = matrix.tocoo(copy=False)
+        col, row = torch.as_tensor(coo.col), torch.as_tensor(coo.row)
+    return torch.stack([col.long(), row.long()]), (num_columns, num_rows)
+
+
+def scipy_to_torch(matrix: Any) -> Tensor:
+    """A SciPy sparse matrix as a torch sparse CSR or COO tensor that shares nothing with it.
+
+    Not by SciPy's own conversions, which write wherever faulty indices lead.
+    """
+    if matrix.format not in ("csr", "csc", "coo"):
+        matrix = matrix.tocoo()
+    (col, row), _ = scipy_edges(matrix)
+    values, shape = torch.tensor(matrix.data), tuple(matrix.shape)
+    if values.shape != col.shape:
+        raise ValueError(
+            f"the matrix has {values.numel()} values and {col.shape[0]} indices; expected as many"
+        )
+    if matrix.format == "csr":
+        pointers = torch.tensor(matrix.indptr, dtype=torch.int64)
+        return torch.sparse_csr_tensor(pointers, col, values, shape, check_invariants=False)
+    edges = torch.stack([row, col])
+    return torch.sparse_coo_tensor(edges, values, shape, check_invariants=False)
+
+
+FORM = Form("a SciPy sparse matrix", is_scipy, scipy_edges, constructor="from_scipy")

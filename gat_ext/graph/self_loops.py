@@ -1,0 +1,140 @@
+"""Self-loops: one for every node that is source and destination in the place of those given, and the way back.
+
+The replaced ones come after the other edges, by ascending node. Tensors of edges follow by :meth:`SelfLoops.rows`.
+C++ does the same inside ``adjacency_attention``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gat_ext.graph.cache import cached
+from gat_ext.graph.csr import check_edge_index
+from gat_ext.graph.graph import Graph
+from gat_ext.graph.traced import TracedGraph
+from gat_ext.ops.slots import with_loops
+from gat_ext.ops.state import is_tracing
+
+
+class SelfLoops(NamedTuple):
+    """A graph whose self-loops were replaced.
+
+    Attributes:
+        graph: with one self-loop for every node, last; a TracedGraph while tracing.
+        kept: positions of the edges that stay among those given; None: all of them, which is so in
+            a TracedGraph.
+        num_given: number of edges before.
+        num_loops: number of self-loops after.
+    """
+
+    graph: Graph | TracedGraph
+    kept: Tensor | None
+    num_given: int
+    num_loops: int
+
+    def others(self, given: Tensor) -> Tensor:
+        """The rows of the edges that stay, of a tensor with a row for each edge given."""
+        return given if self.kept is None else given[self.kept]
+
+    def rows(self, given: Tensor, loops: Tensor) -> Tensor:
+        """A row for each edge of the graph: those of the edges that stay, then those of ``loops``."""
+        return torch.cat([self.others(given), loops])
+
+    def destinations(self) -> tuple[Tensor, int]:
+        """Destinations of the edges that stay, and a bound of their numbers.
+
+        In a TracedGraph a self-loop to be replaced leads to a further node, which is no destination.
+        """
+        num_dst, count = self.graph.num_dst, self.graph.num_edges - self.num_loops
+        src, dst = self.graph.edge_index[:, :count]
+        if isinstance(self.graph, TracedGraph):
+            return torch.where(src == dst, num_dst, dst), num_dst + 1
+        return dst, num_dst
+
+
+def with_self_loops(adjacency: Tensor | Graph, num_src: int, num_dst: int) -> SelfLoops:
+    """One self-loop for every node that is source and destination, after the other edges.
+
+    It is cached for as long as a Graph lives, or until an edge_index is modified, so that training
+    on one graph sorts once.
+    """
+    if is_tracing():
+        traced = TracedGraph(adjacency, num_src, num_dst, self_loops=True)
+        return SelfLoops(traced, None, traced.num_given, traced.num_edges - traced.num_given)
+    if isinstance(adjacency, Graph):
+        return cached((adjacency,), "looped", lambda: _replace_loops_of_graph(adjacency))
+    check_edge_index(adjacency)
+    return cached(
+        (adjacency,),
+        (num_src, num_dst, "looped"),
+        lambda: _replace_loops_of_edge_index(adjacency, num_src, num_dst),
+    )
+
+
+def _replace_loops_of_graph(graph: Graph) -> SelfLoops:
+    wide = torch.int64 if graph.index_dtype == torch.int64 else None
+    return _replace_loops(graph.edge_index, graph.num_src, graph.num_dst, wide)
+
+
+def _replace_loops_of_edge_index(edge_index: Tensor, num_src: int, num_dst: int) -> SelfLoops:
+    try:
+        return _replace_loops(edge_index, num_src, num_dst, None)
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        # A faulty edge_index: the error should speak of it, not of the edges with loops.
+        Graph(edge_index, num_src=num_src, num_dst=num_dst)
+        raise
+
+
+def _replace_loops(
+    edges: Tensor, num_src: int, num_dst: int, index_dtype: torch.dtype | None
+) -> SelfLoops:
+    num_loops = min(num_src, num_dst)
+    src, dst = edges
+    # Loops at nodes that do not exist stay, for Graph to raise.
+    is_loop = (src == dst) & (src >= 0) & (src < num_loops)
+    kept = (~is_loop).nonzero().flatten() if bool(is_loop.any()) else None
+    others = edges if kept is None else edges[:, kept]
+    graph = Graph(
+        with_loops(others, num_loops), num_src=num_src, num_dst=num_dst, index_dtype=index_dtype
+    )
+    return SelfLoops(graph, kept, edges.shape[1], num_loops)
+
+
+# ---- undone
+
+
+def ends_with_loops(edge_index: Tensor, num_loops: int) -> bool:
+    """True if the last edges are self-loops at ascending nodes, as a layer adds them."""
+    given = edge_index.shape[1] - num_loops
+    return given >= 0 and torch.equal(edge_index, with_loops(edge_index[:, :given], num_loops))
+
+
+def given_positions(edges: Tensor, given: Tensor) -> Tensor:
+    """int64 [E'], the position of each edge of a layer among the edges given to it.
+
+    A given self-loop stands for the layer's at its node, the first of several; -1 where none was given.
+
+    Args:
+        edges: [2, E'], that the layer attended over.
+        given: [2, E].
+
+    Raises:
+        ValueError: the layer's edges do not come from those given.
+    """
+    num_given, device = given.shape[1], given.device
+    if edges.shape == given.shape and torch.equal(edges, given):
+        return torch.arange(num_given, device=device)
+    is_loop = given[0] == given[1]
+    kept, loops = (~is_loop).nonzero().flatten(), is_loop.nonzero().flatten()
+    num_loops = edges.shape[1] - kept.numel()
+    if num_loops < 0 or not torch.equal(edges, with_loops(given[:, kept], num_loops)):
+        raise ValueError(
+            f"edge_index {list(edges.shape)} of the attention is neither these {num_given} edges "
+            "nor these with self-loops last; give the graph that the layer was called with"
+        )
+    first = torch.full((num_loops,), num_given, device=device)
+    first = first.scatter_reduce(0, given[0, loops], loops, "amin")
+    return torch.cat([kept, first.masked_fill(first == num_given, -1)])

@@ -1,0 +1,167 @@
+"""The one cache: what is kept, for how long, and how much of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+
+import pytest
+import torch
+
+import gat_ext
+from gat_ext import Graph
+from gat_ext.graph import cache as module
+from gat_ext.graph.cache import Cache
+from gat_ext.nn import GATConv
+
+
+@pytest.fixture
+def cache():
+    return Cache()
+
+
+def edges_of(number: int, count: int = 4) -> torch.Tensor:
+    return torch.full((2, count), number)
+
+
+def test_found_again_and_by_key(cache):
+    edges, made = edges_of(1), []
+
+    def make():
+        made.append(1)
+        return torch.ones(3)
+
+    first = cache.get((edges,), "a", make)
+    assert cache.get((edges,), "a", make) is first
+    assert cache.get((edges,), "b", make) is not first
+    assert cache.get((edges.clone(),), "a", make) is not first
+    assert len(made) == 3
+
+
+def test_a_modification_drops_all_results_of_its_owner(cache):
+    edges, other = edges_of(1), edges_of(1)
+    for owner in (edges, other):
+        for key in "ab":
+            cache.get((owner,), key, object)
+    edges.add_(1)
+    cache.get((edges,), "a", object)
+    assert len(cache) == 3
+
+
+def test_results_of_two_owners_die_with_either(cache):
+    graphs = [Graph(torch.zeros(2, 1, dtype=torch.int64)) for _ in range(2)]
+    x = torch.ones(2)
+    for graph in graphs:
+        rows = cache.get((x, graph), "rows", lambda: torch.ones(3))
+    known = weakref.ref(rows)
+    assert len(cache) == 2
+    del rows, graphs[1], graph
+    gc.collect()
+    assert len(cache) == 1 and known() is None
+    del x
+    assert len(cache) == 0 and cache.nbytes == 0
+
+
+def test_errors_are_not_cached(cache):
+    edges = edges_of(1)
+    with pytest.raises(ZeroDivisionError):
+        cache.get((edges,), "a", lambda: 1 / 0)
+    assert cache.get((edges,), "a", lambda: 1) == 1
+
+
+def test_bounded_over_owners(cache, monkeypatch):
+    monkeypatch.setattr(module, "LIMIT", 1_000_000)
+    owners = [edges_of(number) for number in range(100)]
+    for owner in owners:
+        cache.get((owner,), "a", lambda: torch.empty(45_904, dtype=torch.uint8))
+        cache.get((owners[0],), "a", object)
+    assert cache.nbytes <= 1_000_000 and len(cache) == 20
+    held = {ids for (ids,) in cache._slots}
+    # The first was used all the time, of the others the last ones stay.
+    assert held == {id(owner) for owner in (owners[0], *owners[-19:])}
+
+
+def test_recent_results_stay_whatever_their_size(cache, monkeypatch):
+    monkeypatch.setattr(module, "LIMIT", 100)
+    owners = [edges_of(number) for number in range(30)]
+    for owner in owners:
+        cache.get((owner,), "a", lambda: torch.empty(1000))
+    assert len(cache) == module.RECENT
+    assert {ids for (ids,) in cache._slots} == {id(o) for o in owners[-module.RECENT :]}
+
+
+def test_bounded_for_each_owner(cache):
+    edges = edges_of(1)
+    for key in range(50):
+        cache.get((edges,), key, lambda: torch.empty(10))
+        cache.get((edges,), 0, lambda: torch.empty(10))
+    results = cache._slots[id(edges),].results
+    assert len(results) == module.PER_OWNER and 0 in results
+    expected = sum(module._bytes_of(made) + module._OVERHEAD for made in results.values())
+    assert cache.nbytes == expected
+
+
+def test_bytes_of_a_graph_are_those_with_its_transpose():
+    for edges in (torch.tensor([[0, 1, 2], [0, 1, 1]]), torch.tensor([[0, 1, 2], [2, 1, 1]])):
+        graph = Graph(edges, num_src=5, num_dst=3)
+        parts = {id(t): t for t in (*graph.transpose(), graph.rowptr, graph.col, graph.edge_id)}
+        assert graph.nbytes == sum(t.nbytes for t in parts.values() if t is not None)
+
+
+def test_empty_cache_drops_everything():
+    layer, x, edges = GATConv(5, 3), torch.randn(4, 5), edges_of(1)
+    expected = layer(x, edges)
+    assert len(module._cache) > 0
+    gat_ext.empty_cache()
+    assert len(module._cache) == 0 and module._cache.nbytes == 0
+    assert torch.equal(layer(x, edges), expected)
+
+
+def test_threads(cache, monkeypatch):
+    monkeypatch.setattr(module, "LIMIT", 40_000)
+    shared = [edges_of(number) for number in range(40)]
+    errors = []
+
+    def work(seed):
+        try:
+            order = torch.randperm(40, generator=torch.Generator().manual_seed(seed)).tolist()
+            for _ in range(20):
+                own = edges_of(seed)
+                for number in order:
+                    found = cache.get((shared[number],), "n", lambda n=number: torch.tensor(n))
+                    assert int(found) == number
+                    assert cache.get((own, shared[number]), "n", lambda n=number: n) == number
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    cache.clear()
+    assert len(cache) == 0 and cache.nbytes == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_child_does_not_wait_for_a_thread_of_its_parent():
+    holding, release = threading.Event(), threading.Event()
+
+    def hold():
+        with module._cache._lock:
+            holding.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait()
+    child = os.fork()
+    if child == 0:
+        module._cache.clear()
+        os._exit(0)
+    release.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
