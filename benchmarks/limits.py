@@ -104,14 +104,14 @@ def bytes_moved(score: str, gathers: int, s: Sizes) -> dict[str, int]:
     row of statistics is a maximum and a sum per head, or a delta.
 
     Args:
-        score: a name in ``gat_ext._C.score_inputs()``.
+        score: a name in ``gat_ext.ops.scores.TRAITS``.
         gathers: rows that an edge gathers from its source: the value, and the key where it is
             another tensor.
         s: counts and bytes of the case.
     """
-    from gat_ext import _C
+    from gat_ext.ops.scores import TRAITS
 
-    reads = _C.score_inputs()[score]
+    reads = TRAITS[score].required
     query, terms = "query" in reads, ("dst_term" in reads) * s.term
     gathered = s.index + gathers * s.row + terms
     once = 8 + (1 + query) * s.row + 2 * s.statistic + terms

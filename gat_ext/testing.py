@@ -190,7 +190,7 @@ def sample_inputs(
     - "plain"; "bias"; "masked" (a bias with -inf, of all in-edges of destination 0 too);
       "negative_slope"; "scale"; "hard" and "top_k" (1 and 2 kept); "dropout"; "everything";
     - for a score that reads keys "edge_feat", "edge_in_value", and "uneven" (more value channels
-      than key channels); for another "edge_term".
+      than key channels); for a score that reads source terms "edge_term".
 
     Args:
         score: a name in ``reference.SCORES``.
@@ -259,23 +259,27 @@ def _node_inputs(
         draw.normal(num_src, heads),
     )
     if "query" in reads:
-        # Terms beside queries and keys are inverse norms, as attention by cosine has them.
-        inputs["dst_term"], inputs["src_term"] = inverse_norm(query), inverse_norm(key)
+        # Terms beside queries and keys have the size of inverse norms, so that a score that
+        # multiplies them by a dot product is of order one.
+        inputs["dst_term"] = inverse_norm(query) * inputs["dst_term"].sign()
+        inputs["src_term"] = inverse_norm(key) * inputs["src_term"].sign()
     return {name: draw.leaf(tensor) for name, tensor in inputs.items() if name in ("value", *reads)}
 
 
 def _edge_inputs(
     draw: _Sampler, score: str, graph: Graph, heads: int, channels: int
 ) -> dict[str, dict[str, Any]]:
-    if "key" not in score_inputs(score):
-        return {"edge_term": {"edge_term": draw.leaf(draw.normal(graph.num_edges, heads))}}
-    edge_feat = draw.leaf(draw.normal(graph.num_edges, heads, channels))
-    uneven = draw.leaf(draw.normal(graph.num_src, heads, channels + 3))
-    return {
-        "edge_feat": {"edge_feat": edge_feat},
-        "edge_in_value": {"edge_feat": edge_feat, "edge_in_value": True},
-        "uneven": {"value": uneven},
-    }
+    reads = score_inputs(score)
+    inputs: dict[str, dict[str, Any]] = {}
+    if "key" in reads:
+        edge_feat = draw.leaf(draw.normal(graph.num_edges, heads, channels))
+        uneven = draw.leaf(draw.normal(graph.num_src, heads, channels + 3))
+        inputs["edge_feat"] = {"edge_feat": edge_feat}
+        inputs["edge_in_value"] = {"edge_feat": edge_feat, "edge_in_value": True}
+        inputs["uneven"] = {"value": uneven}
+    if "src_term" in reads:
+        inputs["edge_term"] = {"edge_term": draw.leaf(draw.normal(graph.num_edges, heads))}
+    return inputs
 
 
 def reference_inputs(

@@ -310,12 +310,12 @@ def test_limits_and_bandwidth_of_a_row():
 def test_bytes_follow_what_a_score_reads():
     from limits import Sizes, bytes_moved
 
-    from gat_ext import _C
+    from gat_ext.ops.scores import TRAITS
 
     sizes = Sizes(edges=1000, nodes=0, row=512, term=4, statistic=4)
-    forward = {name: bytes_moved(name, 1, sizes)["forward"] / 1000 for name in _C.score_inputs()}
-    for name, reads in _C.score_inputs().items():
-        assert forward[name] == 512 + 4 + 4 * ("dst_term" in reads)
+    forward = {name: bytes_moved(name, 1, sizes)["forward"] / 1000 for name in TRAITS}
+    for name, traits in TRAITS.items():
+        assert forward[name] == 512 + 4 + 4 * ("dst_term" in traits.required)
         moved = bytes_moved(name, 2, sizes)
         assert moved["forward"] == 1000 * (forward[name] + 512) < moved["total"]
 

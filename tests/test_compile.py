@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional, models, nn
+from gat_ext.reference import SCORES, score_inputs
 
 SIZES = [
     (10, 30),
@@ -167,7 +168,7 @@ def test_inductor(name):
             assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("score", ["dot", "cosine", "additive", "additive_v2"])
+@pytest.mark.parametrize("score", SCORES)
 def test_functional_compiles(score):
     def attend(x, edge_index):
         graph = Graph(edge_index, num_nodes=x.shape[0])
@@ -182,7 +183,12 @@ def test_functional_compiles(score):
             return functional.gat_attention(
                 graph, x, term, term, bias=bias, edge_term=bias, return_weights=True
             )
-        return functional.gatv2_attention(graph, x, x, torch.ones(2, 4)), x
+        if score == "additive_v2":
+            return functional.gatv2_attention(graph, x, x, torch.ones(2, 4)), x
+        inputs = {"query": x, "key": x, "att": torch.ones(2, 4)}
+        inputs |= {"dst_term": x.sum(-1), "src_term": x.mean(-1)}
+        reads = {name: inputs[name] for name in score_inputs(score)}
+        return functional.edge_attention(graph, x, score=score, **reads), x
 
     compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_nodes, num_edges in SIZES[:3]:

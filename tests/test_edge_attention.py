@@ -112,7 +112,7 @@ def test_any_number_of_heads_and_channels(score, width, dtype, device):
     graph = sample_graph("unsorted", device)
     variants = sample_inputs(score, graph, *width, dtype, requires_grad=True)
     bounds = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else tolerance(dtype)
-    for variant in ("plain", "uneven", "edge_in_value"):
+    for variant in ("plain", "uneven", "edge_in_value", "edge_term"):
         if variant not in variants:
             continue
         inputs = variants[variant]
@@ -320,7 +320,7 @@ def test_large_logits_are_finite(score):
 def test_nan_reaches_only_its_neighbours(score):
     graph = sample_graph("path")
     inputs = sample_inputs(score, graph, dtype=torch.float32)["plain"]
-    name = "src_term" if score == "additive" else "key"
+    name = "key" if "key" in inputs else "src_term"
     poisoned = inputs[name].clone()
     poisoned[2] = torch.nan
     out = functional.edge_attention(graph, **(inputs | {name: poisoned}))
@@ -536,9 +536,31 @@ def test_operators_refuse_wrong_shapes_when_called_directly(name):
 
 
 @pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("score", SCORES)
+def test_inputs_that_a_score_does_not_read_are_refused(score, device):
+    """By the operator on every device, and by the function above it."""
+    graph = sample_graph("unsorted", device)
+    inputs = sample_inputs(score, graph, 2, 3)["plain"]
+    reads = reference.score_inputs(score)
+    shapes = {"query": (8, 2, 3), "key": (8, 2, 3), "att": (2, 3), "dst_term": (8, 2)}
+    shapes |= {"src_term": (8, 2), "edge_term": (24, 2), "edge_feat": (24, 2, 3)}
+    adds_to = {"edge_term": "src_term", "edge_feat": "key"}
+    for name, shape in shapes.items():
+        more = inputs | {name: torch.ones(shape, dtype=F64, device=device)}
+        if adds_to.get(name, name) in reads:
+            functional.edge_attention(graph, **more)
+            ops.edge_attention(*raw_arguments(more, graph))
+            continue
+        with pytest.raises(ValueError, match=f"does not use {name}"):
+            ops.edge_attention(*raw_arguments(more, graph))
+        with pytest.raises(ValueError, match=f"does not use {name}"):
+            functional.edge_attention(graph, **more)
+
+
+@pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shared", ["query", "key", "both"])
-@pytest.mark.parametrize("score", [s for s in SCORES if s != "additive"])
+@pytest.mark.parametrize("score", [s for s in SCORES if "query" in reference.score_inputs(s)])
 def test_gradients_of_a_query_or_key_that_is_the_value(score, shared, dtype, device):
     """One tensor in two or three places gets the sum of what copies of it get."""
     graph = sample_graph("unsorted", device)

@@ -95,7 +95,7 @@ def attention_call(rnd: Random) -> tuple[Callable[..., Any], tuple[Any, ...], di
     inputs |= {name: draw.normal(*shape) for name, shape in shapes.items() if name in reads}
     if rnd.random() < 0.3:
         inputs["bias"] = draw.normal(graph.num_edges, heads)
-    if "query" not in reads and rnd.random() < 0.3:
+    if "src_term" in reads and rnd.random() < 0.3:
         inputs["edge_term"] = draw.normal(graph.num_edges, heads)
     if "query" in reads and rnd.random() < 0.3:
         inputs["edge_feat"] = draw.normal(graph.num_edges, heads, channels)

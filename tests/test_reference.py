@@ -49,15 +49,16 @@ def slow_score(inputs: dict, edge: int, i: int, j: int, h: int) -> float:
         channels = range(inputs["query"].shape[2])
         query = [at("query", i, h, d) for d in channels]
         key = [at("key", j, h, d) + at("edge_feat", edge, h, d) for d in channels]
-    if inputs["score"] == "additive":
-        result = leaky(at("dst_term", i, h) + at("src_term", j, h) + at("edge_term", edge, h))
-    elif inputs["score"] == "additive_v2":
-        result = sum(at("att", h, d) * leaky(query[d] + key[d]) for d in channels)
-    else:
-        result = scale * sum(q * k for q, k in zip(query, key, strict=True))
-        if inputs["score"] == "cosine":
-            result *= at("dst_term", i, h) * at("src_term", j, h)
-    return result + at("bias", edge, h)
+        product = sum(q * k for q, k in zip(query, key, strict=True))
+    a, b = at("dst_term", i, h), at("src_term", j, h) + at("edge_term", edge, h)
+    formulas = {
+        "additive": lambda: leaky(a + b),
+        "additive_v2": lambda: sum(at("att", h, d) * leaky(query[d] + key[d]) for d in channels),
+        "dot": lambda: scale * product,
+        "cosine": lambda: scale * product * a * b,
+        "supergat_mx": lambda: leaky((a + b) / (1 + math.exp(-product))),
+    }
+    return formulas[inputs["score"]]() + at("bias", edge, h)
 
 
 def slow_attention(graph: Graph, inputs: dict, mask: torch.Tensor | None):
@@ -228,7 +229,8 @@ def test_layers_of_pyg(name, layer):
 def test_gradients_by_finite_differences(score):
     graph = sample_graph("isolated")
     variants = sample_inputs(score, graph, heads=1, channels=2, requires_grad=True)
-    for variant in ("everything", "hard", "edge_feat" if "edge_feat" in variants else "edge_term"):
+    edges = [variant for variant in ("edge_feat", "edge_term") if variant in variants]
+    for variant in ("everything", "hard", *edges):
         inputs = variants[variant]
         names = [
             name for name, t in inputs.items() if isinstance(t, torch.Tensor) and t.requires_grad
@@ -299,6 +301,7 @@ def test_what_each_score_reads():
         "additive_v2": ("query", "key", "att"),
         "dot": ("query", "key"),
         "cosine": ("query", "key", "dst_term", "src_term"),
+        "supergat_mx": ("query", "key", "dst_term", "src_term"),
     }
 
 

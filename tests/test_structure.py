@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gat_ext import _C, reference
+from gat_ext.ops import scores
 
 ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
@@ -112,7 +113,10 @@ def test_files_are_short():
 
 
 def test_scores_agree():
-    assert set(_C.score_names()) == set(reference.SCORES) == set(_C.score_inputs())
+    assert set(_C.score_traits()) == set(reference.SCORES) == set(scores.SCORES)
+    for name, traits in scores.TRAITS.items():
+        assert traits.required == reference.score_inputs(name)
+        assert traits.has_term == (scores.SCORES[name].term is not None)
 
 
 WITHOUT_GRADIENT = {

@@ -71,7 +71,7 @@ struct EdgeAttentionBackward {
   const T* grad_weights = nullptr;              // r [E, H] or null
   const RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
   const Acc<T>* delta = nullptr;                // [N_dst, H] delta_i - q_i
-  // Scratch [E, H] of a score without a term: dz; null where nobody asks for the gradient of a.
+  // Scratch [E, H] of a score without a term: the gradient of a through each edge, or null.
   Acc<T>* edge_grad = nullptr;
   // gradients; null where nobody asks. On the CPU those of query and key may be that of value: then their sum is written.
   T* grad_query = nullptr;

@@ -2,12 +2,11 @@
 //
 // See Note [one-pass backward] in ../core/edge_attention.h. Each row of each gradient has exactly one owner, and nothing of an
 // edge is kept from one pass to the next: scores and weights are computed again from rows that are gathered anyway.
-//   The destination pass, for scores with a term (additive_v2, dot, cosine), gathers y_j and v_j, sums the gradients of x_i and
+//   The destination pass, for scores with a term, gathers y_j and v_j, sums the gradients of x_i and
 //     a_i, and writes those of the edges.
-//   The source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j. Without a term (additive) it gathers g_i
-//   alone,
-//     writes the gradients of the edges, and leaves dz, the gradient of a_i + b_j, for a pass over the rows that sums it: one
-//     gather of feature rows instead of two.
+//   The source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j. Without a term it
+//     gathers g_i alone, writes the gradients of the edges, and leaves that of a_i through each edge
+//     for a pass over the rows: one gather of feature rows instead of two.
 #pragma once
 
 #include <cstdint>

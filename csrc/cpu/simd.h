@@ -1,4 +1,5 @@
-// Vectors of lanes on the compiler's own vector types, conversions of 16-bit storage, and a vectorised exponential.
+// Loads, stores and loops over vectors of lanes, conversions of 16-bit storage, and the exponential
+// of the softmax.
 //
 // Only kernel definitions (csrc/cpu/kernels) may include this: what it defines has to be compiled for the instruction set of the
 // kernel that uses it, and is always inlined there.
@@ -11,42 +12,12 @@
 
 #include "../core/macros.h"
 #include "../core/types.h"
+#include "lanes.h"
 
 namespace gat::cpu {
 
-template <class A, int W>
-struct VecOf {
-  typedef A type __attribute__((vector_size(sizeof(A) * W)));
-};
-template <class A>
-struct VecOf<A, 1> {
-  using type = A;
-};
-template <class A, int W>
-using Vec = typename VecOf<A, W>::type;
-
 template <class Isa, class A>
 inline constexpr int kLanes = Isa::vector_bytes / static_cast<int>(sizeof(A));
-
-template <class V, class A>
-inline constexpr int kLanesOf = static_cast<int>(sizeof(V) / sizeof(A));
-
-template <class To, class From>
-GAT_HD To bitcast(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-template <class To, class From>
-GAT_HD To convert(const From& from) {
-  if constexpr (std::is_arithmetic_v<From>) {
-    return static_cast<To>(from);
-  } else {
-    return __builtin_convertvector(from, To);
-  }
-}
 
 // ---- conversions between 16-bit storage (in the low half of U) and float lanes; V and U have the same number of lanes
 

@@ -1,7 +1,8 @@
 // Fused edge attention on the GPU: a plain C++ face. See Note [one-pass backward] in ../core/edge_attention.h.
 //
-// Both passes of the backward recompute scores and weights, so that nothing of the size of the edges is written between them,
-// save by the additive score: its source pass alone gathers feature rows, and writes dz [E, H] for the sums over destinations.
+// Both passes of the backward recompute scores and weights, so that no array of the size of the edges
+// is written between them, except for a score without a term: its source pass alone gathers feature
+// rows, and writes the gradient of a_i through each edge [E, H] for the sums over destinations.
 //
 // score is an index into Scores; T is float, double, bf16 or fp16. All pointers are to memory of the device.
 #pragma once

@@ -86,6 +86,17 @@ struct WeightGrads {
   }
 };
 
+// The gradients that edge k owns: of its bias, and of its term, which adds to b.
+template <class T>
+__device__ __forceinline__ void store_edge(const BackwardArgs<T>& args, const Walk& walk, const Task& task, std::int64_t k,
+                                           Acc<T> ds, Acc<T> grad_edge_term) {
+  const EdgeAttentionBackward<T>& to = args.to;
+  if ((!to.grad_bias && !to.grad_edge_term) || task.block != 0 || task.team.lane != 0) return;
+  const std::int64_t at = args.attention.at(walk.csr.id(k), task.head);
+  if (to.grad_bias) to.grad_bias[at] = narrow<T>(ds);
+  if (to.grad_edge_term) to.grad_edge_term[at] = narrow<T>(grad_edge_term);
+}
+
 // ---- destination pass, for scores with a term: gradients of x and a, of w, and of what belongs to an edge
 
 template <class T, int C>
@@ -158,11 +169,9 @@ struct DestinationPass {
         if (!batch.valid(u)) continue;
         const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale;
         const A ds = alpha * ((multiplier[u] != A(0) ? grads.grad[u] : A(0)) - delta);
-        if (args.to.grad_bias && task.block == 0 && task.team.lane == 0) {
-          args.to.grad_bias[a.at(walk.csr.id(batch.first + u), task.head)] = narrow<T>(ds);
-        }
         const FinishGrad<A> grad = scores.finish_grad(a, walk, task, batch, u, ds);
         state.term += grad.a;
+        store_edge(args, walk, task, batch.first + u, ds, grad.b);
         add_term_gradients(walk, task, batch, u, grad.acc, alpha * multiplier[u], scores, grads.own, state, shared);
       }
     });
@@ -296,7 +305,10 @@ struct SourcePass : NothingShared {
         const FinishGrad<A> grad = scores.finish_grad(a, walk, task, batch, u, ds);
         state.term += grad.b;
         add_gradients(walk, task, batch, u, grad.acc, weight, scores, grads, state);
-        if constexpr (!Score::has_term) store_edge(walk, task, batch.first + u, ds, grad);
+        if constexpr (!Score::has_term) {
+          store_edge(args, walk, task, batch.first + u, ds, grad.b);
+          store_dst_term(walk, task, batch.first + u, grad.a);
+        }
       }
     });
   }
@@ -322,14 +334,10 @@ struct SourcePass : NothingShared {
     }
   }
 
-  // What belongs to edge k: dz for the sums over destinations, gradients of bias and edge term.
-  __device__ __forceinline__ void store_edge(const Walk& walk, const Task& task, std::int64_t k, A ds,
-                                             const FinishGrad<A>& grad) const {
-    if (task.block != 0 || task.team.lane != 0) return;
-    const auto& to = args.to;
-    if (to.edge_grad) to.edge_grad[args.attention.at(walk.position_of(k), task.head)] = grad.a;
-    if (to.grad_bias) to.grad_bias[args.attention.at(walk.csr.id(k), task.head)] = narrow<T>(ds);
-    if (to.grad_edge_term) to.grad_edge_term[args.attention.at(walk.csr.id(k), task.head)] = narrow<T>(grad.b);
+  // The gradient of a_i of edge k, for the sums over destinations.
+  __device__ __forceinline__ void store_dst_term(const Walk& walk, const Task& task, std::int64_t k, A grad) const {
+    if (!args.to.edge_grad || task.block != 0 || task.team.lane != 0) return;
+    args.to.edge_grad[args.attention.at(walk.position_of(k), task.head)] = grad;
   }
 };
 

@@ -74,7 +74,16 @@ struct EdgeAttentionTensors {
     TORCH_CHECK_VALUE(!score.has_weight || given(kAtt), "score '", constants.score, "' needs att");
     TORCH_CHECK_VALUE(!score.has_node_terms || (given(kDstTerm) && given(kSrcTerm)), "score '", constants.score,
                       "' needs dst_term and src_term");
-    TORCH_CHECK_VALUE(score.has_term || !given(kEdgeFeat), "score '", constants.score, "' takes no edge_feat");
+    const auto unused = [&](bool read, Input i) {
+      TORCH_CHECK_VALUE(read || !given(i), "score '", constants.score, "' does not use ", kInputs[i].name);
+    };
+    unused(score.has_term, kQuery);
+    unused(score.has_term, kKey);
+    unused(score.has_term, kEdgeFeat);
+    unused(score.has_weight, kAtt);
+    unused(score.has_node_terms, kDstTerm);
+    unused(score.has_node_terms, kSrcTerm);
+    unused(score.has_node_terms, kEdgeTerm);
     num_dst = rowptr.numel() - 1, num_src = value().size(0), num_edges = col.numel();
     num_heads = value().size(1), value_channels = value().size(2);
     score_channels = !score.has_term ? 0 : given(kQuery) ? input[kQuery].size(-1) : value_channels;

@@ -21,20 +21,12 @@ pybind11::dict input_dims() {
   return dims;
 }
 
-// {name: what it reads of an edge besides the value}
+// {name: (has_term, has_weight, has_node_terms)}, as in csrc/core/scores/score.h
 template <class... Ss>
-pybind11::dict score_inputs(gat::TypeList<Ss...>) {
-  pybind11::dict scores;
-  const auto add = [&](const char* name, bool has_term, bool has_weight, bool has_node_terms) {
-    pybind11::list inputs;
-    const auto append = [&](Input i) { inputs.append(kInputs[i].name); };
-    if (has_term) append(kQuery), append(kKey);
-    if (has_weight) append(kAtt);
-    if (has_node_terms) append(kDstTerm), append(kSrcTerm);
-    scores[name] = pybind11::tuple(inputs);
-  };
-  (add(Ss::name, Ss::has_term, Ss::has_weight, Ss::has_node_terms), ...);
-  return scores;
+pybind11::dict score_traits(gat::TypeList<Ss...>) {
+  pybind11::dict traits;
+  ((traits[Ss::name] = pybind11::make_tuple(Ss::has_term, Ss::has_weight, Ss::has_node_terms)), ...);
+  return traits;
 }
 
 pybind11::dict build_info() {
@@ -67,9 +59,10 @@ std::uint64_t fingerprint(pybind11::handle tensor) {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native operators of gat_ext; importing this module loads the library that registers them as torch.ops.gat_ext.*";
   m.def("build_info", &build_info, "What the extension was built with: torch, compiler, openmp, cuda.");
-  m.def("score_inputs", [] { return score_inputs(gat::Scores{}); }, "The inputs that each score of edge_attention needs.");
+  m.def(
+      "score_traits", [] { return score_traits(gat::Scores{}); },
+      "The scores that edge_attention knows, and of each (has_term, has_weight, has_node_terms).");
   m.def("input_dims", &input_dims, "The differentiable inputs of edge_attention, with a letter for each dimension.");
-  m.def("score_names", [] { return pybind11::list(score_inputs(gat::Scores{})); }, "The scores that edge_attention knows.");
   m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
   m.def("empty_cache", &gat::binding::empty_block_cache, "Gives the CPU memory that is kept for further results back.");
   m.def("fingerprint", &fingerprint<&gat::binding::fingerprint>, "64 bits that tell the contents of a tensor from others.");

@@ -6,8 +6,9 @@ For a destination ``i``, a source ``j`` and a head ``h``::
     alpha = softmax of s over the in-edges of i        (over the top_k largest of them, if asked)
     out_i = sum_j alpha_ij · dropout_ij · v_j
 
-:func:`edge_attention` computes all of it in one pass over the edges; :func:`gat_attention`, :func:`gatv2_attention`,
-:func:`dot_attention` and :func:`cosine_attention` are the same operator under the names of its four scores.
+:func:`edge_attention` computes all of it in one pass over the edges, for every score;
+:func:`gat_attention`, :func:`gatv2_attention`, :func:`dot_attention` and :func:`cosine_attention`
+are the same operator under the names of four of its scores.
 :func:`edge_softmax`, :func:`sddmm` and :func:`spmm` are the unfused parts.
 
 Shapes: ``N_dst`` and ``N_src`` nodes, ``E`` edges, ``H`` heads, ``D`` score channels, ``F`` value channels. Per-edge tensors

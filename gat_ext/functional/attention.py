@@ -85,31 +85,36 @@ def edge_attention(
         \mathrm{out}_i = \sum_{j \in N(i)} \alpha_{ij} \, m_{ij} \, v_j, \qquad
         \alpha_{ij} = \frac{\exp s_{ij}}{\sum_{k \in N(i)} \exp s_{ik}}
 
-    ==============  ==================================================  ==============================================
-    ``score``       s_ij (before ``bias``)                              source
-    ==============  ==================================================  ==============================================
-    "additive"      leaky_relu(dst_term_i + src_term_j + edge_term_ij)  Veličković et al. 2018, eq. 3
-    "additive_v2"   Σ_d att_d · leaky_relu(query_i + key_j + edge_ij)   Brody et al. 2022, eq. 7
-    "dot"           scale · ⟨query_i, key_j + edge_ij⟩                  Vaswani et al. 2017, eq. 1
-    "cosine"        scale · ⟨query_i, key_j + edge_ij⟩ · dst_term_i     Thekumparampil et al. 2018, eq. 5; the terms
-                    · src_term_j                                        are inverse norms
-    ==============  ==================================================  ==============================================
+    With y_ij = key_j + edge_feat_ij and b_ij = src_term_j + edge_term_ij, where edges have them:
+
+    =============  =============================================  ===============================
+    ``score``      s_ij (before ``bias``)                         source
+    =============  =============================================  ===============================
+    "additive"     leaky_relu(dst_term_i + b_ij)                  Veličković et al. 2018, eq. 3
+    "additive_v2"  Σ_d att_d · leaky_relu(query_i + y_ij)         Brody et al. 2022, eq. 7
+    "dot"          scale · ⟨query_i, y_ij⟩                        Vaswani et al. 2017, eq. 1
+    "cosine"       scale · ⟨query_i, y_ij⟩ · dst_term_i · b_ij    Thekumparampil et al. 2018,
+                                                                  eq. 5; the terms are inverse
+                                                                  norms
+    "supergat_mx"  leaky_relu((dst_term_i + b_ij)                 Kim, Oh 2021, eq. 3 and 5 (MX)
+                   · sigmoid(⟨query_i, y_ij⟩))
+    =============  =============================================  ===============================
 
     Args:
         graph: the graph.
         value: v, [N_src, H, F].
-        score: one of the names above. An argument that the score does not use is refused.
+        score: one of the names above. An argument that the score does not use is an error.
         query: [N_dst, H, D].
         key: [N_src, H, D].
         att: [H, D].
         dst_term: [N_dst, H].
         src_term: [N_src, H].
-        edge_term: [E, H], added to src_term inside the nonlinearity ("additive").
+        edge_term: [E, H], added to src_term, for a score that reads src_term.
         bias: [E, H], added to the finished score.
-        edge_feat: [E, H, D], added to key.
+        edge_feat: [E, H, D], added to key, for a score that reads key.
         edge_in_value: also add edge_feat to value (needs D = F).
         negative_slope: of leaky_relu.
-        scale: factor of the score.
+        scale: factor of the score, where its formula has one.
         dropout_p: probability with which a weight is dropped; the kept ones are multiplied by 1 / (1 - dropout_p).
         seed: int64 tensor of one element that decides what is dropped; None draws one from torch's generator.
         top_k: keep only the top_k largest scores of each destination and head (ties: the earlier edge). 1 is hard attention.

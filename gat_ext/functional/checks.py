@@ -15,10 +15,9 @@ from gat_ext import _C
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
+from gat_ext.ops.scores import TRAITS
 from gat_ext.ops.state import have_tangents, in_functorch
 
-# The inputs that each score needs; a score on features also takes edge_feat, one without edge_term. bias is open to all.
-_REQUIRED = _C.score_inputs()
 _HAS_CUDA = _C.build_info()["cuda"]
 
 
@@ -153,10 +152,9 @@ def attention_inputs(
 ) -> None:
     """Refuses inputs that do not fit the score, each other or the graph."""
     is_graph(graph)
-    choice(score, tuple(_REQUIRED), "score")
+    choice(score, tuple(TRAITS), "score")
     flag(edge_in_value, "edge_in_value")
-    required = _REQUIRED[score]
-    optional = ("edge_feat" if "query" in required else "edge_term", "bias")
+    required, optional = TRAITS[score].required, TRAITS[score].optional
     for name, tensor in inputs.items():
         if tensor is None and name in required:
             raise ValueError(f"score {score!r} needs {name}")

@@ -24,7 +24,7 @@ from gat_ext.ops.arguments import (
 )
 from gat_ext.ops.registry import Grads, accumulate_dtype, ops
 from gat_ext.ops.scatter import edge_rows, row_softmax, row_sum, to_caller_order
-from gat_ext.ops.scores import DOT_PRODUCTS, SCORES, WITH_TERM, ScoreInputs, finish_dot
+from gat_ext.ops.scores import DOT_PRODUCTS, SCORES, TRAITS, ScoreInputs
 from gat_ext.ops.state import smaller
 
 Tensors = Sequence[Tensor | None]
@@ -167,7 +167,7 @@ def _masked_scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
 
 def _scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
     value, query, key = inputs.value, inputs.query, inputs.key
-    if constants.score in WITH_TERM:  # without a query or a key they are the value
+    if TRAITS[constants.score].has_term:  # without a query or a key they are the value
         query, key = value if query is None else query, value if key is None else key
     src, dst = edges.src, edges.dst
     dst_e = None if inputs.dst_term is None else inputs.dst_term[dst]
@@ -179,12 +179,12 @@ def _scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
     )
     no_edge_feat = inputs.edge_feat is None
     if edges.csr is not None and constants.score in DOT_PRODUCTS and no_edge_feat:
-        return finish_dot(ops.sddmm(*edges.csr, query, key), read)
+        return SCORES[constants.score].finish(ops.sddmm(*edges.csr, query, key), read)
     query_e = None if query is None else query[dst]
     key_e = None if key is None else key[src]
     if key_e is not None and inputs.edge_feat is not None:
         key_e = key_e + inputs.edge_feat
-    return SCORES[constants.score](read._replace(query=query_e, key=key_e))
+    return SCORES[constants.score].of_edges(read._replace(query=query_e, key=key_e))
 
 
 # ---- its second derivative

@@ -1,6 +1,7 @@
-"""The scores as torch composes them, where the fused operator cannot go: differentiable any number of times.
+"""The formulas of csrc/core/scores composed of torch's operators, differentiable any number of times.
 
-The formulas of csrc/core/scores, over gathered rows. ``gat_ext.reference`` has its own: it is what these are tested against.
+Used where the fused operator does not apply. ``gat_ext.reference`` has formulas of its own, which
+the tests compare these with.
 """
 
 from __future__ import annotations
@@ -13,12 +14,37 @@ from torch.nn.functional import leaky_relu
 
 from gat_ext import _C
 
-WITH_TERM = frozenset(name for name, read in _C.score_inputs().items() if "query" in read)
-"""Scores that read features of both ends of an edge"""
+
+class Traits(NamedTuple):
+    """The inputs that a score reads, as csrc/core/scores/score.h defines them.
+
+    Attributes:
+        has_term: whether it sums a term of query and key over their channels.
+        required: names of the inputs without which it cannot be computed.
+        optional: names of the inputs of edges that it also accepts.
+    """
+
+    has_term: bool
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+
+    @classmethod
+    def of(cls, has_term: bool, has_weight: bool, has_node_terms: bool) -> Traits:
+        """From the traits of the native score."""
+        features = ("query", "key") if has_term else ()
+        weight = ("att",) if has_weight else ()
+        terms = ("dst_term", "src_term") if has_node_terms else ()
+        of_edges = (has_term, "edge_feat"), (has_node_terms, "edge_term"), (True, "bias")
+        optional = tuple(name for read, name in of_edges if read)
+        return cls(has_term, (*features, *weight, *terms), optional)
+
+
+TRAITS = {name: Traits.of(*traits) for name, traits in _C.score_traits().items()}
+"""The traits of every score by name."""
 
 
 class ScoreInputs(NamedTuple):
-    """Of every edge and head; None for what the score does not read.
+    """Inputs of a score for every edge and head; None where the score does not read them.
 
     Attributes:
         query: [E, H, D], x of the destination.
@@ -38,36 +64,80 @@ class ScoreInputs(NamedTuple):
     slope: float
     scale: float
 
+    @property
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Query and key."""
+        assert self.query is not None and self.key is not None
+        return self.query, self.key
 
-def _additive(s: ScoreInputs) -> Tensor:
-    assert s.dst_term is not None and s.src_term is not None
-    return leaky_relu(s.dst_term + s.src_term, s.slope)
-
-
-def _additive_v2(s: ScoreInputs) -> Tensor:
-    assert s.query is not None and s.key is not None and s.att is not None
-    return (leaky_relu(s.query + s.key, s.slope) * s.att).sum(-1)
-
-
-def _dot(s: ScoreInputs) -> Tensor:
-    assert s.query is not None and s.key is not None
-    return finish_dot((s.query * s.key).sum(-1), s)
+    @property
+    def node_terms(self) -> tuple[Tensor, Tensor]:
+        """dst_term and src_term."""
+        assert self.dst_term is not None and self.src_term is not None
+        return self.dst_term, self.src_term
 
 
-def finish_dot(products: Tensor, s: ScoreInputs) -> Tensor:
-    """The score of dot products [E, H], where they were computed without gathered rows."""
-    scores = s.scale * products
-    if s.dst_term is None or s.src_term is None:
-        return scores
-    return scores * s.dst_term * s.src_term
+class Formula(NamedTuple):
+    """A score as ``finish(sum over the channels of term)``.
+
+    Attributes:
+        term: [E, H, D] from the inputs; None for a score without a term.
+        finish: [E, H] from the sum, or None without a term, and the inputs.
+    """
+
+    term: Callable[[ScoreInputs], Tensor] | None
+    finish: Callable[[Tensor | None, ScoreInputs], Tensor]
+
+    def of_edges(self, s: ScoreInputs) -> Tensor:
+        """The scores [E, H]."""
+        return self.finish(None if self.term is None else self.term(s).sum(-1), s)
 
 
-SCORES: dict[str, Callable[[ScoreInputs], Tensor]] = {
-    "additive": _additive,
-    "additive_v2": _additive_v2,
-    "dot": _dot,
-    "cosine": _dot,
+def _product(s: ScoreInputs) -> Tensor:
+    query, key = s.features
+    return query * key
+
+
+def _additive_v2_term(s: ScoreInputs) -> Tensor:
+    query, key = s.features
+    assert s.att is not None
+    return leaky_relu(query + key, s.slope) * s.att
+
+
+def _additive(_: Tensor | None, s: ScoreInputs) -> Tensor:
+    a, b = s.node_terms
+    return leaky_relu(a + b, s.slope)
+
+
+def _sum(acc: Tensor | None, _: ScoreInputs) -> Tensor:
+    assert acc is not None
+    return acc
+
+
+def _dot(acc: Tensor | None, s: ScoreInputs) -> Tensor:
+    assert acc is not None
+    return s.scale * acc
+
+
+def _cosine(acc: Tensor | None, s: ScoreInputs) -> Tensor:
+    a, b = s.node_terms
+    return _dot(acc, s) * a * b
+
+
+def _supergat_mx(acc: Tensor | None, s: ScoreInputs) -> Tensor:
+    a, b = s.node_terms
+    assert acc is not None
+    return leaky_relu((a + b) * acc.sigmoid(), s.slope)
+
+
+SCORES: dict[str, Formula] = {
+    "additive": Formula(None, _additive),
+    "additive_v2": Formula(_additive_v2_term, _sum),
+    "dot": Formula(_product, _dot),
+    "cosine": Formula(_product, _cosine),
+    "supergat_mx": Formula(_product, _supergat_mx),
 }
+"""The formula of every score by name."""
 
-DOT_PRODUCTS = frozenset(name for name, formula in SCORES.items() if formula is _dot)
-"""Scores whose sum over features is a dot product, which sddmm computes without gathered rows"""
+DOT_PRODUCTS = frozenset(name for name, formula in SCORES.items() if formula.term is _product)
+"""Scores whose sum over the channels sddmm computes without gathered rows."""

@@ -41,11 +41,18 @@ def _cosine(
     return scale * (q * k).sum(-1) * dst * src
 
 
+def _supergat_mx(
+    q: Tensor, k: Tensor, att: Any, dst: Tensor, src: Tensor, slope: float, scale: float
+) -> Tensor:
+    return leaky_relu((dst + src) * torch.sigmoid((q * k).sum(-1)), slope)
+
+
 SCORES: dict[str, Formula] = {
     "additive": _additive,
     "additive_v2": _additive_v2,
     "dot": _dot,
     "cosine": _cosine,
+    "supergat_mx": _supergat_mx,
 }
 
 
@@ -112,12 +119,12 @@ def edge_attention(
         att: ``[H, D]``.
         dst_term: ``[N_dst, H]``.
         src_term: ``[N_src, H]``.
-        edge_term: ``[E, H]``, adds to src_term inside the leaky_relu; score "additive" only.
+        edge_term: ``[E, H]``, adds to src_term.
         bias: ``[E, H]``, adds to the finished score.
         edge_feat: ``[E, H, D]``, adds to key.
         edge_in_value: also add edge_feat to value.
         negative_slope: of leaky_relu.
-        scale: factor of the scores "dot" and "cosine".
+        scale: factor of the score, where its formula has one.
         dropout_mask: m, ``[E, H]``, by which weights are multiplied: 0 or 1 / (1 - p).
         top_k: softmax over the top_k largest scores of each destination and head only; of equal
             scores the earlier edge counts as larger.
@@ -171,8 +178,9 @@ def _check_inputs(
 ) -> None:
     required = set(score_inputs(score))
     given = {name for name, tensor in (node | edge).items() if tensor is not None}
-    # Edge features add to keys; a score without keys has edge terms that add to src_term.
-    unused = given - required - {"edge_feat" if "key" in required else "edge_term"}
+    # Edge features add to keys, edge terms to src_term.
+    optional = {e for e, n in (("edge_feat", "key"), ("edge_term", "src_term")) if n in required}
+    unused = given - required - optional
     if required - given or unused:
         raise ValueError(
             f"score {score!r} needs {', '.join(sorted(required))}; missing are "

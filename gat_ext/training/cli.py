@@ -309,7 +309,7 @@ def info() -> None:
         "instruction set": _C.isa(),
         "threads": str(_C.num_threads()),
         "devices": ", ".join(f"{device} ({what})" for device, what in _devices().items()),
-        "scores": ", ".join(_C.score_names()),
+        "scores": ", ".join(_C.score_traits()),
     }
     rows |= {"models": ", ".join(_MODEL_NAMES)}
     rows |= {"data sets": ", ".join([*datasets.available(), *datasets.available_graphs()])}

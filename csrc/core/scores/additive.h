@@ -1,25 +1,15 @@
-// leaky_relu(a_i + b_j): Velickovic et al., "Graph Attention Networks", ICLR 2018, eq. 3, with the weight vector split into the
-// half that meets the destination and the half that meets the source.
+// leaky_relu(a_i + b_j): Velickovic et al., "Graph Attention Networks", ICLR 2018, eq. 3, with the
+// weight vector split into the half that meets the destination and the half that meets the source.
 #pragma once
 
 #include "score.h"
 
 namespace gat {
 
-struct Additive {
+struct Additive : NoTerm {
   static constexpr const char* name = "additive";
-  static constexpr bool has_term = false;
-  static constexpr bool has_weight = false;
   static constexpr bool has_node_terms = true;
 
-  template <class V, class A>
-  GAT_HD static V term(V, V, V, const ScoreParams<A>&) {
-    return V{};
-  }
-  template <class V, class A>
-  GAT_HD static TermGrad<V> term_vjp(V, V, V, V, const ScoreParams<A>&) {
-    return {V{}, V{}, V{}};
-  }
   template <class V, class A>
   GAT_HD static V finish(V, V a, V b, const ScoreParams<A>& p) {
     return leaky_relu(a + b, p.slope);

@@ -1,15 +1,14 @@
-// sum_d w_d leaky_relu(x_d + y_d): Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022, eq. 7.
+// sum_d w_d leaky_relu(x_d + y_d): Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?",
+// ICLR 2022, eq. 7.
 #pragma once
 
 #include "score.h"
 
 namespace gat {
 
-struct AdditiveV2 {
+struct AdditiveV2 : PlainFinish {
   static constexpr const char* name = "additive_v2";
-  static constexpr bool has_term = true;
-  static constexpr bool has_weight = true;
-  static constexpr bool has_node_terms = false;
+  static constexpr bool has_term = true, has_weight = true;
 
   template <class V, class A>
   GAT_HD static V term(V x, V y, V w, const ScoreParams<A>& p) {
@@ -19,14 +18,6 @@ struct AdditiveV2 {
   GAT_HD static TermGrad<V> term_vjp(V g, V x, V y, V w, const ScoreParams<A>& p) {
     const V gz = leaky_relu_vjp(g * w, x + y, p.slope);
     return {gz, gz, g * leaky_relu(x + y, p.slope)};
-  }
-  template <class V, class A>
-  GAT_HD static V finish(V acc, V, V, const ScoreParams<A>&) {
-    return acc;
-  }
-  template <class V, class A>
-  GAT_HD static FinishGrad<V> finish_vjp(V g, V, V, V, const ScoreParams<A>&) {
-    return {g, V{}, V{}};
   }
 };
 

@@ -1,26 +1,16 @@
-// c a_i b_j <x, y>, a and b the inverse norms of x and y: Thekumparampil et al., "Attention-based Graph Neural Network for
-// Semi-supervised Learning", 2018, eq. 5. The inverse norms are inputs, so a zero vector is guarded where they are computed,
-// and the learned temperature beta is folded into a.
+// c a_i b_j <x, y>, a and b the inverse norms of x and y: Thekumparampil et al., "Attention-based Graph
+// Neural Network for Semi-supervised Learning", 2018, eq. 5. The inverse norms are inputs, so a zero
+// vector is guarded where they are computed, and the learned temperature beta is folded into a.
 #pragma once
 
 #include "score.h"
 
 namespace gat {
 
-struct Cosine {
+struct Cosine : DotTerm {
   static constexpr const char* name = "cosine";
-  static constexpr bool has_term = true;
-  static constexpr bool has_weight = false;
   static constexpr bool has_node_terms = true;
 
-  template <class V, class A>
-  GAT_HD static V term(V x, V y, V, const ScoreParams<A>&) {
-    return x * y;
-  }
-  template <class V, class A>
-  GAT_HD static TermGrad<V> term_vjp(V g, V x, V y, V, const ScoreParams<A>&) {
-    return {g * y, g * x, V{}};
-  }
   template <class V, class A>
   GAT_HD static V finish(V acc, V a, V b, const ScoreParams<A>& p) {
     return acc * p.scale * a * b;

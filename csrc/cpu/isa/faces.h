@@ -16,6 +16,7 @@
 #include "../../core/scores/all.h"
 #include "../edge_attention.h"
 #include "../isa.h"
+#include "../lane_math.h"
 #include "../partition.h"
 #include "../sparse.h"
 #include "../threads.h"

@@ -9,6 +9,7 @@
 
 #include "../../core/online_softmax.h"
 #include "../edge_attention.h"
+#include "../lane_math.h"
 #include "../simd.h"
 #include "../tile.h"
 #include "philox_lanes.h"

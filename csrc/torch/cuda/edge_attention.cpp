@@ -37,7 +37,8 @@ struct Cuda : CudaDevice {
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args, const at::Tensor& grad_att) {
     const at::ScalarType acc = accumulate_type(t.value().scalar_type());
-    const bool by_destination = args.grad_query || args.grad_att || args.grad_dst_term || args.grad_bias || args.grad_edge_feat;
+    const bool of_edges = args.grad_bias || args.grad_edge_term || args.grad_edge_feat;
+    const bool by_destination = args.grad_query || args.grad_att || args.grad_dst_term || of_edges;
     const bool by_source = args.grad_key || args.grad_value || args.grad_src_term;
     if (t.score.has_term) {
       if (by_destination) destination_pass(t, args, grad_att, acc);
