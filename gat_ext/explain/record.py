@@ -13,7 +13,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.self_loops import given_positions
 from gat_ext.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
-from gat_ext.nn.base import Adjacency, as_graph
+from gat_ext.nn.inputs import Adjacency, as_graph
 
 _LAYERS = (AGNNConv, GATConv, GATv2Conv, TransformerConv)
 

@@ -11,7 +11,7 @@ from torch_geometric import nn as pyg
 from torch_geometric.nn.dense import linear
 
 from gat_ext import nn
-from gat_ext.nn.base import Projection
+from gat_ext.nn.linear import Projection
 
 # Hooks of MessagePassing that see messages, which the kernels never make.
 _HOOKS = tuple(

@@ -17,8 +17,8 @@ from gat_ext.models.base import (
 )
 from gat_ext.models.features import dropout_features
 from gat_ext.nn import AGNNConv
-from gat_ext.nn.base import Projection
 from gat_ext.nn.features import SparseFeatures
+from gat_ext.nn.linear import Projection
 from gat_ext.ops import linear_maps
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gat_ext.graph.protocol import GraphLike
-from gat_ext.nn.base import NodeFeatures
+from gat_ext.nn.inputs import NodeFeatures
 
 
 def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, int | None]:

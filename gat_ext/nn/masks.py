@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gat_ext.nn.base import Adjacency, as_graph
+from gat_ext.nn.inputs import Adjacency, as_graph
 from gat_ext.nn.self_loops import loops_of
 
 

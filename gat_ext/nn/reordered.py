@@ -14,8 +14,8 @@ from gat_ext.graph.cache import cached
 from gat_ext.graph.order import inverse
 from gat_ext.graph.self_loops import ends_with_loops
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
-from gat_ext.nn.base import Adjacency, Attention, Features
 from gat_ext.nn.features import SparseFeatures, as_features
+from gat_ext.nn.inputs import Adjacency, Attention, Features
 from gat_ext.ops.slots import with_loops
 from gat_ext.ops.state import is_tracing
 

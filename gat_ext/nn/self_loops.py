@@ -9,7 +9,7 @@ from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.self_loops import SelfLoops, with_self_loops
-from gat_ext.nn.base import Adjacency, as_graph, edge_matrix
+from gat_ext.nn.inputs import Adjacency, as_graph, edge_matrix
 
 _REDUCTIONS = {
     "add": "sum",

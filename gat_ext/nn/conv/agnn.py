@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import cosine_attention
-from gat_ext.nn import base as common
-from gat_ext.nn.adjacency import is_plain, unwrap
-from gat_ext.nn.base import Adjacency, Attention
+from gat_ext.graph import Graph
+from gat_ext.nn import arguments
+from gat_ext.nn.adjacency import unwrap
+from gat_ext.nn.base import AttentionConv, Operands
 from gat_ext.nn.batch import nodes_first
 from gat_ext.nn.features import SparseFeatures
-from gat_ext.nn.masks import mask_of_layer
-from gat_ext.nn.self_loops import graph_and_edges
+from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
 
 
-class AGNNConv(common.Layer):
+class AGNNConv(AttentionConv):
     r"""Propagation by cosine attention: no weights but one inverse temperature.
 
     .. math::
@@ -54,6 +54,7 @@ class AGNNConv(common.Layer):
         torch.Size([3, 4])
     """
 
+    operator = staticmethod(cosine_attention)
     beta: Tensor
 
     def __init__(
@@ -61,8 +62,8 @@ class AGNNConv(common.Layer):
     ) -> None:
         """Creates beta; see the class for the arguments."""
         super().__init__()
-        common.check_message_passing(message_passing)
-        common.check_flags(requires_grad=requires_grad, add_self_loops=add_self_loops)
+        arguments.check_message_passing(message_passing)
+        arguments.check_flags(requires_grad=requires_grad, add_self_loops=add_self_loops)
         self.requires_grad, self.add_self_loops = requires_grad, add_self_loops
         if requires_grad:
             self.beta = nn.Parameter(torch.ones(1))
@@ -74,7 +75,7 @@ class AGNNConv(common.Layer):
         if self.requires_grad:
             nn.init.ones_(self.beta)
 
-    def forward(
+    def forward(  # type: ignore[override]  # in the order of PyG's
         self,
         x: Tensor,
         edge_index: Adjacency,
@@ -83,9 +84,16 @@ class AGNNConv(common.Layer):
         edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Propagates; see the class for shapes."""
-        adjacency = edge_index
-        if not is_plain(adjacency):
-            edge_index = unwrap(adjacency)
+        return self.attend(x, edge_index, None, None, return_attention_weights, edge_mask)
+
+    def plain_inputs(
+        self, x: Any, adjacency: Adjacency, edge_attr: Tensor | None
+    ) -> tuple[Any, Tensor | Graph, None]:
+        """As the base class, but x stays one tensor."""
+        return x, unwrap(adjacency), None
+
+    def split(self, x: NodeFeatures) -> tuple[Features, Features | None, int | None]:
+        """(x, x, B); there is no projection that could take sparse features."""
         if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
             raise TypeError(
                 f"x is sparse ({type(x).__name__}); {self} has no projection and expects a dense "
@@ -95,30 +103,20 @@ class AGNNConv(common.Layer):
             raise TypeError(f"x is a {type(x).__name__}; {self} expects a torch.Tensor [N, C]")
         if x.dim() not in (2, 3):
             raise ValueError(f"x has shape {list(x.shape)}; {self} expects a matrix [N, C]")
-        is_batch = x.dim() == 3
-        heads = nodes_first(x)[0] if is_batch else x.unsqueeze(1)  # [N, B, C]: the batch is heads
-        assert isinstance(heads, Tensor)
-        sizes = (x.shape[-2], x.shape[-2])
-        graph, _ = graph_and_edges(edge_index, sizes, None, None, 0.0, self.add_self_loops)
-        if edge_mask is not None:
-            edge_mask = mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self)
-        result = cosine_attention(
-            graph,
-            heads,
-            beta=self.beta,
-            edge_mask=edge_mask,
-            return_weights=common.asks_for_weights(return_attention_weights),
-        )
-        dtype = torch.promote_types(x.dtype, self.beta.dtype)
-        out, weights = common.in_dtype(*common.split_result(result), dtype)
-        if not is_batch:
-            return common.with_attention(
-                out.squeeze(1), graph, weights, adjacency, self.add_self_loops
-            )
-        weights = None if weights is None else weights.unsqueeze(-1)
-        return common.with_attention(
-            out.transpose(0, 1), graph, weights, adjacency, self.add_self_loops
-        )
+        x_src, batch = nodes_first(x)
+        assert isinstance(x_src, Tensor)
+        return x_src, x_src, batch
+
+    def project(
+        self, x_src: Features, x_dst: Features | None, edge_attr: Tensor | None, num_dst: int
+    ) -> Operands:
+        """Features as they are, with one head."""
+        assert isinstance(x_src, Tensor)
+        return Operands((x_src.view(-1, 1, x_src.shape[-1]),), {"beta": self.beta})
+
+    def result_dtype(self, x: Features, out: Tensor) -> torch.dtype:
+        """Of features times beta."""
+        return torch.promote_types(x.dtype, self.beta.dtype)
 
     def __repr__(self) -> str:
         """As PyG's."""

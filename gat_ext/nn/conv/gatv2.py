@@ -8,15 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import gatv2_attention
-from gat_ext.nn import base as common
-from gat_ext.nn import self_loops as loops
-from gat_ext.nn.adjacency import is_plain, plain_inputs
-from gat_ext.nn.base import Adjacency, Attention, NodeFeatures
-from gat_ext.nn.batch import Folded, nodes_first
-from gat_ext.nn.masks import mask_of_layer
+from gat_ext.nn import arguments
+from gat_ext.nn.base import AttentionConv, Operands, add_residual
+from gat_ext.nn.inputs import Features
+from gat_ext.nn.linear import linear, reset_
+from gat_ext.nn.self_loops import check_fill_value
 
 
-class GATv2Conv(common.Layer):
+class GATv2Conv(AttentionConv):
     r"""Multi-head graph attention whose ranking of neighbours depends on the query.
 
     .. math::
@@ -69,6 +68,7 @@ class GATv2Conv(common.Layer):
         torch.Size([3, 32])
     """
 
+    operator = staticmethod(gatv2_attention)
     bias: nn.Parameter | None
 
     def __init__(
@@ -89,12 +89,12 @@ class GATv2Conv(common.Layer):
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
         super().__init__()
-        common.check_message_passing(message_passing)
-        common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
-        loops.check_fill_value(fill_value)
-        common.check_flags(concat=concat, add_self_loops=add_self_loops, bias=bias)
-        common.check_flags(share_weights=share_weights, residual=residual)
-        src_channels, dst_channels = common.pair(in_channels)
+        arguments.check_message_passing(message_passing)
+        arguments.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
+        check_fill_value(fill_value)
+        arguments.check_flags(concat=concat, add_self_loops=add_self_loops, bias=bias)
+        arguments.check_flags(share_weights=share_weights, residual=residual)
+        src_channels, dst_channels = arguments.pair(in_channels)
         if share_weights and src_channels != dst_channels:
             raise ValueError(
                 f"share_weights projects both ends of an edge by one matrix, but in_channels is "
@@ -105,83 +105,42 @@ class GATv2Conv(common.Layer):
         self.add_self_loops, self.edge_dim, self.fill_value = add_self_loops, edge_dim, fill_value
         self.residual, self.share_weights = residual, share_weights
         width, total = heads * out_channels, out_channels * (heads if concat else 1)
-        self.lin_l = common.linear(src_channels, width, bias=bias)
-        self.lin_r = self.lin_l if share_weights else common.linear(dst_channels, width, bias=bias)
+        self.lin_l = linear(src_channels, width, bias=bias)
+        self.lin_r = self.lin_l if share_weights else linear(dst_channels, width, bias=bias)
         self.att = nn.Parameter(torch.empty(1, heads, out_channels))
-        self.lin_edge = None if edge_dim is None else common.linear(edge_dim, width, bias=False)
-        self.res = common.linear(dst_channels, total, bias=False) if residual else None
+        self.lin_edge = None if edge_dim is None else linear(edge_dim, width, bias=False)
+        self.res = linear(dst_channels, total, bias=False) if residual else None
         self.register_parameter("bias", nn.Parameter(torch.empty(total)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws new parameters."""
-        for linear in (self.lin_l, self.lin_r, self.lin_edge, self.res):
-            if linear is not None:
-                linear.reset_parameters()
-        common.glorot_(self.att)
+        reset_(self.lin_l, self.lin_r, self.lin_edge, self.res, self.att)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(
-        self,
-        x: NodeFeatures,
-        edge_index: Adjacency,
-        edge_attr: Tensor | None = None,
-        return_attention_weights: bool | None = None,
-        *,
-        edge_mask: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Attention]:
-        """Attends; see the class for shapes."""
-        adjacency = edge_index
-        if not is_plain(adjacency):
-            x, edge_index, edge_attr = plain_inputs(x, adjacency, edge_attr, self.edge_dim)
-        x, batch = nodes_first(x)
-        x_src, x_dst = common.split_features(x, self.lin_l, self.lin_r, self)
-        if x_dst is None:
-            raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
-        graph, edge_attr = loops.graph_and_edges(
-            edge_index,
-            (x_src.shape[0], x_dst.shape[0]),
-            edge_attr,
-            common.edge_channels(self.edge_dim, self.lin_edge),
-            self.fill_value,
-            self.add_self_loops,
-        )
-        key = self._split_heads(self.lin_l(x_src))
+    def projections(self) -> tuple[nn.Linear, nn.Linear]:
+        """W_l and W_r."""
+        return self.lin_l, self.lin_r
+
+    def project(
+        self, x_src: Features, x_dst: Features | None, edge_attr: Tensor | None, num_dst: int
+    ) -> Operands:
+        """W_r x of the destinations, W_l x of the sources and W_e e."""
+        key = self.split_heads(self.lin_l(x_src))
         same = self.share_weights and x_dst is x_src
-        if edge_mask is not None:
-            edge_mask = mask_of_layer(
-                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), self.add_self_loops, self
-            )
-        attend = gatv2_attention if batch is None else Folded(gatv2_attention, batch)
-        result = attend(
-            graph,
-            key if same else self._split_heads(self.lin_r(x_dst)),
-            key,
-            att=self.att.squeeze(0),
-            edge_feat=self._project_edges(edge_attr),
-            negative_slope=self.negative_slope,
-            dropout_p=self.dropout if self.training else 0.0,
-            edge_mask=edge_mask,
-            return_weights=common.asks_for_weights(return_attention_weights),
-        )
-        out, weights = common.split_result(result)
-        out = common.add_rest(common.join_heads(out, self.concat), self.res, x_dst, self.bias)
-        dtype = torch.promote_types(out.dtype, self.att.dtype)
-        out, weights = common.in_dtype(out, weights, dtype)
-        out = out if batch is None else out.transpose(0, 1)
-        return common.with_attention(out, graph, weights, adjacency, self.add_self_loops)
+        query = key if same else self.split_heads(self.lin_r(x_dst))
+        options = {
+            "att": self.att.squeeze(0),
+            "edge_feat": self.project_edges(edge_attr),
+            "negative_slope": self.negative_slope,
+        }
+        return Operands((query, key), options)
 
-    def _split_heads(self, projected: Tensor) -> Tensor:
-        return projected.view(-1, self.heads, self.out_channels)
+    def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
+        """Adds the residual and the bias."""
+        return add_residual(out, self.res, x_dst, self.bias)
 
-    def _project_edges(self, edge_attr: Tensor | None) -> Tensor | None:
-        """W_e e of every edge, [E, H, C]."""
-        if edge_attr is None or self.lin_edge is None:
-            return None
-        common.check_kind("edge_attr", edge_attr, self.lin_edge, self)
-        return self._split_heads(self.lin_edge(edge_attr))
-
-    def __repr__(self) -> str:
-        """As PyG's."""
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+    def result_dtype(self, x: Features, out: Tensor) -> torch.dtype:
+        """Of W x times the attention vectors."""
+        return torch.promote_types(out.dtype, self.att.dtype)

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import dot_attention
-from gat_ext.graph.protocol import GraphLike
-from gat_ext.nn import base as common
-from gat_ext.nn.adjacency import is_plain, plain_inputs
-from gat_ext.nn.base import Adjacency, Attention, NodeFeatures
-from gat_ext.nn.batch import Folded, nodes_first
-from gat_ext.nn.masks import mask_of_layer
+from gat_ext.nn import arguments
+from gat_ext.nn.base import AttentionConv, Operands
+from gat_ext.nn.inputs import Features
+from gat_ext.nn.linear import linear, reset_
 from gat_ext.ops import linear_maps
 
 
-class TransformerConv(common.Layer):
+class TransformerConv(AttentionConv):
     r"""Multi-head query-key-value attention over the edges of a graph.
 
     .. math::
@@ -70,6 +68,9 @@ class TransformerConv(common.Layer):
         torch.Size([3, 32])
     """
 
+    operator = staticmethod(dot_attention)
+    returns_weights_before_dropout = True
+
     def __init__(
         self,
         in_channels: int | tuple[int, int],
@@ -85,107 +86,52 @@ class TransformerConv(common.Layer):
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
         super().__init__()
-        common.check_message_passing(message_passing)
-        common.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
-        common.check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
+        arguments.check_message_passing(message_passing)
+        arguments.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
+        arguments.check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.beta, self.dropout = concat, beta and root_weight, dropout
         self.edge_dim, self.root_weight = edge_dim, root_weight
         width, total = heads * out_channels, out_channels * (heads if concat else 1)
-        src_channels, dst_channels = common.pair(in_channels)
-
-        def linear(size: int, out: int, bias: bool) -> nn.Linear:
-            return common.linear(size, out, bias=bias, glorot=False)
-
-        self.lin_key = linear(src_channels, width, bias)
-        self.lin_query = linear(dst_channels, width, bias)
-        self.lin_value = linear(src_channels, width, bias)
-        self.lin_edge = None if edge_dim is None else linear(edge_dim, width, False)
-        self.lin_skip = linear(dst_channels, total, bias)
-        self.lin_beta = linear(3 * total, 1, False) if self.beta else None
+        src_channels, dst_channels = arguments.pair(in_channels)
+        self.lin_key = linear(src_channels, width, bias=bias, glorot=False)
+        self.lin_query = linear(dst_channels, width, bias=bias, glorot=False)
+        self.lin_value = linear(src_channels, width, bias=bias, glorot=False)
+        self.lin_edge = self.lin_beta = None
+        if edge_dim is not None:
+            self.lin_edge = linear(edge_dim, width, bias=False, glorot=False)
+        self.lin_skip = linear(dst_channels, total, bias=bias, glorot=False)
+        if self.beta:
+            self.lin_beta = linear(3 * total, 1, bias=False, glorot=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws new parameters."""
-        projections = self.lin_key, self.lin_query, self.lin_value, self.lin_edge
-        for linear in (*projections, self.lin_skip, self.lin_beta):
-            if linear is not None:
-                linear.reset_parameters()
+        reset_(self.lin_key, self.lin_query, self.lin_value, self.lin_edge)
+        reset_(self.lin_skip, self.lin_beta)
 
-    def forward(
-        self,
-        x: NodeFeatures,
-        edge_index: Adjacency,
-        edge_attr: Tensor | None = None,
-        return_attention_weights: bool | None = None,
-        *,
-        edge_mask: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Attention]:
-        """Attends; see the class for shapes."""
-        adjacency = edge_index
-        if not is_plain(adjacency):
-            x, edge_index, edge_attr = plain_inputs(x, adjacency, edge_attr, self.edge_dim)
-        x, batch = nodes_first(x)
-        x_src, x_dst = common.split_features(x, self.lin_key, self.lin_query, self)
-        if x_dst is None:
-            raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
-        graph = common.as_graph(edge_index, x_src.shape[0], x_dst.shape[0])
-        edge_feat = self._project_edges(edge_attr, graph)
-        if edge_mask is not None:
-            edge_mask = mask_of_layer(
-                edge_mask, edge_index, (x_src.shape[0], x_dst.shape[0]), False, self
-            )
-        attend = dot_attention if batch is None else Folded(dot_attention, batch)
-        query = self._split_heads(self.lin_query(x_dst))
-        key = self._split_heads(self.lin_key(x_src))
-        value = self._split_heads(self.lin_value(x_src))
+    def projections(self) -> tuple[nn.Linear, nn.Linear]:
+        """W_k and W_q."""
+        return self.lin_key, self.lin_query
 
-        def attention(dropout_p: float, return_weights: bool) -> tuple[Tensor, Tensor | None]:
-            result = attend(
-                graph,
-                query,
-                key,
-                value,
-                edge_feat=edge_feat,
-                dropout_p=dropout_p,
-                edge_mask=edge_mask,
-                return_weights=return_weights,
-            )
-            return common.split_result(result)
-
-        dropout_p = self.dropout if self.training else 0.0
-        asked = common.asks_for_weights(return_attention_weights)
-        out, weights = attention(dropout_p, asked and dropout_p == 0)
-        if asked and weights is None:  # as PyG's, before the dropout that the sum needs
-            _, weights = attention(0.0, True)
-        out = common.join_heads(out, self.concat)
-        if self.root_weight:
-            out = self._add_root(out, self.lin_skip(x_dst))
-        out = out if batch is None else out.transpose(0, 1)
-        return common.with_attention(out, graph, weights, adjacency, looped=False)
-
-    def _split_heads(self, projected: Tensor) -> Tensor:
-        return projected.view(-1, self.heads, self.out_channels)
-
-    def _project_edges(self, edge_attr: Tensor | None, graph: GraphLike) -> Tensor | None:
-        """W_e e of every edge, [E, H, C]."""
-        if edge_attr is not None:
-            edge_dim = common.edge_channels(self.edge_dim, self.lin_edge)
-            edge_attr = common.edge_matrix(edge_attr, graph.num_edges, edge_dim)
-        if self.lin_edge is None:
-            return None
-        if edge_attr is None:
+    def project(
+        self, x_src: Features, x_dst: Features | None, edge_attr: Tensor | None, num_dst: int
+    ) -> Operands:
+        """Queries of the destinations, keys and values of the sources, and W_e e."""
+        if self.lin_edge is not None and edge_attr is None:
             raise ValueError(f"{self} was made with edge_dim={self.edge_dim}; edge_attr is missing")
-        common.check_kind("edge_attr", edge_attr, self.lin_edge, self)
-        return self._split_heads(self.lin_edge(edge_attr))
+        edge_feat = self.project_edges(edge_attr)
+        query = self.split_heads(self.lin_query(x_dst))
+        key = self.split_heads(self.lin_key(x_src))
+        value = self.split_heads(self.lin_value(x_src))
+        return Operands((query, key, value), {"edge_feat": edge_feat})
 
-    def _add_root(self, message: Tensor, root: Tensor) -> Tensor:
+    def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
+        """Adds W_s x, or mixes it in by the gate."""
+        if not self.root_weight:
+            return out
+        root: Tensor = self.lin_skip(x_dst)
         if self.lin_beta is None:
-            return linear_maps.add(message, root)
-        stacked = torch.cat([message, root, message - root], dim=-1)
-        gate: Tensor = self.lin_beta(stacked).sigmoid()
-        return gate * root + (1 - gate) * message
-
-    def __repr__(self) -> str:
-        """As PyG's."""
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+            return linear_maps.add(out, root)
+        gate: Tensor = self.lin_beta(torch.cat([out, root, out - root], dim=-1)).sigmoid()
+        return gate * root + (1 - gate) * out

@@ -1,0 +1,93 @@
+"""Checks of the arguments of a layer's constructor."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+from gat_ext.functional import checks
+
+
+def pair(channels: int | tuple[int, int]) -> tuple[int, int]:
+    """(source, destination) channels."""
+    if isinstance(channels, (tuple, list)):
+        return channels[0], channels[1]
+    return channels, channels
+
+
+def check_sizes(
+    in_channels: int | tuple[int, int],
+    out_channels: int,
+    heads: int,
+    dropout: float,
+    edge_dim: int | None,
+) -> None:
+    """Raises ValueError or TypeError unless sizes and probability are those of some layer."""
+    ends = in_channels if isinstance(in_channels, (tuple, list)) else (in_channels,)
+    for channels in ends:
+        _check_integer("in_channels", channels)
+        if len(ends) not in (1, 2) or (channels < 1 and channels != -1):
+            raise ValueError(
+                f"in_channels is {in_channels}; expected sizes of at least 1, or -1 for the size "
+                "of the first input"
+            )
+    _check_integer("out_channels", out_channels)
+    _check_integer("heads", heads)
+    for name, size in (("out_channels", out_channels), ("heads", heads)):
+        if size < 1:
+            raise ValueError(f"{name} is {size}; expected at least 1")
+    if edge_dim is not None:
+        _check_integer("edge_dim", edge_dim)
+        if edge_dim < 1 and edge_dim != -1:
+            raise ValueError(
+                f"edge_dim is {edge_dim}; expected at least 1, or -1 for the size of the first "
+                "edge_attr"
+            )
+    checks.probability(dropout, "dropout")
+
+
+_LARGEST = 2**31 - 1  # so that no product of two sizes is beyond 64 bits
+
+
+def _check_integer(name: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, Integral):  # NumPy's integers, too
+        raise TypeError(f"{name} is {size!r} of type {type(size).__name__}; expected an int")
+    if int(size) > _LARGEST:
+        raise ValueError(f"{name} is {size}; expected at most {_LARGEST}")
+
+
+def check_flags(**flags: Any) -> None:
+    """Raises TypeError unless all flags are True or False."""
+    for name, given in flags.items():
+        checks.flag(given, name)
+
+
+def asks_for_weights(return_attention_weights: bool | None) -> bool:
+    """Whether a layer returns its attention weights; None is no."""
+    if return_attention_weights is not None:
+        checks.flag(return_attention_weights, "return_attention_weights")
+    return bool(return_attention_weights)
+
+
+def check_message_passing(options: dict[str, Any]) -> None:
+    """Raises if an argument of PyG's MessagePassing would change what a layer computes."""
+    known: dict[str, tuple[Any, ...]] = {
+        "aggr": ("add", "sum"),
+        "flow": ("source_to_target",),
+        "node_dim": (0, -2),
+    }
+    known |= {"aggr_kwargs": (None, {}), "decomposed_layers": (1,)}
+    hints = {
+        "aggr": "attention sums what it weighs",
+        "flow": "turn the edges round with edge_index.flip(0)",
+    }
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(
+                f"got an unknown argument {name!r}; known beside those of the layer: "
+                f"{', '.join(known)}"
+            )
+        if value not in known[name]:
+            expected = " or ".join(map(repr, known[name]))
+            hint = f": {hints[name]}" if name in hints else ""
+            raise ValueError(f"{name} is {value!r}; gat_ext's layers know {expected} only{hint}")

@@ -1,0 +1,117 @@
+"""Inputs of a layer: node features, edges and edge features, with their types and checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from gat_ext.functional import checks
+from gat_ext.graph import Graph
+from gat_ext.graph.cache import cached
+from gat_ext.graph.csr import check_edge_index
+from gat_ext.graph.traced import TracedGraph
+from gat_ext.nn.features import SparseFeatures, as_features
+from gat_ext.nn.linear import weight_of
+from gat_ext.ops.state import is_tracing
+
+Adjacency = Any
+"""A Graph, an edge_index [2, E], or what :func:`gat_ext.nn.adjacency.unwrap` accepts"""
+Features = Tensor | SparseFeatures
+NodeFeatures = Features | tuple[Features, Features | None]
+Attention = tuple[Tensor, Tensor]
+"""(edge_index [2, E], alpha [E, H])"""
+
+
+def split_features(
+    x: NodeFeatures, lin_src: nn.Linear, lin_dst: nn.Linear, layer: nn.Module
+) -> tuple[Features, Features | None]:
+    """(features of the sources, features of the destinations), checked; one tensor is both."""
+    both = (x, x) if isinstance(x, (Tensor, SparseFeatures)) else x
+    if not isinstance(both, (tuple, list)) or len(both) != 2:
+        raise TypeError(
+            f"x is a {type(x).__name__}; {layer} expects a tensor [N, C], or a tuple of one for "
+            "the sources and one, or None, for the destinations"
+        )
+    x_src = as_features(both[0])
+    x_dst = x_src if both[1] is both[0] else None if both[1] is None else as_features(both[1])
+    _check_features("x", x_src, lin_src, layer)
+    if x_dst is not None:
+        _check_features("x of the destinations", x_dst, lin_dst, layer)
+    return x_src, x_dst
+
+
+def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) -> None:
+    if not isinstance(x, (Tensor, SparseFeatures)):
+        raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor")
+    weight = weight_of(lin)
+    channels = None if weight is None else weight.shape[1]
+    if x.dim() not in (2, 3) or (channels is not None and x.shape[-1] != channels):
+        shape, wanted = list(x.shape), channels or "in_channels"
+        if x.dim() == 3:  # a batch, whose nodes were moved to the front
+            shape[:2] = shape[1::-1]
+        raise ValueError(
+            f"{name} has shape {shape}; {layer} expects [N, {wanted}], or [B, N, {wanted}] of a "
+            "batch"
+        )
+    check_kind(name, x, lin, layer)
+
+
+def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module) -> None:
+    """Raises unless an input has the dtype and the device of a projection's weight.
+
+    Under autocast dtypes may differ.
+    """
+    weight = lin._parameters.get("weight")
+    if weight is None:
+        weight = next(lin.parameters(), None)  # of what computes or replaces it
+    if weight is None:
+        return
+    if x.dtype != weight.dtype and not checks.autocast_is_on(x.device):
+        raise TypeError(f"{name} has dtype {x.dtype}, {layer} has {weight.dtype}; cast one of them")
+    if x.device != weight.device:
+        raise ValueError(
+            f"{name} is on {x.device}, {layer} is on {weight.device}; move one of them with .to()"
+        )
+
+
+def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | TracedGraph:
+    """The graph of an edge_index, or the graph itself once its sizes are checked."""
+    if not isinstance(adjacency, Graph):
+        check_edge_index(adjacency)
+        if is_tracing():
+            return TracedGraph(adjacency, num_src, num_dst, self_loops=False)
+        key = (num_src, num_dst, "as given")
+        return cached((adjacency,), key, lambda: Graph(adjacency, num_src=num_src, num_dst=num_dst))
+    if (adjacency.num_src, adjacency.num_dst) != (num_src, num_dst):
+        raise ValueError(
+            f"{adjacency!r} does not go with features of {num_src} sources and {num_dst} "
+            "destinations; give one row for each node"
+        )
+    return adjacency
+
+
+def edge_channels(edge_dim: int | None, lin_edge: nn.Module | None) -> int | None:
+    """The size of edge features: None for none, -1 where it is that of the first ones."""
+    if edge_dim != -1 or lin_edge is None:
+        return edge_dim
+    weight = weight_of(lin_edge)
+    return -1 if weight is None else weight.shape[1]
+
+
+def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tensor:
+    """Edge features as [E, edge_dim]; a vector is one feature an edge.
+
+    With edge_dim -1 any number of features is accepted.
+    """
+    if edge_dim is None:
+        raise ValueError("edge_attr was given, but the layer was made without edge_dim")
+    checks.floating(edge_attr, "edge_attr")
+    matrix = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+    channels = max(matrix.shape[-1], 1) if edge_dim == -1 else edge_dim
+    if matrix.shape != (num_edges, channels):
+        expected = "at least 1" if edge_dim == -1 else edge_dim
+        raise ValueError(
+            f"edge_attr has shape {list(edge_attr.shape)}; expected [{num_edges}, {expected}]"
+        )
+    return matrix
