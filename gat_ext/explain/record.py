@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from gat_ext.graph import Graph
 from gat_ext.graph.self_loops import given_positions
-from gat_ext.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
-from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
+from gat_ext.nn.adjacency import attention_of, is_plain
+from gat_ext.nn.base import AttentionConv
 from gat_ext.nn.inputs import Adjacency, as_graph
-
-_LAYERS = (AGNNConv, GATConv, GATv2Conv, TransformerConv)
 
 
 class LayerAttention(NamedTuple):
@@ -123,15 +121,18 @@ def match_edges(
 
 @contextmanager
 def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
-    """Collects the attention of every GATConv, GATv2Conv, AGNNConv and TransformerConv in a module while it runs.
+    """Collects the attention of every attention layer of :mod:`gat_ext.nn` in a module while it runs.
 
-    Inside the ``with`` block every call of such a layer appends to the list, in the order of the calls. The layers return what
-    they would without, and keep nothing afterwards; other hooks of theirs see edges of another form as a Graph. Call
-    ``model.eval()`` first, else dropout is in the weights, or costs TransformerConv, whose weights are without, a second pass.
-    Gradients flow through what is collected, unless ``torch.no_grad()`` is on. A compiled module is to be recorded uncompiled.
+    Inside the ``with`` block every call of such a layer, or of one derived from
+    ``gat_ext.nn.base.AttentionConv``, appends to the list, in the order of the calls. The layers
+    return what they would without, and keep nothing afterwards; their other hooks receive edges of
+    another form as a Graph. Call ``model.eval()`` first: in training the weights include dropout,
+    or, for TransformerConv, whose weights do not, a second pass computes them. Gradients flow
+    through what is collected, except under ``torch.no_grad()``. Record a compiled module
+    uncompiled.
 
     Args:
-        model: any module; a layer by itself, too.
+        model: any module, or a layer itself.
 
     Yields:
         The list, empty at first.
@@ -150,9 +151,9 @@ def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
-    found = {name: m for name, m in model.named_modules() if isinstance(m, _LAYERS)}
+    found = {name: m for name, m in model.named_modules() if isinstance(m, AttentionConv)}
     if not found:
-        names = ", ".join(kind.__name__ for kind in _LAYERS)
+        names = ", ".join(kind.__name__ for kind in AttentionConv.__subclasses__())
         raise ValueError(
             f"{type(model).__name__} has none of the layers {names}; nothing to record"
         )
@@ -168,35 +169,34 @@ def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
 
 
 class _Recorder:
-    """Two hooks of a layer: one asks for its attention, the other takes it out of the result again."""
+    """Two hooks of a layer: one requests its attention, the other removes it from the result."""
 
     def __init__(self, name: str, records: list[LayerAttention]) -> None:
         self.name, self.records, self.asked = name, records, False
         self.adjacency: Any = None
 
-    def attach(self, layer: nn.Module) -> list[Any]:
+    def attach(self, layer: AttentionConv) -> list[Any]:
         # The result is put right before any other hook of the layer sees it.
         return [
             layer.register_forward_pre_hook(self.before, with_kwargs=True),
             layer.register_forward_hook(self.after, with_kwargs=True, prepend=True),
         ]
 
-    def before(self, layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def before(self, layer: AttentionConv, args: Any, kwargs: Any) -> tuple[Any, Any]:
         call = inspect.signature(layer.forward).bind(*args, **kwargs)
         given = call.arguments
         self.asked = bool(given.get("return_attention_weights"))
         self.adjacency = given["edge_index"]
         if not is_plain(self.adjacency):
-            edge_dim, edge_attr = getattr(layer, "edge_dim", None), given.get("edge_attr")
-            given["x"], given["edge_index"], edge_attr = plain_inputs(
-                given["x"], self.adjacency, edge_attr, edge_dim
+            given["x"], given["edge_index"], edge_attr = layer.plain_inputs(
+                given["x"], self.adjacency, given.get("edge_attr")
             )
-            if edge_dim is not None:
+            if edge_attr is not None:
                 given["edge_attr"] = edge_attr
         given["return_attention_weights"] = True
         return call.args, call.kwargs
 
-    def after(self, layer: nn.Module, args: Any, kwargs: Any, result: Any) -> Any:
+    def after(self, layer: AttentionConv, args: Any, kwargs: Any, result: Any) -> Any:
         out, attention = result
         given = inspect.signature(layer.forward).bind(*args, **kwargs).arguments
         x, num_dst = given["x"], out.shape[-2]

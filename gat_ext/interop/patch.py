@@ -26,13 +26,16 @@ class PatchReport(NamedTuple):
 
 
 def patch_pyg(model: nn.Module) -> PatchReport:
-    """Has the GATConv, GATv2Conv, TransformerConv and AGNNConv layers of a PyG model run on the kernels here, in place.
+    """Has the attention layers of a PyG model run on the kernels here, in place.
 
-    The layers and their linear maps stay the objects they are, with their parameters, buffers, hooks, mode, device and names, so
-    optimizers and checkpoints go on as before; they remain instances of PyG's classes as well, and only compute by other means.
-    PyG's explainers work: edge masks (GNNExplainer) go into the kernels; where a hook asks for messages (AttentionExplainer), or
-    somebody replaced a method of the layer, that call is computed by PyG's own code. So does ``to_hetero``, before or after; it
-    and the explainers know PyG's classes only, not the layers of :mod:`gat_ext.nn`.
+    These are the layers that have the name of one of :mod:`gat_ext.nn`. They and their linear maps
+    stay the objects they are, with their parameters, buffers, hooks, mode, device and names, so
+    optimizers and checkpoints go on as before; they remain instances of PyG's classes, too.
+
+    PyG's explainers work: edge masks (GNNExplainer) go into the kernels; where a hook asks for
+    messages (AttentionExplainer), or a method of the layer was replaced, that call is computed by
+    PyG's own code. ``to_hetero`` works before or after. It and the explainers know PyG's classes
+    only, not the layers of :mod:`gat_ext.nn`.
 
     Args:
         model: any module, or a layer itself.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,13 +25,17 @@ _METHODS = ("message", "explain_message", "aggregate", "update", "edge_update", 
 class _Fused:
     """Decides for each call of a layer who computes it, and hands PyG's mask of an explanation to the kernels."""
 
+    classes: ClassVar[dict[type, type]] = {}  # of PyG: the class that replaces it
     fused: type[torch.nn.Module]
     plain: type[torch.nn.Module]
     feat_dropout = 0.0  # which PyG's layers do not have
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Gives the class a forward whose arguments can be looked up."""
+        """Registers a class with the bases (_Fused, ours, PyG's), and gives it ours' signature."""
         super().__init_subclass__(**kwargs)
+        if _Fused in cls.__bases__:
+            _, cls.fused, cls.plain = cls.__bases__
+            _Fused.classes[cls.plain] = cls
 
         @functools.wraps(cls.fused.forward)
         def forward(self: _Fused, *args: Any, **kwargs: Any) -> Any:
@@ -73,25 +77,17 @@ class _Fused:
 class GATConv(_Fused, nn.GATConv, pyg.GATConv):  # type: ignore[misc]
     """PyG's GATConv on the kernels of :class:`gat_ext.nn.GATConv`."""
 
-    fused, plain = nn.GATConv, pyg.GATConv
-
 
 class GATv2Conv(_Fused, nn.GATv2Conv, pyg.GATv2Conv):  # type: ignore[misc]
     """PyG's GATv2Conv on the kernels of :class:`gat_ext.nn.GATv2Conv`."""
-
-    fused, plain = nn.GATv2Conv, pyg.GATv2Conv
 
 
 class TransformerConv(_Fused, nn.TransformerConv, pyg.TransformerConv):  # type: ignore[misc]
     """PyG's TransformerConv on the kernels of :class:`gat_ext.nn.TransformerConv`."""
 
-    fused, plain = nn.TransformerConv, pyg.TransformerConv
-
 
 class AGNNConv(_Fused, nn.AGNNConv, pyg.AGNNConv):  # type: ignore[misc]
     """PyG's AGNNConv on the kernels of :class:`gat_ext.nn.AGNNConv`."""
-
-    fused, plain = nn.AGNNConv, pyg.AGNNConv
 
 
 class Linear(linear.Linear):  # type: ignore[misc]
@@ -100,19 +96,16 @@ class Linear(linear.Linear):  # type: ignore[misc]
     forward = Projection.forward
 
 
-_CLASSES = {kind.plain: kind for kind in (GATConv, GATv2Conv, TransformerConv, AGNNConv)}
-
-
 def kind_of(module: torch.nn.Module) -> str | None:
     """The name of the layer's class, of a layer of PyG that could be swapped, or of a class derived from one."""
     if isinstance(module, _Fused):
         return None
-    return next((plain.__name__ for plain in _CLASSES if isinstance(module, plain)), None)
+    return next((plain.__name__ for plain in _Fused.classes if isinstance(module, plain)), None)
 
 
 def reason_to_leave(module: Any) -> str | None:
     """Why a layer cannot be swapped; None if it can."""
-    if type(module) not in _CLASSES:
+    if type(module) not in _Fused.classes:
         return f"is of the derived class {type(module).__name__}, which may compute something else"
     if module.flow != "source_to_target":
         return f"has flow={module.flow!r}"
@@ -128,4 +121,4 @@ def swap(module: Any) -> None:
     for child in module._modules.values():
         if type(child) is linear.Linear:
             child.__class__ = Linear
-    module.__class__ = _CLASSES[type(module)]
+    module.__class__ = _Fused.classes[type(module)]

@@ -20,9 +20,9 @@ from gat_ext.nn.inputs import (
     Features,
     NodeFeatures,
     check_kind,
-    edge_channels,
     split_features,
 )
+from gat_ext.nn.linear import weight_of
 from gat_ext.nn.masks import mask_of_layer
 from gat_ext.nn.self_loops import graph_and_edges
 from gat_ext.ops import linear_maps
@@ -54,12 +54,13 @@ class AttentionConv(nn.Module):
     :meth:`result_dtype`, :meth:`split` or :meth:`plain_inputs`. A forward with other arguments
     passes them on to :meth:`attend`.
 
-    The constructor sets ``heads`` and ``out_channels`` (for :meth:`split_heads`) and, if the layer
-    has edge features, ``edge_dim`` and ``lin_edge``; arguments that a layer lacks keep the values
-    below.
+    The constructor sets ``in_channels``, ``out_channels`` and ``heads`` (for :meth:`split_heads`
+    and the repr) and, if the layer has edge features, ``edge_dim`` and ``lin_edge``. Arguments
+    that a layer lacks keep the values below.
 
     Attributes:
         operator: an attention function of :mod:`gat_ext.functional`, as a ``staticmethod``.
+        edge_dim: size of edge features, -1 for that of the first ones, None for none.
         add_self_loops: replace the graph's self-loops by one for every node.
         fill_value: edge features of the added self-loops.
         concat: concatenate the heads, else average them.
@@ -76,11 +77,11 @@ class AttentionConv(nn.Module):
     in_channels: int | tuple[int, int]
     out_channels: int
     heads: int
-    edge_dim: int | None
-    lin_edge: nn.Linear | None
+    lin_edge: Any
     accepts_sources_alone: ClassVar[bool] = False
     returns_weights_before_dropout: ClassVar[bool] = False
     aggr, flow = "add", "source_to_target"  # as PyG's layers
+    edge_dim: int | None = None
     add_self_loops: bool = False
     fill_value: float | Tensor | str = "mean"
     concat: bool = True
@@ -172,7 +173,7 @@ class AttentionConv(nn.Module):
             edge_index,
             sizes,
             edge_attr,
-            None if edge_attr is None else edge_channels(self.edge_dim, self.lin_edge),
+            None if edge_attr is None else self._edge_channels(),
             self.fill_value,
             self.add_self_loops,
         )
@@ -212,6 +213,13 @@ class AttentionConv(nn.Module):
             )
         return num_src, num_dst
 
+    def _edge_channels(self) -> int | None:
+        """The size of edge features: None for none, -1 where it is that of the first ones."""
+        if self.edge_dim != -1:
+            return self.edge_dim
+        weight = weight_of(self.lin_edge)
+        return -1 if weight is None else weight.shape[1]
+
     def _sum(
         self,
         graph: GraphLike,
@@ -220,7 +228,7 @@ class AttentionConv(nn.Module):
         batch: int | None,
         asked: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """(out [N_dst, H, C], weights [E', H] or None); with a batch [N_dst, B, H, C], [E', B, H]."""
+        """(out [N_dst, H, C], weights [E', H] or None); of a batch [N_dst, B, H, C], [E', B, H]."""
         attend: Any = self.operator if batch is None else Folded(self.operator, batch)
         nodes, options = operands
         dropout_p = self.dropout if self.training else 0.0
@@ -255,7 +263,7 @@ class AttentionConv(nn.Module):
 
     def project_edges(self, edge_attr: Tensor | None) -> Tensor | None:
         """W_e e of every edge, [E', H, C]; None without edge features."""
-        if edge_attr is None or self.lin_edge is None:
+        if edge_attr is None:
             return None
         check_kind("edge_attr", edge_attr, self.lin_edge, self)
         return self.split_heads(self.lin_edge(edge_attr))

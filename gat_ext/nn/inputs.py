@@ -91,14 +91,6 @@ def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | Traced
     return adjacency
 
 
-def edge_channels(edge_dim: int | None, lin_edge: nn.Module | None) -> int | None:
-    """The size of edge features: None for none, -1 where it is that of the first ones."""
-    if edge_dim != -1 or lin_edge is None:
-        return edge_dim
-    weight = weight_of(lin_edge)
-    return -1 if weight is None else weight.shape[1]
-
-
 def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tensor:
     """Edge features as [E, edge_dim]; a vector is one feature an edge.
 
