@@ -39,12 +39,12 @@ struct WeightGrads {
     const Attention<T>& a = args.attention;
 #pragma unroll
     for (int u = 0; u < n; ++u) grad[u] = A(0);
-    const A keep = static_cast<A>(a.in.dropout.keep_scale);
+    const A keep = a.in.dropout.active() ? static_cast<A>(a.in.dropout.keep_scale) : A(1);
     const auto add_block = [&](int block) {
-      if (a.in.dropout.active()) {
-        add_packs(a, walk, task, batch, block, [keep](A v) { return v * keep; });
-      } else {
-        add_packs(a, walk, task, batch, block, [](A v) { return v; });
+#pragma unroll
+      for (int u = 0; u < n; ++u) {
+#pragma unroll
+        for (int c = 0; c < C; ++c) add_pack(a, walk, task, batch, block, u, c, keep);
       }
     };
     for_each_block(a.value, a.value_blocks, task, batch, own_rows(args), RowIsDst ? a.in.value : args.to.grad_out, own, gathered,
@@ -54,24 +54,13 @@ struct WeightGrads {
     for (int u = 0; u < n; ++u) {
       if (args.to.grad_weights && batch.valid(u)) {
         const A r = widen(args.to.grad_weights[a.at(walk.csr.id(batch.first + u), task.head)]);
-        grad[u] += a.in.dropout.active() ? keep * r : r;
+        grad[u] += keep * r;
       }
     }
   }
 
-  template <class Scale>
-  __device__ __forceinline__ void add_packs(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch,
-                                            int block, Scale&& scale) {
-#pragma unroll
-    for (int u = 0; u < n; ++u) {
-#pragma unroll
-      for (int c = 0; c < C; ++c) add_pack(a, walk, task, batch, block, u, c, scale);
-    }
-  }
-
-  template <class Scale>
   __device__ __forceinline__ void add_pack(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch,
-                                           int block, int u, int c, Scale&& scale) {
+                                           int block, int u, int c, A keep) {
     Pack<T> e;
     if (kGeneral<C> && a.in.edge_in_value && batch.valid(u)) {
       e = load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(batch.first + u), task.head), a.value, task.team, block, c);
@@ -81,7 +70,7 @@ struct WeightGrads {
       const A g = RowIsDst ? own(c, i) : gathered[u](c, i);
       A v = RowIsDst ? gathered[u](c, i) : own(c, i);
       if (kGeneral<C>) v += e[i];
-      grad[u] += g * scale(v);
+      grad[u] += g * (v * keep);
     }
   }
 };
