@@ -11,8 +11,10 @@ import torch
 
 from gat_ext import _C, Graph, functional
 from gat_ext.functional.attention import WithLse, WithWeights, WithWeightsAndLse
+from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops import arguments
 from gat_ext.ops.registry import ops
+from gat_ext.testing import sample_inputs
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,6 +95,34 @@ def test_no_other_file_names_an_input(folder):
     assert files
     naming = {str(p.relative_to(ROOT)) for p in files if pattern.search(p.read_text())}
     assert naming == {path for path in NAMED_IN if path.startswith(folder)}
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_public_operator_passes_every_argument_in_its_place(traced, monkeypatch):
+    """The fast path concatenates groups of arguments; here each is found under its name."""
+    edges = torch.tensor([[1, 0, 1], [1, 1, 0]])
+    graph = Graph(edges, num_nodes=2)
+    given = sample_inputs("additive_v2", graph)["everything"]
+    if traced:
+        name, record = "adjacency_attention", arguments.AdjacencyAttention
+        expected = {"edges": edges, "num_src": 2, "num_dst": 2, "self_loops": False}
+        expected |= {"for_backward": False}
+        graph = TracedGraph(edges, 2, 2, self_loops=False)
+    else:
+        name, record = "edge_attention", arguments.EdgeAttention
+        expected = {"rowptr": graph.rowptr, "col": graph.col, "edge_id": graph.edge_id}
+    calls = []
+    original = getattr(ops, name)
+    monkeypatch.setattr(ops, name, lambda *a: (calls.append(record(*a)), original(*a))[1])
+    results = functional.edge_attention(graph, return_weights=True, return_lse=True, **given)
+    monkeypatch.undo()
+    (call,) = calls
+    defaults = {"negative_slope": 0.2, "scale": 1.0, "return_weights": True, "return_lse": True}
+    for field, value in (defaults | given | expected).items():
+        found = getattr(call, field)
+        assert found is value if isinstance(value, torch.Tensor) else found == value, field
+    named = arguments.Results(*original(*call))
+    assert all(torch.equal(t, getattr(named, n)) for n, t in results._asdict().items())
 
 
 def test_no_argument_is_read_by_position():

@@ -53,6 +53,8 @@ class WithWeightsAndLse(NamedTuple):
     lse: Tensor
 
 
+_OUT, _WEIGHTS, _LSE = map(Results._fields.index, ("out", "weights", "lse"))
+
 AttentionResult = Tensor | WithWeights | WithLse | WithWeightsAndLse
 
 
@@ -170,21 +172,23 @@ def edge_attention(
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     seed = seed if dropout_p > 0 else None
-    constants = Constants(score, edge_in_value, negative_slope, scale, dropout_p)
+    constants = score, edge_in_value, negative_slope, scale, dropout_p
     # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
     for name in ("query", "key"):
         if inputs[name] is value:
             inputs[name] = None
-    given = Inputs(value, **inputs)
+    given = value, *inputs.values()
     if fallback.is_needed(*given, edge_mask):
-        out, weights, lse = fallback.attend(graph, given, seed, constants, top_k)
+        out, weights, lse = fallback.attend(
+            graph, Inputs(*given), seed, Constants(*constants), top_k
+        )
     else:
         operator, graph_arguments = operator_over(graph, needs_grad(*given))
         with_weights = return_weights or edge_mask is not None
-        results = Results(
-            *operator(*graph_arguments, *given, seed, *constants, top_k, with_weights, return_lse)
+        results = operator(
+            *graph_arguments, *given, seed, *constants, top_k, with_weights, return_lse
         )
-        out, weights, lse = results.out, results.weights, results.lse
+        out, weights, lse = results[_OUT], results[_WEIGHTS], results[_LSE]
     if edge_mask is not None:
         in_value = edge_feat if edge_in_value else None
         out, weights = masked_sum(graph, value, weights, edge_mask, in_value)

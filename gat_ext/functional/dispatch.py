@@ -7,7 +7,6 @@ from typing import Any
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph, traced
-from gat_ext.ops.arguments import SortedGraph
 from gat_ext.ops.func_transforms import Attention
 from gat_ext.ops.registry import ops
 from gat_ext.ops.state import in_functorch, is_tracing
@@ -20,11 +19,9 @@ def operator_over(graph: GraphLike, needs_grad: bool) -> tuple[Any, tuple[Any, .
         operator = Attention.apply if in_functorch() else ops.adjacency_attention
         return operator, (*graph.arguments, needs_grad)
     assert isinstance(graph, Graph)
-    arguments = SortedGraph(rowptr=graph.rowptr, col=graph.col, edge_id=graph.edge_id)
-    if needs_grad:
-        t = graph.transpose()
-        own_id = None if graph.edge_id is None else t.edge_id
-        arguments = arguments._replace(
-            t_rowptr=t.rowptr, t_col=t.col, t_pos=t.pos, t_edge_id=own_id
-        )
-    return ops.edge_attention, arguments
+    parts = graph.rowptr, graph.col, graph.edge_id
+    if not needs_grad:
+        return ops.edge_attention, (*parts, None, None, None, None)
+    t = graph.transpose()
+    own_id = None if graph.edge_id is None else t.edge_id
+    return ops.edge_attention, (*parts, t.rowptr, t.col, t.pos, own_id)

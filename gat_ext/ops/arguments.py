@@ -41,9 +41,6 @@ Inputs = _record("Inputs", _DIMS)
 """The differentiable inputs"""
 
 _FIELDS = EdgeAttention._fields
-SortedGraph = _record("SortedGraph", _FIELDS[: _FIELDS.index("value")])
-"""The CSR of a graph and its transpose: the first arguments of edge_attention"""
-
 Constants = _record("Constants", _FIELDS[_FIELDS.index("score") : _FIELDS.index("top_k")])
 """The numbers and flags that the gradients share with the operators: score … dropout_p"""
 
