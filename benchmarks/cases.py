@@ -139,19 +139,6 @@ def _mesh(nodes: int, degree: int, generator: Generator) -> Tensor:
     return torch.stack([torch.cat([start, end]), torch.cat([end, start])])
 
 
-def _knn(nodes: int, degree: int, generator: Generator) -> Tensor:
-    """An edge from each of the ``degree`` nearest neighbours of random points in the unit cube."""
-    try:
-        from scipy.spatial import cKDTree
-    except ImportError as error:
-        raise ImportError("the knn graph needs SciPy: pip install 'gat_ext[train]'") from error
-    points = torch.rand((nodes, 3), generator=generator, device=generator.device).cpu().numpy()
-    k = min(degree, nodes - 1)
-    neighbours = torch.from_numpy(cKDTree(points).query(points, k=k + 1)[1])
-    edges = torch.stack([neighbours[:, 1:].reshape(-1), torch.arange(nodes).repeat_interleave(k)])
-    return edges.to(generator.device)
-
-
 GRAPHS: dict[str, Callable[[int, int, Generator], Tensor]] = {
     "uniform": _uniform,
     "power-law": _power_law,
@@ -159,7 +146,6 @@ GRAPHS: dict[str, Callable[[int, int, Generator], Tensor]] = {
     "power-law-2.2": functools.partial(_power_law, exponent=2.2),
     "hub": _hub,
     "mesh": _mesh,
-    "knn": _knn,
 }
 # Nodes, edges (self-loops among them) and about the largest degree of public graphs.
 SIZES = {

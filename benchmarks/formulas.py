@@ -1,35 +1,21 @@
 """The attentions as other libraries compute them: each formula once, over four primitives.
 
-A library has ``add``, ``sddmm``, ``softmax`` and ``spmm`` over its form of the graph. Tensors of
-nodes are ``[N, H, ...]``; scores have one entry per edge and head, of dense torch per pair of nodes.
+A library has, over its form of the graph, ``add`` (``dst_i + src_j`` for each edge), ``sddmm``
+(``<x_i, y_j>``), ``softmax`` over the in-edges of each node, and ``spmm`` (``sum_j weight_ij x_j``).
+Tensors of nodes are ``[N, H, ...]``; scores have one entry per edge and head, of dense torch per pair
+of nodes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
-
-
-class Library(Protocol):
-    """What a formula needs of a library; ``graph`` is the library's form of it."""
-
-    def add(self, graph: Any, dst: Tensor, src: Tensor) -> Tensor:
-        """``dst_i + src_j`` for each edge."""
-
-    def sddmm(self, graph: Any, x: Tensor, y: Tensor) -> Tensor:
-        """``<x_i, y_j>`` for each edge and head."""
-
-    def softmax(self, graph: Any, scores: Tensor) -> Tensor:
-        """Over the in-edges of each node."""
-
-    def spmm(self, graph: Any, x: Tensor, weight: Tensor) -> Tensor:
-        """``sum_j weight_ij x_j``."""
 
 
 class Edges(NamedTuple):
@@ -104,38 +90,34 @@ class Dense:
         return torch.einsum("hij,jhf->ihf", weight, x)
 
 
-LIBRARIES: dict[str, Library] = {"pyg": PyG(), "dgl": DGL(), "dense": Dense()}
+LIBRARIES: dict[str, Any] = {"pyg": PyG(), "dgl": DGL(), "dense": Dense()}
 
 
-def _attend(lib: Library, graph: Any, scores: Tensor, value: Tensor, dropout: float) -> Tensor:
+def _attend(lib: Any, graph: Any, scores: Tensor, value: Tensor, dropout: float) -> Tensor:
     return lib.spmm(graph, value, F.dropout(lib.softmax(graph, scores), dropout))
 
 
 def gat(
-    lib: Library, graph: Any, value: Tensor, dst_term: Tensor, src_term: Tensor, p: float = 0.0
+    lib: Any, graph: Any, value: Tensor, dst_term: Tensor, src_term: Tensor, p: float = 0.0
 ) -> Tensor:
     """``leaky_relu(a_i + b_j)``: Veličković et al. 2018, eq. 3."""
     scores = F.leaky_relu(lib.add(graph, dst_term, src_term), SLOPE)
     return _attend(lib, graph, scores, value, p)
 
 
-def gatv2(
-    lib: Library, graph: Any, query: Tensor, key: Tensor, att: Tensor, p: float = 0.0
-) -> Tensor:
+def gatv2(lib: Any, graph: Any, query: Tensor, key: Tensor, att: Tensor, p: float = 0.0) -> Tensor:
     """``att · leaky_relu(query_i + key_j)``: Brody et al. 2022, eq. 7."""
     scores = (F.leaky_relu(lib.add(graph, query, key), SLOPE) * att).sum(-1)
     return _attend(lib, graph, scores, key, p)
 
 
-def dot(
-    lib: Library, graph: Any, query: Tensor, key: Tensor, value: Tensor, p: float = 0.0
-) -> Tensor:
+def dot(lib: Any, graph: Any, query: Tensor, key: Tensor, value: Tensor, p: float = 0.0) -> Tensor:
     """``<query_i, key_j> / sqrt(D)``: Vaswani et al. 2017, eq. 1."""
     scores = lib.sddmm(graph, query, key) / math.sqrt(query.shape[-1])
     return _attend(lib, graph, scores, value, p)
 
 
-def cosine(lib: Library, graph: Any, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+def cosine(lib: Any, graph: Any, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """``scale · cos(x_i, x_j)``: Thekumparampil et al. 2018, eq. 5."""
     unit = F.normalize(x, dim=-1)
     return _attend(lib, graph, scale * lib.sddmm(graph, unit, unit), x, 0.0)

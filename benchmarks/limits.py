@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from cases import Case
-from timing import Program, sample
+from timing import Program, elapsed, sample
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 _COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
 
@@ -23,12 +22,6 @@ _COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
 def _copy_buffers(device: str) -> tuple[Tensor, Tensor]:
     count = _COPY_BYTES[device] // 4
     return torch.ones(count, device=device), torch.zeros(count, device=device)
-
-
-def _seconds(call: str, **names: object) -> float:
-    """Of one call, the device's work included, on torch's number of threads."""
-    threads = torch.get_num_threads()
-    return Timer(call, globals=names, num_threads=threads).timeit(1).median
 
 
 class Limits:
@@ -62,17 +55,20 @@ class Limits:
         "gather" reads and sums a row for each edge; "projection forward" and "projection backward"
         are one dense product.
         """
-        source, target = _copy_buffers(self._rows.device.type)
-        copied = 2 * source.nbytes / _seconds("t.copy_(s)", t=target, s=source) / 1e9
-        gathered = 1e3 * _seconds(
-            "bag(c, w, r, mode='sum', include_last_offset=True)",
-            bag=F.embedding_bag, c=self._col, w=self._rows, r=self._rowptr,
-        )  # fmt: skip
-        found = {"copy": copied, "gather": gathered}
+        device = self._rows.device
+        source, target = _copy_buffers(device.type)
+        copied = elapsed(lambda: target.copy_(source), device)
+        gathered = elapsed(self._gather, device)
+        found = {"copy": 2 * source.nbytes / copied / 1e6, "gather": gathered}
         if self._projection:
             times = sample(*self._projection, 0.0)
             found |= {f"projection {part}": times[part] for part in ("forward", "backward")}
         return found
+
+    def _gather(self) -> Tensor:
+        return F.embedding_bag(
+            self._col, self._rows, self._rowptr, mode="sum", include_last_offset=True
+        )
 
 
 # ---- bytes

@@ -92,7 +92,9 @@ class Session:
         return Remote(options.pythons.get(peer, sys.executable), threads, options.timeout)
 
     def _worker(self, peer: str) -> Worker | Remote:
-        return self._remote(peer) if peer in self.options.pythons else Worker()
+        """In a process of its own where it has an interpreter, or state of torch.compile."""
+        apart = peer in self.options.pythons or PEERS[peer].way == "compiled"
+        return self._remote(peer) if apart else Worker()
 
     def compare(self, bench: Path, name: str, item: Item) -> list[Row]:
         """Every peer on one item."""

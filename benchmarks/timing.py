@@ -7,6 +7,7 @@ import functools
 import gc
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,15 @@ class _Marks:
 @functools.cache
 def _flush_buffer() -> Tensor:
     return torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+
+
+def elapsed(call: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call."""
+    marks = _Marks(device)
+    marks.start()
+    call()
+    marks.mark()
+    return marks.milliseconds()[0][0]
 
 
 def _step(program: Program, grad_out: Tensor, marks: _Marks) -> None:
@@ -235,6 +245,8 @@ def _reset_peak() -> bool:
 def _trim() -> None:
     """Gives freed memory back to the system, so that it does not hide in the resident set."""
     gc.collect()
+    if "gat_ext._C" in sys.modules:  # which keeps blocks for later results
+        sys.modules["gat_ext._C"].empty_cache()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except AttributeError:  # another libc than glibc

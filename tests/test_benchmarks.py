@@ -320,7 +320,7 @@ def test_bytes_follow_what_a_score_reads():
         assert moved["forward"] == 1000 * (forward[name] + 512) < moved["total"]
 
 
-@pytest.mark.parametrize("graph", ["uniform", "power-law", "hub", "mesh", "knn", "pubmed-size"])
+@pytest.mark.parametrize("graph", ["uniform", "power-law", "hub", "mesh", "pubmed-size"])
 def test_graphs_are_sorted_and_have_self_loops(graph):
     from cases import SIZES, Setting, make_case
 
