@@ -2,8 +2,8 @@
 
 Heads and features of the hidden layer come from ``--heads`` and ``--channels`` (the paper's: 8 and
 8). The second layer of ``gat_epoch`` has one head of as many features as there are classes, that of
-``gat_epoch_wide`` the heads and features of the first, averaged. Dropout, 0.6 unless told otherwise,
-is on the inputs of both layers and on the attention; results are compared without it.
+``gat_epoch_wide`` the heads and features of the first, averaged. Dropout, 0.6 unless told
+otherwise, is on the inputs of both layers and on the attention; results are compared without it.
 """
 
 from __future__ import annotations

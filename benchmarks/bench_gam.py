@@ -43,7 +43,7 @@ def trainer(name: str, data: GraphDataset) -> GraphTrainer:
 
 
 def differing_walks(data: GraphDataset) -> int:
-    """Number of moves of some agents that differ from the reference's for equal ranks and numbers."""
+    """Number of moves that differ from the reference's for equal ranks and numbers."""
     agent = trainer("gam", data).model.agent
     start = torch.arange(COMPARED) * (data.num_nodes // COMPARED)
     walks = agent(data.graph, data.node_type, start, 12, seed=torch.tensor([7]))

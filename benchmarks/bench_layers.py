@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one layer: ``in_channels -> heads * channels``, or ``channels`` where heads are averaged."""
+    """Of one layer: ``in_channels -> heads * channels``, or ``channels`` of averaged heads."""
 
     in_channels: int
     channels: int

@@ -6,8 +6,8 @@
 chords and branches, 30 nodes of 37 types each): by the types' ranks (``walk_step``) and uniformly
 (``random_walk``). The loop takes one agent at a time: ``random.choices`` among
 ``graph.neighbors(node)`` with the same probabilities; "with log p" it also returns what
-``walk_step`` returns, the log-probability of each move. Before anything is timed, the frequencies of
-the first move of both from one node are compared with the exact probabilities (chi-squared).
+``walk_step`` returns, the log-probability of each move. Before anything is timed, the frequencies
+of the first move of both from one node are compared with the exact probabilities (chi-squared).
 """
 
 from __future__ import annotations

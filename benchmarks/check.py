@@ -61,7 +61,7 @@ class Part:
 
 
 def take_part(case: Case, item: Item) -> Part | None:
-    """The whole case if it is small, else a part; None of a large case of an item that is not local.
+    """The whole case if it is small, else a part; None if it is large and the item is not local.
 
     The part has the output of the longest row and of nodes drawn at random, and the gradients of
     those nodes. They need every in-edge of each of them and of the destinations that they reach.

@@ -1,9 +1,9 @@
 """The attentions as other libraries compute them: each formula once, over four primitives.
 
 A library has, over its form of the graph, ``add`` (``dst_i + src_j`` for each edge), ``sddmm``
-(``<x_i, y_j>``), ``softmax`` over the in-edges of each node, and ``spmm`` (``sum_j weight_ij x_j``).
-Tensors of nodes are ``[N, H, ...]``; scores have one entry per edge and head, of dense torch per pair
-of nodes.
+(``<x_i, y_j>``), ``softmax`` over the in-edges of a node, ``spmm`` (``sum_j weight_ij x_j``).
+Tensors of nodes are ``[N, H, ...]``; scores have one entry per edge and head, of dense torch per
+pair of nodes.
 """
 
 from __future__ import annotations

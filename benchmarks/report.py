@@ -20,8 +20,8 @@ LEGEND = (
     "the optimizer. × base: time per edge over that of the row with 1.00, in the same rounds.\n"
     "limit: gathering the same rows over the same edges, and nothing else (embedding_bag).\n"
     "of copy: bytes that the pass has to move per second, over the bandwidth of a large copy.\n"
-    "peak: memory of a process that runs this alone; step adds: how far one step raises it; beyond\n"
-    "results: without the output and the gradients, in units of E·H·4 bytes. error: norm of the\n"
+    "peak: memory of a process that runs this alone; step adds: how far one step raises it;\n"
+    "beyond results: without the output and the gradients, in units of E·H·4 bytes. error: norm of the\n"
     "difference from float64 over the norm, the largest of the output and all gradients."
 )
 
@@ -180,7 +180,8 @@ def heading(rows: Sequence[Row]) -> str:
     s = row.setting
     return (
         f"{row.title}: {s['graph']}, N = {row.nodes:,}, E = {row.edges:,}, "
-        f"{s['heads']} × {s['channels']} {s['dtype']}, {s['threads'] or 'all'} threads, {s['device']}"
+        f"{s['heads']} × {s['channels']} {s['dtype']}, {s['threads'] or 'all'} threads, "
+        f"{s['device']}"
     )
 
 

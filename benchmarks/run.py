@@ -7,8 +7,8 @@
     python benchmarks/run.py operators --device cuda --graph arxiv-size
     python benchmarks/run.py --python dgl=PATH        DGL under another environment's interpreter
 
-Benchmarks are the files ``bench_*.py`` of this folder (README.md says how to add one). Exit status 1
-where a result is wrong or gat_ext failed.
+Benchmarks are the files ``bench_*.py`` of this folder (README.md says how to add one). Exit status
+1 where a result is wrong or gat_ext failed.
 """
 
 from __future__ import annotations

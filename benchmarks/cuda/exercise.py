@@ -2,9 +2,9 @@
 
     compute-sanitizer --tool memcheck python benchmarks/cuda/exercise.py --seconds 60
 
-Results are compared with those of the CPU. The cases are in a fixed random order, so that a run that
-is out of time has covered some of everything. Set PYTORCH_NO_CUDA_MEMORY_CACHING=1: in the cache of
-torch's allocator a tensor's end is not the end of an allocation.
+Results are compared with those of the CPU. The cases are in a fixed random order, so that a run
+that is out of time has covered some of everything. Set PYTORCH_NO_CUDA_MEMORY_CACHING=1: in the
+cache of torch's allocator a tensor's end is not the end of an allocation.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 
 "build" compiles the extension in place for the GPU that is there, against the torch that is there;
 "test" runs the tests of operators, graphs and layers on it; "sanitize" runs every operator under
-compute-sanitizer; "time" runs ``run.py`` on graphs of public sizes. A stage that fails does not stop
-the next. The folder of --out gets a log of each stage and the figures. Exit status 1 where a stage
-failed, 2 without a GPU.
+compute-sanitizer; "time" runs ``run.py`` on graphs of public sizes. A stage that fails does not
+stop the next. The folder of --out gets a log of each stage and the figures. Exit status 1 where a
+stage failed, 2 without a GPU.
 """
 
 from __future__ import annotations
