@@ -21,8 +21,9 @@ LEGEND = (
     "limit: gathering the same rows over the same edges, and nothing else (embedding_bag).\n"
     "of copy: bytes that the pass has to move per second, over the bandwidth of a large copy.\n"
     "peak: memory of a process that runs this alone; step adds: how far one step raises it;\n"
-    "beyond results: without the output and the gradients, in units of E·H·4 bytes. error: norm of the\n"
-    "difference from float64 over the norm, the largest of the output and all gradients."
+    "beyond results: that without the output and the gradients, in units of E·H·4 bytes.\n"
+    "error: norm of the difference from float64 over the norm, the largest of the output and all\n"
+    "gradients."
 )
 
 

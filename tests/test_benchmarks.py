@@ -382,6 +382,7 @@ def test_a_visit_needs_a_gpu_and_names_files_that_are_there(capsys, monkeypatch,
     assert visit.main([]) == 2 and "no GPU" in capsys.readouterr().err
     assert all((visit.ROOT / f"tests/test_{name}.py").exists() for name in visit.TESTS)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert len(visit.TIMED) == 14
     for arguments in visit.TIMED.values():
         args = run.make_parser().parse_args([*arguments, "--device", "cuda"])
         run.refuse_unknown(args.names, run.discover(FOLDER))

@@ -38,7 +38,7 @@ _COMPILED = ("--peers", "gat_ext", "gat_ext-compiled", "pyg", "pyg-compiled")
 _ATTENTIONS = ("gat_attention", "gatv2_attention", "dot_attention", "cosine_attention")
 # Arguments of run.py; the large graphs leave out what takes more memory than there is.
 TIMED = {
-    f"{graph} {dtype}": (*names, "--graph", graph, "--dtype", dtype, *rest)
+    f"{graph} {dtype} {names[0]}": (*names, "--graph", graph, "--dtype", dtype, *rest)
     for dtype in ("float32", "bfloat16")
     for graph, names, rest in (
         ("pubmed-size", _ATTENTIONS, (*_ONE_HEAD, "--peers", "gat_ext", "gat_ext-replayed", "pyg")),
@@ -147,9 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 status, detail = execute(command, out)
                 failed = failed or status == "FAILED"
                 seconds = time.perf_counter() - start
-                print(f"{command.name:<24} {status:<7} {seconds:5.0f} s  {detail}", flush=True)
+                print(f"{command.name:<42} {status:<7} {seconds:5.0f} s  {detail}", flush=True)
         except FileNotFoundError as error:
-            print(f"{stage:<24} absent           {error}", flush=True)
+            print(f"{stage:<42} absent           {error}", flush=True)
     return 1 if failed else 0
 
 
