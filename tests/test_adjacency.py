@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 import torch
 import torch_geometric.nn as pyg
+from layers import over, plain_cases
 from torch.testing import assert_close
 from torch_geometric.data import Data
 from torch_geometric.edge_index import EdgeIndex
@@ -83,20 +84,16 @@ FORMS = {
     "NetworkX": networkx_graph,
     "DGL": lambda: DGLGraph(EDGES, NUM_NODES, NUM_NODES, is_block=False),
 }
-LAYERS = {
-    "GATConv": lambda: nn.GATConv(5, 4, heads=2),
-    "GATv2Conv": lambda: nn.GATv2Conv(5, 4, heads=2),
-    "TransformerConv": lambda: nn.TransformerConv(5, 4, heads=2),
-    "AGNNConv": nn.AGNNConv,
+CALLED = {case.name: case.make for case in plain_cases("forms")} | {
     "GAT": lambda: models.GAT(5, 4, 3).eval(),
     "AGNN": lambda: models.AGNN(5, 4, 3).eval(),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", CALLED)
 def test_every_form_of_edges(name, form):
-    module, x = LAYERS[name](), torch.randn(NUM_NODES, 5)
+    module, x = CALLED[name](), torch.randn(NUM_NODES, 5)
     edges = FORMS[form]()
     expected = module(x, EDGES)
     for _ in range(2):  # the second time from the cache
@@ -229,9 +226,9 @@ def test_edge_features_in_the_order_of_the_form(form):
 
 
 @pytest.mark.parametrize("form", ["COO", "CSR", "CSC", "SparseTensor"])
-@pytest.mark.parametrize("name", ["GATConv", "TransformerConv", "AGNNConv"])
-def test_attention_in_the_form_of_the_matrix(name, form):
-    layer, x = LAYERS[name](), torch.randn(NUM_NODES, 5)
+@over(plain_cases("forms", "weights"))
+def test_attention_in_the_form_of_the_matrix(case, form):
+    layer, x = case.make(), torch.randn(NUM_NODES, 5)
     out, attention = layer(x, FORMS[form](), return_attention_weights=True)
     expected, (edge_index, alpha) = layer(x, EDGES, return_attention_weights=True)
     assert_close(out, expected)
@@ -320,12 +317,12 @@ def test_gradients_that_would_be_lost():
     assert_close(layer(x, fixed), layer(x, fixed.coalesce()))
 
 
-@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
-def test_blocks(name):
+@over(plain_cases("forms", "pairs"))
+def test_blocks(case):
     """A block's destinations are the first of its sources; features may be given for all sources, or for both ends."""
     src, dst = torch.randint(9, (20,)), torch.randint(4, (20,))
     block = DGLGraph(torch.stack([src, dst]), 9, 4, is_block=True)
-    layer, x = LAYERS[name](), torch.randn(9, 5)
+    layer, x = case.make(), torch.randn(9, 5)
     expected = layer((x, x[:4]), torch.stack([src, dst]))
     assert expected.shape[0] == 4
     assert_close(layer(x, block), expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layers import all_cases, over
 from torch.testing import assert_close
 
 from gat_ext import Graph, models, nn
@@ -11,23 +12,12 @@ from gat_ext.explain import attention_rollout, match_edges, record_attention
 from gat_ext.ops.registry import ops
 
 F64 = torch.float64
-EDGE = {"edge_dim": 3}
-LAYERS = [
-    ("GATConv", (5, 4), {"heads": 2}),
-    ("GATConv", (5, 4), {"heads": 3, "concat": False, "residual": True}),
-    ("GATConv", (5, 4), {"heads": 2, "add_self_loops": False}),
-    ("GATConv", (5, 4), {"heads": 2, **EDGE}),
-    ("GATv2Conv", (5, 4), {"heads": 2}),
-    ("GATv2Conv", (5, 4), {"heads": 3, "concat": False, "residual": True, "share_weights": True}),
-    ("GATv2Conv", (5, 4), {"heads": 2, **EDGE}),
-    ("TransformerConv", (5, 4), {"heads": 2}),
-    ("TransformerConv", (5, 4), {"heads": 3, "concat": False, "beta": True}),
-    ("TransformerConv", (5, 4), {"heads": 2, **EDGE}),
-    ("AGNNConv", (), {}),
-    ("AGNNConv", (), {"add_self_loops": False}),
-]
 # Two projections, and no edge features: those are shared, however many ends there are.
-PAIRS = [row for row in LAYERS if row[1] and not {"share_weights", "edge_dim"} & set(row[2])]
+PAIRS = [
+    case
+    for case in all_cases("batch", "pairs")
+    if not case.has_edges and not case.options.get("share_weights")
+]
 
 
 def random_edges(num_src=9, num_dst=9):
@@ -42,11 +32,9 @@ def random_edges(num_src=9, num_dst=9):
 EDGES = random_edges()
 
 
-def make(name, arguments, options):
+def make(case, in_channels=5):
     torch.manual_seed(0)
-    layer = getattr(nn, name)(*arguments, **options).double()
-    attr = (torch.randn(EDGES.shape[1], 3, dtype=F64),) if "edge_dim" in options else ()
-    return layer, attr
+    return case.make(in_channels).double(), case.edge_attr(EDGES.shape[1], F64)
 
 
 def compare(batch, loop, inputs):
@@ -67,11 +55,11 @@ def compare(batch, loop, inputs):
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("masked", [None, 1, "heads"])
-@pytest.mark.parametrize("row", LAYERS, ids=str)
-def test_layers_equal_a_loop(row, masked, batch):
-    layer, attr = make(*row)
+@over(all_cases("batch"))
+def test_layers_equal_a_loop(case, masked, batch):
+    layer, attr = make(case)
     x = torch.randn(batch, 9, 5, dtype=F64, requires_grad=True)
-    shape = {None: (), 1: (), "heads": (row[2].get("heads", 1),)}[masked]
+    shape = {None: (), 1: (), "heads": (case.heads,)}[masked]
     mask = torch.randn(EDGES.shape[1], *shape, dtype=F64, requires_grad=True)
     options = {"edge_mask": mask if masked else None, "return_attention_weights": True}
     out, (edge_index, alpha) = layer(x, EDGES, *attr, **options)
@@ -83,11 +71,10 @@ def test_layers_equal_a_loop(row, masked, batch):
     assert torch.equal(layer(x, EDGES, *attr, edge_mask=options["edge_mask"]), out)
 
 
-@pytest.mark.parametrize("row", PAIRS, ids=str)
+@over(PAIRS)
 @pytest.mark.parametrize("sizes", [(11, 6), (6, 11)])
-def test_pairs_equal_a_loop(row, sizes):
-    name, _, options = row
-    layer, _ = make(name, ((5, 7), 4), options)
+def test_pairs_equal_a_loop(case, sizes):
+    layer, _ = make(case, (5, 7))
     edges = random_edges(*sizes)
     x_src = torch.randn(3, sizes[0], 5, dtype=F64, requires_grad=True)
     x_dst = torch.randn(3, sizes[1], 7, dtype=F64, requires_grad=True)
@@ -110,12 +97,12 @@ def test_gradgradcheck():
     assert torch.autograd.gradgradcheck(lambda t: layer(t, EDGES), x, fast_mode=True)
 
 
-@pytest.mark.parametrize("row", [r for r in LAYERS if "edge_dim" not in r[2]], ids=str)
-def test_the_batch_is_one_call_and_edges_are_not_copied(row, monkeypatch):
-    layer, _ = make(*row)
+@over([case for case in all_cases("batch") if not case.has_edges])
+def test_the_batch_is_one_call_and_edges_are_not_copied(case, monkeypatch):
+    layer, _ = make(case)
     calls, fused = [], ops.edge_attention
     monkeypatch.setattr(ops, "edge_attention", lambda *a: (calls.append(a), fused(*a))[1])
-    layer(torch.randn(50, 9, 5, dtype=F64), Graph(EDGES, num_nodes=9))
+    layer(torch.randn(50, 9, 5, dtype=F64, requires_grad=True), Graph(EDGES, num_nodes=9))
     (arguments,) = calls
     integers = [t for t in arguments if isinstance(t, torch.Tensor) and not t.is_floating_point()]
     assert len(integers) >= 5 and max(t.numel() for t in integers) <= EDGES.shape[1] + 9

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from layers import plain_cases
 from torch.utils.checkpoint import checkpoint
 
-from gat_ext import functional, models, nn
+from gat_ext import functional, models
 from gat_ext.testing import sample_graph
 
+CASES = plain_cases("checkpoint")
 GRAPH = sample_graph("unsorted")
-LAYERS = {
-    "GATConv": lambda: nn.GATConv(6, 4, heads=2, dropout=0.5, feat_dropout=0.3),
-    "GATv2Conv": lambda: nn.GATv2Conv(6, 4, heads=2, dropout=0.5),
-    "TransformerConv": lambda: nn.TransformerConv(6, 4, heads=2, dropout=0.5),
-    "AGNNConv": lambda: nn.AGNNConv(),
-} | {
-    f"the model {name}": lambda name=name: models.build(name)(6, 4, 3)
-    for name in models.available()
+CALLED = {case.name: partial(case.make, 6, **case.layer.random) for case in CASES} | {
+    f"the model {name}": partial(models.build(name), 6, 4, 3) for name in models.available()
 }
+WITHOUT_DROPOUT = {case.name for case in CASES if not case.layer.random}
 
 
 def loss_and_gradients(call, tensors):
@@ -28,10 +27,10 @@ def loss_and_gradients(call, tensors):
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", CALLED)
 def test_layers_and_models(name, use_reentrant):
     torch.manual_seed(0)
-    layer, x = LAYERS[name](), torch.randn(8, 6, requires_grad=True)
+    layer, x = CALLED[name](), torch.randn(8, 6, requires_grad=True)
 
     def gradients(call):
         torch.manual_seed(11)
@@ -45,7 +44,7 @@ def test_layers_and_models(name, use_reentrant):
     saved = gradients(lambda: checkpoint(layer, x, GRAPH, use_reentrant=use_reentrant))
     for a, b in zip(plain, saved, strict=True):
         assert torch.equal(a, b)
-    if name != "AGNNConv":  # which has no dropout
+    if name not in WITHOUT_DROPOUT:
         torch.manual_seed(12)
         assert not torch.equal(plain[0], layer(x, GRAPH).square().sum())
 

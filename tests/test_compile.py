@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layers import all_cases, full_cases, over, plain_cases
 from torch.testing import assert_close
 
 from gat_ext import Graph, functional, models, nn
@@ -16,20 +17,7 @@ SIZES = [
     (7, 300),
     (5000, 9),
 ]  # nodes and edges, self-loops among them
-LAYERS = {
-    "GATConv": (lambda: nn.GATConv(5, 4, heads=2), 0),
-    "GATConv edges": (lambda: nn.GATConv(5, 4, heads=2, edge_dim=3), 3),
-    "GATConv edges fill": (lambda: nn.GATConv(5, 4, edge_dim=3, fill_value=0.5), 3),
-    "GATConv edges mul": (lambda: nn.GATConv(5, 4, edge_dim=3, fill_value="mul"), 3),
-    "GATConv residual": (lambda: nn.GATConv(5, 4, heads=2, concat=False, residual=True), 0),
-    "GATConv no loops": (lambda: nn.GATConv(5, 4, add_self_loops=False), 0),
-    "GATv2Conv": (lambda: nn.GATv2Conv(5, 4, heads=2), 0),
-    "GATv2Conv edges": (lambda: nn.GATv2Conv(5, 4, heads=2, edge_dim=3), 3),
-    "TransformerConv": (lambda: nn.TransformerConv(5, 4, heads=2, beta=True), 0),
-    "TransformerConv edges": (lambda: nn.TransformerConv(5, 4, heads=2, edge_dim=3), 3),
-    "AGNNConv": (nn.AGNNConv, 0),
-}
-GRAPHS = ["GATConv edges", "GATv2Conv", "TransformerConv", "AGNNConv"]  # given a Graph, too
+PLAIN, FULL = plain_cases("compile"), full_cases("compile", "edge_attr")
 MODELS = {
     "GAT": lambda: models.GAT(5, 8, 3),
     "GATv2": lambda: models.GATv2(5, 8, 3),
@@ -64,21 +52,25 @@ def gradients(loss, x, module):
 
 @torch._dynamo.config.patch(error_on_recompile=True, specialize_float=True)
 @pytest.mark.parametrize(
-    ("name", "form"), [*((name, "edge_index") for name in LAYERS), *((n, "graph") for n in GRAPHS)]
+    ("case", "form"),
+    [
+        *((case, "edge_index") for case in all_cases("compile")),
+        *((c, "graph") for c in PLAIN + FULL),
+    ],
+    ids=str,
 )
-def test_layers_compile_once_for_all_sizes(name, form):
+def test_layers_compile_once_for_all_sizes(case, form):
     """Values and gradients, of graphs with changing numbers of nodes and edges.
 
     Numbers are constants from the start. Otherwise the compiler takes them for variable, finds that they cannot be and begins
     anew, which takes twice as long and is seen to work with the models.
     """
-    make, edge_dim = LAYERS[name]
-    layer = make().double()
+    layer = case.make().double()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_nodes, num_edges in SIZES:
         x = torch.randn(num_nodes, 5, dtype=torch.float64, requires_grad=True)
-        rest = [torch.randn(num_edges, edge_dim, dtype=torch.float64)] if edge_dim else []
-        given = (x, adjacency(form, num_nodes, num_edges), *rest)
+        edge_attr = case.edge_attr(num_edges, torch.float64)
+        given = (x, adjacency(form, num_nodes, num_edges), *edge_attr)
         ours, plain = compiled(*given), layer(*given)
         assert_close(ours, plain)
         weights = torch.randn_like(plain)
@@ -92,14 +84,13 @@ def test_layers_compile_once_for_all_sizes(name, form):
 
 @torch._dynamo.config.patch(specialize_float=True)
 @pytest.mark.parametrize("form", ["graph", "edge_index", "int32"])
-@pytest.mark.parametrize("name", ["GATConv edges mul", "TransformerConv edges"])
-def test_layers_compile_with_attention_weights(name, form):
-    make, edge_dim = LAYERS[name]
-    layer = make()
+@over(PLAIN + FULL)
+def test_layers_compile_with_attention_weights(case, form):
+    layer = case.make()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_nodes, num_edges in SIZES[:3]:
-        given = [torch.randn(num_nodes, 5), adjacency(form, num_nodes, num_edges)]
-        given += [torch.randn(num_edges, edge_dim)] if edge_dim else []
+        given = torch.randn(num_nodes, 5), adjacency(form, num_nodes, num_edges)
+        given += case.edge_attr(num_edges)
         out, (edge_index, alpha) = compiled(*given, return_attention_weights=True)
         plain_out, (plain_edges, plain_alpha) = layer(*given, return_attention_weights=True)
         assert_close(out, plain_out)
@@ -107,9 +98,9 @@ def test_layers_compile_with_attention_weights(name, form):
         assert_close(alpha, plain_alpha)
 
 
-@pytest.mark.parametrize("name", ["GATConv", "TransformerConv"])
-def test_bipartite_layers_compile(name):
-    layer = getattr(nn, name)((5, 3), 4, heads=2)
+@over(plain_cases("compile", "pairs"))
+def test_bipartite_layers_compile(case):
+    layer = case.make((5, 3))
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_src, num_dst, num_edges in [(9, 6, 20), (6, 9, 31), (30, 2, 40)]:
         x = torch.randn(num_src, 5), torch.randn(num_dst, 3)
@@ -149,15 +140,13 @@ def test_automatic_dynamic_shapes_compile_twice():
             compiled(torch.randn(num_nodes, 5), edges_of(num_nodes, num_edges))
 
 
-@pytest.mark.parametrize("name", ["GATConv edges", "AGNNConv"])
-def test_inductor(name):
-    make, edge_dim = LAYERS[name]
-    layer = make()
+@over([case for case in PLAIN if not case.layer.supports("edge_attr")] + FULL[:1])
+def test_inductor(case):
+    layer = case.make()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True)
     for num_nodes, num_edges in SIZES[:3]:
         x = torch.randn(num_nodes, 5, requires_grad=True)
-        given = [x, edges_of(num_nodes, num_edges)]
-        given += [torch.randn(num_edges, edge_dim)] if edge_dim else []
+        given = x, edges_of(num_nodes, num_edges), *case.edge_attr(num_edges)
         ours, plain = compiled(*given), layer(*given)
         assert_close(ours, plain)
         for a, b in zip(

@@ -6,8 +6,9 @@ import warnings
 
 import pytest
 import torch
+from layers import full_cases, over, plain_cases
 
-from gat_ext import functional, models, nn
+from gat_ext import functional, models
 from gat_ext.ops import linear_maps
 from gat_ext.reference import SCORES
 from gat_ext.testing import sample_graph, sample_inputs
@@ -154,12 +155,9 @@ def test_linear_under_autocast():
 
 # ---- layers and models
 
-LAYERS = {
-    "GATConv": {"edge_dim": 3, "residual": True, "feat_dropout": 0.2},
-    "GATv2Conv": {"edge_dim": 3, "residual": True},
-    "TransformerConv": {"edge_dim": 3, "beta": True},
-    "AGNNConv": {},
-}
+WITH_FEATURES = [
+    case._replace(options=case.options | case.layer.random) for case in full_cases("determinism")
+]
 
 
 def edges_and_features(num_nodes):
@@ -171,15 +169,12 @@ def edges_and_features(num_nodes):
 
 # Some sums are shared out over threads from about 30,000 terms on only.
 @pytest.mark.parametrize(("num_nodes", "runs"), [(1000, RUNS), (40_000, 4)])
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers(name, num_nodes, runs):
+@over(WITH_FEATURES)
+def test_layers(case, num_nodes, runs):
     edge_index, x, edge_attr = edges_and_features(num_nodes)
-    sizes = (
-        {"in_channels": 40, "out_channels": 4, "heads": 3, "dropout": 0.3} if LAYERS[name] else {}
-    )
     torch.manual_seed(0)
-    layer = getattr(nn, name)(**sizes, **LAYERS[name])
-    arguments = (x, edge_index, *([edge_attr] if "edge_dim" in LAYERS[name] else []))
+    layer = case.make(40)
+    arguments = (x, edge_index, *([edge_attr] if case.has_edges else []))
 
     def run():
         torch.manual_seed(7)
@@ -188,23 +183,21 @@ def test_layers(name, num_nodes, runs):
     assert_same_bits(run, runs)
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_batches(name):
+@over(plain_cases("determinism", "batch"))
+def test_batches(case):
     edge_index, x, _ = edges_and_features(200)
-    options = {} if name == "AGNNConv" else {"in_channels": 40, "out_channels": 4, "heads": 3}
-    layer = getattr(nn, name)(**options)
+    layer = case.make(40)
     xs = torch.stack([x.detach(), x.detach().sin()]).requires_grad_()
     assert_same_bits(
         lambda: results_and_gradients(layer(xs, edge_index), [xs, *layer.parameters()]), runs=4
     )
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_gradients_of_autocast(name):
+@over(plain_cases("determinism"))
+def test_gradients_of_autocast(case):
     """Outside of it, as usual; and the same numbers as without determinism, to rounding."""
     edge_index, x, _ = edges_and_features(200)
-    options = {} if name == "AGNNConv" else {"in_channels": 40, "out_channels": 4, "heads": 3}
-    layer = getattr(nn, name)(**options)
+    layer = case.make(40)
 
     def run():
         with torch.autocast("cpu", dtype=torch.bfloat16):

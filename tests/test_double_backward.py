@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layers import full_cases, over
 from torch.autograd import gradgradcheck
 from torch.testing import assert_close
 
-from gat_ext import functional, nn, reference
+from gat_ext import functional, reference
 from gat_ext.reference import SCORES
 from gat_ext.testing import reference_inputs, sample_graph, sample_inputs
 
@@ -66,21 +67,13 @@ def test_gradients_of_higher_order_equal_the_reference(score, order, bound):
         assert_close(a, b, rtol=bound, atol=bound)
 
 
-LAYERS = {
-    "GATConv": lambda: nn.GATConv(4, 3, heads=2, edge_dim=2, residual=True),
-    "GATv2Conv": lambda: nn.GATv2Conv(4, 3, heads=2, edge_dim=2),
-    "AGNNConv": lambda: nn.AGNNConv(),
-    "TransformerConv": lambda: nn.TransformerConv(4, 3, heads=2, edge_dim=2, beta=True),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_gradient_penalty(name):
+@over(full_cases("double_backward"))
+def test_gradient_penalty(case):
     """Steps down the squared norm of a layer's gradient, in the layer's parameters and the features, make it smaller."""
     torch.manual_seed(0)
-    graph, layer = sample_graph("unsorted"), LAYERS[name]().to(F64)
+    graph, layer = sample_graph("unsorted"), case.make(4, 3).to(F64)
     x = torch.randn(8, 4, dtype=F64, requires_grad=True)
-    edge_attr = () if name == "AGNNConv" else (torch.randn(24, 2, dtype=F64),)
+    edge_attr = case.edge_attr(24, F64)
 
     def penalty():
         out = layer(x, graph, *edge_attr)

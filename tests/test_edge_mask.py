@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from layers import all_cases, over
 from torch.testing import assert_close
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 
@@ -280,31 +281,16 @@ def random_edges(num_src, num_dst):
     return torch.cat([torch.stack([src, dst]), extra, torch.stack([src, dst])[:, :4]], dim=1)
 
 
-LAYERS = [
-    ("GATConv", (5, 4), {"heads": 2}),
-    ("GATConv", (5, 4), {"heads": 2, "add_self_loops": False, "concat": False}),
-    ("GATConv", (5, 4), {"heads": 2, "edge_dim": 3}),
-    ("GATv2Conv", (5, 4), {"heads": 2, "residual": True}),
-    ("GATv2Conv", (5, 4), {"heads": 2, "edge_dim": 3, "add_self_loops": False}),
-    ("GATv2Conv", (5, 4), {"heads": 2, "edge_dim": 3}),
-    ("TransformerConv", (5, 4), {"heads": 2, "beta": True}),
-    ("TransformerConv", (5, 4), {"heads": 2, "edge_dim": 3}),
-    ("AGNNConv", (), {}),
-    ("AGNNConv", (), {"add_self_loops": False}),
-]
-
-
 @pytest.mark.parametrize("as_graph", [False, True])
-@pytest.mark.parametrize(("name", "arguments", "options"), LAYERS, ids=str)
-def test_layers_equal_pyg_explain(name, arguments, options, as_graph):
+@over(all_cases("edge_mask", "pyg"))
+def test_layers_equal_pyg_explain(case, as_graph):
     torch.manual_seed(0)
     edges = random_edges(9, 9)
-    theirs = getattr(pyg, name)(*arguments, **options).double()
-    ours = getattr(nn, name)(*arguments, **options).double()
+    ours, theirs = case.make().double(), case.make_pyg().double()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(9, 5, dtype=F64, requires_grad=True)
     mask = torch.randn(edges.shape[1], dtype=F64, requires_grad=True)
-    attr = (torch.randn(edges.shape[1], 3, dtype=F64),) if "edge_dim" in options else ()
+    attr = case.edge_attr(edges.shape[1], F64)
     set_masks(theirs, mask, edges, apply_sigmoid=False)
     expected = theirs(x, edges, *attr)
     out = ours(x, Graph(edges, num_nodes=9) if as_graph else edges, *attr, edge_mask=mask)
@@ -321,20 +307,19 @@ def test_layers_equal_pyg_explain(name, arguments, options, as_graph):
     assert not torch.allclose(theirs(x, edges, *attr), out)
 
 
-@pytest.mark.parametrize(("name", "arguments", "options"), LAYERS, ids=str)
-def test_heads_of_a_mask_and_weights_as_applied(name, arguments, options):
+@over(all_cases("edge_mask", "weights"))
+def test_heads_of_a_mask_and_weights_as_applied(case):
     """alpha with a mask is alpha without, times the mask in the caller's order; own self-loops keep theirs."""
     torch.manual_seed(0)
     edges = random_edges(9, 9)
-    layer = getattr(nn, name)(*arguments, **options).double()
-    x, heads = torch.randn(9, 5, dtype=F64), options.get("heads", 1)
+    layer = case.make().double()
+    x, heads = torch.randn(9, 5, dtype=F64), case.heads
     mask = torch.randn(edges.shape[1], heads, dtype=F64)
-    attr = (torch.randn(edges.shape[1], 3, dtype=F64),) if "edge_dim" in options else ()
+    attr = case.edge_attr(edges.shape[1], F64)
     _, (index, alpha) = layer(x, edges, *attr, return_attention_weights=True)
     _, (same, masked) = layer(x, edges, *attr, return_attention_weights=True, edge_mask=mask)
     assert torch.equal(index, same)
-    replaces = options.get("add_self_loops", True) and name != "TransformerConv"
-    if replaces:
+    if case.replaces_loops:
         mask = torch.cat([mask[edges[0] != edges[1]], torch.ones(9, heads, dtype=F64)])
     assert_close(masked, alpha * mask)
 

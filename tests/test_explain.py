@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from layers import full_cases, over, plain_cases
 from torch.testing import assert_close
 
 from gat_ext import Graph, models, nn
@@ -132,6 +133,19 @@ def test_gradients_flow_through_records():
         layer(features(), EDGES)
     records[0].of_given_edges().square().sum().backward()
     assert layer.att_src.grad.abs().sum() > 0
+
+
+@over([*plain_cases("weights"), *full_cases("weights", "edge_attr")])
+def test_every_layer_is_recorded(case):
+    """With what it returns when asked; and it returns what it would without."""
+    layer, given = case.make().double(), (features(), EDGES, *case.edge_attr(EDGES.shape[1], F64))
+    with record_attention(layer) as records:
+        out = layer(*given)
+    expected, (edges, alpha) = layer(*given, return_attention_weights=True)
+    (record,) = records
+    assert torch.equal(out, expected) and torch.equal(record.alpha, alpha)
+    assert torch.equal(record.edge_index, edges)
+    assert record.added.any() == case.replaces_loops
 
 
 def test_modules_without_layers_are_refused():

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from layers import all_cases, over, plain_cases
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -16,11 +17,6 @@ from gat_ext.models.features import dropout_features, input_features
 from gat_ext.nn.features import as_features, dropout
 
 GRAPH = Graph(torch.randint(30, (2, 150), generator=torch.Generator().manual_seed(0)), num_nodes=30)
-LAYERS = {
-    "GATConv": lambda channels: nn.GATConv(channels, 4, 2, residual=True),
-    "GATv2Conv": lambda channels: nn.GATv2Conv(channels, 4, 2, residual=True),
-    "TransformerConv": lambda channels: nn.TransformerConv(channels, 4, 2),
-}
 
 
 def features(dtype=torch.float64, rows=30, columns=40, seed=1):
@@ -59,24 +55,19 @@ def assert_same(module, dense, others, graph=GRAPH):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers(name, dtype):
+@over([case for case in all_cases("sparse") if not case.has_edges])
+def test_layers(case, dtype):
     torch.manual_seed(0)
     x = features(dtype)
-    assert_same(LAYERS[name](40).to(dtype), x, sparse_forms(x))
+    assert_same(case.make(40).to(dtype), x, sparse_forms(x))
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_pairs_and_sizes_taken_from_the_first_input(name):
+@over(plain_cases("sparse", "pairs", "lazy"))
+def test_pairs_and_sizes_taken_from_the_first_input(case):
     graph = Graph(torch.tensor([[0, 5, 29, 3], [0, 1, 1, 9]]), num_src=30, num_dst=10)
     x_src, x_dst = features(), features(rows=10, columns=7, seed=2)
-    layer = (
-        nn.GATConv((-1, -1), 4, 2, add_self_loops=False)
-        if name == "GATConv"
-        else nn.GATv2Conv((-1, -1), 4, 2, add_self_loops=False)
-        if name == "GATv2Conv"
-        else nn.TransformerConv((-1, -1), 4, 2)
-    ).double()
+    options = {"add_self_loops": False} if case.replaces_loops else {}
+    layer = case.make((-1, -1), **options).double()
     pair = (x_src.to_sparse_csr(), SparseFeatures(x_dst))
     layer(pair, graph)
     assert_same(layer, (x_src, x_dst), {"pair": pair, "mixed": (x_src, pair[1])}, graph)

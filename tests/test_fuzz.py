@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
+from layers import LAYERS
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.testing import assert_close
@@ -441,25 +442,18 @@ def assert_within_rounding(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> 
 
 # ---- layers
 
-LAYERS = {
-    "GATConv": "gat_attention",
-    "GATv2Conv": "gatv2_attention",
-    "AGNNConv": "cosine_attention",
-    "TransformerConv": "dot_attention",
-}
-
 
 @contextlib.contextmanager
 def by_reference(name: str):
     """The layer with the reference in the place of the operator."""
-    kind, operator = getattr(nn, name), LAYERS[name]
-    theirs = getattr(reference, operator)
+    layer = LAYERS[name]
+    theirs = getattr(reference, layer.operator)
 
     def without_dropout(*args: Any, dropout_p: float = 0.0, **kwargs: Any) -> Any:
         assert dropout_p == 0
         return theirs(*args, **kwargs)
 
-    with mock.patch.object(kind, "operator", staticmethod(without_dropout)):
+    with mock.patch.object(layer.kind, "operator", staticmethod(without_dropout)):
         yield
 
 

@@ -8,11 +8,13 @@ import io
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from layers import all_cases
 from torch.testing import assert_close
 from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from torch_geometric.explain.algorithm import GraphMaskExplainer
@@ -25,15 +27,11 @@ from gat_ext.interop import patch_pyg
 
 EDGES = torch.randint(12, (2, 50), generator=torch.Generator().manual_seed(0))
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
-LAYERS = {
-    "GATConv": lambda: pyg.GATConv(6, 4, heads=2, residual=True),
+THEIRS = {
+    str(case): partial(case.make_pyg, 6) for case in all_cases("pyg") if not case.has_edges
+} | {
     "GATConv pair": lambda: pyg.GATConv((6, 6), 4, heads=2),
     "GATConv lazy": lambda: pyg.GATConv(-1, 4, heads=2),
-    "GATv2Conv": lambda: pyg.GATv2Conv(6, 4, heads=2, concat=False),
-    "TransformerConv": lambda: pyg.TransformerConv(6, 4, heads=2, beta=True),
-    "TransformerConv plain": lambda: pyg.TransformerConv(6, 4, root_weight=False),
-    "AGNNConv": lambda: pyg.AGNNConv(),
-    "AGNNConv fixed": lambda: pyg.AGNNConv(requires_grad=False),
 }
 
 
@@ -76,9 +74,9 @@ def assert_same(model, patched, *inputs):
             assert_close(mine, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", THEIRS)
 def test_a_layer_in_place(name):
-    layer = LAYERS[name]()
+    layer = THEIRS[name]()
     if name == "GATConv lazy":
         layer(X, EDGES)
     original, state = copy.deepcopy(layer), layer.state_dict()
@@ -96,7 +94,7 @@ def test_a_layer_in_place(name):
 
 
 def test_lazy_layers_are_patched_before_their_first_call():
-    layer = LAYERS["GATConv lazy"]()
+    layer = THEIRS["GATConv lazy"]()
     patch_pyg(layer)
     assert layer(X, EDGES).shape == (12, 8)
     assert layer.lin.weight.shape == (8, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layers import over, plain_cases
 from torch.testing import assert_close
 
 from gat_ext import nn
@@ -45,21 +46,14 @@ GATV2 = {  # dgl.nn.GATv2Conv(4, 1, 2, residual=True)
     "res_fc.bias": torch.zeros(2),
 }
 GATV2_OUT = torch.tensor([[0.0847, 0.9309], [-5.2725, -2.4066], [-2.1391, -2.013]])
-LAYERS = {
-    "GATConv": (lambda: nn.GATConv(4, 1, 2, residual=True, add_self_loops=False), GAT, GAT_OUT),
-    "GATv2Conv": (
-        lambda: nn.GATv2Conv(4, 1, 2, residual=True, add_self_loops=False),
-        GATV2,
-        GATV2_OUT,
-    ),
-}
+OF_DGL = {"GATConv": (GAT, GAT_OUT), "GATv2Conv": (GATV2, GATV2_OUT)}
 
 
 @pytest.mark.parametrize("prefix", ["", "layers.0."])
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_of_dgl(name, prefix):
-    make, state, expected = LAYERS[name]
-    layer = make()
+@over(plain_cases("dgl"))
+def test_layers_of_dgl(case, prefix):
+    state, expected = OF_DGL[case.name]
+    layer = case.make(4, 1, residual=True, add_self_loops=False)
     holder = layer
     if prefix:
         holder = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([layer])})

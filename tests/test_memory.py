@@ -7,6 +7,7 @@ import gc
 
 import pytest
 import torch
+from layers import full_cases, plain_cases
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
@@ -114,20 +115,24 @@ def layer(module, *more):
 
 
 X, SCORES_OF_EDGES = draw(NODES, HEADS, CHANNELS), draw(EDGES, HEADS)
-EDGE_ATTR = draw(EDGES, 6).detach()
 WIDTH = HEADS * CHANNELS
 torch.manual_seed(0)
-LAYERS = {
-    "GATConv": layer(nn.GATConv(WIDTH, CHANNELS, heads=HEADS, dropout=0.2, feat_dropout=0.2)),
-    "GATConv of edges": layer(nn.GATConv(WIDTH, CHANNELS, heads=HEADS, edge_dim=6), EDGE_ATTR),
-    "GATv2Conv": layer(nn.GATv2Conv(WIDTH, CHANNELS, heads=HEADS, edge_dim=6), EDGE_ATTR),
-    "AGNNConv": layer(nn.AGNNConv()),
-    "TransformerConv": layer(
-        nn.TransformerConv(WIDTH, CHANNELS, heads=HEADS, edge_dim=6), EDGE_ATTR
-    ),
-    "GAT": layer(models.GAT(WIDTH, CHANNELS, WIDTH)),
-    "GraphTransformer": layer(models.GraphTransformer(WIDTH, CHANNELS, WIDTH)),
-}
+
+
+def layer_case(case):
+    heads = {"heads": HEADS} if "heads" in case.options else {}
+    module = case.make(WIDTH, CHANNELS, **case.layer.random, **heads)
+    return layer(module, *case.edge_attr(EDGES))
+
+
+CALLED_LAYERS = (
+    {case.name: layer_case(case) for case in plain_cases("memory")}
+    | {f"{case.name} of edges": layer_case(case) for case in full_cases("memory", "edge_attr")}
+    | {
+        "GAT": layer(models.GAT(WIDTH, CHANNELS, WIDTH)),
+        "GraphTransformer": layer(models.GraphTransformer(WIDTH, CHANNELS, WIDTH)),
+    }
+)
 OPERATORS = {
     f"edge_attention, {score}, {option}": attention(score, option)
     for score in SCORES
@@ -156,7 +161,7 @@ OPERATORS = {
     "inverse_norm": (lambda x: ops.inverse_norm(x, 1e-6), (X,)),
     "dropout": (lambda x: ops.dropout(x, SEED, 0.3), (X,)),
 }
-CALLED = OPERATORS | LAYERS
+CALLED = OPERATORS | CALLED_LAYERS
 
 
 # ---- what it runs under: functions of the call and its tensors

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import itertools
-from typing import NamedTuple
 
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from layers import LAYERS, Case, grid_cases, layers_that
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -19,80 +18,18 @@ from gat_ext.graph.self_loops import with_self_loops
 from gat_ext.nn import self_loops
 from gat_ext.nn.features import dropout
 
-
-class Row(NamedTuple):
-    """A layer of the table: what its variants are made of."""
-
-    arguments: tuple[int, ...]
-    plain: list[dict]
-    edge: list[dict] = []  # noqa: RUF012
-    bipartite: bool = True
-
-
-EDGE = {"edge_dim": 3}
-LAYERS = {
-    "GATConv": Row(
-        (5, 4),
-        [
-            {},
-            {"heads": 3},
-            {"heads": 2, "concat": False},
-            {"heads": 2, "negative_slope": 0.05, "bias": False},
-            {"heads": 2, "residual": True},
-            {"heads": 2, "concat": False, "residual": True},
-            {"heads": 2, "add_self_loops": False},
-        ],
-        [
-            EDGE,
-            EDGE | {"fill_value": 0.5},
-            EDGE | {"fill_value": torch.tensor([1.0, -2.0, 0.5])},
-            *(EDGE | {"fill_value": how} for how in ("add", "min", "max", "mul")),
-        ],
-    ),
-    "GATv2Conv": Row(
-        (5, 4),
-        [
-            {},
-            {"heads": 3},
-            {"heads": 2, "concat": False},
-            {"heads": 2, "negative_slope": 0.05},
-            {"heads": 2, "share_weights": True},
-            {"heads": 2, "residual": True, "bias": False},
-            {"add_self_loops": False},
-        ],
-        [EDGE, EDGE | {"fill_value": 0.5}, EDGE | {"fill_value": "max"}],
-    ),
-    "AGNNConv": Row((), [{}, {"requires_grad": False}, {"add_self_loops": False}], bipartite=False),
-    "TransformerConv": Row(
-        (5, 4),
-        [
-            {},
-            {"heads": 3},
-            {"heads": 2, "concat": False},
-            {"heads": 2, "beta": True},
-            {"heads": 2, "concat": False, "beta": True},
-            {"root_weight": False},
-            {"beta": True, "root_weight": False},
-            {"bias": False},
-        ],
-        [EDGE],
-    ),
-}
-PROJECTING = [name for name, row in LAYERS.items() if row.arguments]
+PROJECTING = layers_that("projections", "pyg")
 SHAPES = {"homogeneous": (9, 9), "more sources": (11, 6), "more destinations": (6, 11)}
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def cases():
-    for name, row in LAYERS.items():
-        for plain, edge in itertools.product(row.plain, [{}, *row.edge]):
-            for shape in SHAPES if row.bipartite else ["homogeneous"]:
-                options = {**plain, **edge}
-                reduces = isinstance(options.get("fill_value", "mean"), str)
-                loops = options.get("add_self_loops", True) and name != "TransformerConv"
-                if shape == "more destinations" and edge and reduces and loops:
-                    continue  # PyG cannot: see test_features_of_loops
-                yield pytest.param(name, options, shape, id=f"{name}-{options}-{shape}")
+    for case in grid_cases("pyg"):
+        for shape in SHAPES if case.layer.supports("pairs") else ["homogeneous"]:
+            reduces = isinstance(case.options.get("fill_value", "mean"), str)
+            if shape == "more destinations" and case.has_edges and reduces and case.replaces_loops:
+                continue  # PyG cannot: see test_features_of_loops
+            yield pytest.param(case, shape, id=f"{case}-{shape}")
 
 
 def random_graph(num_src, num_dst, seed=0):
@@ -115,17 +52,15 @@ def normal(*size, dtype=torch.float64, seed=1):
 
 def both(name, options, in_channels=5, dtype=torch.float64):
     """Our layer and PyG's, with PyG's parameters."""
-    arguments = LAYERS[name].arguments
-    if arguments:
-        arguments = (in_channels, *arguments[1:])
-    theirs = getattr(pyg, name)(*arguments, **options).to(dtype)
-    ours = getattr(nn, name)(*arguments, **options).to(dtype)
+    case = Case(name, LAYERS[name], options)
+    theirs = case.make_pyg(in_channels).to(dtype)
+    ours = case.make(in_channels).to(dtype)
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
 
 def make(name, **options):
-    return getattr(nn, name)(*LAYERS[name].arguments, **options)
+    return Case(name, LAYERS[name], options).make()
 
 
 def compare(outs, leaves, dtype):
@@ -155,12 +90,13 @@ def parameters(ours, theirs):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize(("name", "options", "shape"), list(cases()))
-def test_equals_pyg(name, options, shape, dtype):
+@pytest.mark.parametrize(("case", "shape"), list(cases()))
+def test_equals_pyg(case, shape, dtype):
+    name, options = case.name, case.options
     torch.manual_seed(0)
     num_src, num_dst = SHAPES[shape]
     edge_index = random_graph(num_src, num_dst)
-    edge_attr = normal(edge_index.shape[1], 3, dtype=dtype) if "edge_dim" in options else None
+    edge_attr = normal(edge_index.shape[1], 3, dtype=dtype) if case.has_edges else None
     if shape == "homogeneous":
         ours, theirs = both(name, options, 5, dtype)
         x = normal(num_src, 5, dtype=dtype)
@@ -181,7 +117,7 @@ def test_equals_pyg(name, options, shape, dtype):
 def test_attention_weights_equal_pyg(name, edge):
     """The edges, self-loops last; the weights; and the gradients that come back through them."""
     torch.manual_seed(0)
-    ours, theirs = both(name, {"heads": 2, **(EDGE if edge else {})})
+    ours, theirs = both(name, {"heads": 2, **({"edge_dim": 3} if edge else {})})
     x = normal(9, 5)
     arguments = (x, EDGES, normal(EDGES.shape[1], 3)) if edge else (x, EDGES)
     out, (edges, alpha) = ours(*arguments, return_attention_weights=True)
@@ -205,7 +141,7 @@ def test_sources_alone(add_self_loops):
     assert_close(ours((x, None), edge_index), theirs((x, None), edge_index))
 
 
-@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv"])
+@pytest.mark.parametrize("name", layers_that("pyg", "edge_attr", "self_loops"))
 def test_edge_features_as_a_vector(name):
     ours, theirs = both(name, {"heads": 2, "edge_dim": 1})
     weights = normal(EDGES.shape[1])
@@ -236,17 +172,16 @@ def test_every_layer_has_a_row():
     assert set(nn.__all__) - {"Reordered", "WalkAgent"} == set(LAYERS)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", layers_that("pyg"))
 def test_state_dict_moves_both_ways(name):
-    row = LAYERS[name]
-    for options in [*row.plain, *row.edge]:
+    for options in [*LAYERS[name].plain, *LAYERS[name].edge]:
         ours, theirs = both(name, options)
         assert list(ours.state_dict()) == list(theirs.state_dict())
         theirs.load_state_dict(ours.state_dict())
         assert repr(ours) == repr(theirs)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", layers_that("pyg"))
 def test_initial_distributions(name):
     """Bounds and spread of fresh parameters equal PyG's, and of redrawn ones too."""
     torch.manual_seed(0)
@@ -329,7 +264,7 @@ def test_graph_without_edges(name, num_nodes):
     layer = make(name)
     x = normal(num_nodes, 5, dtype=torch.float32)
     out = layer(x, torch.empty(2, 0, dtype=torch.int64))
-    assert out.shape == (num_nodes, 4 if name in PROJECTING else 5)
+    assert out.shape == (num_nodes, 4 if LAYERS[name].supports("projections") else 5)
     out.sum().backward()
     assert x.grad.isfinite().all()
 
@@ -473,7 +408,9 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*((name, {}) for name in LAYERS), ("GATConv", {"edge_dim": 3})], ids=str
+    ("name", "options"),
+    [*((name, {}) for name in layers_that("pyg")), ("GATConv", {"edge_dim": 3})],
+    ids=str,
 )
 def test_nothing_has_a_row_of_features_for_every_edge(name, options):
     num_nodes, num_edges, heads, channels = 20, 900, 2, 32

@@ -5,32 +5,29 @@ from __future__ import annotations
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from layers import full_cases, layers_that, over
 from torch.nn.utils import prune
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from gat_ext import nn
 
-LAYERS = ("GATConv", "GATv2Conv", "TransformerConv", "AGNNConv")
-PROJECTING = LAYERS[:3]
+PROJECTING = layers_that("pyg", "projections")
 EDGES = torch.randint(9, (2, 39), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@over(full_cases("pyg"))
 @pytest.mark.parametrize("channels", [64, (64, 32), -1])
-def test_the_seed_gives_the_weights_of_pyg(name, channels):
+def test_the_seed_gives_the_weights_of_pyg(case, channels):
     """Also of lazy layers, and after them the same random numbers are next; nothing of an experiment changes."""
-    options = {} if name == "AGNNConv" else {"heads": 8, "edge_dim": 16}
-    options |= {"GATConv": {"residual": True}, "GATv2Conv": {"residual": True}}.get(name, {})
-    options |= {"TransformerConv": {"beta": True}}.get(name, {})
-    arguments = () if name == "AGNNConv" else (channels, 32)
+    case = case._replace(options=case.options | ({"heads": 8} if case.layer.full else {}))
     x = torch.randn(9, 64)
-    x = x if channels != (64, 32) or name == "AGNNConv" else (x, torch.randn(9, 32))
-    attr = () if name == "AGNNConv" else (torch.randn(EDGES.shape[1], 16),)
+    x = (x, torch.randn(9, 32)) if channels == (64, 32) and case.layer.supports("pairs") else x
+    attr = case.edge_attr(EDGES.shape[1])
     drawn = []
-    for library in (nn, pyg):
+    for make in (case.make, case.make_pyg):
         torch.manual_seed(0)
-        layer = getattr(library, name)(*arguments, **options)
+        layer = make(channels, 32)
         layer(x, EDGES, *attr)
         layer.reset_parameters()
         drawn.append([*layer.parameters(), torch.rand(3)])

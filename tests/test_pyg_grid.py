@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch_geometric.nn as pyg
+from layers import all_cases, over
 from torch.testing import assert_close
 
 from gat_ext import nn
@@ -227,20 +228,15 @@ def assert_same_attention(ours, theirs, given, options):
         assert isinstance(ours(*given, **options, return_attention_weights=asked), torch.Tensor)
 
 
-LAYERS = {
-    "GATConv": lambda channels: nn.GATConv(channels, 4, heads=2, residual=True),
-    "GATv2Conv": lambda channels: nn.GATv2Conv(channels, 4, heads=2, share_weights=True),
-    "TransformerConv": lambda channels: nn.TransformerConv(channels, 4, heads=2, beta=True),
-    "AGNNConv": lambda channels: nn.AGNNConv(),
-}
+WITHOUT_EDGES = [case for case in all_cases() if not case.has_edges]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 @pytest.mark.parametrize("channels", [5, -1])
-@pytest.mark.parametrize("name", LAYERS)
-def test_copies(name, channels, copied):
+@over([case for case in WITHOUT_EDGES if case.layer.supports("copies")])
+def test_copies(case, channels, copied):
     """Before the first call, when lazy layers have no sizes yet, and after it; a copy has parameters of its own."""
-    layer, x, edge_index = LAYERS[name](channels), torch.randn(9, 5), edges(Form(5, 9))
+    layer, x, edge_index = case.make(channels), torch.randn(9, 5), edges(Form(5, 9))
     assert copied(layer)(x, edge_index).shape[0] == 9
     expected = layer(x, edge_index)
     other = copied(layer)
@@ -253,9 +249,9 @@ def test_copies(name, channels, copied):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", LAYERS)
-def test_half_precision(name, dtype):
-    layer, x, edge_index = LAYERS[name](5).to(dtype), torch.randn(9, 5).to(dtype), edges(Form(5, 9))
+@over([case for case in WITHOUT_EDGES if case.layer.supports("half")])
+def test_half_precision(case, dtype):
+    layer, x, edge_index = case.make().to(dtype), torch.randn(9, 5).to(dtype), edges(Form(5, 9))
     out = layer(x, edge_index)
     assert out.dtype == dtype
     bound = 8 * torch.finfo(dtype).eps

@@ -15,6 +15,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from layers import over, plain_cases
 from torch.testing import assert_close
 
 from gat_ext import Graph, SparseFeatures, datasets, models, nn, reference
@@ -24,11 +25,6 @@ from gat_ext.testing import GRAPHS, devices, sample_graph
 
 SQUARE = [name for name in GRAPHS if GRAPHS[name]().num_src == GRAPHS[name]().num_dst]
 BIPARTITE = [name for name in GRAPHS if name not in SQUARE]
-LAYERS = {
-    "GATConv": lambda **options: nn.GATConv(5, 4, heads=2, **options),
-    "GATv2Conv": lambda **options: nn.GATv2Conv(5, 4, heads=2, **options),
-    "AGNNConv": nn.AGNNConv,
-}
 
 
 def shuffled(edge_index: torch.Tensor, num_nodes: int) -> Graph:
@@ -176,11 +172,11 @@ def results(module, x, adjacency, **options):
 
 @pytest.mark.parametrize("as_graph", [True, False], ids=["Graph", "edge_index"])
 @pytest.mark.parametrize("method", ORDERS)
-@pytest.mark.parametrize("layer", LAYERS)
+@over(plain_cases("reorder", "weights"))
 @pytest.mark.parametrize("name", ["no_edges", "isolated", "multi_edges", "self_loops", "unsorted"])
-def test_layers_return_the_callers_order(name, layer, method, as_graph):
+def test_layers_return_the_callers_order(name, case, method, as_graph):
     graph = sample_graph(name)
-    adjacency, x, module = graph if as_graph else graph.edge_index, inputs(graph), LAYERS[layer]()
+    adjacency, x, module = graph if as_graph else graph.edge_index, inputs(graph), case.make()
     options = {"return_attention_weights": True}
     (out, weights), gradients = results(module, x, adjacency, **options)
     found, found_gradients = results(Reordered(module, method), x, adjacency, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layers import full_cases, plain_cases
 from torch import func
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,13 +13,6 @@ from gat_ext import Graph, functional, nn
 from gat_ext.reference import SCORES
 from gat_ext.testing import sample_graph, sample_inputs
 
-LAYERS = {
-    "GATConv": (lambda: nn.GATConv(5, 4, heads=2, edge_dim=3), 3),
-    "GATv2Conv": (lambda: nn.GATv2Conv(5, 4, heads=2, edge_dim=3), 3),
-    "TransformerConv": (lambda: nn.TransformerConv(5, 4, heads=2), 0),
-    "AGNNConv": (nn.AGNNConv, 0),
-}
-
 
 @pytest.fixture(params=["graph", "edge_index"])
 def edges(request):
@@ -26,12 +20,16 @@ def edges(request):
     return Graph(edge_index, num_nodes=9) if request.param == "graph" else edge_index
 
 
-@pytest.fixture(params=LAYERS)
+CASES = {case.name: case for case in plain_cases("transforms")}
+CASES |= {f"{case.name}, edges": case for case in full_cases("transforms", "edge_attr")}
+
+
+@pytest.fixture(params=CASES)
 def layer(request):
     """A layer in float64 as a function of its parameters, of x [N, 5] and of the edges."""
-    make, edge_dim = LAYERS[request.param]
-    module = make().double()
-    attr = [torch.randn(30, edge_dim, dtype=torch.float64)] if edge_dim else []
+    case = CASES[request.param]
+    module = case.make().double()
+    attr = case.edge_attr(30, torch.float64)
 
     def run(parameters, x, edges):
         return func.functional_call(module, parameters, (x, edges, *attr))
@@ -268,7 +266,9 @@ def test_operators(name):
     ids=["grad", "hessian", "vmap of grad", "jacfwd"],
 )
 @pytest.mark.parametrize(
-    ("layer", "edges"), [("GATConv", "edge_index"), ("TransformerConv", "graph")], indirect=True
+    ("layer", "edges"),
+    [("GATConv, edges", "edge_index"), ("TransformerConv", "graph")],
+    indirect=True,
 )
 def test_compiled_transforms(total, transform):
     x = batch(9)[0] if transform in (func.grad, func.hessian, func.jacfwd) else batch()

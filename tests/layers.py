@@ -1,0 +1,237 @@
+"""The table of layers: how each is built, called and varied, and which promises its tests check.
+
+A new layer adds one row. The row buys all promises of ``PROMISES``: the tests run the layer through
+each of them, except those that it says it lacks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from gat_ext import nn
+
+PROMISES = {
+    "projections": "the constructor takes in_channels, out_channels, heads, concat and bias",
+    "pairs": "x may be a pair, of sources and destinations",
+    "sources alone": "x may be (tensor, None)",
+    "edge_attr": "edge_dim gives it edge features",
+    "self_loops": "it replaces self-loops, unless add_self_loops is False",
+    "dropout": "it drops attention weights in training",
+    "lazy": "in_channels -1 takes the size of the first input",
+    "sparse": "x may be sparse",
+    "forms": "every form of edges",
+    "batch": "x may be a batch [B, N, F]",
+    "edge_mask": "a mask of edges or of edges and heads, as PyG's explainers apply it",
+    "weights": "it returns its attention weights, and record_attention collects them",
+    "compile": "torch.compile, in one graph for all sizes",
+    "transforms": "torch.func",
+    "double_backward": "gradients of gradients",
+    "checkpoint": "torch.utils.checkpoint",
+    "determinism": "bitwise identical results, for any number of threads",
+    "large_scores": "scores of any finite size",
+    "memory": "nothing is left of a call",
+    "reorder": "nn.Reordered",
+    "copies": "copy.deepcopy and pickle",
+    "half": "float16 and bfloat16",
+    "pyg": "PyG has a layer of the same name, with the same parameters and results",
+    "dgl": "from_dgl translates the parameters of DGL's layer",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of the table.
+
+    Attributes:
+        kind: the class.
+        operator: the attention of ``gat_ext.functional`` and ``reference`` that it computes with.
+        plain: its options, a dictionary for each variant; PyG's layer is compared in all.
+        edge: likewise of edge features, combined with each of ``plain``.
+        full: options of its hardest case, with everything that it can do at once.
+        random: options of the random numbers that it draws in training.
+        lacks: the promises that it does not give.
+    """
+
+    kind: type[torch.nn.Module]
+    operator: str
+    plain: list[dict[str, Any]]
+    edge: list[dict[str, Any]] = field(default_factory=list)
+    full: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    lacks: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        assert set(PROMISES) >= self.lacks, self.lacks - set(PROMISES)
+
+    def supports(self, *promises: str) -> bool:
+        """Whether it gives all these promises."""
+        assert set(promises) <= set(PROMISES), promises
+        return self.lacks.isdisjoint(promises)
+
+    def sizes(self, *sizes: Any) -> tuple[Any, ...]:
+        """The first arguments of its constructor, (in_channels, out_channels, heads) or fewer."""
+        return sizes if self.supports("projections") else ()
+
+
+class Case(NamedTuple):
+    """A layer with some options."""
+
+    name: str
+    layer: Layer
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.name} {given}".strip()
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether it is called with edge features."""
+        return self.options.get("edge_dim") is not None
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        return self.options.get("heads", 1)
+
+    @property
+    def replaces_loops(self) -> bool:
+        """Whether it attends over self-loops of its own."""
+        return self.layer.supports("self_loops") and self.options.get("add_self_loops", True)
+
+    def make(self, in_channels: Any = 5, out_channels: int = 4, **more: Any) -> torch.nn.Module:
+        """The layer."""
+        return self.layer.kind(
+            *self.layer.sizes(in_channels, out_channels), **{**self.options, **more}
+        )
+
+    def make_pyg(self, in_channels: Any = 5, out_channels: int = 4) -> torch.nn.Module:
+        """PyG's layer of the same name."""
+        kind = getattr(importlib.import_module("torch_geometric.nn"), self.name)
+        return kind(*self.layer.sizes(in_channels, out_channels), **self.options)
+
+    def edge_attr(self, num_edges: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        """The arguments that follow the edges: edge features where it has some."""
+        if not self.has_edges:
+            return ()
+        return (torch.randn(num_edges, self.options["edge_dim"], dtype=dtype),)
+
+
+EDGE = {"edge_dim": 3}
+LAYERS = {
+    "GATConv": Layer(
+        nn.GATConv,
+        "gat_attention",
+        plain=[
+            {},
+            {"heads": 3},
+            {"heads": 2, "concat": False},
+            {"heads": 2, "negative_slope": 0.05, "bias": False},
+            {"heads": 2, "residual": True},
+            {"heads": 2, "concat": False, "residual": True},
+            {"heads": 2, "add_self_loops": False},
+        ],
+        edge=[
+            EDGE,
+            EDGE | {"fill_value": 0.5},
+            EDGE | {"fill_value": torch.tensor([1.0, -2.0, 0.5])},
+            *(EDGE | {"fill_value": how} for how in ("add", "min", "max", "mul")),
+        ],
+        full=EDGE | {"residual": True},
+        random={"dropout": 0.3, "feat_dropout": 0.2},
+    ),
+    "GATv2Conv": Layer(
+        nn.GATv2Conv,
+        "gatv2_attention",
+        plain=[
+            {},
+            {"heads": 3},
+            {"heads": 2, "concat": False},
+            {"heads": 2, "negative_slope": 0.05},
+            {"heads": 2, "share_weights": True},
+            {"heads": 2, "residual": True, "bias": False},
+            {"add_self_loops": False},
+        ],
+        edge=[EDGE, EDGE | {"fill_value": 0.5}, EDGE | {"fill_value": "max"}],
+        full=EDGE | {"residual": True},
+        random={"dropout": 0.3},
+        lacks=frozenset({"sources alone"}),
+    ),
+    "AGNNConv": Layer(
+        nn.AGNNConv,
+        "cosine_attention",
+        plain=[{}, {"requires_grad": False}, {"add_self_loops": False}],
+        lacks=frozenset(
+            {"projections", "pairs", "sources alone", "edge_attr", "dropout", "lazy", "sparse"}
+            | {"dgl"}
+        ),
+    ),
+    "TransformerConv": Layer(
+        nn.TransformerConv,
+        "dot_attention",
+        plain=[
+            {},
+            {"heads": 3},
+            {"heads": 2, "concat": False},
+            {"heads": 2, "beta": True},
+            {"heads": 2, "concat": False, "beta": True},
+            {"root_weight": False},
+            {"beta": True, "root_weight": False},
+            {"bias": False},
+        ],
+        edge=[EDGE],
+        full=EDGE | {"beta": True},
+        random={"dropout": 0.3},
+        lacks=frozenset({"sources alone", "self_loops", "dgl"}),
+    ),
+}
+
+
+def layers_that(*promises: str) -> list[str]:
+    """The names of the layers that give all these promises."""
+    return [name for name, layer in LAYERS.items() if layer.supports(*promises)]
+
+
+def plain_cases(*promises: str) -> list[Case]:
+    """One case for each layer that gives these promises: two heads, where it has heads."""
+    return [
+        Case(name, LAYERS[name], {"heads": 2} if LAYERS[name].supports("projections") else {})
+        for name in layers_that(*promises)
+    ]
+
+
+def full_cases(*promises: str) -> list[Case]:
+    """One case for each layer, with everything that it can do at once: edge features, residual, …"""
+    return [
+        case._replace(options=case.options | case.layer.full) for case in plain_cases(*promises)
+    ]
+
+
+def all_cases(*promises: str) -> list[Case]:
+    """Every variant of each layer: those without edge features, and those with."""
+    return [
+        Case(case.name, case.layer, options)
+        for case in plain_cases(*promises)
+        for options in [*case.layer.plain, *(case.options | edge for edge in case.layer.edge)]
+    ]
+
+
+def grid_cases(*promises: str) -> list[Case]:
+    """Every variant without edge features, alone and combined with each of those with them."""
+    return [
+        Case(name, LAYERS[name], plain | edge)
+        for name in layers_that(*promises)
+        for plain, edge in itertools.product(LAYERS[name].plain, [{}, *LAYERS[name].edge])
+    ]
+
+
+def over(cases: list[Case]) -> pytest.MarkDecorator:
+    """Parametrises a test by cases, as its argument ``case``."""
+    return pytest.mark.parametrize("case", cases, ids=str)
