@@ -20,7 +20,8 @@ Attention weights come back with an edge_index [2, E']; those of a SparseTensor 
 False or None, all layers return the result alone. A COO matrix that is not coalesced has an edge for each entry.
 
 Uses ``functional``, ``graph`` and ``ops``. Offers the layers to everybody, and ``base`` to whoever writes one; ``conv`` holds
-a file for each attention layer.
+a file for each attention layer. The call that they share, from the caller's inputs to PyG's results,
+is ``base.AttentionConv``.
 """
 
 from __future__ import annotations

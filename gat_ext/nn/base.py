@@ -151,7 +151,11 @@ class AttentionConv(nn.Module):
         *,
         edge_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
-        """Attends; see the class for shapes."""
+        """Attends; see the class for shapes.
+
+        The layers have a forward of their own even where it is this one: torch.compile limits the
+        recompilations of a function, whatever layers share it.
+        """
         return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
 
     def attend(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gat_ext.functional import gatv2_attention
 from gat_ext.nn import arguments
 from gat_ext.nn.base import AttentionConv, Operands, add_residual
-from gat_ext.nn.inputs import Features
+from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
 from gat_ext.nn.linear import linear, reset_
 from gat_ext.nn.self_loops import check_fill_value
 
@@ -118,6 +118,18 @@ class GATv2Conv(AttentionConv):
         reset_(self.lin_l, self.lin_r, self.lin_edge, self.res, self.att)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def forward(
+        self,
+        x: NodeFeatures,
+        edge_index: Adjacency,
+        edge_attr: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Attention]:
+        """Attends; see the class for shapes."""
+        return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
         """W_l and W_r."""

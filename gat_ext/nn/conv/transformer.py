@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gat_ext.functional import dot_attention
 from gat_ext.nn import arguments
 from gat_ext.nn.base import AttentionConv, Operands
-from gat_ext.nn.inputs import Features
+from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
 from gat_ext.nn.linear import linear, reset_
 from gat_ext.ops import linear_maps
 
@@ -109,6 +109,18 @@ class TransformerConv(AttentionConv):
         """Draws new parameters."""
         reset_(self.lin_key, self.lin_query, self.lin_value, self.lin_edge)
         reset_(self.lin_skip, self.lin_beta)
+
+    def forward(
+        self,
+        x: NodeFeatures,
+        edge_index: Adjacency,
+        edge_attr: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+        *,
+        edge_mask: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Attention]:
+        """Attends; see the class for shapes."""
+        return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
         """W_k and W_q."""
