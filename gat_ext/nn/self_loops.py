@@ -51,7 +51,7 @@ def loop_features(
     if isinstance(fill_value, str):
         return _reduce(edge_attr, dst, num_dst, fill_value)[:num_loops]
     fill = torch.as_tensor(fill_value, dtype=edge_attr.dtype, device=edge_attr.device)
-    if fill.numel() not in (1, edge_attr.shape[1]):
+    if fill.numel() != 1 and fill.numel() != edge_attr.shape[1]:
         raise ValueError(
             f"fill_value has shape {list(fill.shape)}; expected [{edge_attr.shape[1]}], "
             "as many values as edge features, or one"
