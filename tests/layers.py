@@ -71,7 +71,7 @@ class Layer:
         assert set(PROMISES) >= self.lacks, self.lacks - set(PROMISES)
 
     def supports(self, *promises: str) -> bool:
-        """Whether it gives all these promises."""
+        """True if it gives all these promises."""
         assert set(promises) <= set(PROMISES), promises
         return self.lacks.isdisjoint(promises)
 
@@ -93,7 +93,7 @@ class Case(NamedTuple):
 
     @property
     def has_edges(self) -> bool:
-        """Whether it is called with edge features."""
+        """True if it is called with edge features."""
         return self.options.get("edge_dim") is not None
 
     @property
@@ -103,7 +103,7 @@ class Case(NamedTuple):
 
     @property
     def replaces_loops(self) -> bool:
-        """Whether it attends over self-loops of its own."""
+        """True if it attends over self-loops of its own."""
         return self.layer.supports("self_loops") and self.options.get("add_self_loops", True)
 
     def make(self, in_channels: Any = 5, out_channels: int = 4, **more: Any) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""The recipe of CONTRIBUTING for a layer: a class, its export and a row; the tests then run it through the promises."""
+"""The recipe of CONTRIBUTING for a layer: a class, its export and a row; the row buys the tests."""
 
 from __future__ import annotations
 
