@@ -208,7 +208,7 @@ def plain_cases(*promises: str) -> list[Case]:
 
 
 def full_cases(*promises: str) -> list[Case]:
-    """One case for each layer, with everything that it can do at once: edge features, residual, …"""
+    """One case for each layer, with all that it can do at once: edge features, residual, …"""
     return [
         case._replace(options=case.options | case.layer.full) for case in plain_cases(*promises)
     ]
