@@ -101,9 +101,9 @@ def test_every_form_of_edges(name, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", CALLED)
 def test_reordered_takes_every_form(name, form):
-    module, x = LAYERS[name](), torch.randn(NUM_NODES, 5)
+    module, x = CALLED[name](), torch.randn(NUM_NODES, 5)
     reordered, edges = nn.Reordered(module, "degree"), FORMS[form]()
     for _ in range(2):
         assert_close(reordered(x, edges), module(x, EDGES))
@@ -152,7 +152,7 @@ def test_a_new_form_is_one_file_and_one_row(monkeypatch):
     with pytest.raises(TypeError, match="edge_index is a Pairs; expected"):
         nn.GATConv(5, 4)(x, pairs)
     monkeypatch.setattr(formats, "FORMS", (*formats.FORMS, form))
-    for make in LAYERS.values():
+    for make in CALLED.values():
         module = make()
         expected = module(x, EDGES)
         assert_close(module(x, pairs), expected)
