@@ -1,4 +1,4 @@
-"""Which operator attends over a graph: the one over a sorted graph, or the one that sorts in itself."""
+"""Which operator attends over a graph: the one over a sorted graph, or the one that sorts."""
 
 from __future__ import annotations
 

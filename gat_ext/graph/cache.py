@@ -1,8 +1,9 @@
 """The one cache of what is computed from edges, matrices, features and graphs.
 
-A result is valid as long as :func:`gat_ext.graph.contents.state_of` of every tensor that it was computed from is
-the same. Its owners are held weakly: results die with them. Beyond ``LIMIT`` bytes the results used least recently
-are dropped, except those of the ``RECENT`` owners used last, so that a step on one huge graph always finds its own.
+A result is valid as long as :func:`gat_ext.graph.contents.state_of` of every tensor that it was
+computed from is the same. Its owners are held weakly: results die with them. Beyond ``LIMIT`` bytes
+the results used least recently are dropped, except those of the ``RECENT`` owners used last, so
+that a step on one huge graph always finds its own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Owners = tuple[Any, ...]
 
 
 def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or the control group's where that is less."""
+    """Bytes of memory for this process: the machine's, or the control group's where that is less."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
@@ -85,8 +86,8 @@ class Cache:
     ) -> Made:
         """``make()``, or what it returned for these owners and this key before.
 
-        Nothing is cached while operations are recorded, nor of inference tensors, which have no version, nor of
-        subclasses of Tensor other than PyG's EdgeIndex.
+        Nothing is cached while operations are recorded, nor of inference tensors, which have no
+        version, nor of subclasses of Tensor other than PyG's EdgeIndex.
 
         Args:
             owners: what the result is computed from.
@@ -154,7 +155,7 @@ def _has_state(owner: Any) -> bool:
 
 
 def _bytes_of(made: Any) -> int:
-    """The bytes that a result holds: a tensor, something that says ``nbytes`` itself, or a tuple of these."""
+    """Bytes of a result: a tensor, something else with ``nbytes``, or a tuple of these."""
     if isinstance(made, tuple):
         return sum(map(_bytes_of, made))
     return int(getattr(made, "nbytes", 0))
@@ -166,9 +167,9 @@ os.register_at_fork(after_in_child=lambda: setattr(_cache, "_lock", threading.RL
 
 
 def empty_cache() -> None:
-    """Frees what is cached: sorted graphs, sparse and reordered features, and blocks of memory kept for results.
+    """Frees what is cached: sorted graphs, sparse and reordered features, blocks of memory.
 
-    It returns nothing that is in use, and changes no result; what is needed again is computed again.
+    What is in use stays, and no result changes; what is needed later is computed again.
     """
     _cache.clear()
     _C.empty_cache()

@@ -17,20 +17,23 @@ State = tuple[Hashable, ...]
 def state_of(tensor: Tensor, *, large: bool = False) -> State:
     """Equal for two calls between which the tensor was not modified, and different if it was.
 
-    Modifications through torch raise the version of a tensor. Others do not: collectives and receives of
-    ``torch.distributed``, also those by which DDP broadcasts buffers; another process that shares the memory; NumPy, DLPack,
-    ``.data``, and tensors put on the same storage by ``set_``; operators of ``torch.library`` for which no autograd kernel was
-    registered. So on the CPU the contents are part of the state, as a number of 64 bits. To read contents on a GPU would
-    synchronise: there they are part of the state only while ``torch.distributed`` is initialised, and no CUDA graph is
-    being captured.
+    Modifications through torch raise the version of a tensor. Others do not: collectives and
+    receives of ``torch.distributed``, also those by which DDP broadcasts buffers; another process
+    that shares the memory; NumPy, DLPack, ``.data``, and tensors put on the same storage by
+    ``set_``; operators of ``torch.library`` for which no autograd kernel was registered. So on the
+    CPU the contents are part of the state, as a number of 64 bits. To read contents on a GPU would
+    synchronise: there they are part of the state only while ``torch.distributed`` is initialised,
+    and no CUDA graph is being captured.
 
-    Of a sparse tensor the state is that of its index tensors: its values are no part of it. Of PyG's EdgeIndex it is that
-    of the tensor inside, with the version of the wrapper, which alone counts what is modified through the wrapper.
+    Of a sparse tensor the state is that of its index tensors: its values are no part of it. Of
+    PyG's EdgeIndex it is that of the tensor inside, with the version of the wrapper, which alone
+    counts what is modified through the wrapper.
 
     Args:
         tensor: of any dtype, outside of inference mode and of traces.
-        large: it takes longer to read than what is cached saves, as with features [N, C]; so read it only where others may
-            modify it: in shared memory, or while ``torch.distributed`` is initialised.
+        large: it takes longer to read than what is cached saves, as with features [N, C]; so read
+            it only where others may modify it: in shared memory, or while ``torch.distributed`` is
+            initialised.
     """
     if tensor.layout != torch.strided:
         return (tensor._version, tensor.shape, *map(state_of, index_tensors(tensor)))

@@ -1,7 +1,7 @@
-"""Self-loops: one for every node that is source and destination in the place of those given, and the way back.
+"""Self-loops: those given are replaced by one for every node that is source and destination.
 
-The replaced ones come after the other edges, by ascending node. Tensors of edges follow by :meth:`SelfLoops.rows`.
-C++ does the same inside ``adjacency_attention``.
+The replaced ones come after the other edges, by ascending node. Tensors of edges follow by
+:meth:`SelfLoops.rows`. C++ does the same inside ``adjacency_attention``.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ class SelfLoops(NamedTuple):
         return given if self.kept is None else given[self.kept]
 
     def rows(self, given: Tensor, loops: Tensor) -> Tensor:
-        """A row for each edge of the graph: those of the edges that stay, then those of ``loops``."""
+        """A row for each edge of the graph: of the edges that stay, then of ``loops``."""
         return torch.cat([self.others(given), loops])
 
     def destinations(self) -> tuple[Tensor, int]:
         """Destinations of the edges that stay, and a bound of their numbers.
 
-        In a TracedGraph a self-loop to be replaced leads to a further node, which is no destination.
+        In a TracedGraph a self-loop to be replaced leads to a further node, which is no
+        destination.
         """
         num_dst, count = self.graph.num_dst, self.graph.num_edges - self.num_loops
         src, dst = self.graph.edge_index[:, :count]
@@ -115,7 +116,8 @@ def ends_with_loops(edge_index: Tensor, num_loops: int) -> bool:
 def given_positions(edges: Tensor, given: Tensor) -> Tensor:
     """int64 [E'], the position of each edge of a layer among the edges given to it.
 
-    A given self-loop stands for the layer's at its node, the first of several; -1 where none was given.
+    A given self-loop stands for the layer's at its node, the first of several; -1 where none was
+    given.
 
     Args:
         edges: [2, E'], that the layer attended over.

@@ -1,4 +1,4 @@
-"""Graphs within functions that are traced: by torch.compile, torch.export, make_fx, or transformed by torch.func."""
+"""Graphs inside functions that are traced by torch.compile, torch.export, make_fx or torch.func."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gat_ext.ops.slots import with_loops
 
 
 class TracedGraph:
-    """The edges of an edge_index or a graph, for ``adjacency_attention`` to sort; it has no CSR of its own.
+    """The edges of an edge_index or a graph, which ``adjacency_attention`` sorts; it has no CSR.
 
     It is a :class:`gat_ext.graph.protocol.GraphLike`. Tensors of edges that go with it have a row
     for each slot: the edges given, in their order, then, with ``self_loops``, one loop for each
@@ -55,7 +55,7 @@ class TracedGraph:
         return self._slots(torch.int64)
 
     def edges_with(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """(edge_index [2, E'], weights [E', H]) of weights [num_edges, H]: without loops that were replaced.
+        """(edge_index [2, E'], weights [E', H]) of weights [num_edges, H], without replaced loops.
 
         The edge_index has the dtype of the one that was given, and is that one where no loops are
         replaced.

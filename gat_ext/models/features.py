@@ -13,7 +13,7 @@ _SPARSE = 0.25  # share of nonzero elements below which only they are stored
 
 
 def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
-    """The features of a model's first layer: sparse ones for what is sparse, or constant and mostly zeros.
+    """The features of a model's first layer, sparse where x is sparse, or constant and mostly 0.
 
     A bag of words, of which one element in a hundred is not zero, so costs a hundredth of the
     projection and of the random numbers of dropout. They are cached until the tensor is modified in

@@ -4,17 +4,9 @@ Constructor arguments, parameter names, results and, for a seed, initial weights
 state_dict moves over unchanged; GATConv also takes those of older versions, and :func:`gat_ext.interop.from_dgl` translates
 DGL's. WalkAgent is no such layer: it walks.
 
-Edges come in any of these forms, none of whose libraries is needed:
-
-==============================================  ==================================================================================
-edge_index [2, E], PyG's ``EdgeIndex``          sources, destinations; sorted once, for as long as the tensor is not written to
-:class:`gat_ext.Graph`                          sorted when it was made
-``SparseTensor``, torch sparse (COO, CSR, CSC)  a row for each destination, as PyG's ``adj_t``; values of more than one dimension
-                                                (of a SparseTensor: any) stand for edge_attr where the layer has edge_dim
-SciPy sparse matrix                             [N_dst, N_src]; read at every call
-NetworkX graph                                  u -> v, nodes in the order of ``graph.nodes``; read at every call
-DGL graph or block                              by edge id; for a block x may be the features of its sources; read at every call
-==============================================  ==================================================================================
+Edges come as an edge_index [2, E], as a :class:`gat_ext.Graph`, or in any form of :mod:`gat_ext.graph.formats`: ``EdgeIndex`` and
+``SparseTensor`` of PyG, sparse matrices of torch and SciPy, graphs of NetworkX and DGL. An edge_index is sorted once, until it is
+modified.
 
 Attention weights come back with an edge_index [2, E']; those of a SparseTensor or a torch sparse matrix as its values. Asked with
 False or None, all layers return the result alone. A COO matrix that is not coalesced has an edge for each entry.

@@ -1,4 +1,4 @@
-"""What layers and models take for edges besides an edge_index and a Graph: the forms of ``graph.formats``."""
+"""Layers and models take the forms of edges in ``graph.formats`` besides an edge_index and a Graph."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def is_plain(adjacency: Any) -> bool:
 def unwrap(adjacency: Any) -> Tensor | Graph:
     """The edge_index or the graph of anything that holds edges.
 
-    The graph of a matrix of tensors is cached until its index tensors are modified. Other objects can change
-    unnoticed and are read at every call.
+    The graph of a matrix of tensors is cached until its index tensors are modified. Other objects
+    can change unnoticed and are read at every call.
 
     Args:
-        adjacency: an edge_index [2, E], a Graph, an ``EdgeIndex`` of PyG, or one of ``graph.formats.FORMS``.
+        adjacency: an edge_index [2, E], a Graph, an ``EdgeIndex`` of PyG, or one of
+            ``graph.formats.FORMS``.
 
     Raises:
         TypeError: it is none of these.
@@ -56,8 +57,9 @@ def _is_dense(adjacency: Any) -> bool:
 def _plain_edge_index(wrapper: Tensor) -> Tensor:
     """The tensor inside an EdgeIndex.
 
-    Modifications through the EdgeIndex raise its version and not that of the tensor inside. So once there were
-    some, it is an alias of that tensor, another one after each: what was cached by the tensor is then not found.
+    Modifications through the EdgeIndex raise its version and not that of the tensor inside. So once
+    there were some, it is an alias of that tensor, another one after each: what was cached by the
+    tensor is then not found.
     """
     inner = plain_tensor(wrapper)
     if inner is wrapper or is_tracing() or wrapper.is_inference() or wrapper._version == 0:
@@ -76,7 +78,8 @@ def plain_inputs(
     """The inputs of a layer that was given something other than an edge_index or a Graph.
 
     Args:
-        x: features; of a block they may be those of the sources, of which the destinations are the first.
+        x: features; of a block they may be those of the sources, of which the destinations are the
+            first.
         adjacency: see :func:`unwrap`.
         edge_attr: edge features, or None for the values of a sparse matrix where it has some.
         edge_dim: of the layer; None: it takes no edge features.
@@ -104,7 +107,8 @@ def attention_of(adjacency: Any, graph: GraphLike, edge_index: Tensor, alpha: Te
         alpha: [E', H].
 
     Returns:
-        Of a SparseTensor one with alpha for values; of a torch sparse matrix (matrix with alpha for values, alpha).
+        Of a SparseTensor one with alpha for values; of a torch sparse matrix (matrix with alpha for
+        values, alpha).
     """
     form = _form(adjacency)
     if form is None or form.with_weights is None:

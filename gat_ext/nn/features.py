@@ -153,8 +153,9 @@ class SparseFeatures:
 def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     """x, or where it is a torch sparse tensor, its ``SparseFeatures``.
 
-    The graph is cached until the index tensors of x are modified. The values are not: they are a view of x, which would
-    keep it alive. Of an uncoalesced tensor they are a copy, so it is sorted again at each call.
+    The graph is cached until the index tensors of x are modified. The values are not: they are a
+    view of x, which would keep it alive. Of an uncoalesced tensor they are a copy, so it is sorted
+    again at each call.
 
     Raises:
         TypeError: x has another sparse layout than CSR, CSC and COO.

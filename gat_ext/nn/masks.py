@@ -1,4 +1,4 @@
-"""Edge masks of the layers: from the edges that the caller gave to those that a layer attends over."""
+"""Edge masks of the layers: from the caller's edges to those that a layer attends over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def mask_of_layer(
     add_self_loops: bool,
     layer: nn.Module,
 ) -> Tensor:
-    """The mask of the edges that a layer attends over, [E'] or [E', H]; 1 for the self-loops that it adds.
+    """The mask of the edges that a layer attends over, [E'] or [E', H]; 1 for its self-loops.
 
     Args:
         edge_mask: [E] or [E, H], of the caller's edges.

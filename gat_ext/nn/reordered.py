@@ -28,9 +28,10 @@ class Reordered(nn.Module):
     ``graph.reorder(method)`` and on the rows of x in that order, and the rows of what it returns
     come back in the caller's. So wrap a whole model rather than each of its layers; only the rows
     of its input and its output are then moved. The order of a Graph is found at the first call and
-    kept for as long as the Graph lives; that of an edge_index until it dies or is written to. The
-    rows of a constant x are moved once, too, until x is written to in a way that torch counts; in
-    shared memory, or while ``torch.distributed`` is initialised, in any way.
+    cached for as long as the Graph lives; that of an edge_index or a matrix until it is modified.
+    Objects that are read at every call, such as a graph of NetworkX, are ordered at every call. The
+    rows of a constant x are cached, too, until x is modified in a way that torch counts; in shared
+    memory, or while ``torch.distributed`` is initialised, in any way.
 
     ``state_dict`` has the keys of the module alone, so a checkpoint fits with and without. The
     module is the attribute ``module``; its other methods, such as a model's ``attention_weights``,
@@ -153,7 +154,7 @@ class _Order(NamedTuple):
     new_number: Tensor  # [N], the new number of each old node
 
     def rows(self, x: Features) -> Features:
-        """Features in the new order; those of a constant are cached: moving them takes about as long as a layer."""
+        """Features in the new order; a constant is cached, because moving it takes as long as a layer."""
         if isinstance(x, SparseFeatures):
             graph = x.graph
             moved = cached((graph, self.graph), "rows", lambda: self._rows_of_graph(graph))

@@ -1,7 +1,7 @@
-"""Slots of edges: the edges given, in their order, then a self-loop for each node that is source and destination.
+"""Slots: the edges given, in their order, then a self-loop for each source and destination.
 
-Every tensor of edges that goes with replaced self-loops has these rows, see the note in csrc/torch/adjacency.cpp. Eager
-layers leave out the slots of the self-loops that were given.
+Every tensor of edges that goes with replaced self-loops has these rows, see the note in
+csrc/torch/adjacency.cpp. Eager layers leave out the slots of the self-loops that were given.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def with_loops(ends: Tensor, num_loops: int) -> Tensor:
-    """[..., E + num_loops]: both ends of each edge [2, E], or one of them [E], then those of the self-loops."""
+    """[..., E + num_loops]: the ends of the edges, [2, E] or [E], then those of the self-loops."""
     loops = torch.arange(num_loops, dtype=ends.dtype, device=ends.device)
     return torch.cat([ends, loops.expand(*ends.shape[:-1], -1)], dim=-1)
 

@@ -1,6 +1,7 @@
-"""Forms of edges besides an edge_index [2, E] and a :class:`gat_ext.Graph`: a file each, a row in ``FORMS``.
+"""Forms of edges besides an edge_index and a Graph: a file each, and a row in ``FORMS``.
 
-Layers, models and ``Reordered`` take any of them; none of the libraries is needed, and none is imported.
+Layers, models and ``Reordered`` take any of them; none of the libraries is needed, and none is
+imported.
 
 =================================  =================================================================
 PyG's ``EdgeIndex``                as an edge_index: sorted once, until the tensor is modified

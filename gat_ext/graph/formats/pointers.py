@@ -12,7 +12,8 @@ def expand(pointers: Tensor, count: int, lines: int, name: str) -> Tensor:
     """The row of each of ``count`` entries, from the pointers of ``lines`` rows; also of columns.
 
     Raises:
-        ValueError: they do not ascend from 0 to ``count``: to follow them would write out of bounds.
+        ValueError: they do not ascend from 0 to ``count``, so following them could write out of
+            bounds.
     """
     check_pointers(pointers, count, lines, name)
     return expand_rows(pointers.long(), count)

@@ -28,7 +28,7 @@ def _check_layout(matrix: Any) -> None:
 
 
 def torch_sparse_edges(matrix: Tensor) -> Edges:
-    """Stored entries of a torch CSR, CSC or COO tensor, in their order: A[i, j] is an edge j -> i."""
+    """Stored entries of a CSR, CSC or COO tensor, in their order: A[i, j] is an edge j -> i."""
     _check_layout(matrix)
     if matrix.dim() - matrix.dense_dim() != 2:
         raise ValueError(
@@ -60,7 +60,7 @@ def index_tensors(matrix: Tensor) -> tuple[Tensor, ...]:
 
 
 def _values(matrix: Tensor) -> Tensor | None:
-    """Raises ValueError if they need gradients, which torch does not pass on to uncoalesced entries."""
+    """Raises ValueError if they need gradients, which torch does not pass to uncoalesced ones."""
     if matrix.dense_dim() == 0:
         return None
     if matrix.layout != torch.sparse_coo or matrix.is_coalesced():
