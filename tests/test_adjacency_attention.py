@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gat_ext import Graph, functional
+import gat_ext
+from gat_ext import _C, Graph, functional
 from gat_ext.ops.arguments import AdjacencyAttention
 from gat_ext.ops.registry import ops
 
@@ -157,3 +158,38 @@ def test_edges_of_another_kind_are_named():
         attend_by_operator(torch.ones(2, 3), x)
     with pytest.raises(ValueError, match=r"edge_index has shape \[3, 2\]; expected \[2, E\]"):
         attend_by_operator(torch.ones(3, 2, dtype=torch.int64), x)
+
+
+# ---- what the operator keeps
+
+
+def attend_alone(edges, num_nodes=5):
+    """Without self-loops; with the transpose that a backward pass needs."""
+    term = torch.zeros(num_nodes, 1)
+    arguments = {"edges": edges, "num_src": num_nodes, "num_dst": num_nodes, "self_loops": False}
+    arguments |= {"for_backward": True, "value": term.unsqueeze(-1), "dst_term": term, "src_term": term}
+    return ops.adjacency_attention(*AdjacencyAttention(**ADDITIVE | arguments))[0]
+
+
+def test_empty_cache_drops_sorted_edges():
+    gat_ext.empty_cache()
+    edges = torch.tensor([[0, 1, 2], [2, 0, 0]])
+    expected = attend_alone(edges)
+    assert _C.graph_cache_size() == 1
+    gat_ext.empty_cache()
+    assert _C.graph_cache_size() == 0
+    assert torch.equal(attend_alone(edges), expected) and _C.graph_cache_size() == 1
+
+
+def test_sorted_edges_are_bounded():
+    """With so many nodes a list of edges takes 64 MiB to keep: the 16 used last are kept."""
+    gat_ext.empty_cache()
+    first, *others = [torch.zeros(2, 1, dtype=torch.int64) for _ in range(20)]
+    for edges in others:
+        attend_alone(edges, 2**22)
+        attend_alone(first, 2**22)
+    assert _C.graph_cache_size() == 16
+    del edges, others
+    attend_alone(torch.zeros(2, 1, dtype=torch.int64))  # drops those of tensors that died
+    assert _C.graph_cache_size() == 2
+    gat_ext.empty_cache()

@@ -4,8 +4,8 @@
 //
 // Note: slots. Edge tensors have a row for each slot: the edges given, in their order, then, where self-loops are replaced, one
 // loop for each node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0. The
-// operator sorts and numbers, for dropout too, only the slots that are edges, in their order; edges_of_slots in
-// gat_ext/ops/composed.py does the same.
+// operator sorts and numbers, for dropout too, only the slots that are edges, in their order; gat_ext/ops/slots.py has the same
+// slots.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "../core/fingerprint.h"
+#include "adjacency.h"
 #include "checks.h"
 #include "fingerprint.h"
 #include "schema.h"
@@ -67,6 +68,9 @@ Csr csr_transpose(const Tensor& rowptr, const Tensor& col, std::int64_t num_src)
 
 // ---- the graph that the operator attends over
 
+// Of the memory of a tensor, or of what stands for one.
+std::size_t bytes(const Optional& tensor) { return tensor.has_value() && tensor->defined() ? tensor->nbytes() : 0; }
+
 struct Sorted : SortedGraph {
   Optional kept;  // [E'], the slots that are edges; absent: all of them
 
@@ -75,6 +79,12 @@ struct Sorted : SortedGraph {
     static const auto op = find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_transpose");
     std::tie(t_rowptr, t_col, t_pos) = op.call(rowptr, col, num_src);
     if (edge_id.has_value()) t_edge_id = edge_id->index_select(0, *t_pos);
+  }
+
+  std::size_t nbytes() const {
+    std::size_t sum = bytes(rowptr) + bytes(col);
+    for (const Optional* const part : {&edge_id, &kept, &t_rowptr, &t_col, &t_pos, &t_edge_id}) sum += bytes(*part);
+    return sum;
   }
 };
 
@@ -142,8 +152,10 @@ std::uint64_t fingerprint(const Edges& e) {
   return all;
 }
 
-// Remembers what was made of a tensor for as long as it lives. The tensor alone says little: compiled programs write to their
+// Caches what was sorted of a tensor for as long as it lives. The tensor alone says little: compiled programs modify their
 // buffers unseen by torch. So its contents have to be the same too; to read them once takes a small part of the time of sorting.
+// Beyond kLimit bytes the entries used least recently are dropped, except the kRecent used last, so that a step on one huge graph
+// always finds its own. The cache of Python, gat_ext/graph/cache.py, keeps to the same bounds.
 class Memo {
  public:
   Sorted find(const Edges& e, bool with_transpose) {
@@ -159,11 +171,26 @@ class Memo {
     if (is_sorted(e)) std::tie(sorted->rowptr, sorted->col, sorted->edge_id) = std::tie(e.edges, *e.col, e.edge_id);
     if (found && (sorted->t_rowptr.has_value() || !with_transpose)) return *std::move(sorted);
     if (with_transpose) sorted->transpose(e.num_src);
-    keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted}, is_sorted(e));
+    keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted, 0, 0}, is_sorted(e));
     return *std::move(sorted);
   }
 
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    entries_.clear();
+    bytes_ = 0;
+  }
+
+  std::size_t size() {
+    const std::lock_guard lock(mutex_);
+    return entries_.size();
+  }
+
  private:
+  static constexpr std::size_t kLimit = std::size_t{1} << 30;
+  static constexpr std::size_t kRecent = 16;
+  static constexpr std::size_t kOverhead = 4096;  // bytes charged for an entry beside its tensors
+
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
   using Key = std::tuple<const void*, std::int64_t, std::int64_t, bool>;
   using State = std::tuple<std::uint64_t, std::vector<std::int64_t>>;
@@ -171,13 +198,17 @@ class Memo {
     Weak tensor;
     State state;
     Sorted sorted;
+    std::size_t bytes;
+    std::uint64_t last_use;
   };
 
   std::optional<Sorted> look_up(const Key& key, const State& state) {
     const std::lock_guard lock(mutex_);
     const auto found = entries_.find(key);
     const bool valid = found != entries_.end() && !found->second.tensor.expired() && found->second.state == state;
-    return valid ? std::optional(found->second.sorted) : std::nullopt;
+    if (!valid) return std::nullopt;
+    found->second.last_use = ++uses_;
+    return found->second.sorted;
   }
 
   // Whether the edges are a CSR that is used as it is.
@@ -190,22 +221,38 @@ class Memo {
       entry.sorted.col.reset();
       entry.sorted.edge_id.reset();
     }
+    entry.bytes = entry.sorted.nbytes() + kOverhead;
     const std::lock_guard lock(mutex_);
     for (auto each = entries_.begin(); each != entries_.end();) {
-      each = each->second.tensor.expired() ? entries_.erase(each) : std::next(each);
+      each = each->second.tensor.expired() || each->first == key ? erase(each) : std::next(each);
     }
-    entries_.insert_or_assign(key, std::move(entry));
+    entry.last_use = ++uses_;
+    bytes_ += entry.bytes;
+    entries_.emplace(key, std::move(entry));
+    while (bytes_ > kLimit && entries_.size() > kRecent) {
+      erase(std::min_element(entries_.begin(), entries_.end(),
+                             [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; }));
+    }
+  }
+
+  std::map<Key, Entry>::iterator erase(std::map<Key, Entry>::iterator entry) {
+    bytes_ -= entry->second.bytes;
+    return entries_.erase(entry);
   }
 
   std::mutex mutex_;
   std::map<Key, Entry> entries_;
+  std::size_t bytes_ = 0;
+  std::uint64_t uses_ = 0;
 };
 
-Sorted sorted_of(const Edges& e, bool with_transpose) {
+Memo& memo() {
   // Never destroyed: tensors must not be freed when the process ends, after the allocators of their devices.
   static Memo& memo = *new Memo;
-  return memo.find(e, with_transpose);
+  return memo;
 }
+
+Sorted sorted_of(const Edges& e, bool with_transpose) { return memo().find(e, with_transpose); }
 
 // ---- between slots and edges
 
@@ -277,6 +324,10 @@ Tensor edge_slots(const Edges& e) {
 }
 
 }  // namespace
+
+void empty_graph_cache() { memo().clear(); }
+
+std::size_t graph_cache_size() { return memo().size(); }
 
 TORCH_LIBRARY_IMPL(gat_ext, CompositeExplicitAutograd, m) {
   m.impl("csr_of_edges", &csr_of_edges);

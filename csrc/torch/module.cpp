@@ -6,6 +6,7 @@
 
 #include "../core/scores/all.h"
 #include "../cpu/isa.h"
+#include "adjacency.h"
 #include "allocate.h"
 #include "fingerprint.h"
 #include "schema.h"
@@ -54,6 +55,11 @@ std::uint64_t fingerprint(pybind11::handle tensor) {
   return f(unpacked);
 }
 
+void empty_cache() {
+  gat::binding::empty_graph_cache();
+  gat::binding::empty_block_cache();
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -64,7 +70,8 @@ PYBIND11_MODULE(_C, m) {
       "The scores that edge_attention knows, and of each (has_term, has_weight, has_node_terms).");
   m.def("input_dims", &input_dims, "The differentiable inputs of edge_attention, with a letter for each dimension.");
   m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
-  m.def("empty_cache", &gat::binding::empty_block_cache, "Gives the CPU memory that is kept for further results back.");
+  m.def("empty_cache", &empty_cache, "Frees the CPU memory that is kept for further results, and edges that operators sorted.");
+  m.def("graph_cache_size", &gat::binding::graph_cache_size, "How many lists of edges are kept sorted by operators.");
   m.def("fingerprint", &fingerprint<&gat::binding::fingerprint>, "64 bits that tell the contents of a tensor from others.");
   m.def("fingerprint_by_torch", &fingerprint<&gat::binding::fingerprint_by_torch>, "The same number by torch's operators.");
   m.def("isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); }, "Instruction set that the CPU operators run on.");
