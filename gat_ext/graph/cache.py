@@ -49,7 +49,7 @@ _OVERHEAD = 4096  # bytes charged for a result beside its tensors
 class _Slot:
     """The results of the same owners."""
 
-    def __init__(self, refs: list[weakref.ref[Any]], state: State) -> None:
+    def __init__(self, refs: list[weakref.ref[Any]], state: list[State]) -> None:
         self.refs, self.state, self.nbytes = refs, state, 0
         self.results: OrderedDict[Hashable, Any] = OrderedDict()
 
@@ -95,10 +95,14 @@ class Cache:
             make: computes the result, which must not hold an owner. What it raises is not cached.
             large: see :func:`gat_ext.graph.contents.state_of`.
         """
-        if is_tracing() or not all(map(_has_state, owners)):
+        if is_tracing():
             return make()
-        # Before make, so that a modification meanwhile shows at the next call.
-        state = tuple([state_of(o, large=large) if isinstance(o, Tensor) else () for o in owners])
+        state = []  # before make, so that a modification meanwhile shows at the next call
+        for owner in owners:
+            if isinstance(owner, Tensor):
+                if not _counts_versions(owner):
+                    return make()
+                state.append(state_of(owner, large=large))
         ids = tuple(map(id, owners))
         with self._lock:
             slot = self._slots.get(ids)
@@ -146,12 +150,10 @@ class Cache:
                 self.nbytes -= slot.nbytes
 
 
-def _has_state(owner: Any) -> bool:
-    """Whether modifications of the owner are noticed, or impossible."""
-    if not isinstance(owner, Tensor):
-        return True
-    known = type(owner) is Tensor or hasattr(owner, "as_tensor")
-    return known and not owner.is_inference()
+def _counts_versions(tensor: Tensor) -> bool:
+    """True if modifications of the tensor are noticed."""
+    known = type(tensor) is Tensor or hasattr(tensor, "as_tensor")
+    return known and not tensor.is_inference()
 
 
 def _bytes_of(made: Any) -> int:

@@ -62,30 +62,24 @@ def with_self_loops(adjacency: Tensor | Graph, num_src: int, num_dst: int) -> Se
     It is cached for as long as a Graph lives, or until an edge_index is modified, so that training
     on one graph sorts once.
     """
+    if not isinstance(adjacency, Graph):
+        check_edge_index(adjacency)
+    key = (num_src, num_dst, "looped")
+    return cached((adjacency,), key, lambda: _replaced(adjacency, num_src, num_dst))
+
+
+def _replaced(adjacency: Tensor | Graph, num_src: int, num_dst: int) -> SelfLoops:
     if is_tracing():
         traced = TracedGraph(adjacency, num_src, num_dst, self_loops=True)
         return SelfLoops(traced, None, traced.num_given, traced.num_edges - traced.num_given)
     if isinstance(adjacency, Graph):
-        return cached((adjacency,), "looped", lambda: _replace_loops_of_graph(adjacency))
-    check_edge_index(adjacency)
-    return cached(
-        (adjacency,),
-        (num_src, num_dst, "looped"),
-        lambda: _replace_loops_of_edge_index(adjacency, num_src, num_dst),
-    )
-
-
-def _replace_loops_of_graph(graph: Graph) -> SelfLoops:
-    wide = torch.int64 if graph.index_dtype == torch.int64 else None
-    return _replace_loops(graph.edge_index, graph.num_src, graph.num_dst, wide)
-
-
-def _replace_loops_of_edge_index(edge_index: Tensor, num_src: int, num_dst: int) -> SelfLoops:
+        wide = torch.int64 if adjacency.index_dtype == torch.int64 else None
+        return _replace_loops(adjacency.edge_index, num_src, num_dst, wide)
     try:
-        return _replace_loops(edge_index, num_src, num_dst, None)
+        return _replace_loops(adjacency, num_src, num_dst, None)
     except (TypeError, ValueError, IndexError, RuntimeError):
         # A faulty edge_index: the error should speak of it, not of the edges with loops.
-        Graph(edge_index, num_src=num_src, num_dst=num_dst)
+        Graph(adjacency, num_src=num_src, num_dst=num_dst)
         raise
 
 
