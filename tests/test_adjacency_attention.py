@@ -167,7 +167,12 @@ def attend_alone(edges, num_nodes=5):
     """Without self-loops; with the transpose that a backward pass needs."""
     term = torch.zeros(num_nodes, 1)
     arguments = {"edges": edges, "num_src": num_nodes, "num_dst": num_nodes, "self_loops": False}
-    arguments |= {"for_backward": True, "value": term.unsqueeze(-1), "dst_term": term, "src_term": term}
+    arguments |= {
+        "for_backward": True,
+        "value": term.unsqueeze(-1),
+        "dst_term": term,
+        "src_term": term,
+    }
     return ops.adjacency_attention(*AdjacencyAttention(**ADDITIVE | arguments))[0]
 
 
