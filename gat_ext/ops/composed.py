@@ -142,13 +142,13 @@ def compose(
 def _read(edges: Edges, inputs: Any) -> Any:
     """In the dtype in which the fused operator has its scores and sums, and 0 for what it does not read."""
     wide = Inputs(*(t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs))
-    if edges.is_edge is None:
-        return wide
-    of_edges = {name: t for name in PER_EDGE if (t := getattr(wide, name)) is not None}
-    unread = ~edges.is_edge
-    return wide._replace(
-        **{n: t.masked_fill(unread.view(-1, *[1] * (t.dim() - 1)), 0) for n, t in of_edges.items()}
-    )
+    if edges.is_edge is not None:
+        for name in PER_EDGE:
+            tensor = getattr(wide, name)
+            if tensor is not None:
+                unread = ~edges.is_edge.view(-1, *[1] * (tensor.dim() - 1))
+                wide = wide._replace(**{name: tensor.masked_fill(unread, 0)})
+    return wide
 
 
 def scores_of(edges: Edges, inputs: Any, constants: Any) -> Tensor:
