@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[1]
 NAMED_IN = {
     "csrc/torch/schema.h",  # the list
     "csrc/torch/edge_attention.h",  # hands the inputs to the kernels, and validates them
-    "csrc/torch/module.cpp",  # which of them each score needs
     "csrc/torch/cpu/edge_attention.cpp",  # which scratch and passes the gradients need
     "csrc/torch/cuda/edge_attention.cpp",  # the same
     "gat_ext/ops/composed.py",  # the formula in torch's operators

@@ -166,6 +166,8 @@ def test_inductor(case):
 
 @pytest.mark.parametrize("score", SCORES)
 def test_functional_compiles(score):
+    names = score_inputs(score)
+
     def attend(x, edge_index):
         graph = Graph(edge_index, num_nodes=x.shape[0])
         if score == "dot":
@@ -183,7 +185,7 @@ def test_functional_compiles(score):
             return functional.gatv2_attention(graph, x, x, torch.ones(2, 4)), x
         inputs = {"query": x, "key": x, "att": torch.ones(2, 4)}
         inputs |= {"dst_term": x.sum(-1), "src_term": x.mean(-1)}
-        reads = {name: inputs[name] for name in score_inputs(score)}
+        reads = {name: inputs[name] for name in names}
         return functional.edge_attention(graph, x, score=score, **reads), x
 
     compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")

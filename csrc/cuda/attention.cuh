@@ -40,6 +40,9 @@ inline constexpr int kEdges = !kGeneral<C>     ? 4
 // Thread blocks on a multiprocessor: as many as its registers hold without spilling any, which leaves enough loads in flight.
 template <int C>
 inline constexpr int kBlocksAtOnce = kGeneral<C> ? 2 : 3;
+// In a backward pass: one less in float64 for scores that keep both a term and node terms.
+template <class Score, class T, int C>
+inline constexpr int kBackwardBlocksAtOnce = Score::has_term && Score::has_node_terms && sizeof(T) == 8 ? 2 : kBlocksAtOnce<C>;
 
 // The graph as a pass walks it: rows are destinations, or with `position` sources of the transpose.
 struct Walk {
@@ -74,15 +77,14 @@ __device__ __forceinline__ void for_each_block(const Channels& channels, int blo
                                                const T* own, const T* other, Fragment<T, C>& own_fragment,
                                                Fragment<T, C> (&fragments)[n], F&& f) {
   if constexpr (kGeneral<C>) {
-    const auto load = [&](int block) {
+    // One step more to load the own block again, where it is not the last.
+    const int steps = blocks > 1 && task.block != blocks - 1 ? blocks + 1 : blocks;
+    for (int step = 0; step < steps; ++step) {
+      const int block = step < blocks ? step : task.block;
       gather(other, batch, channels, task, block, fragments);
       if (blocks > 1) own_fragment = load_own<T, C>(own, channels, task, block);
-    };
-    for (int block = 0; block < blocks; ++block) {
-      load(block);
-      f(block);
+      if (step < blocks) f(block);
     }
-    if (blocks > 1 && task.block != blocks - 1) load(task.block);
   } else {
     gather(other, batch, channels, task, 0, fragments);
     f(0);

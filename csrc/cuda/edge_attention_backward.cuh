@@ -131,7 +131,7 @@ struct DestinationPass {
   using State = typename Sink::State;
   using Scores = EdgeScores<Score, T, C, true>;
   using Grads = WeightGrads<T, C, true>;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBackwardBlocksAtOnce<Score, T, C>;
   struct Shared {
     A att[Score::has_weight ? Sink::kChannels : 1] = {};
   };
@@ -267,7 +267,7 @@ struct SourcePass : NothingShared {
   using State = typename Sink::State;
   using Scores = EdgeScores<Score, T, C, false>;
   using Grads = WeightGrads<T, C, false>;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
+  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBackwardBlocksAtOnce<Score, T, C>;
 
   BackwardArgs<T> args;
   Sink sink;
