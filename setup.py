@@ -1,6 +1,7 @@
 """Builds the native parts of gat_ext against the torch that is installed; metadata is in pyproject.toml.
 
-libgat_ext.so holds the operators and needs torch only, so that C++ can load it; _C is the Python module on top of it.
+libgat_ext.so holds the operators and needs torch only, so that C++ can load it; _C is the Python
+module on top of it.
 
 GAT_EXT_CUDA=auto|0|1       whether to build the CUDA kernels; auto: where torch has CUDA and a fitting nvcc is there
 TORCH_CUDA_ARCH_LIST=9.0    for which GPUs; unset: for the one that is there, or DEFAULT_ARCHITECTURES where there is none
@@ -105,7 +106,8 @@ def operators(nvcc: Nvcc | None) -> Extension:
         options["include_dirs"] = nvcc.include_dirs
         options["library_dirs"] = nvcc.library_dirs
         if shutil.which("ccache"):
-            # Depend mode: nvcc -E, which ccache would hash, leaves out the code of all architectures but one.
+            # Depend mode: nvcc -E, which ccache would hash, leaves out the code of all
+            # architectures but one.
             cached = f"env CCACHE_DEPEND=1 ccache {shlex.quote(str(nvcc.path))}"
             os.environ.setdefault("PYTORCH_NVCC", cached)
     sources = {str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern)}

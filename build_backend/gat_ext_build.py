@@ -1,9 +1,10 @@
 """PEP 517 backend: setuptools, with a say in which torch the extension is built against.
 
-An extension fits the torch it was built against and no other. Under build isolation pip would fetch the newest torch into a
-throw-away environment and build against that, whatever the user runs. This backend looks in the environment that pip itself
-runs in first, which ``sysconfig`` still describes under isolation: a torch found there is put on the path for the build, and
-no other is asked for. Only where there is none does the build require one, and then the wheel requires the same.
+An extension fits the torch it was built against and no other. Under build isolation pip would fetch
+the newest torch into a throw-away environment and build against that, whatever the user runs. This
+backend looks in the environment that pip itself runs in first, which ``sysconfig`` still describes
+under isolation: a torch found there is put on the path for the build, and no other is asked for.
+Only where there is none does the build require one, and then the wheel requires the same.
 """
 
 from __future__ import annotations

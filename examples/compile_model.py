@@ -1,8 +1,8 @@
 """torch.compile of a whole model, without a graph break, over a graph that is given as a Graph.
 
-The attention stays one operator in the compiled program; norms, activations and biases around it are for the compiler to fuse.
-The backend is an argument: "aot_eager" (the default here: it traces forward and backward and needs no compiler of C++ or
-Triton), or "inductor" (torch's own default).
+The attention stays one operator in the compiled program; norms, activations and biases around it
+are for the compiler to fuse. The backend is an argument: "aot_eager" (the default here: it traces
+forward and backward and needs no compiler of C++ or Triton), or "inductor" (torch's own default).
 
     python examples/compile_model.py inductor
 """

@@ -1,7 +1,8 @@
 """Why does the model say so? Four answers about one member of Zachary's karate club.
 
-Rollout of the attention, its entropy, the edges that the member attends to most (with a picture, where a file is named and
-matplotlib is there), and a mask of the edges that is learned, as GNNExplainer does. Needs networkx, which torch installs.
+Rollout of the attention, its entropy, the edges that the member attends to most (with a picture,
+where a file is named and matplotlib is there), and a mask of the edges that is learned, as
+GNNExplainer does. Needs networkx, which torch installs.
 
     python examples/explain_karate.py karate.png
 """

@@ -1,7 +1,8 @@
 """Mini-batches of sampled neighbours, in plain torch: each layer of a model runs on a bipartite block.
 
-A batch of nodes needs only some of its neighbours, and some of theirs. The blocks go from the outermost sources to the batch;
-the destinations of a block are the first of its sources, so that self-loops and residuals fit.
+A batch of nodes needs only some of its neighbours, and some of theirs. The blocks go from the
+outermost sources to the batch; the destinations of a block are the first of its sources, so that
+self-loops and residuals fit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sparse attention in plain PyTorch, without any graph library: a text model in which each word sees some of the others.
 
-The pattern, a window of the words before and a few global ones, is a graph; the attention is one operator over its edges. It
-equals torch's dense attention with a mask, for a share of its work that falls with the length of the text.
+The pattern, a window of the words before and a few global ones, is a graph; the attention is one
+operator over its edges. It equals torch's dense attention with a mask, for a share of its work that
+falls with the length of the text.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-# Threads that wait sleep: beside another process, as in parallel runs, they would else take its core.
+# Threads that wait sleep: beside another process, as in parallel runs, they would else take its
+# core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch

@@ -69,8 +69,8 @@ def gradients(loss, x, module):
 def test_layers_compile_once_for_all_sizes(case, form):
     """Values and gradients, of graphs with changing numbers of nodes and edges.
 
-    Numbers are constants from the start. Otherwise the compiler takes them for variable, finds that they cannot be and begins
-    anew, which takes twice as long and is seen to work with the models.
+    Numbers are constants from the start. Otherwise the compiler takes them for variable, finds that
+    they cannot be and begins anew, which takes twice as long and is seen to work with the models.
     """
     layer = case.make().double()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")

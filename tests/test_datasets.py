@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
+import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +380,29 @@ def test_ppi_missing_file_and_bad_zip(tmp_path: Path) -> None:
     (tmp_path / "ppi.zip").write_bytes(b"<html>")
     with pytest.raises(ValueError, match=r"ppi\.zip is not a zip file"):
         load("ppi", tmp_path)
+
+
+@pytest.fixture
+def new_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module of the package, as somebody would add it: one file with its registration."""
+    (tmp_path / "mine.py").write_text(
+        "from gat_ext.datasets._registry import load, register\n\n\n"
+        '@register("mine")\n'
+        "def mine(root=None, *, seed: int = 0):\n"
+        '    """The karate club under another name."""\n'
+        '    return load("karate")\n'
+    )
+    monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield "mine"
+    sys.modules.pop("gat_ext.datasets.mine", None)
+    datasets._registry._NODES._loaders.pop("mine", None)
+
+
+def test_a_new_data_set_is_one_file(new_family: str) -> None:
+    datasets.discover()
+    assert new_family in datasets.available()
+    data = load(new_family, seed=3)
+    assert isinstance(data, NodeDataset) and data.num_nodes == 34
+    with pytest.raises(ValueError, match="did you mean 'mine'"):
+        load("mime")

@@ -100,7 +100,8 @@ def test_values_and_gradients_equal_reference(score, name, dtype, device):
             )
 
 
-# Heads and channels: single elements, odd numbers, whole vectors, more than a warp of a GPU holds, more than it holds at once.
+# Heads and channels: single elements, odd numbers, whole vectors, more than a warp of a GPU holds,
+# more than it holds at once.
 WIDTHS = ((1, 1), (1, 3), (2, 7), (3, 2), (8, 8), (1, 33), (1, 64), (2, 130), (1, 300), (1, 1100))
 
 
@@ -150,7 +151,8 @@ def test_rows_may_start_anywhere_in_memory(score, offset, dtype, device):
         assert_close(ours, theirs, **tolerance(dtype))
 
 
-# In-degrees around 512, at which a GPU begins to split rows: parts that start and end anywhere, and exactly at a boundary.
+# In-degrees around 512, at which a GPU begins to split rows: parts that start and end anywhere, and
+# exactly at a boundary.
 LONG_ROWS = (
     (512, 513, 0, 511, 600, 3, 1024, 1025, 1),
     (100, 2000, 700, 0, 0, 512, 512, 1536),
@@ -492,7 +494,8 @@ def test_memory_does_not_grow_with_edges_times_channels(score, tmp_path):
         text=True,
         check=True,
     )
-    # Node tensors of 400·2·128 floats are 0.4 MB each; one [E, H, F] of these 120,000 edges would be 123 MB at F = 128.
+    # Node tensors of 400·2·128 floats are 0.4 MB each; one [E, H, F] of these 120,000 edges would
+    # be 123 MB at F = 128.
     one_edge_tensor = 120_000 * 2 * 64 * 4
     assert int(done.stdout) < 0.2 * one_edge_tensor
 

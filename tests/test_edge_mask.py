@@ -59,7 +59,8 @@ def test_equals_reference(score, name, heads, dtype, device):
         results = functional.edge_attention(graph, **given, return_weights=True, return_lse=True)
         expected = reference.edge_attention(graph, **truth, return_weights=True, return_lse=True)
         assert torch.equal(results[0], functional.edge_attention(graph, **given)), variant
-        # Weights and their gradients are rounded before they are summed, to less than the largest of them.
+        # Weights and their gradients are rounded before they are summed, to less than the largest
+        # of them.
         bounds = tolerance(dtype)
         bounds |= {"atol": 5 * bounds["atol"]} if dtype != F64 else {}
         generator = torch.Generator(device).manual_seed(2)

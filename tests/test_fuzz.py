@@ -1,8 +1,10 @@
 """Random calls of the public operators, Graph and the layers, with good and with bad arguments.
 
-A call with good arguments equals the reference, where something is to be learned in its gradients too; what is not finite in an
-input reaches only what reads it; a call with bad arguments raises a TypeError, ValueError, IndexError or NotImplementedError, or
-gives numbers. ``GAT_EXT_FUZZ_CALLS=200000 pytest tests/test_fuzz.py`` makes that many calls, from other seeds each time.
+A call with good arguments equals the reference, where something is to be learned in its gradients
+too; what is not finite in an input reaches only what reads it; a call with bad arguments raises a
+TypeError, ValueError, IndexError or NotImplementedError, or gives numbers.
+``GAT_EXT_FUZZ_CALLS=200000 pytest tests/test_fuzz.py`` makes that many calls, from other seeds each
+time.
 """
 
 from __future__ import annotations
@@ -372,7 +374,8 @@ def check_good(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
         torch.randn(a.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
         for a, _ in pairs
     ]
-    # lse of a row without edges is -inf: what flows into it is not a number, and is dropped by both.
+    # lse of a row without edges is -inf: what flows into it is not a number, and is dropped by
+    # both.
     exact = [
         t
         for t in [*exact_args, *exact_kwargs.values()]

@@ -31,7 +31,8 @@ def test_gradients_are_rounding(score, graph_name, dtype):
     inputs["value"] = message.expand(graph.num_src, 2, 8).clone()
     narrow, _ = gradients(graph, inputs, dtype)
     wide, upstream = gradients(graph, inputs, torch.float32)
-    # An edge adds alpha (<g, v> - <g, out>) times an input; rounding adds up along a row, and over the rows that read a source.
+    # An edge adds alpha (<g, v> - <g, out>) times an input; rounding adds up along a row, and over
+    # the rows that read a source.
     terms = float((upstream.abs() * message.abs()).sum())
     largest = max(float(inputs[n].abs().max()) for n in ("query", "key", "att") if n in inputs)
     rounding = torch.finfo(torch.float32).eps * terms * largest

@@ -1,7 +1,7 @@
 """Scores of any size: rows masked by large negative numbers, features that nobody normalised, up to the largest finite numbers.
 
-Features are small integers times powers of two, so that every score is exact in each dtype, and the reference in float64 is what
-the results must agree with to rounding.
+Features are small integers times powers of two, so that every score is exact in each dtype, and the
+reference in float64 is what the results must agree with to rounding.
 """
 
 from __future__ import annotations
@@ -240,7 +240,8 @@ def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, dropo
         )
         kept = torch.tensor(1 / (1 - dropout_p), dtype=dtype)
         assert ((weights == 0) | (weights == kept)).all()
-        # Dropped weights are 0, and the multiplier of the others is rounded to 16 bits where they are a result.
+        # Dropped weights are 0, and the multiplier of the others is rounded to 16 bits where they
+        # are a result.
         results = (out, weights) if dropout_p == 0 else (out,)
         grads = torch.autograd.grad(
             results,

@@ -82,7 +82,8 @@ def test_presets_have_the_papers_shapes():
     def parameters(model):
         return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-    # GAT on cora: 8 heads of 8 on 1433 features, 2 attention vectors, a bias; then 64 features to 7 classes.
+    # GAT on cora: 8 heads of 8 on 1433 features, 2 attention vectors, a bias; then 64 features to 7
+    # classes.
     assert parameters(models.GAT.preset("cora", 1433, 7)) == 1433 * 64 + 3 * 64 + 64 * 7 + 3 * 7
     ppi = models.GAT.preset("ppi", 50, 121)
     assert [(c.heads, c.out_channels, c.concat, c.residual) for c in ppi.layers] == [

@@ -1,7 +1,7 @@
 """A score is added where CONTRIBUTING says and nowhere else.
 
-tests/cpp/new_score adds one to the kernels; these tests add its formulas, and look for code that knows
-a score by name.
+tests/cpp/new_score adds one to the kernels; these tests add its formulas, and look for code that
+knows a score by name.
 """
 
 from __future__ import annotations

@@ -127,7 +127,8 @@ def test_joined_communities_are_neighbours():
     ring = shuffled(torch.cat([cliques, links], dim=1), size * count)
     far = distances(ring.reorder("community")[0])
     assert far[: cliques.shape[1]].max() < 2 * size  # Louvain joins cliques in pairs
-    # Cuthill and McKee go round a ring in both directions at once: a link passes over one community.
+    # Cuthill and McKee go round a ring in both directions at once: a link passes over one
+    # community.
     assert far[cliques.shape[1] :].max() < 6 * size
 
 

@@ -1,7 +1,7 @@
 """A small graph starts no threads: they would cost more than the work, and a forked process lacks those that it counts on.
 
-The tests read what this file prints when it is run: of each case, in a process of its own, how many threads it started and how a
-fork of that process ended which ran the case again.
+The tests read what this file prints when it is run: of each case, in a process of its own, how many
+threads it started and how a fork of that process ended which ran the case again.
 """
 
 from __future__ import annotations

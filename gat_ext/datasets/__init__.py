@@ -27,9 +27,15 @@ from gat_ext.datasets._registry import (
     register_graphs,
 )
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.name.startswith("_"):
-        importlib.import_module(f"{__name__}.{_module.name}")
+
+def discover() -> None:
+    """Imports every module of this package, so that its data sets are registered."""
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{__name__}.{module.name}")
+
+
+discover()
 
 __all__ = [
     "Fold",

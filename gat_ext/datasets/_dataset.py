@@ -117,7 +117,7 @@ class NodeDataset:
         return self.edge_index.shape[1]
 
     def require_splits(self) -> None:
-        """Refuses a data set without training, validation or test nodes.
+        """Raises if a data set has no training, validation or test nodes.
 
         Raises:
             ValueError: naming the empty split.

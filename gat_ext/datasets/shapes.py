@@ -34,12 +34,12 @@ def shapes(
     then the motif, half of it of one motif type and half of the other. In class 0 the trail ends at
     the first motif type, in class 1 at the second; nothing else depends on the class. So no count
     of types or degrees tells anything; the edge between trail and motif does. Of the graphs of the
-    default size, 20 uniform walks of 12 steps cross it in 51 %; in 98 % where each signpost is twice
-    as attractive as the one before it, an entrance twice as attractive as noise, and the motif twice
-    as attractive as the last signpost.
+    default size, 20 uniform walks of 12 steps cross it in 51 %; in 98 % where each signpost is
+    twice as attractive as the one before it, an entrance twice as attractive as noise, and the
+    motif twice as attractive as the last signpost.
 
-    Types: noise 0 to Z - 1 (Z = ``num_noise_types``), signposts Z to Z + ``trail_length`` - 1 in the
-    order of the trail, then the two of the motif, the ``signal_types``.
+    Types: noise 0 to Z - 1 (Z = ``num_noise_types``), signposts Z to Z + ``trail_length`` - 1 in
+    the order of the trail, then the two of the motif, the ``signal_types``.
 
     Args:
         root: Not used: the graphs are generated.

@@ -1,14 +1,14 @@
 """What attends to what: the attention of a model's layers, and what can be read from it.
 
-:func:`record_attention` collects the attention of every layer of this package in any ``torch.nn.Module``;
-:func:`match_edges` does so for what one layer returned. From these come
+:func:`record_attention` collects the attention of every layer of this package in any
+``torch.nn.Module``; :func:`match_edges` does so for what one layer returned. From these come
 
 - :func:`attention_rollout`: how much every node of the input contributes to some nodes of the output;
 - :func:`attention_entropy`: how widely each node spreads its attention;
 - :func:`top_edges`: what a node attends to most, and :func:`draw_edges`, a picture of it.
 
-All of it is sparse and, but for the picture, differentiable. For explanations that are learned, layers and models take an
-``edge_mask``.
+All of it is sparse and, but for the picture, differentiable. For explanations that are learned,
+layers and models take an ``edge_mask``.
 
 Uses ``nn``, ``functional`` and ``graph``.
 """

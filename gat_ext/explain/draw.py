@@ -24,8 +24,8 @@ def draw_edges(
 ) -> Any:
     """Draws the edges that a node attends to most: the node in the middle, each hop on a ring around it.
 
-    An arrow for every edge goes from its source to its destination; the larger its weight, the thicker and the brighter. A
-    self-loop is a dashed circle at its node.
+    An arrow for every edge goes from its source to its destination; the larger its weight, the
+    thicker and the brighter. A self-loop is a dashed circle at its node.
 
     Args:
         edges: of :func:`top_edges`.

@@ -23,17 +23,18 @@ def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> 
 
     Args:
         attention: of a layer, H heads.
-        normalize: divide by log of the in-degree, the layer's own self-loops included; nodes of in-degree 0 and 1 get 0.
+        normalize: divide by log of the in-degree, the layer's own self-loops included; nodes of
+            in-degree 0 and 1 get 0.
 
     Returns:
-        [N_dst, H]; differentiable, with gradient 0 in weights that are 0. Weights with dropout or a mask in them are no
-        distribution; they are taken as they are.
+        [N_dst, H]; differentiable, with gradient 0 in weights that are 0. Weights with dropout or a
+        mask in them are no distribution; they are taken as they are.
 
     Raises:
         ValueError: the layer attended over a batch.
 
-    Source: the diagnostic is that of Ghader and Monz, "What does Attention in Neural Machine Translation Pay Attention to?",
-    IJCNLP 2017.
+    Source: the diagnostic is that of Ghader and Monz, "What does Attention in Neural Machine
+    Translation Pay Attention to?", IJCNLP 2017.
 
     Example:
         >>> from gat_ext.explain import match_edges
@@ -62,7 +63,8 @@ class TopEdges(NamedTuple):
         node: the node.
         edge_index: [2, K], sources and destinations.
         alpha: [K], the mean over heads of their weights.
-        edge_id: [K], their positions among the edges that the layer was given, -1 for a self-loop that it added.
+        edge_id: [K], their positions among the edges that the layer was given, -1 for a self-loop
+            that it added.
         hop: [K], 1 for edges into the node, 2 for edges into their sources, and so on.
 
     Example:
@@ -86,8 +88,8 @@ def top_edges(
     """The edges with the largest weights into a node, into the sources of these, and so on.
 
     Args:
-        attention: of a layer; or of the layers of a model from first to last: then the first hop is in the last layer, the
-            second in the one before, as information flows.
+        attention: of a layer; or of the layers of a model from first to last: then the first hop is
+            in the last layer, the second in the one before, as information flows.
         node: a destination.
         k: how many edges into each node; of equal weights the first ones.
         hops: how many times to go on to the sources of the edges found; a node is entered once.
@@ -97,7 +99,8 @@ def top_edges(
 
     Raises:
         IndexError: the node does not exist.
-        ValueError: k or hops is less than 1, there are fewer layers than hops, or a layer attended over a batch.
+        ValueError: k or hops is less than 1, there are fewer layers than hops, or a layer attended
+            over a batch.
 
     Example:
         >>> from gat_ext.explain import match_edges

@@ -19,14 +19,16 @@ from gat_ext.nn.inputs import Adjacency, as_graph
 class LayerAttention(NamedTuple):
     """What a layer attended to in one call.
 
-    A layer that adds self-loops attends over other edges than it was given: the given ones without self-loops, then one loop
-    for every node. ``edge_id`` says which is which: the position of each edge among the given ones, -1 for a self-loop that
-    was not given. A given self-loop stands for the layer's at its node; of several at one node the first does.
+    A layer that adds self-loops attends over other edges than it was given: the given ones without
+    self-loops, then one loop for every node. ``edge_id`` says which is which: the position of each
+    edge among the given ones, -1 for a self-loop that was not given. A given self-loop stands for
+    the layer's at its node; of several at one node the first does.
 
     Attributes:
         name: of the layer in the recorded model, "" where there is none.
         edge_index: [2, E'], the edges that the layer attended over, its own self-loops last.
-        alpha: [E', H], their weights as the layer returns them; [E', B, H] of a batch of features on one graph.
+        alpha: [E', H], their weights as the layer returns them; [E', B, H] of a batch of features
+            on one graph.
         edge_id: [E'], int64.
         num_given: E, the number of given edges.
         num_src: number of sources.
@@ -86,8 +88,8 @@ def match_edges(
 
     Args:
         attention: (edge_index [2, E'], alpha [E', H]) of a layer.
-        adjacency: the Graph or the edge_index [2, E] that the layer was given; a Graph where sources and destinations are
-            not the same nodes.
+        adjacency: the Graph or the edge_index [2, E] that the layer was given; a Graph where
+            sources and destinations are not the same nodes.
         name: to give to the result.
 
     Returns:

@@ -25,26 +25,30 @@ def attention_rollout(
         R = A_L \cdots A_2 A_1, \qquad
         A_l = \mathrm{rows}\left(r I + (1 - r) \, \mathrm{mean}_h \, \alpha^{(l, h)}\right)
 
-    with rows divided by their sums. Only the asked rows of R are computed, layer by layer from the last, by sparse products:
-    K nodes of a graph cost O(K (E + N)) a layer, and no matrix N x N is made, unless all nodes are asked for.
+    with rows divided by their sums. Only the asked rows of R are computed, layer by layer from the
+    last, by sparse products: K nodes of a graph cost O(K (E + N)) a layer, and no matrix N x N is
+    made, unless all nodes are asked for.
 
     Args:
-        attention: of the layers from first to last, as :func:`record_attention` collects it, H heads each.
+        attention: of the layers from first to last, as :func:`record_attention` collects it, H
+            heads each.
         nodes: a node, or K nodes, of the last layer's destinations.
-        residual: r, the share of a node that goes past the attention. 0.5 stands for a residual connection; 0 for none.
+        residual: r, the share of a node that goes past the attention. 0.5 stands for a residual
+            connection; 0 for none.
 
     Returns:
-        [N] for a node, [K, N] for K; N the sources of the first layer. Each row sums to 1, save without residual where paths
-        end at nodes without in-edges. Differentiable in the weights, which should not be negative.
+        [N] for a node, [K, N] for K; N the sources of the first layer. Each row sums to 1, save
+        without residual where paths end at nodes without in-edges. Differentiable in the weights,
+        which should not be negative.
 
     Raises:
         TypeError: nodes are not integers.
-        ValueError: there is no layer, a layer's sources are not the destinations of the one before, or a layer attended over
-            a batch.
+        ValueError: there is no layer, a layer's sources are not the destinations of the one before,
+            or a layer attended over a batch.
         IndexError: a node is not one of the last layer's destinations.
 
-    A layer whose destinations are not its sources, as in mini-batches of sampled neighbours, takes its first destinations for
-    the same nodes as its first sources, as the layers do for self-loops.
+    A layer whose destinations are not its sources, as in mini-batches of sampled neighbours, takes
+    its first destinations for the same nodes as its first sources, as the layers do for self-loops.
 
     Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, section 3.
 

@@ -117,28 +117,34 @@ def edge_attention(
         edge_in_value: also add edge_feat to value (needs D = F).
         negative_slope: of leaky_relu.
         scale: factor of the score, where its formula has one.
-        dropout_p: probability with which a weight is dropped; the kept ones are multiplied by 1 / (1 - dropout_p).
-        seed: int64 tensor of one element that decides what is dropped; None draws one from torch's generator.
-        top_k: keep only the top_k largest scores of each destination and head (ties: the earlier edge). 1 is hard attention.
-        edge_mask: [E] or [E, H], any real numbers: also multiplies the weights, after softmax and dropout, so that out_i is
-            Σ_j mask_ij α_ij m_ij v_j; differentiable. Explainers learn it; 0 removes a message and leaves the other weights.
+        dropout_p: probability with which a weight is dropped; the kept ones are multiplied by 1 /
+            (1 - dropout_p).
+        seed: int64 tensor of one element that decides what is dropped; None draws one from torch's
+            generator.
+        top_k: keep only the top_k largest scores of each destination and head (ties: the earlier
+            edge). 1 is hard attention.
+        edge_mask: [E] or [E, H], any real numbers: also multiplies the weights, after softmax and
+            dropout, so that out_i is Σ_j mask_ij α_ij m_ij v_j; differentiable. Explainers learn
+            it; 0 removes a message and leaves the other weights.
         return_weights: also return alpha · m, times the mask, [E, H], differentiable.
-        return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64), differentiable.
+        return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64),
+            differentiable.
 
     Returns:
-        out [N_dst, H, F], a tensor. With ``return_weights`` or ``return_lse`` a named tuple, in this
-        order, of ``out``, ``weights`` [E, H] if requested and ``lse`` [N_dst, H] if requested:
+        out [N_dst, H, F], a tensor. With ``return_weights`` or ``return_lse`` a named tuple, in
+        this order, of ``out``, ``weights`` [E, H] if requested and ``lse`` [N_dst, H] if requested:
         :class:`WithWeights`, :class:`WithLse` or :class:`WithWeightsAndLse`.
 
     Raises:
         TypeError: dtypes differ or are not floating-point.
-        ValueError: a shape or device does not match, an argument is missing or not used by the score, or a number is out
-            of its range.
+        ValueError: a shape or device does not match, an argument is missing or not used by the
+            score, or a number is out of its range.
 
-    Cost: each edge reads one value row and, for scores with a query, one key row; no tensor of E·H·F elements is made,
-    forward or backward, but a gradient of ``edge_feat`` if asked for. Second derivatives of additive_v2, and of any score
-    with edge_feat, do materialise [E, H, D]. An edge_mask adds an :func:`spmm` and a few tensors [E, H]; within
-    torch.compile, torch.func or a trace it makes [E, H, F].
+    Cost: each edge reads one value row and, for scores with a query, one key row; no tensor of
+    E·H·F elements is made, forward or backward, but a gradient of ``edge_feat`` if asked for.
+    Second derivatives of additive_v2, and of any score with edge_feat, do materialise [E, H, D]. An
+    edge_mask adds an :func:`spmm` and a few tensors [E, H]; within torch.compile, torch.func or a
+    trace it makes [E, H, F].
 
     Example:
         >>> import torch
@@ -173,7 +179,8 @@ def edge_attention(
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     seed = seed if dropout_p > 0 else None
     constants = score, edge_in_value, negative_slope, scale, dropout_p
-    # The operator takes value for a query or key that is not there, and writes the sum of the gradients at once.
+    # The operator takes value for a query or key that is not there, and writes the sum of the
+    # gradients at once.
     for name in ("query", "key"):
         if inputs[name] is value:
             inputs[name] = None
@@ -212,11 +219,13 @@ def gat_attention(
     Args:
         graph: the graph.
         value: [N_src, H, F], the projected features W x.
-        dst_term: [N_dst, H], the projected features' product with the destination half of the attention vector.
+        dst_term: [N_dst, H], the projected features' product with the destination half of the
+            attention vector.
         src_term: [N_src, H], likewise with the source half.
         edge_term: [E, H], the projected edge features' product with their attention vector.
         negative_slope: of leaky_relu.
-        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
+            :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.
@@ -265,7 +274,8 @@ def gatv2_attention(
         value: [N_src, H, F]; None for key, as in the paper.
         edge_feat: [E, H, D].
         negative_slope: of leaky_relu.
-        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
+            :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.
@@ -307,19 +317,21 @@ def dot_attention(
     r"""Scaled dot-product attention: s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩, and edge_feat is added to value too.
 
     Args:
-        graph: the graph. On the complete graph this is ``torch.nn.functional.scaled_dot_product_attention``.
+        graph: the graph. On the complete graph this is
+            ``torch.nn.functional.scaled_dot_product_attention``.
         query: [N_dst, H, D].
         key: [N_src, H, D].
         value: [N_src, H, F].
         scale: None for 1 / sqrt(D).
         edge_feat: [E, H, D]; needs D = F.
-        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
+            :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.
 
-    Source: Vaswani et al., "Attention Is All You Need", 2017, eq. 1; with edges, Shi et al., "Masked Label Prediction", 2021,
-    eq. 3 and 4.
+    Source: Vaswani et al., "Attention Is All You Need", 2017, eq. 1; with edges, Shi et al.,
+    "Masked Label Prediction", 2021, eq. 3 and 4.
 
     Example:
         >>> import torch
@@ -364,14 +376,17 @@ def cosine_attention(
         key: [N_src, H, D]; None for query.
         value: [N_src, H, F]; None for key.
         beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
-        eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends back no gradient. The square of
-            a norm has to be finite, in float32 of norms up to 1.8e19.
-        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of :func:`edge_attention`.
+        eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends
+            back no gradient. The square of a norm has to be finite, in float32 of norms up to
+            1.8e19.
+        **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
+            :func:`edge_attention`.
 
     Returns:
         As :func:`edge_attention`, whose errors it raises.
 
-    Source: Thekumparampil, Wang, Oh, Li, "Attention-based Graph Neural Network for Semi-supervised Learning", 2018, eq. 5.
+    Source: Thekumparampil, Wang, Oh, Li, "Attention-based Graph Neural Network for Semi-supervised
+    Learning", 2018, eq. 5.
 
     Example:
         >>> import torch

@@ -33,7 +33,7 @@ def is_graph(graph: Any) -> None:
 
 
 def no_transform(operator: str, *inputs: Tensor) -> None:
-    """Refuses to run within torch.func, and tangents of forward-mode differentiation, which would be lost without a word."""
+    """Raises NotImplementedError inside torch.func, and for tangents, which would be silently lost."""
     if in_functorch() or have_tangents(*inputs):
         raise NotImplementedError(
             f"{operator} has no forward-mode derivative and cannot be transformed by torch.func (grad, vmap, jvp, ...); use "
@@ -42,7 +42,7 @@ def no_transform(operator: str, *inputs: Tensor) -> None:
 
 
 def choice(given: str, choices: Sequence[str], name: str) -> None:
-    """Refuses a name that is not among the choices, the closest first."""
+    """Raises ValueError unless the name is among the choices; the error names the closest."""
     if isinstance(given, str) and given in choices:
         return
     close = difflib.get_close_matches(str(given), choices, n=1)
@@ -51,7 +51,7 @@ def choice(given: str, choices: Sequence[str], name: str) -> None:
 
 
 def floating(tensor: Any, name: str) -> None:
-    """Refuses what is not a tensor of real floating-point numbers."""
+    """Raises TypeError unless it is a tensor of real floating-point numbers."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
     if not tensor.is_floating_point():
@@ -68,7 +68,7 @@ def autocast_is_on(device: torch.device) -> bool:
 
 
 def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
-    """Refuses two tensors of different dtype or device; under autocast dtypes may differ."""
+    """Raises unless two tensors agree in dtype and device; under autocast dtypes may differ."""
     floating(a, a_name)
     floating(b, b_name)
     if a.dtype != b.dtype and not autocast_is_on(a.device):
@@ -82,7 +82,7 @@ def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
 
 
 def on_graph_device(graph: GraphLike, tensor: Tensor, name: str) -> None:
-    """Refuses a tensor on another device than the graph, and what is no graph."""
+    """Raises unless the graph is one, and the tensor is on its device."""
     is_graph(graph)
     if tensor.device != graph.device:
         raise ValueError(
@@ -96,7 +96,7 @@ def on_graph_device(graph: GraphLike, tensor: Tensor, name: str) -> None:
 
 
 def node_features(graph: GraphLike, tensor: Tensor, name: str, count_name: str) -> None:
-    """Refuses what is not [count, H, F] or [count, F]; ``count_name`` is num_src or num_dst."""
+    """Raises unless it is [count, H, F] or [count, F]; ``count_name`` is num_src or num_dst."""
     floating(tensor, name)
     on_graph_device(graph, tensor, name)
     count: int = getattr(graph, count_name)
@@ -108,7 +108,7 @@ def node_features(graph: GraphLike, tensor: Tensor, name: str, count_name: str) 
 
 
 def edge_values(graph: GraphLike, tensor: Tensor, name: str) -> None:
-    """Refuses what is not [E, H] or [E]."""
+    """Raises unless it is [E, H] or [E]."""
     floating(tensor, name)
     on_graph_device(graph, tensor, name)
     if tensor.dim() not in (1, 2) or tensor.shape[0] != graph.num_edges:
@@ -119,7 +119,7 @@ def edge_values(graph: GraphLike, tensor: Tensor, name: str) -> None:
 
 
 def same_tail(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
-    """Refuses two tensors that differ in more than their first dimension."""
+    """Raises if two tensors differ in more than their first dimension."""
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
             f"{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; "
@@ -128,14 +128,14 @@ def same_tail(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
 
 
 def rows_of_heads(tensor: Any, name: str) -> None:
-    """Refuses what is not [N, H, D]."""
+    """Raises unless it is [N, H, D]."""
     floating(tensor, name)
     if tensor.dim() != 3:
         raise ValueError(f"{name} has shape {list(tensor.shape)}; expected [N, H, D]")
 
 
 def heads(tensor: Tensor, count: int, name: str, other: str) -> None:
-    """Refuses a per-edge tensor whose number of heads is neither 1 nor count."""
+    """Raises unless the number of heads of a per-edge tensor is 1 or count."""
     # Sizes may be symbols, which no tuple holds.
     if tensor.shape[1] != 1 and tensor.shape[1] != count:
         raise ValueError(
@@ -150,7 +150,7 @@ def attention_inputs(
     inputs: dict[str, Tensor | None],
     edge_in_value: bool,
 ) -> None:
-    """Refuses inputs that do not fit the score, each other or the graph."""
+    """Raises unless the inputs fit the score, each other and the graph."""
     is_graph(graph)
     choice(score, tuple(TRAITS), "score")
     flag(edge_in_value, "edge_in_value")
@@ -196,7 +196,7 @@ def attention_inputs(
 
 
 def temperature(beta: Any, query: Tensor) -> float | Tensor:
-    """Refuses what is neither a number nor a tensor [] or [H], and returns it; query is [N, H, D]."""
+    """Returns a number, or a tensor [] or [H]; raises for anything else. query is [N, H, D]."""
     if not isinstance(beta, Tensor):
         return number(beta, "beta")
     same_kind(query, "query", beta, "beta")
@@ -208,7 +208,7 @@ def temperature(beta: Any, query: Tensor) -> float | Tensor:
 
 
 def number(x: Any, name: str) -> float:
-    """Refuses what is not a finite number; returns it as one that operators take."""
+    """Returns a finite number as operators take it; raises for anything else."""
     if torch.compiler.is_compiling():  # where it may be a symbol
         return x  # type: ignore[no-any-return]
     if type(x) is float and math.isfinite(x):
@@ -228,7 +228,7 @@ def number(x: Any, name: str) -> float:
 
 
 def probability(p: Any, name: str) -> float:
-    """Refuses what is not in [0, 1]; returns it as ``number`` does."""
+    """Returns a number in [0, 1] as ``number`` does; raises for anything else."""
     share = number(p, name)
     if not 0 <= share <= 1:
         raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
@@ -236,20 +236,20 @@ def probability(p: Any, name: str) -> float:
 
 
 def flag(given: Any, name: str) -> None:
-    """Refuses what is neither True nor False."""
+    """Raises TypeError unless it is True or False."""
     if not isinstance(given, bool):
         raise TypeError(f"{name} is a {type(given).__name__}; expected True or False")
 
 
 def positive_integer(k: Any, name: str) -> int:
-    """Refuses what is not an integer of at least 1; returns it, or the largest that operators take."""
+    """Returns an integer of at least 1, or the largest that operators take; raises otherwise."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"{name} is {k!r}; expected an integer of at least 1")
     return min(k, _INT64_MAX)
 
 
 def seed(tensor: Tensor, device: torch.device) -> Tensor:
-    """Refuses what is not an int64 tensor of one element; returns it on device."""
+    """Returns an int64 tensor of one element on device; raises for anything else."""
     if (
         not isinstance(tensor, Tensor)
         or tensor.dtype != torch.int64

@@ -1,7 +1,7 @@
 """Operators composed of torch's own, where the native ones cannot go.
 
-That is where inputs have tangents of forward-mode differentiation, and inside torch.func; for the fused
-operator only where that is compiled.
+That is where inputs have tangents of forward-mode differentiation, and inside torch.func; for the
+fused operator only where that is compiled.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:
 
 
 def check_mask(graph: GraphLike, value: Tensor, edge_mask: Tensor) -> None:
-    """Refuses a mask that does not fit the graph and the heads of value [N_src, H, F]."""
+    """Raises unless the mask fits the graph and the heads of value [N_src, H, F]."""
     checks.same_kind(value, "value", edge_mask, "edge_mask")
     checks.edge_values(graph, edge_mask, "edge_mask")
     if edge_mask.dim() == 2:

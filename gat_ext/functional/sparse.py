@@ -26,14 +26,16 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
     Args:
         graph: the graph.
         scores: [E, H] or [E].
-        by: ``"dst"`` normalises over the in-edges of each destination, ``"src"`` over the out-edges of each source.
+        by: ``"dst"`` normalises over the in-edges of each destination, ``"src"`` over the out-edges
+            of each source.
 
     Returns:
         alpha, of the shape of ``scores``. A group whose scores are all -inf gets 0.
 
     Raises:
         TypeError: scores are not floating-point.
-        ValueError: their shape or device does not match the graph, or ``by`` is neither "dst" nor "src".
+        ValueError: their shape or device does not match the graph, or ``by`` is neither "dst" nor
+            "src".
 
     Example:
         >>> import torch
@@ -102,15 +104,16 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
         graph: the graph.
         x: [N_src, H, F], or [N_src, F].
         weight: [E, H], or [E] (the same for all heads), or None for 1.
-        reduce: ``"sum"``, ``"mean"`` (over the number of in-edges), ``"max"`` or ``"min"`` (elementwise; the gradient goes
-            to the first of equal values).
+        reduce: ``"sum"``, ``"mean"`` (over the number of in-edges), ``"max"`` or ``"min"``
+            (elementwise; the gradient goes to the first of equal values).
 
     Returns:
         [N_dst, H, F], or [N_dst, F]; 0 for a destination without in-edges.
 
     Raises:
         TypeError: dtypes differ or are not floating-point.
-        ValueError: shapes or devices do not match each other and the graph, or ``reduce`` is unknown.
+        ValueError: shapes or devices do not match each other and the graph, or ``reduce`` is
+            unknown.
 
     Example:
         >>> import torch

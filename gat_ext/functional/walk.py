@@ -1,8 +1,9 @@
 """The walk operators, public through :mod:`gat_ext.functional`: agents that move along the edges of a graph.
 
-A walk at node ``i`` moves to one of the sources of the in-edges of ``i``, the neighbours that ``i`` attends to; for the other
-direction walk on ``graph.reverse()``. Any number of agents walks at once, on any number of graphs in one block-diagonal graph.
-The random number of agent ``b`` at step ``t`` is Philox(seed; b, t): a walk is the same on any number of threads, on CPU and GPU.
+A walk at node ``i`` moves to one of the sources of the in-edges of ``i``, the neighbours that ``i``
+attends to; for the other direction walk on ``graph.reverse()``. Any number of agents walks at once,
+on any number of graphs in one block-diagonal graph. The random number of agent ``b`` at step ``t``
+is Philox(seed; b, t): a walk is the same on any number of threads, on CPU and GPU.
 """
 
 from __future__ import annotations
@@ -38,34 +39,42 @@ def walk_step(
 
     .. math:: p_j = \mathrm{rank}_{b, \mathrm{type}(j)} \Big/ \sum_{k \in N(c_b)} \mathrm{rank}_{b, \mathrm{type}(k)}
 
-    over the neighbours of the agent's node :math:`c_b`; a neighbour joined by several edges counts once for each.
+    over the neighbours of the agent's node :math:`c_b`; a neighbour joined by several edges counts
+    once for each.
 
     Args:
         graph: the graph, with num_src = num_dst = N.
         current: int64 [B], the node of each agent.
-        rank: float32 or float64 [B, R], finite and at least 0: how much each agent prefers each type, a row of a softmax.
+        rank: float32 or float64 [B, R], finite and at least 0: how much each agent prefers each
+            type, a row of a softmax.
         node_type: int64 [N], from 0 to R - 1.
-        mode: ``"sample"`` draws j with probability p_j; ``"greedy"`` takes the neighbour of the highest rank, the first in CSR
-            order among equals.
-        seed: int64 tensor of one element that decides the draws; None draws one from torch's generator.
-        step: which step of the walk this is, at least 0: the same seed draws other numbers at another step.
+        mode: ``"sample"`` draws j with probability p_j; ``"greedy"`` takes the neighbour of the
+            highest rank, the first in CSR order among equals.
+        seed: int64 tensor of one element that decides the draws; None draws one from torch's
+            generator.
+        step: which step of the walk this is, at least 0: the same seed draws other numbers at
+            another step.
 
     Returns:
-        next, int64 [B], and log_prob [B], log p of the node moved to, in the dtype of rank and differentiable in it, any number
-        of times, in both modes. An agent without neighbours stays, with log_prob 0. Where all neighbours have rank 0, the draw
-        is uniform and log_prob is -log(degree). The gradient of both is 0. Where a neighbour's rank is negative, NaN or
+        next, int64 [B], and log_prob [B], log p of the node moved to, in the dtype of rank and
+        differentiable in it, any number of times, in both modes. An agent without neighbours stays,
+        with log_prob 0. Where all neighbours have rank 0, the draw is uniform and log_prob is
+        -log(degree). The gradient of both is 0. Where a neighbour's rank is negative, NaN or
         infinite, the agent stays and log_prob is NaN.
 
     Raises:
-        TypeError: a tensor has another dtype, step is not an integer, or seed is no int64 tensor of one element.
-        ValueError: shapes or devices do not match, num_src is not num_dst, mode is unknown, or step is negative.
-        IndexError: an agent, or the type of a neighbour of one, is out of range. On a GPU this check looks at all of current
-            and node_type and waits for the device; there it is left out within torch.compile, where such an agent stays, with
-            log_prob NaN.
+        TypeError: a tensor has another dtype, step is not an integer, or seed is no int64 tensor of
+            one element.
+        ValueError: shapes or devices do not match, num_src is not num_dst, mode is unknown, or step
+            is negative.
+        IndexError: an agent, or the type of a neighbour of one, is out of range. On a GPU this
+            check looks at all of current and node_type and waits for the device; there it is left
+            out within torch.compile, where such an agent stays, with log_prob NaN.
 
     Cost: O(sum of the degrees of the agents' nodes), twice; the gradient O(B R) more.
 
-    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3 and algorithm 1.
+    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3
+    and algorithm 1.
 
     Example:
         >>> import torch
@@ -91,8 +100,9 @@ def walk_step(
     try:
         log_prob, moved = _walk_step(*agents, rank, node_type, seed, step, mode == "greedy")
     except (RuntimeError, TypeError, ValueError, IndexError):
-        # The operator checks what it is given, and on the CPU the indices that it follows. To check all of it here first would
-        # take as long as the step of some hundred agents; now there is time to say what is wrong in the caller's words.
+        # The operator checks what it is given, and on the CPU the indices that it follows. To check
+        # all of it here first would take as long as the step of some hundred agents; now there is
+        # time to say what is wrong in the caller's words.
         _check_step(graph, *given)
         raise
     return moved, log_prob
@@ -114,17 +124,21 @@ def random_walk(
         graph: the graph, with num_src = num_dst.
         start: int64 [B], the first node of each walk.
         length: number of steps, at least 0.
-        weight: [E], finite and at least 0: e.g. the attention weights of one head of a layer; None for 1.
-        seed: int64 tensor of one element that decides the draws; None draws one from torch's generator.
+        weight: [E], finite and at least 0: e.g. the attention weights of one head of a layer; None
+            for 1.
+        seed: int64 tensor of one element that decides the draws; None draws one from torch's
+            generator.
 
     Returns:
-        int64 [B, length + 1], the nodes of each walk, ``start`` first. A walk at a node without neighbours, or whose weights
-        sum to 0, stays there. Not differentiable.
+        int64 [B, length + 1], the nodes of each walk, ``start`` first. A walk at a node without
+        neighbours, or whose weights sum to 0, stays there. Not differentiable.
 
     Raises:
-        TypeError: start is not int64, weight not floating-point, length not an integer, or seed no int64 tensor of one element.
-        ValueError: shapes or devices do not match, num_src is not num_dst, length is negative, or a weight is negative, NaN or
-            infinite. The check of the weights waits for a GPU, and is left out within torch.compile.
+        TypeError: start is not int64, weight not floating-point, length not an integer, or seed no
+            int64 tensor of one element.
+        ValueError: shapes or devices do not match, num_src is not num_dst, length is negative, or a
+            weight is negative, NaN or infinite. The check of the weights waits for a GPU, and is
+            left out within torch.compile.
         IndexError: start is out of range; checked under the same terms.
 
     Cost: O(1) a step without weights; with them O(E) once, and O(log degree) a step.
@@ -185,7 +199,7 @@ def _check_step(graph: Graph, current: Tensor, rank: Tensor, node_type: Tensor) 
 
 
 def _check_indices(graph: Graph, tensor: Tensor, name: str, count: int | None) -> None:
-    """Refuses what is not an int64 vector on the graph's device, of ``count`` elements where that is told."""
+    """Raises unless it is an int64 vector on the graph's device, of ``count`` elements if given."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
     if tensor.dtype != torch.int64:
@@ -209,7 +223,7 @@ def _check_rank(graph: Graph, rank: Tensor, num_agents: int) -> None:
 
 
 def _check_range(tensor: Tensor, bound: int, name: str, what: str) -> None:
-    """Refuses indices below 0 or not below the bound; one pass."""
+    """Raises IndexError unless all indices are at least 0 and below the bound; one pass."""
     if tensor.numel() == 0 or torch.compiler.is_compiling():
         return
     low, high = torch.stack(torch.aminmax(tensor)).tolist()

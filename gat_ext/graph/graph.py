@@ -122,8 +122,8 @@ class Graph:
 
         Raises:
             TypeError: not a sparse matrix.
-            ValueError: not two dimensions; the pointers of a CSR or CSC matrix do not ascend from 0 to
-                its number of entries.
+            ValueError: not two dimensions; the pointers of a CSR or CSC matrix do not ascend from 0
+                to its number of entries.
             IndexError: an index is beyond its shape.
         """
         return cls._from_edges(scipy_sparse.scipy_edges(matrix))
@@ -136,8 +136,8 @@ class Graph:
 
         Raises:
             TypeError: another layout.
-            ValueError: not one matrix; its row or column pointers do not ascend from 0 to its number
-                of entries.
+            ValueError: not one matrix; its row or column pointers do not ascend from 0 to its
+                number of entries.
             IndexError: an index is beyond its shape.
         """
         return cls._from_edges(torch_sparse.torch_sparse_edges(matrix))

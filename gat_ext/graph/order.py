@@ -1,6 +1,7 @@
 """Orders of a graph's nodes in which neighbours lie close together in memory.
 
-Each takes edges and their number of nodes and returns int64 ``[num_nodes]``: the old number of each new node.
+Each takes edges and their number of nodes and returns int64 ``[num_nodes]``: the old number of each
+new node.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def _cuthill_mckee(edge_index: Tensor, num_nodes: int) -> Tensor:
 def _community(edge_index: Tensor, num_nodes: int) -> Tensor:
     """Communities in reverse Cuthill-McKee order of the graph that joins them, their nodes in that of their own edges.
 
-    Leaving the edges between communities out of the second order keeps what lies close inside a community close: they are what
-    makes everything two steps from everything.
+    Leaving the edges between communities out of the second order keeps what lies close inside a
+    community close: they are what makes everything two steps from everything.
     """
     weights = _undirected(edge_index, num_nodes, "community")
     try:

@@ -30,11 +30,12 @@ _GATV2 = {
 def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict of a model of DGL's GATConv and GATv2Conv, under the names of the layers here and of PyG.
 
-    What belongs to a layer is known by its attention vector and its projection: ``attn_l`` and ``fc`` or ``fc_src`` (GATConv),
-    ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name, ``beta`` of AGNNConv too, which is the same here.
-    DGL's layers add no self-loops: make these with ``add_self_loops=False``. Without a residual GATv2Conv has no bias on the
-    result there: set ``bias`` to zeros, and load with ``strict=False``. A residual between equal sizes is the identity there and
-    has no parameter: set ``res.weight`` to it.
+    What belongs to a layer is known by its attention vector and its projection: ``attn_l`` and
+    ``fc`` or ``fc_src`` (GATConv), ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name,
+    ``beta`` of AGNNConv too, which is the same here. DGL's layers add no self-loops: make these
+    with ``add_self_loops=False``. Without a residual GATv2Conv has no bias on the result there: set
+    ``bias`` to zeros, and load with ``strict=False``. A residual between equal sizes is the
+    identity there and has no parameter: set ``res.weight`` to it.
 
     Args:
         state_dict: of a DGL layer, or of a module that contains some; not changed.

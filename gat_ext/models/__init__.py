@@ -1,7 +1,8 @@
 """Networks of attention layers for node classification, of walking agents for graph classification, and node embeddings.
 
-With the papers' settings as presets. A network of layers maps node features [N, in_channels] and a graph to scores
-[N, out_channels]; one of agents maps node types [N] and the G graphs they are of to scores of the graphs.
+With the papers' settings as presets. A network of layers maps node features [N, in_channels] and a
+graph to scores [N, out_channels]; one of agents maps node types [N] and the G graphs they are of to
+scores of the graphs.
 
 Uses ``nn``, ``functional``, ``graph`` and ``ops``. Offers the models and their presets by name.
 """

@@ -35,43 +35,46 @@ class AttentionWalkLoss(NamedTuple):
 class AttentionWalk(nn.Module):
     r"""Embeddings of the nodes of a graph, with learned attention to the lengths of random walks.
 
-    Node i has two vectors, :math:`l_i` as the start of a walk and :math:`r_i` as a node on one; its embedding is both. Walks of
-    k steps count with the weight :math:`q_k`, the context distribution :math:`q = \mathrm{softmax}(\theta)` over 1 to C, which
-    is learned with the rest. With T the transition matrix of the random walk and :math:`n` walks from each node, the expected
-    number of times that a walk from i meets j, and the negative log graph likelihood that is minimised, are
+    Node i has two vectors, :math:`l_i` as the start of a walk and :math:`r_i` as a node on one; its
+    embedding is both. Walks of k steps count with the weight :math:`q_k`, the context distribution
+    :math:`q = \mathrm{softmax}(\theta)` over 1 to C, which is learned with the rest. With T the
+    transition matrix of the random walk and :math:`n` walks from each node, the expected number of
+    times that a walk from i meets j, and the negative log graph likelihood that is minimised, are
 
     .. math::
         D = n \sum_{k=1}^{C} q_k T^k, \qquad
         \frac{1}{nN} \sum_{i,j} \big( -D_{ij} \log \sigma(l_i^\top r_j)
             - [A_{ij} = 0] \log (1 - \sigma(l_i^\top r_j)) \big) + \beta \lVert \theta \rVert^2
 
-    The paper's sum is divided by nN, so that :math:`\beta` means the same on graphs of any size. Neither D nor any other
-    N × N matrix is made: :meth:`loss` estimates the first sum from random walks and the second from the pairs of two random
-    sets of nodes, both without bias. The weights :math:`q_k` multiply the steps of a walk and are not drawn, so their gradient
-    is unbiased too.
+    The paper's sum is divided by nN, so that :math:`\beta` means the same on graphs of any size.
+    Neither D nor any other N × N matrix is made: :meth:`loss` estimates the first sum from random
+    walks and the second from the pairs of two random sets of nodes, both without bias. The weights
+    :math:`q_k` multiply the steps of a walk and are not drawn, so their gradient is unbiased too.
 
-    Walks move as those of :func:`gat_ext.functional.random_walk`: from a node to the source of one of its in-edges; on a
-    directed graph, walk on ``graph.reverse()`` for the other direction. A node without neighbours stays, and meets itself.
+    Walks move as those of :func:`gat_ext.functional.random_walk`: from a node to the source of one
+    of its in-edges; on a directed graph, walk on ``graph.reverse()`` for the other direction. A
+    node without neighbours stays, and meets itself.
 
     Args:
         num_nodes: N.
         embedding_channels: size of an embedding, even: half for either vector.
         window: C, the longest walk.
         num_walks: n, which weighs pairs on walks against pairs without an edge.
-        beta: of the penalty. Without one q ends on a single length, for the objective is linear in it.
+        beta: of the penalty. Without one q ends on a single length, for the objective is linear in
+            it.
         context: ``"learned"``, or ``"uniform"`` for :math:`q_k = 1 / C`, fixed.
 
     Shapes:
         returns the embeddings, [N, embedding_channels].
 
     Raises:
-        ValueError: a size is below 1, embedding_channels is odd, num_walks or beta is no positive number (beta may be 0), or
-            the context is unknown.
+        ValueError: a size is below 1, embedding_channels is odd, num_walks or beta is no positive
+            number (beta may be 0), or the context is unknown.
 
     Cost: a step of B walks and S × S pairs takes O((B C + S²) embedding_channels + N) time.
 
-    Source: Abu-El-Haija, Perozzi, Al-Rfou, Alemi, "Watch Your Step: Learning Node Embeddings via Graph Attention", NeurIPS 2018,
-    section 3.
+    Source: Abu-El-Haija, Perozzi, Al-Rfou, Alemi, "Watch Your Step: Learning Node Embeddings via
+    Graph Attention", NeurIPS 2018, section 3.
 
     Example:
         >>> import torch
@@ -152,10 +155,12 @@ class AttentionWalk(nn.Module):
 
         Args:
             graph: of N nodes.
-            start: int64 [B], drawn uniformly from the nodes, from each of which one walk starts; None: every node once.
-            num_pairs: S: the pairs without an edge are looked for among S drawn starts times S drawn ends; at most N count.
-            seed: int64 tensor of one element that decides the walks; None draws one from torch's generator, which draws the
-                sets of pairs in any case.
+            start: int64 [B], drawn uniformly from the nodes, from each of which one walk starts;
+                None: every node once.
+            num_pairs: S: the pairs without an edge are looked for among S drawn starts times S
+                drawn ends; at most N count.
+            seed: int64 tensor of one element that decides the walks; None draws one from torch's
+                generator, which draws the sets of pairs in any case.
 
         Raises:
             ValueError: the graph has another number of nodes, or num_pairs is below 1.

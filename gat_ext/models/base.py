@@ -52,13 +52,13 @@ def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_depth(num_layers: int) -> None:
-    """Refuses a network without layers."""
+    """Raises ValueError for a network without layers."""
     if num_layers < 1:
         raise ValueError(f"num_layers is {num_layers}; expected at least 1")
 
 
 def check_dropout(dropout: float) -> None:
-    """Refuses what is not a probability."""
+    """Raises unless it is a probability."""
     if not 0 <= dropout <= 1:
         raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
 
@@ -106,17 +106,20 @@ class AttentionModel(nn.Module, ABC):
         """Scores of the classes.
 
         Args:
-            x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On the CPU a constant that is
-                mostly zeros is taken for sparse. [B, N, in_channels] for a batch of features on one graph.
+            x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On
+                the CPU a constant that is mostly zeros is taken for sparse. [B, N, in_channels] for
+                a batch of features on one graph.
             graph: a Graph, an edge_index [2, E], or what the layers take besides.
-            edge_mask: [E] or [E, H], multiplies the attention weights of these edges in every layer; or a sequence with a
-                mask, or None, for each attention layer. Self-loops that the layers add count 1.
+            edge_mask: [E] or [E, H], multiplies the attention weights of these edges in every
+                layer; or a sequence with a mask, or None, for each attention layer. Self-loops that
+                the layers add count 1.
 
         Returns:
             [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
 
         Raises:
-            ValueError: there is not one mask for each attention layer, or a mask does not fit the edges or the heads.
+            ValueError: there is not one mask for each attention layer, or a mask does not fit the
+                edges or the heads.
         """
         x = input_features(x)
         return self._run(x, unwrap(graph), None, self._masks(edge_mask))
@@ -132,7 +135,8 @@ class AttentionModel(nn.Module, ABC):
             graph: as in a call of the model.
 
         Returns:
-            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last; alpha [E', B, H] of a batch.
+            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last;
+            alpha [E', B, H] of a batch.
         """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()

@@ -23,13 +23,15 @@ class GAM(WalkModel):
         hidden_channels: of the agents' LSTM.
         step_channels: of the agents' step network, see :class:`gat_ext.nn.WalkAgent`.
         attribute_channels: size of the node attributes; None: the type is the attribute.
-        walk: how agents move: "attention" (drawn by their ranks), "greedy" (to the best-ranked neighbour) or "uniform".
+        walk: how agents move: "attention" (drawn by their ranks), "greedy" (to the best-ranked
+            neighbour) or "uniform".
         gamma: discount of the reward for each move that is left to the end.
 
     Raises:
         ValueError: a size is below 1, gamma is not in (0, 1], or the walk is unknown.
 
-    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3.
+    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section
+    3.
 
     Example:
         >>> import torch
@@ -61,15 +63,17 @@ class GAM(WalkModel):
 
 
 class GAMMemory(WalkModel):
-    r"""GAM whose agents share what they remember: one prediction for a graph, from all of their histories.
+    r"""GAM whose agents share their memories: one prediction for a graph, from all of their histories.
 
     .. math::
         p_i = \sum_t u_{i,t} h_{i,t}, \quad u_{i,\cdot} = \mathrm{softmax}_t(w^\top h_{i,t}), \qquad
         m = \frac{1}{M} \sum_i p_i, \qquad P(y) = \mathrm{softmax}(W m + b)
 
-    The constructor's arguments are those of :class:`GAM`, as are the errors; 10 agents unless told otherwise.
+    The constructor's arguments are those of :class:`GAM`, as are the errors; 10 agents unless told
+    otherwise.
 
-    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3.
+    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section
+    3.
 
     Example:
         >>> import torch

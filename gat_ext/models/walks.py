@@ -71,7 +71,8 @@ class WalkModel(nn.Module, ABC):
         hidden_channels: of the agents' LSTM.
         step_channels: of the agents' step network.
         attribute_channels: size of the node attributes; None: the type is the attribute.
-        walk: how agents move: "attention" (by their ranks), "greedy" (to the best-ranked neighbour) or "uniform".
+        walk: how agents move: "attention" (by their ranks), "greedy" (to the best-ranked neighbour)
+            or "uniform".
         gamma: discount of the reward for each move that is left to the end.
     """
 
@@ -139,12 +140,15 @@ class WalkModel(nn.Module, ABC):
             graph: the graphs as one, block-diagonal, with N nodes.
             node_type: int64 [N], from 0 to R - 1.
             node_ptr: int64, graph g has the nodes ``node_ptr[g]:node_ptr[g + 1]``, at least one.
-            graphs: int64 [G], the numbers of the graphs to classify; None: all. The others cost nothing.
-            start: int64 [G, M], the node that each agent starts from; None: a random one of its graph.
-            num_agents: of each graph where ``start`` is not given; None: the model's. More of them than in training make a
-                prediction depend less on chance.
+            graphs: int64 [G], the numbers of the graphs to classify; None: all. The others cost
+                nothing.
+            start: int64 [G, M], the node that each agent starts from; None: a random one of its
+                graph.
+            num_agents: of each graph where ``start`` is not given; None: the model's. More of them
+                than in training make a prediction depend less on chance.
             attributes: of the nodes; given exactly where ``attribute_channels`` is.
-            seed: int64 tensor of one element that decides the starts and the walks; None draws one from torch's generator.
+            seed: int64 tensor of one element that decides the starts and the walks; None draws one
+                from torch's generator.
         """
         if seed is None:
             seed = torch.randint(2**63 - 1, (1,), device=node_ptr.device)
@@ -162,7 +166,8 @@ class WalkModel(nn.Module, ABC):
             graph, node_type, start.flatten(), self.num_steps, mode, attributes, seed
         )
         hidden = walks.hidden.unflatten(0, start.shape)
-        # The baseline of a move is of the history before it: one that knew the move would bias the gradient.
+        # The baseline of a move is of the history before it: one that knew the move would bias the
+        # gradient.
         baseline = self.baseline(hidden[:, :, :-1].detach()).squeeze(-1)
         return WalkOutput(self._logits(hidden), baseline, walks, mode == "sample")
 
@@ -174,12 +179,14 @@ class WalkModel(nn.Module, ABC):
     def loss(self, output: WalkOutput, y: Tensor) -> WalkLoss:
         r"""Cross-entropy of the class, and REINFORCE for the walk.
 
-        A prediction's reward R is 1 where it is right and -1 where it is wrong; every agent of the prediction gets it. With
-        :math:`\pi_t` the probability of move t, from 1 to T, the reinforced part is, for a prediction,
+        A prediction's reward R is 1 where it is right and -1 where it is wrong; every agent of the
+        prediction gets it. With :math:`\pi_t` the probability of move t, from 1 to T, the
+        reinforced part is, for a prediction,
 
         .. math:: -\sum_{agents} \sum_{t=2}^{T} \log \pi_t \, (\gamma^{T-t+1} R - b_{t-1})
 
-        The first move follows the uniform ranks, which have no gradient. The part is 0 where moves are not drawn by the ranks.
+        The first move follows the uniform ranks, which have no gradient. The part is 0 where moves
+        are not drawn by the ranks.
 
         Args:
             output: of :meth:`forward`.

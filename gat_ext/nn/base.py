@@ -189,7 +189,8 @@ class AttentionConv(nn.Module):
         out = self.finish(out.flatten(-2) if self.concat else out.mean(dim=-2), x_dst)
         dtype = self.result_dtype(x_src, out)
         if dtype is not None:
-            out, weights = out.to(dtype), None if weights is None else weights.to(dtype)
+            out = out if out.dtype == dtype else out.to(dtype)
+            weights = None if weights is None else weights.to(dtype)
         out = out if batch is None else out.transpose(0, 1)
         return out if weights is None else (out, self._attention(weights, graph, adjacency))
 

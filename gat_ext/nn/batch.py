@@ -1,7 +1,8 @@
 """Batches of node features on one graph: the batch becomes heads.
 
-The operators take any number of heads, and so compute B sets of features on one graph in one pass over its edges, which are
-stored once. Inside a layer such features are [N, B, F]: the nodes come first, as everywhere.
+The operators take any number of heads, and so compute B sets of features on one graph in one pass
+over its edges, which are stored once. Inside a layer such features are [N, B, F]: the nodes come
+first, as everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, int | None]:
     """([N, B, F], B) of a batch [B, N, F], or of a pair of them; (x, None) of anything else.
 
     Raises:
-        ValueError: the batch is empty, or only one of sources and destinations is a batch, or their batches differ in size.
+        ValueError: the batch is empty, or only one of sources and destinations is a batch, or their
+            batches differ in size.
     """
     if isinstance(x, Tensor):
         return (_moved(x), x.shape[0]) if x.dim() == 3 else (x, None)
@@ -53,8 +55,9 @@ def _moved(x: Tensor) -> Tensor:
 class Folded(NamedTuple):
     """An attention operator for a batch of B: its heads are those of the elements, one element after the other.
 
-    Called as the operator: with the graph, tensors of nodes [N · B, H, …], the B rows of a node together, and keyword
-    arguments. Returns out [N_dst, B, H, F]; with ``return_weights`` also the weights [E, B, H].
+    Called as the operator: with the graph, tensors of nodes [N · B, H, …], the B rows of a node
+    together, and keyword arguments. Returns out [N_dst, B, H, F]; with ``return_weights`` also the
+    weights [E, B, H].
     """
 
     operator: Callable[..., Any]

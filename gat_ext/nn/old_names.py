@@ -39,7 +39,8 @@ def rename(state: dict[str, Tensor], prefix: str, out_channels: int, *, shared: 
     elif f"{prefix}lin.weight" not in state:
         for one, other in (("lin_src", "lin_dst"), ("lin_l", "lin_r")):
             first, second = state.get(f"{prefix}{one}.weight"), state.get(f"{prefix}{other}.weight")
-            # Two projections that differ are those of a layer for two kinds of nodes: to be refused by name.
+            # Two projections that differ are those of a layer for two kinds of nodes: to be refused
+            # by name.
             if first is not None and (second is None or first.equal(second)):
                 state[f"{prefix}lin.weight"] = first
                 take(f"{one}.weight"), take(f"{other}.weight")

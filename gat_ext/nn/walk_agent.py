@@ -22,7 +22,8 @@ class Walks(NamedTuple):
         nodes: int64 [B, T + 1], where each agent was, its start first.
         log_prob: [B, T], log-probability of each move.
         hidden: [B, T, H], the history after each move.
-        rank: [B, T, R], how much each agent preferred each type when it made each move; the first row is uniform.
+        rank: [B, T, R], how much each agent preferred each type when it made each move; the first
+            row is uniform.
     """
 
     nodes: Tensor
@@ -34,12 +35,13 @@ class Walks(NamedTuple):
 class WalkAgent(nn.Module):
     r"""A recurrent agent that walks on a graph and learns which types of nodes to go to.
 
-    From node :math:`c_{t-1}` it moves to a neighbour :math:`c_t`, looks at it, and ranks the R types anew:
+    From node :math:`c_{t-1}` it moves to a neighbour :math:`c_t`, looks at it, and ranks the R
+    types anew:
 
     .. math::
-        P(c_t = j) = \frac{r_{t-1}[\mathrm{type}(j)]}{\sum_{k \in N(c_{t-1})} r_{t-1}[\mathrm{type}(k)]}, \qquad
-        s_t = f_s(d_{c_t}, r_{t-1}), \qquad h_t = \mathrm{LSTM}(s_t, h_{t-1}), \qquad
-        r_t = \mathrm{softmax}(W_r h_t + b_r)
+        P(c_t = j) = \frac{r_{t-1}[\mathrm{type}(j)]}{\sum_{k \in N(c_{t-1})}
+        r_{t-1}[\mathrm{type}(k)]}, \qquad s_t = f_s(d_{c_t}, r_{t-1}), \qquad h_t =
+        \mathrm{LSTM}(s_t, h_{t-1}), \qquad r_t = \mathrm{softmax}(W_r h_t + b_r)
 
     with :math:`r_0` uniform, :math:`h_0 = 0`, and
     :math:`f_s(d, r) = \mathrm{relu}(W_s [\mathrm{relu}(W_d d + b_d) \,\|\, \mathrm{relu}(W_\rho r + b_\rho)] + b_s)`.
@@ -47,22 +49,26 @@ class WalkAgent(nn.Module):
     Args:
         num_types: R.
         hidden_channels: H, of the LSTM.
-        step_channels: sizes of the step network: of each of the two inputs' spaces, and of their combination.
-        attribute_channels: size of the node attributes d; None: the type is the attribute, as a one-hot vector (which is
-            looked up, never made).
+        step_channels: sizes of the step network: of each of the two inputs' spaces, and of their
+            combination.
+        attribute_channels: size of the node attributes d; None: the type is the attribute, as a
+            one-hot vector (which is looked up, never made).
 
     Shapes:
-        graph of N nodes, block-diagonal for several; node_type int64 [N]; start int64 [B]; attributes [N, D]. Returns
-        :class:`Walks` (nodes [B, T + 1], log_prob [B, T], hidden [B, T, H], rank [B, T, R]).
+        graph of N nodes, block-diagonal for several; node_type int64 [N]; start int64 [B];
+        attributes [N, D]. Returns :class:`Walks` (nodes [B, T + 1], log_prob [B, T], hidden [B, T,
+        H], rank [B, T, R]).
 
     Raises:
         TypeError: a tensor has another dtype than it should, or num_steps is not an integer.
         ValueError: a size is below 1, shapes or devices do not match, or the mode is unknown.
         IndexError: start or node_type is out of range.
 
-    Cost: a step of all agents together is one matrix product for each linear map, and a native walk step.
+    Cost: a step of all agents together is one matrix product for each linear map, and a native walk
+    step.
 
-    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3.
+    Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section
+    3.
 
     Example:
         >>> import torch
@@ -114,8 +120,8 @@ class WalkAgent(nn.Module):
     def _tell_types_apart(self) -> None:
         """The columns for one-hot types start as those of an embedding, in N(0, 1).
 
-        With the small weights of a linear layer all types look alike at first, and agents that seldom see what decides the
-        class do not learn to look for it.
+        With the small weights of a linear layer all types look alike at first, and agents that
+        seldom see what decides the class do not learn to look for it.
         """
         if self.attribute_channels is None:
             nn.init.normal_(self.attribute.weight)
@@ -140,7 +146,8 @@ class WalkAgent(nn.Module):
             mode: ``"sample"`` draws each move by the formula, ``"greedy"`` takes the best-ranked neighbour, ``"uniform"``
                 draws without regard to the ranks.
             attributes: of the nodes; given exactly where ``attribute_channels`` is.
-            seed: int64 tensor of one element that decides all draws; None draws one from torch's generator.
+            seed: int64 tensor of one element that decides all draws; None draws one from torch's
+                generator.
         """
         self._check(graph, node_type, num_steps, mode, attributes)
         if seed is None:

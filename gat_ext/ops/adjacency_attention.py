@@ -1,7 +1,8 @@
 """adjacency_attention for torch: fake kernels, gradient and autocast.
 
-edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a graph. The operator replaces
-self-loops, sorts and transposes by itself and remembers the outcome, which a trace would have to do again at every call.
+edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a graph.
+The operator replaces self-loops, sorts and transposes inside itself and caches the outcome, which a
+trace would have to do again at every call.
 """
 
 from __future__ import annotations

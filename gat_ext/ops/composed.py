@@ -1,8 +1,9 @@
 """edge_attention composed of operators that can be differentiated any number of times; its second and higher derivatives.
 
-The fused operator is a function of its inputs, and so is its gradient. The gradient of that gradient is found by composing the
-function anew of unfused operators and differentiating the composition twice, in such a way that the result can be differentiated
-again where torch asks for that.
+The fused operator is a function of its inputs, and so is its gradient. The gradient of that
+gradient is found by composing the function anew of unfused operators and differentiating the
+composition twice, in such a way that the result can be differentiated again where torch asks for
+that.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Edges(NamedTuple):
         attended: [E, H] or [E, 1], bool: edges that softmax is over; None for all.
         kept: [E, H], bool: weights that dropout keeps; None for all.
         is_edge: [E], bool: where tensors of edges are read; None for everywhere.
-        csr: the graph arguments of sddmm and spmm, for these operators to be used; None for those of torch alone, which
-            gather rows into [E, H, D] and can be traced and transformed.
+        csr: the graph arguments of sddmm and spmm, for these operators to be used; None for those
+            of torch alone, which gather rows into [E, H, D] and can be traced and transformed.
     """
 
     src: Tensor
@@ -112,7 +113,8 @@ def compose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse) of edge_attention.
 
-    Features are gathered into [E, H, D] here, and only here, unless the score is a plain dot product of unfused operators.
+    Features are gathered into [E, H, D] here, and only here, unless the score is a plain dot
+    product of unfused operators.
 
     Args:
         edges: of the graph.
@@ -198,8 +200,9 @@ def double_backward(
 ) -> Grads:
     """The gradients of the arguments of edge_attention_backward or adjacency_attention_backward.
 
-    ``out``, ``lse`` and ``weights`` are functions of the inputs; the composition recomputes them, so all of the second
-    derivative goes to the inputs and to the upstream gradients, none to the saved results.
+    ``out``, ``lse`` and ``weights`` are functions of the inputs; the composition recomputes them,
+    so all of the second derivative goes to the inputs and to the upstream gradients, none to the
+    saved results.
 
     Args:
         a: the arguments.
@@ -252,7 +255,7 @@ def second_by_autograd(
 
 
 def _leaf(tensor: Tensor | None) -> Tensor | None:
-    """A tensor of the same numbers by itself, through which derivatives of higher order still reach the given one."""
+    """A tensor of the same numbers, through which derivatives of higher order reach the given one."""
     if tensor is None:
         return None
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()

@@ -1,6 +1,7 @@
 """adjacency_attention under torch.func: grad, vjp, jacrev and vmap, in any order.
 
-vmap makes the batch more heads, of which the operator takes any number: the edges are read once for all of it.
+vmap makes the batch more heads, of which the operator takes any number: the edges are read once for
+all of it.
 """
 
 from __future__ import annotations

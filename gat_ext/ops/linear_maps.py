@@ -1,8 +1,9 @@
 """The dense steps of a layer, with large results from the block cache.
 
-The system's memory is new each time: on the CPU, to fault in the pages of a result takes about as long as the product that
-fills it. What is small, sparse or elsewhere goes through torch's own operators. Under
-``torch.use_deterministic_algorithms(True)`` products have the same bits for any number of threads.
+The system's memory is new each time: on the CPU, to fault in the pages of a result takes about as
+long as the product that fills it. What is small, sparse or elsewhere goes through torch's own
+operators. Under ``torch.use_deterministic_algorithms(True)`` products have the same bits for any
+number of threads.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ def _deterministic_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 class _Product(torch.autograd.Function):
     """Matrix product on one thread, and so its gradients of any order.
 
-    BLAS shares out the sum of a product over threads where it is long, as it is in the gradient of a weight, the sum over all
-    nodes; then the last bits depend on their number. They do in sums of 128 terms, too, so pieces of a fixed size are no help.
+    BLAS shares out the sum of a product over threads where it is long, as it is in the gradient of
+    a weight, the sum over all nodes; then the last bits depend on their number. They do in sums of
+    128 terms, too, so pieces of a fixed size are no help.
     """
 
     @staticmethod
@@ -126,7 +128,8 @@ def inverse_norm(x: Tensor, eps: float) -> Tensor:
 def relu(x: Tensor) -> Tensor:
     """Larger of x and 0, elementwise.
 
-    Compiled too: torch would store a byte for each element to know the sign by, and takes several times as long for that.
+    Compiled too: torch would store a byte for each element to know the sign by, and takes several
+    times as long for that.
     """
     if _is_plain(x) and (torch.compiler.is_compiling() or x.numel() >= _LARGE):
         out: Tensor = ops.relu(x)

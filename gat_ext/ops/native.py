@@ -43,7 +43,8 @@ def load() -> None:
     """Loads the native module, and what Python registers for its operators.
 
     Raises:
-        ImportError: in one sentence, where the torch here lacks the CUDA that the module was built with.
+        ImportError: in one sentence, where the torch here lacks the CUDA that the module was built
+            with.
     """
     try:
         importlib.import_module("gat_ext._C")

@@ -46,7 +46,8 @@ def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Ten
 def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     """(alpha [E, …], lse [num_rows, …]) of scores [E, …]; 0 and -inf for rows whose scores are all -inf.
 
-    With the maximum of these very scores: another's, a rounding away, is far away where scores are large.
+    With the maximum of these very scores: another's, a rounding away, is far away where scores are
+    large.
     """
     largest = row_extremum(scores.detach(), row, num_rows, "amax")
     empty = largest == -torch.inf

@@ -50,7 +50,8 @@ def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _double_backward(ctx: Any, upstream: Tensor) -> Grads:
-    # out_k = g ([k = m] / r_m - n_k / Z), m the type moved to, n_k the neighbours of type k, Z = sum_k n_k r_k; with upstream u:
+    # out_k = g ([k = m] / r_m - n_k / Z), m the type moved to, n_k the neighbours of type k, Z =
+    # sum_k n_k r_k; with upstream u:
     #   d/dg   = u_m / r_m - s / Z                           s = sum_k u_k n_k
     #   d/dr_k = g (s n_k / Z^2 - [k = m] u_m / r_m^2)
     # and 0 where Z is 0: the agent had no neighbours, or none of a rank above 0.

@@ -13,7 +13,8 @@ A destination without in-edges, or whose scores are all -inf, gets output 0, wei
 and sends back gradients 0. Everything is computed in the dtype of the inputs: use float64 for a
 truth to compare with.
 
-Uses ``graph`` only, and shares no code with what it judges: nothing but tests and ``gat_ext.testing`` may import it.
+Uses ``graph`` only, and shares no code with what it judges: nothing but tests and
+``gat_ext.testing`` may import it.
 """
 
 from gat_ext.reference.attention import (

@@ -1,6 +1,7 @@
 """Training for node classification: loop, early stopping, checkpoints, recipes of the papers, plots and the command line.
 
-Uses ``models``, ``datasets``, ``functional`` and ``graph``. Nothing imports it: it ends at the command line.
+Uses ``models``, ``datasets``, ``functional`` and ``graph``. Nothing imports it: it ends at the
+command line.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             f"there is no checkpoint {path} to go on from; start without --resume"
         ) from error
     try:
-        # From memory, so that an error of the system is one of the content: a position beyond its end, for instance.
+        # From memory, so that an error of the system is one of the content: a position beyond its
+        # end, for instance.
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:
         raise ValueError(
@@ -107,11 +108,12 @@ def named(path: Path) -> Iterator[None]:
 
 
 def check(given: Any, like: Any, name: str, any_device: bool = False) -> None:
-    """Refuses what has another structure than ``like``: other keys, kinds of values, or shapes, dtypes or devices of tensors.
+    """Raises unless keys, kinds of values, shapes, dtypes and devices are those of ``like``.
 
     Args:
         given: from a checkpoint.
-        like: dictionaries, lists and tuples of tensors and plain values; ``ANYTHING`` or ``ListOf`` in place of some.
+        like: dictionaries, lists and tuples of tensors and plain values; ``ANYTHING`` or ``ListOf``
+            in place of some.
         name: what it is called in errors.
         any_device: tensors may be on another device.
 
@@ -183,7 +185,7 @@ def same(given: Any, expected: Any) -> bool:
 
 
 def check_optimizer(state: Any, optimizer: torch.optim.Adam, stepped: bool) -> None:
-    """Refuses a state that is not of this Adam, whose fused step looks at neither shapes nor strides.
+    """Raises unless the state is one of this Adam, whose fused step checks no shapes or strides.
 
     Args:
         state: from a checkpoint.

@@ -218,7 +218,8 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
 def _deferred_interrupt() -> Iterator[list[bool]]:
     """Turns the first Ctrl-C into a note, so that an epoch is never cut in half; the second one is immediate.
 
-    A run that ignores Ctrl-C, being in the background, goes on to; only the main thread can watch for it.
+    A run that ignores Ctrl-C, being in the background, goes on to; only the main thread can watch
+    for it.
     """
     noted: list[bool] = []
     before = getsignal(SIGINT)

@@ -22,8 +22,9 @@ class EmbeddingRecipe(Settings):
 
     Attributes:
         lr: learning rate of Adam in the first step; it falls linearly to 0.
-        weight_decay: factor of the mean squared length of a node's embedding, added to the loss. The paper has no such penalty;
-            it was chosen by validation accuracy, on cora and citeseer, which it raises by 2 to 3 points.
+        weight_decay: factor of the mean squared length of a node's embedding, added to the loss.
+            The paper has no such penalty; it was chosen by validation accuracy, on cora and
+            citeseer, which it raises by 2 to 3 points.
         epochs: how many, in each of which every node starts ``walks_per_epoch`` walks.
         walks_per_epoch: see there.
         batch_size: walks in a step.
@@ -49,13 +50,14 @@ class EmbeddingTrainer(EpochTrainer[AttentionWalk]):
 
     Args:
         make_model: makes the model; called after the seed is set.
-        data: the data set, on the device to train on. Labels of training nodes are for the logistic regression, those of
-            validation nodes for the choice of its penalty.
+        data: the data set, on the device to train on. Labels of training nodes are for the logistic
+            regression, those of validation nodes for the choice of its penalty.
         recipe: optimiser and length.
         seed: of torch's generators.
 
     Raises:
-        ValueError: nodes have several labels, or the data set has no training, validation or test nodes.
+        ValueError: nodes have several labels, or the data set has no training, validation or test
+            nodes.
 
     Example:
         >>> from gat_ext.datasets import load

@@ -27,7 +27,8 @@ class EmbeddingRunConfig:
         seed: first seed.
         seeds: number of seeds.
         recipe: how to train.
-        options: constructor arguments of :class:`gat_ext.models.AttentionWalk`; its defaults for the others.
+        options: constructor arguments of :class:`gat_ext.models.AttentionWalk`; its defaults for
+            the others.
     """
 
     model: str

@@ -61,7 +61,7 @@ class Settings:
 
 
 def check_history(history: Any, name: str) -> None:
-    """Refuses what is not a list of numbers, all of one length, for each name in ``HISTORY``.
+    """Raises unless there is a list of numbers, all of one length, for each name in ``HISTORY``.
 
     Raises:
         ValueError: it is not.

@@ -27,10 +27,12 @@ class GraphRunConfig:
         folds: number of folds.
         subset: graphs to draw first, equally many of each class; None takes all.
         recipe: how to train.
-        options: changes to the constructor arguments of the model's preset; empty for the preset itself.
-        types: one of ``TYPES``: what agents tell nodes apart by; the types of the data set, degrees, or the colours of so many
-            rounds of Weisfeiler-Lehman refinement.
-        attributes: whether agents see the data set's attributes of nodes, x, in place of their types.
+        options: changes to the constructor arguments of the model's preset; empty for the preset
+            itself.
+        types: one of ``TYPES``: what agents tell nodes apart by; the types of the data set,
+            degrees, or the colours of so many rounds of Weisfeiler-Lehman refinement.
+        attributes: whether agents see the data set's attributes of nodes, x, in place of their
+            types.
     """
 
     model: str

@@ -18,7 +18,8 @@ class Kind:
     Attributes:
         what: the models of this kind do.
         models: their names.
-        datasets: names of the data sets for them; ``FAMILY:NAME`` stands for any name within a family.
+        datasets: names of the data sets for them; ``FAMILY:NAME`` stands for any name within a
+            family.
         default: the data set unless told.
         options: those of the command line that not every kind has.
     """
@@ -86,7 +87,7 @@ def closest_first(value: str, choices: list[str]) -> str:
 
 
 def refuse_other_options(context: typer.Context, model: str) -> None:
-    """Refuses options that were given and are for other kinds of models.
+    """Raises if options were given that are for other kinds of models.
 
     Raises:
         typer.BadParameter: naming the first of them.

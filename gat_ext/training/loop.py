@@ -61,7 +61,8 @@ class Trainer(EpochTrainer[AttentionModel]):
         self.data, self.recipe = data, recipe
         model = make_model().to(data.x.device)
         optimizer = torch.optim.Adam(
-            # Fused: for models as small as these the default's many operators cost more than their work.
+            # Fused: for models as small as these the default's many operators cost more than their
+            # work.
             _parameter_groups(model, recipe.weight_decay),
             lr=recipe.lr,
             fused=True,

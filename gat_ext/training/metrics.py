@@ -84,7 +84,8 @@ def logistic_regression(
     Args:
         features: [N, F].
         data: has labels and splits.
-        strengths: inverse strengths C of the L2 penalty, of which validation accuracy chooses; the first among equals.
+        strengths: inverse strengths C of the L2 penalty, of which validation accuracy chooses; the
+            first among equals.
 
     Raises:
         ImportError: scikit-learn is not installed.

@@ -25,8 +25,10 @@ class RunConfig:
         seed: first seed.
         seeds: number of seeds.
         recipe: how to train.
-        options: changes to the constructor arguments of the model's preset; empty for the preset itself.
-        reorder: how :meth:`NodeDataset.reorder` renumbers the nodes before training; None leaves them.
+        options: changes to the constructor arguments of the model's preset; empty for the preset
+            itself.
+        reorder: how :meth:`NodeDataset.reorder` renumbers the nodes before training; None leaves
+            them.
     """
 
     model: str

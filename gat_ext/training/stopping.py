@@ -51,9 +51,11 @@ class EarlyStopping(ABC):
 class PaperStopping(EarlyStopping):
     """The rule of GAT's authors.
 
-    An epoch that equals or betters the best accuracy or the best loss resets the wait; its weights are kept if it does both.
+    An epoch that equals or betters the best accuracy or the best loss resets the wait; its weights
+    are kept if it does both.
 
-    Source: Veličković et al., "Graph Attention Networks", ICLR 2018, section 3.3, and the authors' code.
+    Source: Veličković et al., "Graph Attention Networks", ICLR 2018, section 3.3, and the authors'
+    code.
 
     Example:
         >>> rule = PaperStopping(patience=2)

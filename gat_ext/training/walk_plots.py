@@ -49,9 +49,9 @@ def curves(results: list[SeedResult], title: str, path: Path) -> None:
 def walks(trainer: GraphTrainer, title: str, path: Path) -> None:
     """Some agents' walks on some test graphs, and the mean rank of each type over the steps, of all test graphs.
 
-    A node's colour is its type; a path goes from the round mark to the cross, its numbers count the moves, and it is the wider,
-    the more its agent preferred the node's type that it moved to. The types of the highest ranks have colours, and the data
-    set's signal types have thick lines.
+    A node's colour is its type; a path goes from the round mark to the cross, its numbers count the
+    moves, and it is the wider, the more its agent preferred the node's type that it moved to. The
+    types of the highest ranks have colours, and the data set's signal types have thick lines.
 
     Args:
         trainer: has the model, the data and the test graphs.

@@ -1,7 +1,8 @@
 """Checks an archive of kernels: shared (weak) functions must not hold AVX instructions.
 
-The linker keeps one copy of a weak function for all instruction sets; if that copy came from an AVX-512 object, the program
-would die on a machine without it. Kernels carry their instruction set in their name; everything else must be plain.
+The linker keeps one copy of a weak function for all instruction sets; if that copy came from an
+AVX-512 object, the program would die on a machine without it. Kernels carry their instruction set
+in their name; everything else must be plain.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Registers, spills, stack and shared memory of every CUDA kernel, as ptxas tells them.
 
-    python tests/cpp/ptxas_report.py                                    compiles csrc/cuda/*.cu by nvcc, a minute or more each
-    python tests/cpp/ptxas_report.py build/cmake/cuda/*.log             reads what -DGAT_NVCC=ON has compiled
-    python tests/cpp/ptxas_report.py --sort registers --only forward    the kernels one is working on
+    python tests/cpp/ptxas_report.py                                    compiles csrc/cuda/*.cu by
+    nvcc, a minute or more each python tests/cpp/ptxas_report.py build/cmake/cuda/*.log
+    reads what -DGAT_NVCC=ON has compiled python tests/cpp/ptxas_report.py --sort registers --only
+    forward    the kernels one is working on
 
 Exit status 1 if a kernel spills or needs more than --max-registers, and is not exempt by --allow.
 """

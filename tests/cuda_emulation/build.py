@@ -1,12 +1,12 @@
 """Compiles the CUDA kernels for the emulator: ``python tests/cuda_emulation/build.py OUT_DIR``.
 
 Leaves ``OUT_DIR/gat_ext_emulated.so`` and prints its path. Loaded after ``gat_ext`` by
-``torch.ops.load_library``, it lets CPU tensors run on the CUDA kernels. Only what changed is compiled
-again. MAX_JOBS says how many compilers run at once (2), CXX which one (g++).
+``torch.ops.load_library``, it lets CPU tensors run on the CUDA kernels. Only what changed is
+compiled again. MAX_JOBS says how many compilers run at once (2), CXX which one (g++).
 
-With ``--sanitize address`` every access of a kernel to memory is checked; Python then has to be started
-with ``LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so.6)"`` and
-``ASAN_OPTIONS=detect_leaks=0``.
+With ``--sanitize address`` every access of a kernel to memory is checked; Python then has to be
+started with ``LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++
+-print-file-name=libstdc++.so.6)"`` and ``ASAN_OPTIONS=detect_leaks=0``.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def _dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
     no [N, H, C].
     """
     # Autocast to float16 joins no vectors of bfloat16.
-    joined = torch.cat([vector.to(x.dtype) for vector in att])
+    joined = torch.cat([a if a.dtype == x.dtype else a.to(x.dtype) for a in att])
     blocks = torch.diag_embed(joined.transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
     terms = linear_maps.linear(
         x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2])

@@ -1,7 +1,7 @@
 """Adds a score to a copy of the kernels the way CONTRIBUTING.md says, and checks its gradients.
 
-``python tests/cpp/new_score/run.py --cxx g++`` copies csrc/core and csrc/cpu, adds one header and one
-name in all.h, compiles check_gradients.cpp against the copy, and runs it.
+``python tests/cpp/new_score/run.py --cxx g++`` copies csrc/core and csrc/cpu, adds one header and
+one name in all.h, compiles check_gradients.cpp against the copy, and runs it.
 """
 
 from __future__ import annotations
