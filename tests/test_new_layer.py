@@ -71,15 +71,16 @@ BOUGHT = {
 }
 
 
-def test_a_row_buys_the_promises():
+def test_a_row_buys_the_promises(tmp_path):
     """The tests that the table parametrises, run for a layer that exists nowhere but here."""
     folder = Path(__file__).parent
-    path = os.pathsep.join([str(folder), str(folder.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     options = ["-q", "-rA", "-k", "MineConv", "-p", "no:cacheprovider", "-p", Path(__file__).stem]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *(str(folder / file) for file in BOUGHT)],
         capture_output=True,
         text=True,
+        cwd=tmp_path,  # without the source tree
         env={**os.environ, "PYTHONPATH": path},
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]

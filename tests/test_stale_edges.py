@@ -6,6 +6,7 @@ Every write here leaves the version of the tensor as it was, which the tests che
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,8 +250,11 @@ def finish(processes):
 
 @pytest.fixture
 def spawning(monkeypatch):
-    """The context of processes that start from nothing; they import this module by the name that pytest gave it."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    """The context of processes that start from nothing.
+
+    They import this module by the name that pytest gave it, and the package as it is installed.
+    """
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[1])])
     return multiprocessing.get_context("spawn")
 
 

@@ -112,7 +112,7 @@ class AGNNConv(AttentionConv):
     ) -> Operands:
         """Features as they are, with one head."""
         assert isinstance(x_src, Tensor)
-        return Operands((x_src.view(-1, 1, x_src.shape[-1]),), {"beta": self.beta})
+        return Operands((x_src.flatten(0, -2).unsqueeze(1),), {"beta": self.beta})
 
     def result_dtype(self, x: Features, out: Tensor) -> torch.dtype:
         """Of features times beta."""
