@@ -90,9 +90,11 @@ void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out
       for (std::int64_t k = g.rowptr[i]; k < g.rowptr[i + 1]; ++k) {
         const std::int64_t j = g.col[k];
         double acc = 0;
-        for (std::int64_t d = 0; d < D; ++d) {
-          acc +=
-              Score::term(double(x.query[(i * H + h) * D + d]), double(x.key[(j * H + h) * D + d]), double(x.att[h * D + d]), p);
+        if constexpr (Score::has_term) {
+          for (std::int64_t d = 0; d < D; ++d) {
+            const double query = x.query[(i * H + h) * D + d], key = x.key[(j * H + h) * D + d];
+            acc += Score::term(query, key, double(x.att[h * D + d]), p);
+          }
         }
         const double s = Score::finish(acc, double(x.dst_term[i * H + h]), double(x.src_term[j * H + h]), p) + x.bias[k * H + h];
         total += std::exp(s);
