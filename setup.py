@@ -1,11 +1,12 @@
-"""Builds the native parts of gat_ext against the torch that is installed; metadata is in pyproject.toml.
+"""Builds the native parts of gat_ext against the installed torch; metadata: pyproject.toml.
 
 libgat_ext.so holds the operators and needs torch only, so that C++ can load it; _C is the Python
 module on top of it.
 
-GAT_EXT_CUDA=auto|0|1       whether to build the CUDA kernels; auto: where torch has CUDA and a fitting nvcc is there
-TORCH_CUDA_ARCH_LIST=9.0    for which GPUs; unset: for the one that is there, or DEFAULT_ARCHITECTURES where there is none
-MAX_JOBS=2                  compilers to run at once
+GAT_EXT_CUDA=auto|0|1       build CUDA kernels; auto: if torch has CUDA and a matching nvcc is found
+TORCH_CUDA_ARCH_LIST=9.0    for which GPUs; unset: that of the machine, else DEFAULT_ARCHITECTURES
+MAX_JOBS=2                  number of compilers that run at once
+CXX=g++                     the C++ compiler
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 import torch
@@ -29,12 +32,58 @@ NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fvisibility=hidden"]
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 
 
+OLDEST_TORCH = (2, 10)
+COMPILER_PROBE = """
+#include <Python.h>
+#include <bit>
+#include <omp.h>
+static_assert(std::has_single_bit(8u));
+int threads() { return omp_get_max_threads(); }
+"""
+
+
+def check_requirements() -> None:
+    """Exits with one sentence, before anything is compiled, if the build cannot succeed."""
+    version = torch.__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        sys.exit(f"gat_ext needs torch {oldest} or later; {version} is installed: upgrade torch")
+    if "egg_info" in sys.argv or "dist_info" in sys.argv or "sdist" in sys.argv:
+        return  # compiles nothing
+    compiler = shlex.split(os.environ.get("CXX") or "g++")
+    if shutil.which(compiler[0]) is None:
+        sys.exit(
+            f"gat_ext needs a C++20 compiler; no {compiler[0]} is on PATH: install one (Debian"
+            " and Ubuntu: apt install g++), or name another in CXX"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder, "probe.cpp")
+        probe.write_text(COMPILER_PROBE)
+        include = sysconfig.get_path("include")
+        tried = subprocess.run(
+            [*compiler, "-std=c++20", "-fopenmp", "-fsyntax-only", "-I", include, str(probe)],
+            capture_output=True,
+            text=True,
+        )
+    if "Python.h: No such file" in tried.stderr:
+        sys.exit(
+            f"gat_ext needs the headers of Python, which {include} lacks: install them (Debian and "
+            "Ubuntu: apt install python3-dev)"
+        )
+    if tried.returncode:
+        errors = [line for line in tried.stderr.splitlines() if "error" in line] or ["no message"]
+        sys.exit(
+            "gat_ext needs a C++20 compiler with OpenMP, such as GCC 11 or later; the test program "
+            f"of setup.py failed with {shlex.join(compiler)}: {errors[0]}"
+        )
+
+
 class Nvcc:
-    """The CUDA compiler, and what it says of itself: its version, and where its headers and libraries are."""
+    """The CUDA compiler; it reports its version and the folders of its headers and libraries."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Not guessed from the path, which may be a wrapper's, or a layout with folders per target.
+        # The path says nothing: it may be a wrapper's, or a layout with folders per target.
         told = subprocess.run(
             [path, "--dryrun", "-E", "-x", "cu", os.devnull],
             capture_output=True,
@@ -61,7 +110,7 @@ def find_nvcc() -> Nvcc | None:
 
 
 def architectures() -> str:
-    """For which GPUs to build, in words; sets the default that torch would look for in vain without a GPU."""
+    """The GPUs to build for, in words; sets the default if there is no GPU that torch could ask."""
     given = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
     if given not in ("", "native"):
         return f"TORCH_CUDA_ARCH_LIST={given}"
@@ -72,7 +121,7 @@ def architectures() -> str:
 
 
 def choose_nvcc() -> Nvcc | None:
-    """The compiler for the CUDA kernels, or None where they are not to be built. Says what it decided and why."""
+    """The compiler of the CUDA kernels, or None for a build without; prints the choice and why."""
     choice = os.environ.get("GAT_EXT_CUDA") or "auto"
     if choice not in ("auto", "0", "1"):
         sys.exit(f"GAT_EXT_CUDA is {choice!r}; expected auto, 0 or 1")
@@ -142,6 +191,7 @@ def requirement() -> str:
     return f"torch=={torch.__version__.split('+')[0]}"
 
 
+check_requirements()
 nvcc = choose_nvcc()
 setup(
     ext_modules=[operators(nvcc), module(nvcc)],

@@ -22,7 +22,7 @@ _TORCH_NEEDS = ["numpy"]
 
 
 def _site_with_torch() -> str | None:
-    """The site-packages folder that has torch: this process's own, or the one of the environment that pip runs in."""
+    """The site-packages folder with torch: this process's, or that of the environment of pip."""
     candidates = [*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     for folder in candidates:
         if folder and (Path(folder) / "torch" / "version.py").is_file():

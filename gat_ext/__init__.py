@@ -13,28 +13,55 @@ train them; ``gat_ext.reference`` the same mathematics in plain torch.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gat_ext.ops import native
 
+if native.redirect(__path__):  # to an installed package, from a source folder without extension
+    from gat_ext.ops import native
+
 native.check_torch()
-native.load()
+native.load(Path(__path__[0]))
 
 from gat_ext import functional, reference  # noqa: E402
 from gat_ext.graph import Graph  # noqa: E402
 from gat_ext.graph.cache import empty_cache  # noqa: E402
 from gat_ext.nn.features import SparseFeatures  # noqa: E402
 
+if TYPE_CHECKING:
+    from gat_ext import datasets, explain, interop, models, nn, testing, training
+
 __version__ = "0.1.0"
-library_path = str(Path(__file__).with_name("libgat_ext.so"))
-"""The library of the operators, which C++ programs load to run exported models; it needs torch, and no Python."""
+library_path = str(Path(__path__[0], "libgat_ext.so"))
+"""Library of the operators, which C++ programs load to run exported models; needs torch only."""
 
 __all__ = [
     "Graph",
     "SparseFeatures",
     "__version__",
+    "datasets",
     "empty_cache",
+    "explain",
     "functional",
+    "interop",
     "library_path",
+    "models",
+    "nn",
     "reference",
+    "testing",
+    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a room at its first use."""
+    if name in __all__:
+        return importlib.import_module(f"gat_ext.{name}")
+    raise AttributeError(f"module 'gat_ext' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Also the rooms that are not imported yet."""
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_a_torch_without_the_cuda_of_the_build_is_named(monkeypatch):
 
     monkeypatch.setattr(native.importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"built for a torch with CUDA.*libc10_cuda"):
-        native.load()
+        native.load(Path("."))
 
 
 def test_version():

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from layers import LAYERS, Layer
@@ -24,11 +24,12 @@ class MineConv(AttentionConv):
     """Dot-product attention of projected features with themselves."""
 
     operator = staticmethod(dot_attention)
+    reads: ClassVar[dict[str, str]] = {"lin": "src"}
 
     def __init__(
         self, in_channels: int, out_channels: int, heads: int = 1, add_self_loops: bool = True
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels)
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.add_self_loops = add_self_loops
         self.lin = linear(in_channels, heads * out_channels, bias=False)
@@ -64,6 +65,7 @@ def pytest_configure() -> None:
 BOUGHT = {
     "test_batch.py": 20,
     "test_compile.py": 5,
+    "test_compile_lazy.py": 12,
     "test_determinism.py": 4,
     "test_double_backward.py": 1,
     "test_edge_mask.py": 3,

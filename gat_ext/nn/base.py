@@ -14,6 +14,7 @@ from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
 from gat_ext.nn.arguments import asks_for_weights
 from gat_ext.nn.batch import Folded, nodes_first
+from gat_ext.nn.first_call import FirstCall
 from gat_ext.nn.inputs import (
     Adjacency,
     Attention,
@@ -58,8 +59,13 @@ class AttentionConv(nn.Module):
     and the repr) and, if the layer has edge features, ``edge_dim`` and ``lin_edge``. Arguments
     that a layer lacks keep the values below.
 
+    Args:
+        *sizes: the constructor's arguments of which -1 stands for the size of the first input.
+
     Attributes:
         operator: an attention function of :mod:`gat_ext.functional`, as a ``staticmethod``.
+        reads: what each linear map is given, "src", "dst" or "edge", by its name; maps of size -1
+            draw their parameters in this order.
         edge_dim: size of edge features, -1 for that of the first ones, None for none.
         add_self_loops: replace the graph's self-loops by one for every node.
         fill_value: edge features of the added self-loops.
@@ -73,7 +79,9 @@ class AttentionConv(nn.Module):
             could call it.
     """
 
+    _first_call: FirstCall | None = None
     operator: ClassVar[Callable[..., Any]]
+    reads: ClassVar[dict[str, str]] = {}
     in_channels: int | tuple[int, int]
     out_channels: int
     heads: int
@@ -97,6 +105,13 @@ class AttentionConv(nn.Module):
                 "for: attention and sum are one operator; override forward, or derive from the "
                 "layer of torch_geometric"
             )
+
+    def __init__(self, *sizes: int | tuple[int, int] | None) -> None:
+        """Prepares for sizes that are those of the first input; see the class for the argument."""
+        super().__init__()
+        lazy = any(-1 in size if isinstance(size, (tuple, list)) else size == -1 for size in sizes)
+        # Not a submodule, which would be counted, hooked and printed.
+        object.__setattr__(self, "_first_call", FirstCall(self) if lazy else None)
 
     # ---- what a layer defines
 
@@ -171,6 +186,8 @@ class AttentionConv(nn.Module):
         adjacency = edge_index
         if not is_plain(adjacency):
             x, edge_index, edge_attr = self.plain_inputs(x, adjacency, edge_attr)
+        if self._first_call is not None:
+            self._first_call(x, edge_attr)
         x_src, x_dst, batch = self.split(x)
         sizes = self._sizes(x_src, x_dst, edge_index, size)
         graph, edge_attr = graph_and_edges(

@@ -70,7 +70,7 @@ class LazyProjection(_TakesSparse, nn.LazyLinear):
         """Takes the size of x."""
         if self.has_uninitialized_params():  # type: ignore[no-untyped-call]
             with torch.no_grad():
-                self.in_features = x.shape[-1]
+                self.in_features = int(x.shape[-1])  # of a symbol while compiling
                 self.weight.materialize((self.out_features, self.in_features))
                 self.reset_parameters()
 

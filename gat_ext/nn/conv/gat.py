@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,10 @@ class GATConv(AttentionConv):
     """
 
     operator = staticmethod(gat_attention)
+    reads: ClassVar[dict[str, str]] = {
+        **{"res": "dst", "lin": "src", "lin_src": "src", "lin_dst": "dst"},
+        **{"lin_edge": "edge"},
+    }
     accepts_sources_alone = True
     bias: nn.Parameter | None
     att_edge: nn.Parameter | None
@@ -97,7 +101,7 @@ class GATConv(AttentionConv):
         **message_passing: Any,
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
-        super().__init__()
+        super().__init__(in_channels, edge_dim)
         arguments.check_message_passing(message_passing)
         arguments.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         checks.probability(feat_dropout, "feat_dropout")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,12 @@ class GATv2Conv(AttentionConv):
     """
 
     operator = staticmethod(gatv2_attention)
+    reads: ClassVar[dict[str, str]] = {
+        "res": "dst",
+        "lin_l": "src",
+        "lin_r": "dst",
+        "lin_edge": "edge",
+    }
     bias: nn.Parameter | None
 
     def __init__(
@@ -88,7 +94,7 @@ class GATv2Conv(AttentionConv):
         **message_passing: Any,
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
-        super().__init__()
+        super().__init__(in_channels, edge_dim)
         arguments.check_message_passing(message_passing)
         arguments.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         check_fill_value(fill_value)

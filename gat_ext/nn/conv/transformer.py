@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,10 @@ class TransformerConv(AttentionConv):
     """
 
     operator = staticmethod(dot_attention)
+    reads: ClassVar[dict[str, str]] = {
+        **{"lin_query": "dst", "lin_key": "src", "lin_value": "src"},
+        **{"lin_edge": "edge", "lin_skip": "dst"},
+    }
     returns_weights_before_dropout = True
 
     def __init__(
@@ -85,7 +89,7 @@ class TransformerConv(AttentionConv):
         **message_passing: Any,
     ) -> None:
         """Creates the parameters; see the class for the arguments."""
-        super().__init__()
+        super().__init__(in_channels, edge_dim)
         arguments.check_message_passing(message_passing)
         arguments.check_sizes(in_channels, out_channels, heads, dropout, edge_dim)
         arguments.check_flags(concat=concat, beta=beta, bias=bias, root_weight=root_weight)

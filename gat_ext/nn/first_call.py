@@ -1,0 +1,39 @@
+"""The first call of a layer with sizes of -1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from gat_ext.nn.linear import LazyProjection
+
+
+class FirstCall(LazyModuleMixin, nn.Module):  # type: ignore[misc]
+    """Gives the lazy maps of a layer their sizes, all at once, before anything reads them.
+
+    torch.compile runs the hook of a lazy module outside the trace. The maps alone would get their
+    sizes one by one, in the middle of it, after the layer has read them.
+    """
+
+    layer: Any
+
+    def __init__(self, layer: Any) -> None:
+        """``layer``: an :class:`~gat_ext.nn.base.AttentionConv`, which calls this."""
+        super().__init__()
+        object.__setattr__(self, "layer", layer)  # not a submodule: the layer holds this one
+
+    def initialize_parameters(self, x: Any, edge_attr: Tensor | None) -> None:  # type: ignore[override]
+        """Takes the sizes of the inputs, in the order of ``layer.reads``."""
+        x_src, x_dst, _ = self.layer.split(x)
+        if edge_attr is not None and edge_attr.dim() == 1:
+            edge_attr = edge_attr.unsqueeze(-1)
+        inputs = {"src": x_src, "dst": x_dst, "edge": edge_attr}
+        for name, end in self.layer.reads.items():
+            lin = getattr(self.layer, name, None)
+            if isinstance(lin, LazyProjection) and inputs[end] is not None:
+                lin._infer_parameters(lin, (inputs[end],))  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Any, edge_attr: Tensor | None) -> None:
+        """Does nothing; the work is done by the hook."""
