@@ -1,25 +1,26 @@
 // Fused edge attention: the arguments of its kernels, the same for every device.
 //
-// Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - M_i) / Z_i, where M_i is the maximum of the row and Z_i
-// the sum of its exponentials, m_ij the dropout multiplier and out_i = sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout
-// (and optionally q_i = dL/dlse_i) gives
+// Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - M_i) / Z_i, where M_i is the
+// maximum of the row and Z_i the sum of its exponentials, m_ij the dropout multiplier and out_i =
+// sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout (and optionally q_i = dL/dlse_i) gives
 //
 //     dalpha_ij = m_ij <g_i, v_j>
 //     delta_i   = sum_j alpha_ij dalpha_ij = <g_i, out_i>
 //     ds_ij     = alpha_ij (dalpha_ij - delta_i + q_i)
 //     dv_j      = sum_i alpha_ij m_ij g_i
 //
-// so that out, M and Z suffice: alpha is recomputed, nothing per edge is kept between forward and backward. delta comes from the
-// sum before it was rounded to 16 bits, else it would not cancel against dalpha when all v_j are equal. If the weights
-// alpha_ij m_ij are an output too, with upstream gradient r_ij, then dalpha_ij gains m_ij r_ij and delta_i gains
-// sum_j alpha_ij m_ij r_ij, as if every v_j had one more feature that only edge ij reads.
+// so that out, M and Z suffice: alpha is recomputed, nothing per edge is kept between forward and
+// backward. delta comes from the sum before it was rounded to 16 bits, else it would not cancel
+// against dalpha when all v_j are equal. If the weights alpha_ij m_ij are an output too, with
+// upstream gradient r_ij, then dalpha_ij gains m_ij r_ij and delta_i gains sum_j alpha_ij m_ij
+// r_ij, as if every v_j had one more feature that only edge ij reads.
 //
 // Note [same bits]. Large scores amplify rounding: a score of 1e8 that two passes round differently
 // gives alphas that differ by a factor of e^8, and a ds that should be 0 is multiplied by a key of
 // 1e8. So each pass sums the terms of a score, and the products of <g_i, v_j>, in one and the same
-// order, and delta sums <g_i, out_i> in that order: where one edge has all of the weight, out_i is v_j
-// and ds_ij is exactly 0. With dropout out_i is then c v_j, rounded, c = 1 / (1 - p): so the passes
-// sum <g_i, c v_j>, and take it or leave it, where the formula has m_ij <g_i, v_j>.
+// order, and delta sums <g_i, out_i> in that order: where one edge has all of the weight, out_i is
+// v_j and ds_ij is exactly 0. With dropout out_i is then c v_j, rounded, c = 1 / (1 - p): so the
+// passes sum <g_i, c v_j>, and take it or leave it, where the formula has m_ij <g_i, v_j>.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,8 @@
 
 namespace gat {
 
-// What the score and the softmax of an edge are made of. Pointers a score does not use are null; so are absent options.
+// What the score and the softmax of an edge are made of. Pointers a score does not use are null; so
+// are absent options.
 template <class T>
 struct EdgeAttentionInputs {
   CsrView csr;  // rows are destinations
@@ -59,7 +61,8 @@ struct EdgeAttentionForward {
   T* out = nullptr;                       // [N_dst, H, F]
   RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
   Acc<T>* lse = nullptr;                  // [N_dst, H] or null
-  Acc<T>* out_acc = nullptr;              // [N_dst, H, F] out before rounding; null where T is Acc<T>
+  // [N_dst, H, F] out before rounding; null where T is Acc<T>
+  Acc<T>* out_acc = nullptr;
 };
 
 template <class T>
@@ -73,7 +76,8 @@ struct EdgeAttentionBackward {
   const Acc<T>* delta = nullptr;                // [N_dst, H] delta_i - q_i
   // Scratch [E, H] of a score without a term: the gradient of a through each edge, or null.
   Acc<T>* edge_grad = nullptr;
-  // gradients; null where nobody asks. On the CPU those of query and key may be that of value: then their sum is written.
+  // gradients; null where nobody asks. On the CPU those of query and key may be that of value: then
+  // their sum is written.
   T* grad_query = nullptr;
   T* grad_key = nullptr;
   T* grad_value = nullptr;

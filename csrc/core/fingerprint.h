@@ -1,5 +1,6 @@
-// A number of 64 bits that tells the contents of one tensor from those of another: a sum over its elements, and so the same in
-// any order and on any number of threads. torch/fingerprint.cpp has the same formula in torch's operators.
+// A number of 64 bits that tells the contents of one tensor from those of another: a sum over its
+// elements, and so the same in any order and on any number of threads. torch/fingerprint.cpp has
+// the same formula in torch's operators.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +9,15 @@
 
 namespace gat {
 
-// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014: the step and the finalizer of SplitMix64.
+// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014: the step
+// and the finalizer of SplitMix64.
 inline constexpr std::uint64_t kFingerprintStep = 0x9E3779B97F4A7C15;
 inline constexpr std::uint64_t kFingerprintFactors[] = {0xBF58476D1CE4E5B9, 0x94D049BB133111EB};
 inline constexpr int kFingerprintShifts[] = {30, 27, 31};
 inline constexpr int kPositionShift = 32;
 
-// Both multiplications are needed: after one, the same change in two places cancels in one of 2^32 pairs of places.
+// Both multiplications are needed: after one, the same change in two places cancels in one of 2^32
+// pairs of places.
 GAT_HD std::uint64_t finalize(std::uint64_t x) {
   x = (x ^ (x >> kFingerprintShifts[0])) * kFingerprintFactors[0];
   x = (x ^ (x >> kFingerprintShifts[1])) * kFingerprintFactors[1];

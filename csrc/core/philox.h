@@ -1,6 +1,6 @@
-// Philox4x32-10, a counter-based random number generator: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
-// 1, 2, 3", SC 2011. A number depends on (seed; edge, head) alone, so forward, backward, any schedule and any device draw
-// the same one without storing it.
+// Philox4x32-10, a counter-based random number generator: Salmon, Moraes, Dror, Shaw, "Parallel
+// random numbers: as easy as 1, 2, 3", SC 2011. A number depends on (seed; edge, head) alone, so
+// forward, backward, any schedule and any device draw the same one without storing it.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,10 @@ struct Philox4 {
 };
 
 GAT_HD Philox4 philox(std::uint64_t seed, std::uint64_t counter_low, std::uint64_t counter_high) {
-  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low), c1 = static_cast<std::uint32_t>(counter_low >> 32);
-  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high), c3 = static_cast<std::uint32_t>(counter_high >> 32);
+  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low),
+                c1 = static_cast<std::uint32_t>(counter_low >> 32);
+  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high),
+                c3 = static_cast<std::uint32_t>(counter_high >> 32);
   std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const std::uint64_t p0 = std::uint64_t{kPhiloxMultiplier0} * c0;
@@ -34,11 +36,14 @@ GAT_HD Philox4 philox(std::uint64_t seed, std::uint64_t counter_low, std::uint64
   return {{c0, c1, c2, c3}};
 }
 
-// Inverted dropout on attention weights: a weight is multiplied by 0 with probability p, else by 1 / (1 - p).
+// Inverted dropout on attention weights: a weight is multiplied by 0 with probability p, else by 1
+// / (1 - p).
 struct Dropout {
-  const std::int64_t* seed = nullptr;  // in the memory of the device, so that a recorded launch sees a new one
-  std::uint64_t threshold = 0;         // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off
-  double keep_scale = 1;               // 1 / (1 - p), or 0 when p = 1
+  // in the memory of the device, so that a recorded launch sees a new one
+  const std::int64_t* seed = nullptr;
+  // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off
+  std::uint64_t threshold = 0;
+  double keep_scale = 1;  // 1 / (1 - p), or 0 when p = 1
 
   static Dropout make(double p, const std::int64_t* seed) {
     return {seed, static_cast<std::uint64_t>(p * 4294967296.0), p < 1 ? 1 / (1 - p) : 0};
@@ -47,11 +52,13 @@ struct Dropout {
 
   // One counter serves four consecutive heads.
   GAT_HD Philox4 draw(std::int64_t edge, std::int64_t head_group) const {
-    return philox(static_cast<std::uint64_t>(*seed), static_cast<std::uint64_t>(edge), static_cast<std::uint64_t>(head_group));
+    return philox(static_cast<std::uint64_t>(*seed), static_cast<std::uint64_t>(edge),
+                  static_cast<std::uint64_t>(head_group));
   }
   // Chosen by comparison: a register cannot be indexed.
   GAT_HD bool kept(const Philox4& numbers, std::int64_t head) const {
-    const std::uint32_t even = head & 2 ? numbers.word[2] : numbers.word[0], odd = head & 2 ? numbers.word[3] : numbers.word[1];
+    const std::uint32_t even = head & 2 ? numbers.word[2] : numbers.word[0],
+                        odd = head & 2 ? numbers.word[3] : numbers.word[1];
     return (head & 1 ? odd : even) >= threshold;
   }
   template <class A>

@@ -1,10 +1,11 @@
 // Walks over a graph: how an agent chooses its next node, once for host and device.
 //
-// Note: draws. The neighbours of a node lie in a row of the CSR; neighbour k has a weight w_k >= 0. A uniform number u in [0, 1)
-// picks the first k at which the running sum w_begin + … + w_k passes u · total, or reaches total, which u · total may round
-// to. So a neighbour of weight 0, which does not raise the sum, is never picked, and one within the row always is. Sums are in
-// double, in the order of the row, without a product that could fuse with an addition: host and device draw the same walk, bit
-// for bit. The random number of agent b at step t is Philox(seed; b, t).
+// Note: draws. The neighbours of a node lie in a row of the CSR; neighbour k has a weight w_k >= 0.
+// A uniform number u in [0, 1) picks the first k at which the running sum w_begin + … + w_k passes
+// u · total, or reaches total, which u · total may round to. So a neighbour of weight 0, which does
+// not raise the sum, is never picked, and one within the row always is. Sums are in double, in the
+// order of the row, without a product that could fuse with an addition: host and device draw the
+// same walk, bit for bit. The random number of agent b at step t is Philox(seed; b, t).
 #pragma once
 
 #include <cmath>
@@ -17,20 +18,27 @@
 
 namespace gat {
 
-inline constexpr std::int64_t kStays = -1;  // in place of the position of an edge: the agent does not move
+// in place of the position of an edge: the agent does not move
+inline constexpr std::int64_t kStays = -1;
 
 // In [0, 1): the upper 53 of 64 random bits.
-GAT_HD double uniform_of_bits(std::uint64_t bits) { return static_cast<double>(static_cast<std::int64_t>(bits >> 11)) * 0x1p-53; }
+GAT_HD double uniform_of_bits(std::uint64_t bits) {
+  return static_cast<double>(static_cast<std::int64_t>(bits >> 11)) * 0x1p-53;
+}
 
 GAT_HD double walk_uniform(std::int64_t seed, std::int64_t agent, std::int64_t step) {
   const Philox4 numbers =
-      philox(static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(agent), static_cast<std::uint64_t>(step));
+      philox(static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(agent),
+             static_cast<std::uint64_t>(step));
   return uniform_of_bits(std::uint64_t{numbers.word[0]} << 32 | numbers.word[1]);
 }
 
-GAT_HD bool finite_total(double total) { return total < static_cast<double>(INFINITY); }  // false for NaN
+// false for NaN
+GAT_HD bool finite_total(double total) { return total < static_cast<double>(INFINITY); }
 
-GAT_HD bool running_sum_passes(double sum, double target, double total) { return (sum > target) | (sum >= total); }
+GAT_HD bool running_sum_passes(double sum, double target, double total) {
+  return (sum > target) | (sum >= total);
+}
 
 // [begin, end) is a row of at least one neighbour; the result is a position in it.
 GAT_HD std::int64_t draw_uniform(std::int64_t begin, std::int64_t end, double u) {
@@ -51,10 +59,11 @@ GAT_HD double total_weight(std::int64_t begin, std::int64_t end, const Weight& w
   return valid ? total : static_cast<double>(NAN);
 }
 
-// total is that of the row, finite and above 0. The draw is as far in the row as there are sums that do not pass: a loop that
-// ended at the draw would end where no processor foresees it.
+// total is that of the row, finite and above 0. The draw is as far in the row as there are sums
+// that do not pass: a loop that ended at the draw would end where no processor foresees it.
 template <class Weight>
-GAT_HD std::int64_t draw_weighted(std::int64_t begin, std::int64_t end, const Weight& weight, double total, double u) {
+GAT_HD std::int64_t draw_weighted(std::int64_t begin, std::int64_t end, const Weight& weight,
+                                  double total, double u) {
   const double target = u * total;
   double sum = 0;
   std::int64_t drawn = begin;
@@ -74,8 +83,10 @@ GAT_HD std::int64_t heaviest(std::int64_t begin, std::int64_t end, const Weight&
   return best;
 }
 
-// cumulative[k] is the running sum of the row up to k; the same draw as draw_weighted, in log(degree) steps.
-GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const double* cumulative, double u) {
+// cumulative[k] is the running sum of the row up to k; the same draw as draw_weighted, in
+// log(degree) steps.
+GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const double* cumulative,
+                                    double u) {
   const double total = cumulative[end - 1], target = u * total;
   if (!(total > 0) || !finite_total(total)) return kStays;
   std::int64_t low = begin, high = end - 1;  // the last sum passes
@@ -92,7 +103,8 @@ GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const 
 
 // ---- one step of an agent that prefers some types of nodes
 
-// T is float or double. Indices that are out of range are not followed: such an agent stays, and its log_prob is NaN.
+// T is float or double. Indices that are out of range are not followed: such an agent stays, and
+// its log_prob is NaN.
 template <class T>
 struct WalkStep {
   CsrView csr;                              // square
@@ -131,9 +143,11 @@ GAT_HD bool is_row(const CsrView& csr, std::int64_t node) {
   return static_cast<std::uint64_t>(node) < static_cast<std::uint64_t>(csr.num_rows);
 }
 
-// next [B] and log_prob [B] of one agent, by its random number u. False where an index was out of range.
+// next [B] and log_prob [B] of one agent, by its random number u. False where an index was out of
+// range.
 template <class T>
-GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std::int64_t* next, T* log_prob) {
+GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std::int64_t* next,
+                      T* log_prob) {
   const std::int64_t node = walk.current[agent];
   next[agent] = node;
   log_prob[agent] = static_cast<T>(NAN);
@@ -147,7 +161,8 @@ GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std
   const double total = total_weight(begin, end, weight);
   if (!finite_total(total)) {
     bool in_range = true;
-    for (std::int64_t k = begin; k < end; ++k) in_range = in_range && weight.in_range(weight.type(k));
+    for (std::int64_t k = begin; k < end; ++k)
+      in_range = in_range && weight.in_range(weight.type(k));
     return in_range;
   }
   std::int64_t k;
@@ -180,11 +195,12 @@ struct CountInPlace {
   }
 };
 
-// The agent's row of grad_rank [B, R], which is full of zeros: with m the type moved to, n_k the neighbours of type k and Z the
-// total, d log p / d rank_k = [k = m] / rank_m - n_k / Z. next [B] and grad [B] are those of the step.
+// The agent's row of grad_rank [B, R], which is full of zeros: with m the type moved to, n_k the
+// neighbours of type k and Z the total, d log p / d rank_k = [k = m] / rank_m - n_k / Z. next [B]
+// and grad [B] are those of the step.
 template <class T>
-GAT_HD void walk_step_backward(const WalkStep<T>& walk, std::int64_t agent, const std::int64_t* next, const T* grad,
-                               T* grad_rank) {
+GAT_HD void walk_step_backward(const WalkStep<T>& walk, std::int64_t agent,
+                               const std::int64_t* next, const T* grad, T* grad_rank) {
   const std::int64_t node = walk.current[agent];
   if (!is_row(walk.csr, node) || !is_row(walk.csr, next[agent])) return;
   const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];
@@ -209,14 +225,16 @@ GAT_HD void walk_step_backward(const WalkStep<T>& walk, std::int64_t agent, cons
 // ---- random walks
 
 struct RandomWalk {
-  CsrView csr;                         // square
-  const double* cumulative = nullptr;  // [E] running sums of the weights in each row, as running_sums makes them; null: all 1
+  CsrView csr;  // square
+  // [E] running sums of the weights in each row, as running_sums makes them; null: all 1
+  const double* cumulative = nullptr;
   std::int64_t num_walks = 0, length = 0;
   const std::int64_t* seed = nullptr;  // one number, in the memory of the device
 };
 
 // Of one row. A sum is NaN from a negative weight on.
-GAT_HD void running_sums(const CsrView& csr, std::int64_t row, const double* weight, double* cumulative) {
+GAT_HD void running_sums(const CsrView& csr, std::int64_t row, const double* weight,
+                         double* cumulative) {
   double sum = 0;
   for (std::int64_t k = csr.rowptr[row]; k < csr.rowptr[row + 1]; ++k) {
     sum += weight[k] >= 0 ? weight[k] : static_cast<double>(NAN);
@@ -229,7 +247,8 @@ GAT_HD std::int64_t random_edge(const RandomWalk& walk, std::int64_t node, doubl
   if (!is_row(walk.csr, node)) return kStays;
   const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];
   if (begin == end) return kStays;
-  return walk.cumulative ? draw_cumulative(begin, end, walk.cumulative, u) : draw_uniform(begin, end, u);
+  return walk.cumulative ? draw_cumulative(begin, end, walk.cumulative, u)
+                         : draw_uniform(begin, end, u);
 }
 
 }  // namespace gat

@@ -1,8 +1,9 @@
-// Graph building on the CPU: a stable counting sort of edges by row, which makes a CSR of an edge list and the transpose of a
-// CSR.
+// Graph building on the CPU: a stable counting sort of edges by row, which makes a CSR of an edge
+// list and the transpose of a CSR.
 //
-// The edges are cut into one stretch for each thread. Counts of every row and stretch, summed up row by row, say where the edges
-// of a stretch go, so threads never meet and the order is that of one thread: a stable sort has but one result.
+// The edges are cut into one stretch for each thread. Counts of every row and stretch, summed up
+// row by row, say where the edges of a stretch go, so threads never meet and the order is that of
+// one thread: a stable sort has but one result.
 #pragma once
 
 #include <algorithm>
@@ -14,16 +15,19 @@
 
 namespace gat::cpu {
 
-// A CSR whose rows own the positions rowptr[r] .. rowptr[r + 1]; for each of them what `place` was told.
+// A CSR whose rows own the positions rowptr[r] .. rowptr[r + 1]; for each of them what `place` was
+// told.
 //
 //   row_of(k)                 the row of edge k
 //   place(position, k)        puts edge k where it belongs
 template <class RowOf, class Place>
-void counting_sort(std::int64_t num_edges, std::int64_t num_rows, int num_threads, std::int64_t* rowptr, const RowOf& row_of,
-                   const Place& place) {
+void counting_sort(std::int64_t num_edges, std::int64_t num_rows, int num_threads,
+                   std::int64_t* rowptr, const RowOf& row_of, const Place& place) {
   // A stretch costs a counter for each row, so it must hold more edges than there are rows.
-  const std::int64_t stretches = threads_for(8 * num_edges, num_edges / std::max<std::int64_t>(num_rows, 1), num_threads);
-  std::vector<std::int64_t> next(static_cast<std::size_t>(stretches * num_rows));  // [stretches, num_rows]
+  const std::int64_t stretches =
+      threads_for(8 * num_edges, num_edges / std::max<std::int64_t>(num_rows, 1), num_threads);
+  // [stretches, num_rows]
+  std::vector<std::int64_t> next(static_cast<std::size_t>(stretches * num_rows));
   const auto begin_of = [&](std::int64_t s) { return num_edges * s / stretches; };
 
 #pragma omp parallel for num_threads(static_cast<int>(stretches)) schedule(static, 1)

@@ -1,12 +1,15 @@
 // Fused edge attention on the CPU: the table of kernels for one score and storage type.
 //
-// See Note [one-pass backward] in ../core/edge_attention.h. Each row of each gradient has exactly one owner, and nothing of an
-// edge is kept from one pass to the next: scores and weights are computed again from rows that are gathered anyway.
-//   The destination pass, for scores with a term, gathers y_j and v_j, sums the gradients of x_i and
+// See Note [one-pass backward] in ../core/edge_attention.h. Each row of each gradient has exactly
+// one owner, and nothing of an edge is kept from one pass to the next: scores and weights are
+// computed again from rows that are gathered anyway.
+//   The destination pass, for scores with a term, gathers y_j and v_j, sums the gradients of x_i
+//   and
 //     a_i, and writes those of the edges.
-//   The source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j. Without a term it
-//     gathers g_i alone, writes the gradients of the edges, and leaves that of a_i through each edge
-//     for a pass over the rows: one gather of feature rows instead of two.
+//   The source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j. Without a term
+//   it
+//     gathers g_i alone, writes the gradients of the edges, and leaves that of a_i through each
+//     edge for a pass over the rows: one gather of feature rows instead of two.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +18,8 @@
 
 namespace gat::cpu {
 
-// Of a destination the source pass reads a_i, the shift and scale of its softmax, and delta_i side by side: one cache line an
-// edge, not three.
+// Of a destination the source pass reads a_i, the shift and scale of its softmax, and delta_i side
+// by side: one cache line an edge, not three.
 inline constexpr std::int64_t kNodeColumns = 4;
 
 // Memory for the backward pass.
@@ -33,13 +36,15 @@ struct EdgeAttentionKernels {
   void (*forward)(const EdgeAttentionForward<T>&);
   // weights[id, h] = alpha m, from a finished softmax.
   void (*weights)(const EdgeAttentionInputs<T>&, const RowSoftmax<Acc<T>>* softmax, T* weights);
-  // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be null.
-  void (*delta)(const EdgeAttentionInputs<T>&, const T* grad_out, const Acc<T>* out, const T* grad_weights, const T* weights,
-                const Acc<T>* grad_lse, Acc<T>* delta);
+  // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be
+  // null.
+  void (*delta)(const EdgeAttentionInputs<T>&, const T* grad_out, const Acc<T>* out,
+                const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
   void (*backward)(const EdgeAttentionBackward<T>&, const BackwardScratch<Acc<T>>&);
 };
 
-// Instantiated in csrc/cpu/isa for every instruction set and storage type; score is an index into Scores.
+// Instantiated in csrc/cpu/isa for every instruction set and storage type; score is an index into
+// Scores.
 template <class Isa, class T>
 EdgeAttentionKernels<T> edge_attention_kernels(int score);
 

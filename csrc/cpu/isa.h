@@ -1,6 +1,6 @@
-// Instruction sets. Every kernel is a template over one of these tags and is instantiated once for each, in csrc/cpu/isa; the
-// tag is part of the symbol's name, so variants never meet in the linker. The widest one that the machine runs is chosen at run
-// time.
+// Instruction sets. Every kernel is a template over one of these tags and is instantiated once for
+// each, in csrc/cpu/isa; the tag is part of the symbol's name, so variants never meet in the
+// linker. The widest one that the machine runs is chosen at run time.
 #pragma once
 
 #include <cstdlib>
@@ -26,16 +26,19 @@ enum class Isa { baseline, avx2, avx512 };
 inline Isa widest_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                  __builtin_cpu_supports("bmi2");
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
   return v4 ? Isa::avx512 : v3 ? Isa::avx2 : Isa::baseline;
 #else
   return Isa::baseline;
 #endif
 }
 
-// The instruction set in use: the widest one, or a narrower one named by the environment variable GAT_EXT_ISA.
+// The instruction set in use: the widest one, or a narrower one named by the environment variable
+// GAT_EXT_ISA.
 inline Isa chosen_isa() {
   static const Isa isa = [] {
     const Isa widest = widest_isa();

@@ -29,7 +29,8 @@ struct FloatFormat<float> {
   static constexpr int mantissa_bits = 23, bias = 127;
   // 1.5 * 2^23: added to x, it leaves round(x) in the low bits.
   static constexpr float round_to_integer = 12582912.0f;
-  static constexpr float log2_e = 1.44269504088896341f, ln2_high = 0.693145751953125f, ln2_low = 1.42860682030941723e-6f;
+  static constexpr float log2_e = 1.44269504088896341f, ln2_high = 0.693145751953125f,
+                         ln2_low = 1.42860682030941723e-6f;
   // Beyond these exp is 0 and infinite.
   static constexpr float lowest_exp = -104.0f, highest_exp = 89.0f;
 };
@@ -57,17 +58,29 @@ GAT_HD V power_of_two(IntegersOf<V> n) {
   return bitcast<V>(IntegersOf<V>((n + Format::bias) << Format::mantissa_bits));
 }
 
-// exp on |r| <= ln(2) / 2: the Taylor polynomial, whose truncation error is below half a unit in the
-// last place.
+// exp on |r| <= ln(2) / 2: the Taylor polynomial, whose truncation error is below half a unit in
+// the last place.
 template <class V>
 GAT_HD V exp_near_zero(V r) {
   if constexpr (std::is_same_v<LaneOf<V>, float>) {
-    constexpr float c[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+    constexpr float c[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24,
+                           1.0f / 6,    0.5f,       1.0f,       1.0f};
     return polynomial(c, r);
   } else {
-    constexpr double c[] = {
-        1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
-        1.0 / 720,          1.0 / 120,         1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
+    constexpr double c[] = {1.0 / 6227020800.0,
+                            1.0 / 479001600.0,
+                            1.0 / 39916800,
+                            1.0 / 3628800,
+                            1.0 / 362880,
+                            1.0 / 40320,
+                            1.0 / 5040,
+                            1.0 / 720,
+                            1.0 / 120,
+                            1.0 / 24,
+                            1.0 / 6,
+                            0.5,
+                            1.0,
+                            1.0};
     return polynomial(c, r);
   }
 }
@@ -112,14 +125,17 @@ GAT_HD V log_of_lanes(V x) {
     constexpr float c[] = {0.24279078841f, 0.28498786688f, 0.40000972152f, 0.66666662693f};
     remainder = polynomial(c, z) * z;
   } else {
-    constexpr double c[] = {1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01,
-                            2.222219843214978396e-01, 2.857142874366239149e-01, 3.999999999940941908e-01,
+    constexpr double c[] = {1.479819860511658591e-01, 1.531383769920937332e-01,
+                            1.818357216161805012e-01, 2.222219843214978396e-01,
+                            2.857142874366239149e-01, 3.999999999940941908e-01,
                             6.666666666666735130e-01};
     remainder = polynomial(c, z) * z;
   }
   const V finite =
-      exponent * Format::ln2_high - ((half_square - (s * (half_square + remainder) + exponent * Format::ln2_low)) - f);
-  const V infinity = V{} + std::numeric_limits<A>::infinity(), nan = V{} + std::numeric_limits<A>::quiet_NaN();
+      exponent * Format::ln2_high -
+      ((half_square - (s * (half_square + remainder) + exponent * Format::ln2_low)) - f);
+  const V infinity = V{} + std::numeric_limits<A>::infinity(),
+          nan = V{} + std::numeric_limits<A>::quiet_NaN();
   const V result = x < infinity ? finite : x;  // infinity and NaN are their own logarithms
   return x < V{} ? nan : x == V{} ? -infinity : result;
 }
@@ -131,11 +147,14 @@ GAT_HD V tanh_of_lanes(V x) {
   const V magnitude = x < V{} ? -x : x, z = x * x;
   V correction;
   if constexpr (std::is_same_v<A, float>) {
-    constexpr float c[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f, -3.33332819422e-1f};
+    constexpr float c[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+                           1.33314422036e-1f, -3.33332819422e-1f};
     correction = polynomial(c, z);
   } else {
-    constexpr double p[] = {-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3};
-    constexpr double q[] = {1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3};
+    constexpr double p[] = {-9.64399179425052238628e-1, -9.92877231001918586564e1,
+                            -1.61468768441708447952e3};
+    constexpr double q[] = {1.0, 1.12811678491632931402e2, 2.23548839060100448583e3,
+                            4.84406305325125486048e3};
     correction = polynomial(p, z) / polynomial(q, z);
   }
   const V near_zero = x + x * z * correction;

@@ -1,8 +1,9 @@
 // Rows shared out by edges.
 //
-// The rows of a CSR are cut into work items of about equal cost. The cut depends on the graph alone, never on the number of
-// threads, and every sum is either within one item or over items in their order: results are the same, bit for bit, for any
-// number of threads. A row longer than kLongRow edges is cut into pieces whose states merge in order.
+// The rows of a CSR are cut into work items of about equal cost. The cut depends on the graph
+// alone, never on the number of threads, and every sum is either within one item or over items in
+// their order: results are the same, bit for bit, for any number of threads. A row longer than
+// kLongRow edges is cut into pieces whose states merge in order.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,8 @@ namespace gat::cpu {
 inline constexpr std::int64_t kLongRow = 8192;  // edges in a piece of a row
 inline constexpr std::int64_t kRowCost = 4;     // cost of a row without edges, in edges
 
-// Rows [row_begin, row_end), or, where piece >= 0, the edges [edge_begin, edge_end) of the one row row_begin.
+// Rows [row_begin, row_end), or, where piece >= 0, the edges [edge_begin, edge_end) of the one row
+// row_begin.
 struct WorkItem {
   std::int64_t row_begin, row_end;
   std::int64_t edge_begin, edge_end;
@@ -32,16 +34,20 @@ struct RowPartition {
   std::int64_t num_pieces = 0, num_edges = 0;
 };
 
-inline void add_row_pieces(RowPartition& partition, std::int64_t row, std::int64_t begin, std::int64_t end) {
+inline void add_row_pieces(RowPartition& partition, std::int64_t row, std::int64_t begin,
+                           std::int64_t end) {
   const std::int64_t count = (end - begin + kLongRow - 1) / kLongRow;
   partition.long_rows.push_back({row, partition.num_pieces, count});
   for (std::int64_t k = begin; k < end; k += kLongRow) {
-    partition.items.push_back({row, row + 1, k, std::min(end, k + kLongRow), partition.num_pieces++});
+    partition.items.push_back(
+        {row, row + 1, k, std::min(end, k + kLongRow), partition.num_pieces++});
   }
 }
 
-// O(items · log rows). split_long_rows = false keeps every row whole, for operators whose state does not merge.
-inline RowPartition partition_rows(const std::int64_t* rowptr, std::int64_t num_rows, bool split_long_rows = true) {
+// O(items · log rows). split_long_rows = false keeps every row whole, for operators whose state
+// does not merge.
+inline RowPartition partition_rows(const std::int64_t* rowptr, std::int64_t num_rows,
+                                   bool split_long_rows = true) {
   RowPartition partition;
   if (num_rows == 0) return partition;
   partition.num_edges = rowptr[num_rows];
@@ -63,7 +69,8 @@ inline RowPartition partition_rows(const std::int64_t* rowptr, std::int64_t num_
     // Rows before the last one lie within one target each, so only the last can be long.
     const bool last_is_long = split_long_rows && rowptr[end] - rowptr[end - 1] > kLongRow;
     const std::int64_t whole_end = last_is_long ? end - 1 : end;
-    if (whole_end > row) partition.items.push_back({row, whole_end, rowptr[row], rowptr[whole_end], -1});
+    if (whole_end > row)
+      partition.items.push_back({row, whole_end, rowptr[row], rowptr[whole_end], -1});
     if (last_is_long) add_row_pieces(partition, end - 1, rowptr[end - 1], rowptr[end]);
     row = end;
     target = std::max(target, cost_before(row) / item_cost * item_cost);

@@ -1,4 +1,5 @@
-// The unfused sparse operators on the CPU: edge softmax, SDDMM and SpMM, closed under differentiation, and dropout of features.
+// The unfused sparse operators on the CPU: edge softmax, SDDMM and SpMM, closed under
+// differentiation, and dropout of features.
 #pragma once
 
 #include <cstdint>
@@ -13,23 +14,28 @@ namespace gat::cpu {
 template <class T>
 struct SparseKernels {
   // alpha [E, H] = softmax of scores [E, H] over the edges of each row.
-  void (*edge_softmax)(const CsrView&, std::int64_t num_heads, const T* scores, T* alpha, int num_threads);
+  void (*edge_softmax)(const CsrView&, std::int64_t num_heads, const T* scores, T* alpha,
+                       int num_threads);
   // grad_scores = alpha (grad - sum over the row of alpha grad).
-  void (*edge_softmax_backward)(const CsrView&, std::int64_t num_heads, const T* grad, const T* alpha, T* grad_scores,
-                                int num_threads);
+  void (*edge_softmax_backward)(const CsrView&, std::int64_t num_heads, const T* grad,
+                                const T* alpha, T* grad_scores, int num_threads);
   // out [E, H] = <x_i, y_j>; x [num_rows, H, F] by row, y [num_cols, H, F] by column.
-  void (*sddmm)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* x, const T* y, T* out, int num_threads);
+  void (*sddmm)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* x,
+                const T* y, T* out, int num_threads);
   // out [num_rows, H, F] = sum over the row of weight_e x_col; weight [E, H], or null for 1.
-  void (*spmm)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* weight, const T* x, T* out,
-               int num_threads);
-  // out = the largest (sign = 1) or smallest (sign = -1) weight_e x_col of the row, 0 for an empty row; arg [num_rows, H, F] =
-  // the edge it came from in the caller's order, the first of equals, -1 for an empty row. NaN wins.
-  void (*spmm_extremum)(const CsrView&, std::int64_t num_heads, std::int64_t channels, int sign, const T* weight, const T* x,
-                        T* out, std::int64_t* arg, int num_threads);
+  void (*spmm)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* weight,
+               const T* x, T* out, int num_threads);
+  // out = the largest (sign = 1) or smallest (sign = -1) weight_e x_col of the row, 0 for an empty
+  // row; arg [num_rows, H, F] = the edge it came from in the caller's order, the first of equals,
+  // -1 for an empty row. NaN wins.
+  void (*spmm_extremum)(const CsrView&, std::int64_t num_heads, std::int64_t channels, int sign,
+                        const T* weight, const T* x, T* out, std::int64_t* arg, int num_threads);
   // Gradient of x for spmm_extremum: csr is the transpose, grad and arg are [num_cols, H, F].
-  void (*spmm_extremum_backward)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* weight, const T* grad,
-                                 const std::int64_t* arg, T* grad_x, int num_threads);
-  // out [n] = x [n] times 0 or 1 / (1 - p), the numbers being those of the seed whatever the instruction set.
+  void (*spmm_extremum_backward)(const CsrView&, std::int64_t num_heads, std::int64_t channels,
+                                 const T* weight, const T* grad, const std::int64_t* arg, T* grad_x,
+                                 int num_threads);
+  // out [n] = x [n] times 0 or 1 / (1 - p), the numbers being those of the seed whatever the
+  // instruction set.
   void (*dropout)(const Dropout&, std::int64_t n, const T* x, T* out, int num_threads);
 };
 

@@ -1,7 +1,8 @@
 // How many threads a loop starts: none but the caller's where there is little to do.
 //
-// OpenMP keeps the threads that a loop has started. To wake them takes longer than a small graph does, and they are missing in a
-// forked process, where a loop that counts on them waits forever. A loop on one thread needs no others.
+// OpenMP keeps the threads that a loop has started. To wake them takes longer than a small graph
+// does, and they are missing in a forked process, where a loop that counts on them waits forever. A
+// loop on one thread needs no others.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +10,8 @@
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kWorkOfThread = 1 << 17;  // multiplications and additions: some tens of microseconds
+// multiplications and additions: some tens of microseconds
+inline constexpr std::int64_t kWorkOfThread = 1 << 17;
 
 // Of num_threads, those for which there is work, and an item of it each.
 inline int threads_for(std::int64_t work, std::int64_t items, int num_threads) {

@@ -1,4 +1,5 @@
-// The per-thread buffers in which kernels work on a few edges at a time. Plain code: no instruction set is assumed here.
+// The per-thread buffers in which kernels work on a few edges at a time. Plain code: no instruction
+// set is assumed here.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +10,8 @@
 namespace gat::cpu {
 
 inline constexpr int kTile = 32;
-inline constexpr int kAhead = kTile;  // what a tile needs is asked for this many edges before, in an earlier tile
+// what a tile needs is asked for this many edges before, in an earlier tile
+inline constexpr int kAhead = kTile;
 
 // Aligned, so that the buffers of two threads have no cache line in common.
 struct alignas(128) TileIndices {
@@ -17,12 +19,14 @@ struct alignas(128) TileIndices {
   std::int64_t id[kTile];
 };
 
-// The buffers of one thread. Per-edge values are head-major, [H, kTile], so that an exponential runs over the edges of a head.
+// The buffers of one thread. Per-edge values are head-major, [H, kTile], so that an exponential
+// runs over the edges of a head.
 template <class A>
 struct TileScratch : TileIndices {
   std::int64_t own[kTile];       // 0, 1, 2, …: row e of key and value belongs to edge e
   std::int64_t position[kTile];  // in the CSR, of the edges of a tile of the transpose
-  // [H, kTile]: the sum over the term, the terms of the two nodes, softmax and delta of the destinations, alpha m, …
+  // [H, kTile]: the sum over the term, the terms of the two nodes, softmax and delta of the
+  // destinations, alpha m, …
   std::vector<A> sum, dst_term, src_term, score, weight, multiplier, shift, scale, delta;
   std::vector<A> grad_weight, grad_score, grad_sum, grad_dst_term, grad_src_term;
   std::vector<A> key, value;  // [kTile, H, D] with edge features added
@@ -30,11 +34,13 @@ struct TileScratch : TileIndices {
   TileScratch(std::int64_t num_heads, std::int64_t edge_channels) {
     std::iota(own, own + kTile, std::int64_t{0});
     const auto per_edge = static_cast<std::size_t>(num_heads * kTile);
-    for (auto* buffer : {&sum, &dst_term, &src_term, &score, &weight, &multiplier, &shift, &scale, &delta, &grad_weight,
-                         &grad_score, &grad_sum, &grad_dst_term, &grad_src_term}) {
+    for (auto* buffer :
+         {&sum, &dst_term, &src_term, &score, &weight, &multiplier, &shift, &scale, &delta,
+          &grad_weight, &grad_score, &grad_sum, &grad_dst_term, &grad_src_term}) {
       buffer->resize(per_edge);
     }
-    for (auto* buffer : {&key, &value}) buffer->resize(per_edge * static_cast<std::size_t>(edge_channels));
+    for (auto* buffer : {&key, &value})
+      buffer->resize(per_edge * static_cast<std::size_t>(edge_channels));
   }
 };
 

@@ -13,7 +13,8 @@ struct WalkStepKernels {
   // next [B], log_prob [B]. False where an index was out of range.
   bool (*step)(const WalkStep<T>&, std::int64_t* next, T* log_prob, int num_threads);
   // grad_rank [B, R], full of zeros on entry.
-  void (*backward)(const WalkStep<T>&, const std::int64_t* next, const T* grad, T* grad_rank, int num_threads);
+  void (*backward)(const WalkStep<T>&, const std::int64_t* next, const T* grad, T* grad_rank,
+                   int num_threads);
 };
 
 struct RandomWalkKernels {

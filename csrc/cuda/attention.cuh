@@ -23,11 +23,14 @@ struct Attention {
   int heads;
 
   // Where the head of a node, or of an edge, is found in [N, H] or [E, H].
-  __device__ __forceinline__ std::int64_t at(std::int64_t node, int head) const { return node * heads + head; }
+  __device__ __forceinline__ std::int64_t at(std::int64_t node, int head) const {
+    return node * heads + head;
+  }
 };
 
-// Two variants of every pass: rows of one pack a lane, which is most graphs; and the general one, with longer rows, in blocks if
-// need be, edge features, and rows of 16-bit channels that are hardly aligned.
+// Two variants of every pass: rows of one pack a lane, which is most graphs; and the general one,
+// with longer rows, in blocks if need be, edge features, and rows of 16-bit channels that are
+// hardly aligned.
 inline constexpr int kGeneralPacks = 2;
 template <int C>
 inline constexpr bool kGeneral = C > 1;
@@ -37,44 +40,55 @@ inline constexpr int kEdges = !kGeneral<C>     ? 4
                               : sizeof(T) == 2 ? 1
                                                : 2;
 
-// Thread blocks on a multiprocessor: as many as its registers hold without spilling any, which leaves enough loads in flight.
+// Thread blocks on a multiprocessor: as many as its registers hold without spilling any, which
+// leaves enough loads in flight.
 template <int C>
 inline constexpr int kBlocksAtOnce = kGeneral<C> ? 2 : 3;
 // In a backward pass: one less in float64 for scores that keep both a term and node terms.
 template <class Score, class T, int C>
-inline constexpr int kBackwardBlocksAtOnce = Score::has_term && Score::has_node_terms && sizeof(T) == 8 ? 2 : kBlocksAtOnce<C>;
+inline constexpr int kBackwardBlocksAtOnce =
+    Score::has_term && Score::has_node_terms && sizeof(T) == 8 ? 2 : kBlocksAtOnce<C>;
 
 // The graph as a pass walks it: rows are destinations, or with `position` sources of the transpose.
 struct Walk {
   CsrView csr;
   IndexArray position;  // in the CSR by destination; null where that is walked
 
-  __device__ __forceinline__ std::int64_t position_of(std::int64_t k) const { return position ? position[k] : k; }
+  __device__ __forceinline__ std::int64_t position_of(std::int64_t k) const {
+    return position ? position[k] : k;
+  }
 };
 
-// The block of channels whose fragments a task keeps. Where x and v differ in size, one may have fewer blocks than there are
-// tasks: what is then kept belongs to no channel, and is never stored.
-__device__ __forceinline__ int own_block(const Task& task, int blocks) { return blocks == 1 ? 0 : task.block; }
+// The block of channels whose fragments a task keeps. Where x and v differ in size, one may have
+// fewer blocks than there are tasks: what is then kept belongs to no channel, and is never stored.
+__device__ __forceinline__ int own_block(const Task& task, int blocks) {
+  return blocks == 1 ? 0 : task.block;
+}
 
 template <class T, int C>
-__device__ __forceinline__ Fragment<T, C> load_own(const T* base, const Channels& channels, const Task& task, int block) {
+__device__ __forceinline__ Fragment<T, C> load_own(const T* base, const Channels& channels,
+                                                   const Task& task, int block) {
   const T* const head = base + static_cast<std::int64_t>(task.head) * channels.count;
   Fragment<T, C> out;
 #pragma unroll
   for (int c = 0; c < C; ++c) {
     const int first = first_channel<T, C>(task.team, block, c);
     with_access<T, C>(channels.access, [&](auto bytes) {
-      load_units<decltype(bytes)::value>(head + task.row * channels.stride + first, channels.count - first, out.pack[c]);
+      load_units<decltype(bytes)::value>(head + task.row * channels.stride + first,
+                                         channels.count - first, out.pack[c]);
     });
   }
   return out;
 }
 
-// Calls f(block) with the fragments of each block of channels of the row of a task, which stays, and of its neighbours; those of
-// the task's own block are left in registers. In the same order for all tasks: see Note [same bits].
+// Calls f(block) with the fragments of each block of channels of the row of a task, which stays,
+// and of its neighbours; those of the task's own block are left in registers. In the same order for
+// all tasks: see Note [same bits].
 template <class T, int C, int n, class F>
-__device__ __forceinline__ void for_each_block(const Channels& channels, int blocks, const Task& task, const EdgeBatch<n>& batch,
-                                               const T* own, const T* other, Fragment<T, C>& own_fragment,
+__device__ __forceinline__ void for_each_block(const Channels& channels, int blocks,
+                                               const Task& task, const EdgeBatch<n>& batch,
+                                               const T* own, const T* other,
+                                               Fragment<T, C>& own_fragment,
                                                Fragment<T, C> (&fragments)[n], F&& f) {
   if constexpr (kGeneral<C>) {
     // One step more to load the own block again, where it is not the last.
@@ -91,22 +105,32 @@ __device__ __forceinline__ void for_each_block(const Channels& channels, int blo
   }
 }
 
-// Scores of a few edges. RowIsDst says which end the row of the task is: x of it stays, y is gathered, or the reverse.
+// Scores of a few edges. RowIsDst says which end the row of the task is: x of it stays, y is
+// gathered, or the reverse.
 template <class Score, class T, int C, bool RowIsDst>
 struct EdgeScores {
   using A = Acc<T>;
   static constexpr int n = kEdges<T, C>;
   Fragment<T, C> own;          // of the row: x, or y
   Fragment<T, C> gathered[n];  // of the other ends: y, or x
-  A raw[n], score[n];          // the sum over the term; the finished score, -inf for an edge that does not count
+  // the sum over the term; the finished score, -inf for an edge that does not count
+  A raw[n], score[n];
 
-  __device__ __forceinline__ const T* own_rows(const Attention<T>& a) const { return RowIsDst ? a.in.query : a.in.key; }
-  __device__ __forceinline__ A x(int u, int c, int i) const { return RowIsDst ? own(c, i) : gathered[u](c, i); }
-  __device__ __forceinline__ A y(int u, int c, int i) const { return RowIsDst ? gathered[u](c, i) : own(c, i); }
-  __device__ __forceinline__ std::int64_t dst(const Task& task, const EdgeBatch<n>& batch, int u) const {
+  __device__ __forceinline__ const T* own_rows(const Attention<T>& a) const {
+    return RowIsDst ? a.in.query : a.in.key;
+  }
+  __device__ __forceinline__ A x(int u, int c, int i) const {
+    return RowIsDst ? own(c, i) : gathered[u](c, i);
+  }
+  __device__ __forceinline__ A y(int u, int c, int i) const {
+    return RowIsDst ? gathered[u](c, i) : own(c, i);
+  }
+  __device__ __forceinline__ std::int64_t dst(const Task& task, const EdgeBatch<n>& batch,
+                                              int u) const {
     return RowIsDst ? task.row : batch.neighbor[u];
   }
-  __device__ __forceinline__ std::int64_t src(const Task& task, const EdgeBatch<n>& batch, int u) const {
+  __device__ __forceinline__ std::int64_t src(const Task& task, const EdgeBatch<n>& batch,
+                                              int u) const {
     return RowIsDst ? batch.neighbor[u] : task.row;
   }
 
@@ -117,21 +141,24 @@ struct EdgeScores {
   }
 
   // Pack c of the features of an edge, zero without them.
-  __device__ __forceinline__ static Pack<T> edge_feat(const Attention<T>& a, const Walk& walk, const Task& task, std::int64_t k,
-                                                      bool valid, int block, int c) {
+  __device__ __forceinline__ static Pack<T> edge_feat(const Attention<T>& a, const Walk& walk,
+                                                      const Task& task, std::int64_t k, bool valid,
+                                                      int block, int c) {
     if constexpr (kGeneral<C>) {
       if (a.in.edge_feat && valid) {
-        return load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(k), task.head), a.score, task.team, block, c);
+        return load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(k), task.head), a.score, task.team,
+                               block, c);
       }
     }
     return {};
   }
 
-  __device__ __forceinline__ void sum_terms(const Attention<T>& a, const Walk& walk, const Task& task,
-                                            const EdgeBatch<n>& batch) {
+  __device__ __forceinline__ void sum_terms(const Attention<T>& a, const Walk& walk,
+                                            const Task& task, const EdgeBatch<n>& batch) {
     const auto add_block = [&](int block) {
       Fragment<T, C> w;
-      if constexpr (Score::has_weight) w = load_fragment<T, C>(a.in.att, task.head, a.score, task.team, block);
+      if constexpr (Score::has_weight)
+        w = load_fragment<T, C>(a.in.att, task.head, a.score, task.team, block);
 #pragma unroll
       for (int u = 0; u < n; ++u) {
 #pragma unroll
@@ -147,20 +174,24 @@ struct EdgeScores {
         }
       }
     };
-    for_each_block(a.score, a.score_blocks, task, batch, own_rows(a), RowIsDst ? a.in.key : a.in.query, own, gathered, add_block);
+    for_each_block(a.score, a.score_blocks, task, batch, own_rows(a),
+                   RowIsDst ? a.in.key : a.in.query, own, gathered, add_block);
     task.team.sum(raw);
   }
 
-  __device__ __forceinline__ void node_terms(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch,
-                                             int u, A& dst_term, A& src_term) const {
+  __device__ __forceinline__ void node_terms(const Attention<T>& a, const Walk& walk,
+                                             const Task& task, const EdgeBatch<n>& batch, int u,
+                                             A& dst_term, A& src_term) const {
     if constexpr (Score::has_node_terms) {
       dst_term = widen(a.in.dst_term[a.at(dst(task, batch, u), task.head)]);
       src_term = widen(a.in.src_term[a.at(src(task, batch, u), task.head)]);
-      if (a.in.edge_term) src_term += widen(a.in.edge_term[a.at(walk.csr.id(batch.first + u), task.head)]);
+      if (a.in.edge_term)
+        src_term += widen(a.in.edge_term[a.at(walk.csr.id(batch.first + u), task.head)]);
     }
   }
 
-  __device__ __forceinline__ void compute(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch) {
+  __device__ __forceinline__ void compute(const Attention<T>& a, const Walk& walk, const Task& task,
+                                          const EdgeBatch<n>& batch) {
 #pragma unroll
     for (int u = 0; u < n; ++u) raw[u] = A(0);
     if constexpr (Score::has_term) sum_terms(a, walk, task, batch);
@@ -178,18 +209,21 @@ struct EdgeScores {
   }
 
   // The gradients of finish for edge u.
-  __device__ __forceinline__ FinishGrad<A> finish_grad(const Attention<T>& a, const Walk& walk, const Task& task,
-                                                       const EdgeBatch<n>& batch, int u, A ds) const {
+  __device__ __forceinline__ FinishGrad<A> finish_grad(const Attention<T>& a, const Walk& walk,
+                                                       const Task& task, const EdgeBatch<n>& batch,
+                                                       int u, A ds) const {
     A dst_term{}, src_term{};
     node_terms(a, walk, task, batch, u, dst_term, src_term);
     return Score::finish_vjp(ds, raw[u], dst_term, src_term, a.in.params);
   }
 };
 
-// The dropout multipliers of the edges of a batch, which are those of csr. The lanes of a team draw for different edges.
+// The dropout multipliers of the edges of a batch, which are those of csr. The lanes of a team draw
+// for different edges.
 template <class A, int n>
-__device__ __forceinline__ void dropout_multipliers(const Dropout& dropout, const CsrView& csr, const Task& task,
-                                                    const EdgeBatch<n>& batch, A (&multiplier)[n]) {
+__device__ __forceinline__ void dropout_multipliers(const Dropout& dropout, const CsrView& csr,
+                                                    const Task& task, const EdgeBatch<n>& batch,
+                                                    A (&multiplier)[n]) {
 #pragma unroll
   for (int u = 0; u < n; ++u) multiplier[u] = A(1);
   if (!dropout.active()) return;
@@ -202,7 +236,8 @@ __device__ __forceinline__ void dropout_multipliers(const Dropout& dropout, cons
     for (int u = 0; u < n; ++u) {
       const int from = u - base;
       const int theirs = __shfl_sync(kFullWarp, kept, first_lane + (from & (lanes - 1)));
-      if (from >= 0 && from < lanes) multiplier[u] = theirs ? static_cast<A>(dropout.keep_scale) : A(0);
+      if (from >= 0 && from < lanes)
+        multiplier[u] = theirs ? static_cast<A>(dropout.keep_scale) : A(0);
     }
   }
 }
@@ -215,25 +250,31 @@ inline int common_access(int access, const void* p) {
   return access;
 }
 
-// How rows of `count` channels of T are accessed, given the addresses of all arrays that hold such rows.
+// How rows of `count` channels of T are accessed, given the addresses of all arrays that hold such
+// rows.
 template <class T, class... Pointers>
 Channels row_channels(std::int64_t heads, std::int64_t count, const Pointers*... p) {
   int access = 16;
   while (static_cast<std::int64_t>(sizeof(T)) * count % access != 0) access /= 2;
   ((access = common_access(access, p)), ...);
-  return {checked_int(count, "the number of channels"), checked_int(heads * count, "heads times channels"), access};
+  return {checked_int(count, "the number of channels"),
+          checked_int(heads * count, "heads times channels"), access};
 }
 
-// How the channels of a row and head are shared out: lanes of a team, packs a lane (1, or kGeneralPacks), blocks of channels.
+// How the channels of a row and head are shared out: lanes of a team, packs a lane (1, or
+// kGeneralPacks), blocks of channels.
 struct RowShape {
   int lanes, packs, blocks;
 
-  // For rows of up to `channels` channels; `general` where they need the general variant whatever their length.
+  // For rows of up to `channels` channels; `general` where they need the general variant whatever
+  // their length.
   template <class T>
   static RowShape of(std::int64_t channels, bool general) {
     const std::int64_t packs = ceil_div(channels, kPack<T>);
     if (packs <= kWarp && !general) return {power_of_two_at_least(packs), 1, 1};
-    const std::int64_t lanes = packs <= kWarp * kGeneralPacks ? power_of_two_at_least(ceil_div(packs, kGeneralPacks)) : kWarp;
+    const std::int64_t lanes = packs <= kWarp * kGeneralPacks
+                                   ? power_of_two_at_least(ceil_div(packs, kGeneralPacks))
+                                   : kWarp;
     const RowShape shape{static_cast<int>(lanes), kGeneralPacks, 1};
     return {shape.lanes, shape.packs, shape.blocks_of<T>(channels)};
   }
@@ -256,22 +297,27 @@ struct AttentionLayout {
   RowShape shape;
 };
 
-// The extra pointers are to arrays with rows like x and y, and like v, that the pass also accesses. A pass that reads scores only
-// has its lanes shared out by them alone.
+// The extra pointers are to arrays with rows like x and y, and like v, that the pass also accesses.
+// A pass that reads scores only has its lanes shared out by them alone.
 template <class T>
 AttentionLayout<T> lay_out(const EdgeAttentionInputs<T>& in, const EdgeAttentionSizes& sizes,
-                           std::initializer_list<const void*> like_score, std::initializer_list<const void*> like_value,
+                           std::initializer_list<const void*> like_score,
+                           std::initializer_list<const void*> like_value,
                            bool scores_only = false) {
   checked_int(sizes.num_src, kNodes), checked_int(in.csr.num_rows, kNodes);
   Attention<T> a;
   a.in = in;
-  a.score = row_channels<T>(in.num_heads, in.score_channels, in.query, in.key, in.att, in.edge_feat);
-  a.value = row_channels<T>(in.num_heads, in.value_channels, in.value, in.edge_in_value ? in.edge_feat : nullptr);
+  a.score =
+      row_channels<T>(in.num_heads, in.score_channels, in.query, in.key, in.att, in.edge_feat);
+  a.value = row_channels<T>(in.num_heads, in.value_channels, in.value,
+                            in.edge_in_value ? in.edge_feat : nullptr);
   for (const void* p : like_score) a.score.access = common_access(a.score.access, p);
   for (const void* p : like_value) a.value.access = common_access(a.value.access, p);
   a.heads = checked_int(in.num_heads, "the number of heads");
-  const bool narrow = is_narrow<T>(a.score.access) || (!scores_only && is_narrow<T>(a.value.access));
-  const std::int64_t longest = scores_only || in.score_channels > in.value_channels ? in.score_channels : in.value_channels;
+  const bool narrow =
+      is_narrow<T>(a.score.access) || (!scores_only && is_narrow<T>(a.value.access));
+  const std::int64_t longest =
+      scores_only || in.score_channels > in.value_channels ? in.score_channels : in.value_channels;
   const RowShape shape = RowShape::of<T>(longest, narrow || in.edge_feat != nullptr);
   a.score_blocks = shape.blocks_of<T>(in.score_channels);
   a.value_blocks = shape.blocks_of<T>(in.value_channels);

@@ -1,10 +1,13 @@
-// Fused edge attention on the GPU: a plain C++ face. See Note [one-pass backward] in ../core/edge_attention.h.
+// Fused edge attention on the GPU: a plain C++ face. See Note [one-pass backward] in
+// ../core/edge_attention.h.
 //
-// Both passes of the backward recompute scores and weights, so that no array of the size of the edges
-// is written between them, except for a score without a term: its source pass alone gathers feature
-// rows, and writes the gradient of a_i through each edge [E, H] for the sums over destinations.
+// Both passes of the backward recompute scores and weights, so that no array of the size of the
+// edges is written between them, except for a score without a term: its source pass alone gathers
+// feature rows, and writes the gradient of a_i through each edge [E, H] for the sums over
+// destinations.
 //
-// score is an index into Scores; T is float, double, bf16 or fp16. All pointers are to memory of the device.
+// score is an index into Scores; T is float, double, bf16 or fp16. All pointers are to memory of
+// the device.
 #pragma once
 
 #include "../core/edge_attention.h"
@@ -19,37 +22,45 @@ struct EdgeAttentionSizes {
 
 // selected[k, h] = 1 for the top_k largest scores of each row and head, ties to the earlier edge.
 template <class T>
-void edge_attention_select(Context&, int score, const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&, std::int64_t top_k,
+void edge_attention_select(Context&, int score, const EdgeAttentionSizes&,
+                           const EdgeAttentionInputs<T>&, std::int64_t top_k,
                            std::uint8_t* selected);
 
 template <class T>
-void edge_attention_forward(Context&, int score, const EdgeAttentionSizes&, const EdgeAttentionForward<T>&);
+void edge_attention_forward(Context&, int score, const EdgeAttentionSizes&,
+                            const EdgeAttentionForward<T>&);
 
 // weights[id, h] = alpha m, from a finished softmax.
 template <class T>
-void edge_attention_weights(Context&, int score, const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&,
-                            const RowSoftmax<Acc<T>>* softmax, T* weights);
+void edge_attention_weights(Context&, int score, const EdgeAttentionSizes&,
+                            const EdgeAttentionInputs<T>&, const RowSoftmax<Acc<T>>* softmax,
+                            T* weights);
 
-// delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be null.
+// delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be
+// null.
 template <class T>
-void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&, const T* grad_out,
-                          const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
+void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&,
+                          const T* grad_out, const Acc<T>* out, const T* grad_weights,
+                          const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
 
-// Rows of att_parts that edge_attention_destination fills, [rows, H, D]; their sum is the gradient of w.
+// Rows of att_parts that edge_attention_destination fills, [rows, H, D]; their sum is the gradient
+// of w.
 template <class T>
 std::int64_t att_part_rows(const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&);
 
 // The destination pass of a score with a term; att_parts is null where grad_att is not asked for.
 template <class T>
-void edge_attention_destination(Context&, int score, const EdgeAttentionSizes&, const EdgeAttentionBackward<T>&,
-                                Acc<T>* att_parts);
+void edge_attention_destination(Context&, int score, const EdgeAttentionSizes&,
+                                const EdgeAttentionBackward<T>&, Acc<T>* att_parts);
 
 // The source pass. Without a term it writes args.edge_grad where that is not null.
 template <class T>
-void edge_attention_source(Context&, int score, const EdgeAttentionSizes&, const EdgeAttentionBackward<T>&);
+void edge_attention_source(Context&, int score, const EdgeAttentionSizes&,
+                           const EdgeAttentionBackward<T>&);
 
 // grad_dst_term of a score without a term: args.edge_grad summed over the rows.
 template <class T>
-void edge_attention_sum_edge_grad(Context&, const EdgeAttentionSizes&, const EdgeAttentionBackward<T>&);
+void edge_attention_sum_edge_grad(Context&, const EdgeAttentionSizes&,
+                                  const EdgeAttentionBackward<T>&);
 
 }  // namespace gat::cuda

@@ -1,8 +1,9 @@
-// Backward of fused edge attention: see Note [one-pass backward] in ../core/edge_attention.h, and edge_attention.h for what
-// differs from the CPU.
+// Backward of fused edge attention: see Note [one-pass backward] in ../core/edge_attention.h, and
+// edge_attention.h for what differs from the CPU.
 //
-// Bytes: the destination pass gathers a row of y and of v for each edge, the source pass a row of x and of g, with softmax and
-// delta of the destination; where there is no term, the source pass gathers g alone and writes one number an edge and head.
+// Bytes: the destination pass gathers a row of y and of v for each edge, the source pass a row of x
+// and of g, with softmax and delta of the destination; where there is no term, the source pass
+// gathers g alone and writes one number an edge and head.
 #pragma once
 
 #include "attention.cuh"
@@ -16,8 +17,8 @@ struct BackwardArgs {
   Acc<T>* att_parts = nullptr;  // [slots, H, D] parts of the gradient of w; null where nobody asks
 };
 
-// Of a few edges <g, c (v + e)> + c r, g or v being that of the row and c what dropout multiplies kept weights by: see
-// Note [same bits].
+// Of a few edges <g, c (v + e)> + c r, g or v being that of the row and c what dropout multiplies
+// kept weights by: see Note [same bits].
 template <class T, int C, bool RowIsDst>
 struct WeightGrads {
   using A = Acc<T>;
@@ -34,8 +35,8 @@ struct WeightGrads {
     own = load_own<T, C>(own_rows(args), a.value, task, own_block(task, a.value_blocks));
   }
 
-  __device__ __forceinline__ void compute(const BackwardArgs<T>& args, const Walk& walk, const Task& task,
-                                          const EdgeBatch<n>& batch) {
+  __device__ __forceinline__ void compute(const BackwardArgs<T>& args, const Walk& walk,
+                                          const Task& task, const EdgeBatch<n>& batch) {
     const Attention<T>& a = args.attention;
 #pragma unroll
     for (int u = 0; u < n; ++u) grad[u] = A(0);
@@ -47,8 +48,8 @@ struct WeightGrads {
         for (int c = 0; c < C; ++c) add_pack(a, walk, task, batch, block, u, c, keep);
       }
     };
-    for_each_block(a.value, a.value_blocks, task, batch, own_rows(args), RowIsDst ? a.in.value : args.to.grad_out, own, gathered,
-                   add_block);
+    for_each_block(a.value, a.value_blocks, task, batch, own_rows(args),
+                   RowIsDst ? a.in.value : args.to.grad_out, own, gathered, add_block);
     task.team.sum(grad);
 #pragma unroll
     for (int u = 0; u < n; ++u) {
@@ -59,11 +60,13 @@ struct WeightGrads {
     }
   }
 
-  __device__ __forceinline__ void add_pack(const Attention<T>& a, const Walk& walk, const Task& task, const EdgeBatch<n>& batch,
-                                           int block, int u, int c, A keep) {
+  __device__ __forceinline__ void add_pack(const Attention<T>& a, const Walk& walk,
+                                           const Task& task, const EdgeBatch<n>& batch, int block,
+                                           int u, int c, A keep) {
     Pack<T> e;
     if (kGeneral<C> && a.in.edge_in_value && batch.valid(u)) {
-      e = load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(batch.first + u), task.head), a.value, task.team, block, c);
+      e = load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(batch.first + u), task.head), a.value,
+                          task.team, block, c);
     }
 #pragma unroll
     for (int i = 0; i < kPack<T>; ++i) {
@@ -77,8 +80,9 @@ struct WeightGrads {
 
 // The gradients that edge k owns: of its bias, and of its term, which adds to b.
 template <class T>
-__device__ __forceinline__ void store_edge(const BackwardArgs<T>& args, const Walk& walk, const Task& task, std::int64_t k,
-                                           Acc<T> ds, Acc<T> grad_edge_term) {
+__device__ __forceinline__ void store_edge(const BackwardArgs<T>& args, const Walk& walk,
+                                           const Task& task, std::int64_t k, Acc<T> ds,
+                                           Acc<T> grad_edge_term) {
   const EdgeAttentionBackward<T>& to = args.to;
   if ((!to.grad_bias && !to.grad_edge_term) || task.block != 0 || task.team.lane != 0) return;
   const std::int64_t at = args.attention.at(walk.csr.id(k), task.head);
@@ -86,7 +90,8 @@ __device__ __forceinline__ void store_edge(const BackwardArgs<T>& args, const Wa
   if (to.grad_edge_term) to.grad_edge_term[at] = narrow<T>(grad_edge_term);
 }
 
-// ---- destination pass, for scores with a term: gradients of x and a, of w, and of what belongs to an edge
+// ---- destination pass, for scores with a term: gradients of x and a, of w, and of what belongs to
+// an edge
 
 template <class T, int C>
 struct DestinationSink {
@@ -117,7 +122,8 @@ struct DestinationSink {
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) state.query[i] += other.query[i];
   }
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team, const State& state) const {
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team,
+                                         const State& state) const {
     const std::int64_t r = row * num_heads + head;
     if (grad_query) store_fragment<T, C>(grad_query, r, score, team, block, state.query);
     if (grad_dst_term && block == 0 && team.lane == 0) grad_dst_term[r] = narrow<T>(state.term);
@@ -161,20 +167,24 @@ struct DestinationPass {
         const FinishGrad<A> grad = scores.finish_grad(a, walk, task, batch, u, ds);
         state.term += grad.a;
         store_edge(args, walk, task, batch.first + u, ds, grad.b);
-        add_term_gradients(walk, task, batch, u, grad.acc, alpha * multiplier[u], scores, grads.own, state, shared);
+        add_term_gradients(walk, task, batch, u, grad.acc, alpha * multiplier[u], scores, grads.own,
+                           state, shared);
       }
     });
   }
 
-  __device__ __forceinline__ void add_term_gradients(const Walk& walk, const Task& task, const EdgeBatch<kUnroll>& batch, int u,
-                                                     A grad, A weight, const Scores& scores, const Fragment<T, C>& g,
-                                                     State& state, Shared& shared) const {
+  __device__ __forceinline__ void add_term_gradients(const Walk& walk, const Task& task,
+                                                     const EdgeBatch<kUnroll>& batch, int u, A grad,
+                                                     A weight, const Scores& scores,
+                                                     const Fragment<T, C>& g, State& state,
+                                                     Shared& shared) const {
     const Attention<T>& a = args.attention;
 #pragma unroll
     for (int c = 0; c < C; ++c) {
       const Pack<T> e = Scores::edge_feat(a, walk, task, batch.first + u, true, task.block, c);
       Pack<T> w, grad_edge;
-      if constexpr (Score::has_weight) w = load_pack<T, C>(a.in.att, task.head, a.score, task.team, task.block, c);
+      if constexpr (Score::has_weight)
+        w = load_pack<T, C>(a.in.att, task.head, a.score, task.team, task.block, c);
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) {
         A y = scores.y(u, c, i);
@@ -185,8 +195,8 @@ struct DestinationPass {
         if (kGeneral<C>) grad_edge.set(i, a.in.edge_in_value ? t.y + g(c, i) * weight : t.y);
       }
       if (kGeneral<C> && args.to.grad_edge_feat) {
-        store_pack<T, C>(args.to.grad_edge_feat, a.at(walk.csr.id(batch.first + u), task.head), a.score, task.team, task.block, c,
-                         grad_edge);
+        store_pack<T, C>(args.to.grad_edge_feat, a.at(walk.csr.id(batch.first + u), task.head),
+                         a.score, task.team, task.block, c, grad_edge);
       }
     }
   }
@@ -194,9 +204,11 @@ struct DestinationPass {
   __device__ __forceinline__ void store_shared(const Task& task, bool valid, Shared& shared) const {
     if constexpr (Score::has_weight) {
       if (!args.att_parts) return;
-      for (int distance = task.team.lanes; distance < task.team.lanes * task.team.parts; distance *= 2) {
+      for (int distance = task.team.lanes; distance < task.team.lanes * task.team.parts;
+           distance *= 2) {
 #pragma unroll
-        for (int i = 0; i < Sink::kChannels; ++i) shared.att[i] += shuffle_xor(shared.att[i], distance);
+        for (int i = 0; i < Sink::kChannels; ++i)
+          shared.att[i] += shuffle_xor(shared.att[i], distance);
       }
       if (!valid || task.team.part != 0) return;
       const Channels& score = args.attention.score;
@@ -250,7 +262,8 @@ struct SourceSink {
 #pragma unroll
     for (int i = 0; i < kKeyChannels; ++i) state.key[i] += other.key[i];
   }
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team, const State& state) const {
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team,
+                                         const State& state) const {
     const std::int64_t r = row * num_heads + head;
     if (grad_value) store_fragment<T, C>(grad_value, r, value, team, block, state.value);
     if constexpr (has_term) {
@@ -289,7 +302,8 @@ struct SourcePass : NothingShared {
         if (!batch.valid(u)) continue;
         const std::int64_t dst = a.at(batch.neighbor[u], task.head);
         const RowSoftmax<A> softmax = args.to.softmax[dst];
-        const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale, weight = alpha * multiplier[u];
+        const A alpha = std::exp(scores.score[u] - softmax.shift) * softmax.scale,
+                weight = alpha * multiplier[u];
         const A ds = alpha * ((multiplier[u] != A(0) ? grads.grad[u] : A(0)) - args.to.delta[dst]);
         const FinishGrad<A> grad = scores.finish_grad(a, walk, task, batch, u, ds);
         state.term += grad.b;
@@ -302,29 +316,35 @@ struct SourcePass : NothingShared {
     });
   }
 
-  __device__ __forceinline__ void add_gradients(const Walk& walk, const Task& task, const EdgeBatch<kUnroll>& batch, int u,
-                                                A grad, A weight, const Scores& scores, const Grads& grads, State& state) const {
+  __device__ __forceinline__ void add_gradients(const Walk& walk, const Task& task,
+                                                const EdgeBatch<kUnroll>& batch, int u, A grad,
+                                                A weight, const Scores& scores, const Grads& grads,
+                                                State& state) const {
     const Attention<T>& a = args.attention;
 #pragma unroll
     for (int c = 0; c < C; ++c) {
 #pragma unroll
-      for (int i = 0; i < kPack<T>; ++i) state.value[c * kPack<T> + i] += weight * grads.gathered[u](c, i);
+      for (int i = 0; i < kPack<T>; ++i)
+        state.value[c * kPack<T> + i] += weight * grads.gathered[u](c, i);
       if constexpr (Score::has_term) {
         const Pack<T> e = Scores::edge_feat(a, walk, task, batch.first + u, true, task.block, c);
         Pack<T> w;
-        if constexpr (Score::has_weight) w = load_pack<T, C>(a.in.att, task.head, a.score, task.team, task.block, c);
+        if constexpr (Score::has_weight)
+          w = load_pack<T, C>(a.in.att, task.head, a.score, task.team, task.block, c);
 #pragma unroll
         for (int i = 0; i < kPack<T>; ++i) {
           A y = scores.y(u, c, i);
           if (kGeneral<C>) y += e[i];
-          state.key[c * kPack<T> + i] += Score::term_vjp(grad, scores.x(u, c, i), y, w[i], a.in.params).y;
+          state.key[c * kPack<T> + i] +=
+              Score::term_vjp(grad, scores.x(u, c, i), y, w[i], a.in.params).y;
         }
       }
     }
   }
 
   // The gradient of a_i of edge k, for the sums over destinations.
-  __device__ __forceinline__ void store_dst_term(const Walk& walk, const Task& task, std::int64_t k, A grad) const {
+  __device__ __forceinline__ void store_dst_term(const Walk& walk, const Task& task, std::int64_t k,
+                                                 A grad) const {
     if (!args.to.edge_grad || task.block != 0 || task.team.lane != 0) return;
     args.to.edge_grad[args.attention.at(walk.position_of(k), task.head)] = grad;
   }

@@ -7,9 +7,10 @@ namespace gat::cuda {
 namespace {
 
 template <class T>
-void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
-               const EdgeOutputs<T>& to) {
-  // Longer rows go by in blocks of channels, within one task. The softmax holds for scores that were summed as in the forward.
+void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes,
+               const EdgeAttentionInputs<T>& in, const EdgeOutputs<T>& to) {
+  // Longer rows go by in blocks of channels, within one task. The softmax holds for scores that
+  // were summed as in the forward.
   const AttentionLayout<T> layout = lay_out(in, sizes, {}, {}, /*scores_only=*/!to.softmax);
   const RowShape& shape = layout.shape;
   with_packs(shape.packs, [&](auto packs) {
@@ -19,7 +20,8 @@ void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes, con
       pass.attention = layout.attention;
       pass.to = to;
       run_pass(context, pass,
-               plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, 1, shape.lanes, Pass::kUnroll));
+               plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, 1,
+                         shape.lanes, Pass::kUnroll));
     });
   });
 }
@@ -27,57 +29,72 @@ void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes, con
 }  // namespace
 
 template <class T>
-void edge_attention_select(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
-                           std::int64_t top_k, std::uint8_t* selected) {
+void edge_attention_select(Context& context, int score, const EdgeAttentionSizes& sizes,
+                           const EdgeAttentionInputs<T>& in, std::int64_t top_k,
+                           std::uint8_t* selected) {
   using A = Acc<T>;
   EdgeOutputs<T> to;
-  to.scores = static_cast<A*>(context.allocate(static_cast<std::size_t>(sizes.num_edges * in.num_heads) * sizeof(A)));
+  to.scores = static_cast<A*>(
+      context.allocate(static_cast<std::size_t>(sizes.num_edges * in.num_heads) * sizeof(A)));
   run_edges(context, score, sizes, in, to);
-  launch(context, ceil_div(in.csr.num_rows * in.num_heads * kWarp, kBlock), &select_kernel<A>, in.csr.rowptr, in.csr.num_rows,
-         in.num_heads, static_cast<const A*>(to.scores), top_k, selected);
+  launch(context, ceil_div(in.csr.num_rows * in.num_heads * kWarp, kBlock), &select_kernel<A>,
+         in.csr.rowptr, in.csr.num_rows, in.num_heads, static_cast<const A*>(to.scores), top_k,
+         selected);
 }
 
 template <class T>
-void edge_attention_weights(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
-                            const RowSoftmax<Acc<T>>* softmax, T* weights) {
+void edge_attention_weights(Context& context, int score, const EdgeAttentionSizes& sizes,
+                            const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax,
+                            T* weights) {
   EdgeOutputs<T> to;
   to.softmax = softmax, to.weights = weights;
   run_edges(context, score, sizes, in, to);
 }
 
 template <class T>
-void edge_attention_delta(Context& context, const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in, const T* grad_out,
-                          const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+void edge_attention_delta(Context& context, const EdgeAttentionSizes& sizes,
+                          const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
+                          const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
+                          Acc<T>* delta) {
   const std::int64_t rows = in.csr.num_rows * in.num_heads;
   RowShape shape = lay_out(in, sizes, {}, {grad_out}).shape;
   shape.blocks = shape.blocks_of<T>(in.value_channels);
-  launch(context, ceil_div(rows * shape.lanes, kBlock), &delta_kernel<T>, in, rows, shape, grad_out, out, grad_weights, weights,
-         grad_lse, delta);
+  launch(context, ceil_div(rows * shape.lanes, kBlock), &delta_kernel<T>, in, rows, shape, grad_out,
+         out, grad_weights, weights, grad_lse, delta);
 }
 
-template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, std::int64_t,
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&,
+                                    const EdgeAttentionInputs<float>&, std::int64_t, std::uint8_t*);
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&,
+                                    const EdgeAttentionInputs<double>&, std::int64_t,
                                     std::uint8_t*);
-template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, std::int64_t,
-                                    std::uint8_t*);
-template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, std::int64_t,
-                                    std::uint8_t*);
-template void edge_attention_select(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, std::int64_t,
-                                    std::uint8_t*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&,
-                                     const RowSoftmax<float>*, float*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&,
-                                     const RowSoftmax<double>*, double*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&,
-                                     const RowSoftmax<float>*, bf16*);
-template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&,
-                                     const RowSoftmax<float>*, fp16*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<float>&, const float*,
-                                   const float*, const float*, const float*, const float*, float*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<double>&, const double*,
-                                   const double*, const double*, const double*, const double*, double*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<bf16>&, const bf16*,
-                                   const float*, const bf16*, const bf16*, const float*, float*);
-template void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<fp16>&, const fp16*,
-                                   const float*, const fp16*, const fp16*, const float*, float*);
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&,
+                                    const EdgeAttentionInputs<bf16>&, std::int64_t, std::uint8_t*);
+template void edge_attention_select(Context&, int, const EdgeAttentionSizes&,
+                                    const EdgeAttentionInputs<fp16>&, std::int64_t, std::uint8_t*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionInputs<float>&, const RowSoftmax<float>*,
+                                     float*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionInputs<double>&, const RowSoftmax<double>*,
+                                     double*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionInputs<bf16>&, const RowSoftmax<float>*,
+                                     bf16*);
+template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionInputs<fp16>&, const RowSoftmax<float>*,
+                                     fp16*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
+                                   const EdgeAttentionInputs<float>&, const float*, const float*,
+                                   const float*, const float*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
+                                   const EdgeAttentionInputs<double>&, const double*, const double*,
+                                   const double*, const double*, const double*, double*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
+                                   const EdgeAttentionInputs<bf16>&, const bf16*, const float*,
+                                   const bf16*, const bf16*, const float*, float*);
+template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
+                                   const EdgeAttentionInputs<fp16>&, const fp16*, const float*,
+                                   const fp16*, const fp16*, const float*, float*);
 
 }  // namespace gat::cuda

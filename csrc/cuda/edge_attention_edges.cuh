@@ -1,5 +1,5 @@
-// Passes of edge attention that leave one number for each edge and head, its score or its weight; the choice of the top k; and
-// delta, one number for each destination and head.
+// Passes of edge attention that leave one number for each edge and head, its score or its weight;
+// the choice of the top k; and delta, one number for each destination and head.
 #pragma once
 
 #include "attention.cuh"
@@ -49,7 +49,8 @@ struct EdgePass : NothingShared {
   }
 };
 
-// Unsigned keys in the order of the scores: NaN above all, so that it is kept and seen; the two zeros equal.
+// Unsigned keys in the order of the scores: NaN above all, so that it is kept and seen; the two
+// zeros equal.
 __device__ __forceinline__ unsigned order_key(float score) {
   if (score != score) return ~0u;
   const unsigned bits = __float_as_uint(score + 0.0f);
@@ -63,7 +64,8 @@ __device__ __forceinline__ unsigned long long order_key(double score) {
 
 // Number of edges in [begin, end) whose key fulfils a condition; all lanes get it.
 template <class A, class F>
-__device__ __forceinline__ std::int64_t count_edges(const A* scores, std::int64_t heads, std::int64_t begin, std::int64_t end,
+__device__ __forceinline__ std::int64_t count_edges(const A* scores, std::int64_t heads,
+                                                    std::int64_t begin, std::int64_t end,
                                                     F&& condition) {
   std::int64_t count = 0;
   for (std::int64_t base = begin; base < end; base += kWarp) {
@@ -74,11 +76,12 @@ __device__ __forceinline__ std::int64_t count_edges(const A* scores, std::int64_
   return count;
 }
 
-// A warp for each row and head: the key of the k-th largest score bit by bit, then the edges above it, and of those at it the
-// first ones until there are k.
+// A warp for each row and head: the key of the k-th largest score bit by bit, then the edges above
+// it, and of those at it the first ones until there are k.
 template <class A>
-__global__ void __launch_bounds__(kBlock) select_kernel(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t heads,
-                                                        const A* all_scores, std::int64_t top_k, std::uint8_t* selected) {
+__global__ void __launch_bounds__(kBlock)
+    select_kernel(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t heads,
+                  const A* all_scores, std::int64_t top_k, std::uint8_t* selected) {
   const std::int64_t warp = thread_id() / kWarp;
   if (warp >= num_rows * heads) return;
   const std::int64_t row = divide(warp, heads), head = warp - row * heads;
@@ -90,27 +93,32 @@ __global__ void __launch_bounds__(kBlock) select_kernel(const std::int64_t* rowp
   if (end - begin > top_k) {
     for (Key bit = Key(1) << (8 * sizeof(Key) - 1); bit != 0; bit >>= 1) {
       const Key candidate = threshold | bit;
-      if (count_edges(scores, heads, begin, end, [&](Key key) { return key >= candidate; }) >= top_k) threshold = candidate;
+      if (count_edges(scores, heads, begin, end, [&](Key key) { return key >= candidate; }) >=
+          top_k)
+        threshold = candidate;
     }
-    at_threshold = top_k - count_edges(scores, heads, begin, end, [&](Key key) { return key > threshold; });
+    at_threshold =
+        top_k - count_edges(scores, heads, begin, end, [&](Key key) { return key > threshold; });
   }
   for (std::int64_t base = begin; base < end; base += kWarp) {
     const std::int64_t k = base + lane_id();
     const Key key = k < end ? order_key(scores[k * heads]) : Key(0);
     const bool equal = k < end && key == threshold && end - begin > top_k;
     const unsigned equals = __ballot_sync(kFullWarp, equal);
-    const bool taken = equal ? __popc(equals & ((1u << lane_id()) - 1)) < at_threshold : end - begin <= top_k || key > threshold;
+    const bool taken = equal ? __popc(equals & ((1u << lane_id()) - 1)) < at_threshold
+                             : end - begin <= top_k || key > threshold;
     if (k < end) selected[k * heads + head] = taken ? 1 : 0;
     at_threshold -= __popc(equals);
   }
 }
 
-// delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. The channels are shared out as in the passes
-// that compute <g, v>: see Note [same bits].
+// delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. The channels are
+// shared out as in the passes that compute <g, v>: see Note [same bits].
 template <class T>
 __global__ void __launch_bounds__(kBlock)
-    delta_kernel(const EdgeAttentionInputs<T> in, std::int64_t rows, RowShape shape, const T* grad_out, const Acc<T>* out,
-                 const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+    delta_kernel(const EdgeAttentionInputs<T> in, std::int64_t rows, RowShape shape,
+                 const T* grad_out, const Acc<T>* out, const T* grad_weights, const T* weights,
+                 const Acc<T>* grad_lse, Acc<T>* delta) {
   using A = Acc<T>;
   const std::int64_t r = thread_id() / shape.lanes;
   const Team team(shape.lanes, 1);
@@ -118,7 +126,8 @@ __global__ void __launch_bounds__(kBlock)
   A of_out[1] = {A(0)}, of_weights[1] = {A(0)};
   if (r < rows) {
     for (int pack = 0; pack < shape.blocks * shape.packs; ++pack) {
-      const std::int64_t first = (static_cast<std::int64_t>(pack) * shape.lanes + team.lane) * kPack<T>;
+      const std::int64_t first =
+          (static_cast<std::int64_t>(pack) * shape.lanes + team.lane) * kPack<T>;
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) {
         if (first + i < F) of_out[0] += widen(grad_out[r * F + first + i]) * out[r * F + first + i];
@@ -126,7 +135,8 @@ __global__ void __launch_bounds__(kBlock)
     }
     if (grad_weights) {
       const std::int64_t row = divide(r, H), head = r - row * H;
-      for (std::int64_t k = in.csr.rowptr[row] + team.lane; k < in.csr.rowptr[row + 1]; k += shape.lanes) {
+      for (std::int64_t k = in.csr.rowptr[row] + team.lane; k < in.csr.rowptr[row + 1];
+           k += shape.lanes) {
         const std::int64_t e = in.csr.id(k) * H + head;
         of_weights[0] += widen(grad_weights[e]) * widen(weights[e]);
       }
@@ -134,7 +144,8 @@ __global__ void __launch_bounds__(kBlock)
   }
   team.sum(of_out);
   team.sum(of_weights);
-  if (r < rows && team.lane == 0) delta[r] = (grad_lse ? of_out[0] - grad_lse[r] : of_out[0]) + of_weights[0];
+  if (r < rows && team.lane == 0)
+    delta[r] = (grad_lse ? of_out[0] - grad_lse[r] : of_out[0]) + of_weights[0];
 }
 
 }  // namespace gat::cuda

@@ -4,7 +4,8 @@
 namespace gat::cuda {
 
 template <class T>
-void edge_attention_forward(Context& context, int score, const EdgeAttentionSizes& sizes, const EdgeAttentionForward<T>& args) {
+void edge_attention_forward(Context& context, int score, const EdgeAttentionSizes& sizes,
+                            const EdgeAttentionForward<T>& args) {
   const EdgeAttentionInputs<T>& in = args.in;
   const AttentionLayout<T> layout = lay_out(in, sizes, {}, {args.out});
   const RowShape& shape = layout.shape;
@@ -17,16 +18,20 @@ void edge_attention_forward(Context& context, int score, const EdgeAttentionSize
       pass.sink.softmax = args.softmax, pass.sink.lse = args.lse;
       pass.sink.num_heads = in.num_heads, pass.sink.value = pass.attention.value;
       pass.sink.value_acc = row_channels<Acc<T>>(in.num_heads, in.value_channels, args.out_acc);
-      run_pass(
-          context, pass,
-          plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, shape.blocks, shape.lanes, Pass::kUnroll));
+      run_pass(context, pass,
+               plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads,
+                         shape.blocks, shape.lanes, Pass::kUnroll));
     });
   });
 }
 
-template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionForward<float>&);
-template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionForward<double>&);
-template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionForward<bf16>&);
-template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&, const EdgeAttentionForward<fp16>&);
+template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionForward<float>&);
+template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionForward<double>&);
+template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionForward<bf16>&);
+template void edge_attention_forward(Context&, int, const EdgeAttentionSizes&,
+                                     const EdgeAttentionForward<fp16>&);
 
 }  // namespace gat::cuda

@@ -1,8 +1,9 @@
-// Forward of fused edge attention: out = sum_j alpha_ij m_ij v_j with an online softmax, and what is left of the softmax: the
-// maximum and the sum of each row, and lse where it is asked for.
+// Forward of fused edge attention: out = sum_j alpha_ij m_ij v_j with an online softmax, and what
+// is left of the softmax: the maximum and the sum of each row, and lse where it is asked for.
 //
-// Bytes: for each edge one row of values (and of keys, where the score has a term and they are not the values), a column, and
-// the node terms; for each destination a row of out and its softmax. Nothing of the size E x H x F exists.
+// Bytes: for each edge one row of values (and of keys, where the score has a term and they are not
+// the values), a column, and the node terms; for each destination a row of out and its softmax.
+// Nothing of the size E x H x F exists.
 #pragma once
 
 #include "attention.cuh"
@@ -46,10 +47,12 @@ struct ForwardSink {
     state.max = f.max;
     state.sum = state.sum * f.left + other.sum * f.right;
 #pragma unroll
-    for (int i = 0; i < kChannels; ++i) state.acc[i] = state.acc[i] * f.left + other.acc[i] * f.right;
+    for (int i = 0; i < kChannels; ++i)
+      state.acc[i] = state.acc[i] * f.left + other.acc[i] * f.right;
   }
 
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team, const State& state) const {
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team,
+                                         const State& state) const {
     const std::int64_t r = row * num_heads + head;
     const A scale = normalizer(state.sum);
     store_fragment<T, C>(out, r, value, team, block, state.acc, scale);
@@ -60,7 +63,8 @@ struct ForwardSink {
   }
 
   // The sums before rounding: a pack of T is one or more packs of A.
-  __device__ __forceinline__ void store_acc(std::int64_t r, int block, const Team& team, const State& state, A scale) const {
+  __device__ __forceinline__ void store_acc(std::int64_t r, int block, const Team& team,
+                                            const State& state, A scale) const {
     with_access<A, C>(value_acc.access, [&](auto bytes) {
 #pragma unroll
       for (int c = 0; c < C; ++c) {
@@ -70,7 +74,8 @@ struct ForwardSink {
           Pack<A> pack;
 #pragma unroll
           for (int i = 0; i < kPack<A>; ++i) pack.set(i, state.acc[c * kPack<T> + j + i] * scale);
-          store_units<decltype(bytes)::value>(out_acc + r * value.count + first + j, value.count - first - j, pack);
+          store_units<decltype(bytes)::value>(out_acc + r * value.count + first + j,
+                                              value.count - first - j, pack);
         }
       }
     });
@@ -107,7 +112,8 @@ struct ForwardPass : NothingShared {
   }
 
   // Takes scores into the running max and sum; p = exp(s - max).
-  __device__ __forceinline__ static void absorb(const A (&score)[kUnroll], State& state, A (&p)[kUnroll]) {
+  __device__ __forceinline__ static void absorb(const A (&score)[kUnroll], State& state,
+                                                A (&p)[kUnroll]) {
     A top = state.max;
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) top = score[u] > top ? score[u] : top;
@@ -126,14 +132,14 @@ struct ForwardPass : NothingShared {
     }
   }
 
-  __device__ __forceinline__ void add_value(const Task& task, std::int64_t k, A weight, const Fragment<T, C>& value,
-                                            State& state) const {
+  __device__ __forceinline__ void add_value(const Task& task, std::int64_t k, A weight,
+                                            const Fragment<T, C>& value, State& state) const {
 #pragma unroll
     for (int c = 0; c < C; ++c) {
       Pack<T> e;
       if (kGeneral<C> && attention.in.edge_in_value) {
-        e = load_pack<T, C>(attention.in.edge_feat, attention.at(attention.in.csr.id(k), task.head), attention.value, task.team,
-                            task.block, c);
+        e = load_pack<T, C>(attention.in.edge_feat, attention.at(attention.in.csr.id(k), task.head),
+                            attention.value, task.team, task.block, c);
       }
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) {

@@ -7,7 +7,8 @@
 
 namespace gat::cuda {
 
-// Node numbers are held in 32 bits: one instruction then makes an address of them. The host checks that they fit.
+// Node numbers are held in 32 bits: one instruction then makes an address of them. The host checks
+// that they fit.
 template <int n>
 struct EdgeBatch {
   std::int64_t first;  // position of the first edge
@@ -21,11 +22,14 @@ template <class Index, int n>
 __device__ __forceinline__ void load_neighbors(const void* col, EdgeBatch<n>& batch) {
 #pragma unroll
   for (int u = 0; u < n; ++u) {
-    batch.neighbor[u] = batch.valid(u) ? static_cast<int>(__ldg(static_cast<const Index*>(col) + batch.first + u)) : 0;
+    batch.neighbor[u] =
+        batch.valid(u) ? static_cast<int>(__ldg(static_cast<const Index*>(col) + batch.first + u))
+                       : 0;
   }
 }
 
-// Calls step(batch) for the edges of a task, n at a time for each team; equally often on all lanes of the warp.
+// Calls step(batch) for the edges of a task, n at a time for each team; equally often on all lanes
+// of the warp.
 template <int n, class F>
 __device__ __forceinline__ void for_each_batch(const CsrView& csr, const Task& task, F&& step) {
   const int stride = n * task.team.parts;
@@ -49,8 +53,9 @@ __device__ __forceinline__ void for_each_batch(const CsrView& csr, const Task& t
 
 // Loads block `block` of the rows of the neighbours; those beyond the end of the row read as zero.
 template <int n, class T, int C>
-__device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch, const Channels& channels, const Task& task,
-                                       int block, Fragment<T, C> (&out)[n]) {
+__device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch,
+                                       const Channels& channels, const Task& task, int block,
+                                       Fragment<T, C> (&out)[n]) {
   const T* const head = base + static_cast<std::int64_t>(task.head) * channels.count;
   with_access<T, C>(channels.access, [&](auto bytes) {
 #pragma unroll
@@ -60,7 +65,8 @@ __device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch,
       for (int c = 0; c < C; ++c) {
         const int first = first_channel<T, C>(task.team, block, c);
         out[u].pack[c] = {};
-        load_units<decltype(bytes)::value>(row + first, batch.valid(u) ? channels.count - first : 0, out[u].pack[c]);
+        load_units<decltype(bytes)::value>(row + first, batch.valid(u) ? channels.count - first : 0,
+                                           out[u].pack[c]);
       }
     }
   });
@@ -72,7 +78,8 @@ inline constexpr const char* kNodes = "the number of nodes";
 
 inline int checked_int(std::int64_t value, const char* what) {
   if (value > std::numeric_limits<std::int32_t>::max()) {
-    throw std::length_error(std::string("gat_ext: on CUDA ") + what + " must be less than 2^31; got " + std::to_string(value));
+    throw std::length_error(std::string("gat_ext: on CUDA ") + what +
+                            " must be less than 2^31; got " + std::to_string(value));
   }
   return static_cast<int>(value);
 }

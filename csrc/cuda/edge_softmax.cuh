@@ -1,6 +1,8 @@
-// Softmax over the edges of each row, and its gradient: a pass that leaves the statistics of the rows, and one over their edges.
+// Softmax over the edges of each row, and its gradient: a pass that leaves the statistics of the
+// rows, and one over their edges.
 //
-// Bytes: the scores are read twice and alpha is written once; the second reading finds short rows in the cache.
+// Bytes: the scores are read twice and alpha is written once; the second reading finds short rows
+// in the cache.
 #pragma once
 
 #include "../core/online_softmax.h"
@@ -9,7 +11,8 @@
 
 namespace gat::cuda {
 
-// State of a row: max and sum of exp(s - max). Ends as what turns a score into its weight: exp(s - shift) * scale.
+// State of a row: max and sum of exp(s - max). Ends as what turns a score into its weight: exp(s -
+// shift) * scale.
 template <class T>
 struct SoftmaxSink {
   using A = Acc<T>;
@@ -37,7 +40,8 @@ struct SoftmaxSink {
     state.max = f.max;
     state.sum = state.sum * f.left + other.sum * f.right;
   }
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int, const Team&, const State& state) const {
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int, const Team&,
+                                         const State& state) const {
     shift[row * num_heads + head] = safe_max(state.max);
     scale[row * num_heads + head] = normalizer(state.sum);
   }
@@ -59,7 +63,8 @@ struct SoftmaxPass : NothingShared {
       A s[kUnroll], top = state.max;
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        s[u] = batch.valid(u) ? widen(scores[csr.id(batch.first + u) * sink.num_heads + task.head]) : negative_infinity<A>();
+        s[u] = batch.valid(u) ? widen(scores[csr.id(batch.first + u) * sink.num_heads + task.head])
+                              : negative_infinity<A>();
         top = s[u] > top ? s[u] : top;
       }
       const A shift = safe_max(top);

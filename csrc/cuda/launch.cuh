@@ -19,19 +19,22 @@ inline constexpr int kBlock = 128;
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 template <class... Ps, class... Args>
-void launch(const Context& context, std::int64_t blocks, void (*kernel)(Ps...), const Args&... args) {
+void launch(const Context& context, std::int64_t blocks, void (*kernel)(Ps...),
+            const Args&... args) {
   if (blocks == 0) return;
   if (blocks > std::numeric_limits<std::int32_t>::max()) {
-    throw std::length_error("gat_ext: a launch of " + std::to_string(blocks) + " blocks is more than CUDA allows");
+    throw std::length_error("gat_ext: a launch of " + std::to_string(blocks) +
+                            " blocks is more than CUDA allows");
   }
   std::tuple<std::remove_const_t<Ps>...> values(args...);
   std::apply(
       [&](auto&... value) {
         void* pointers[] = {static_cast<void*>(&value)...};
-        cudaError_t status =
-            cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kBlock), pointers, 0, context.stream);
+        cudaError_t status = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
+                                              dim3(kBlock), pointers, 0, context.stream);
         if (status == cudaSuccess) status = cudaGetLastError();
-        if (status != cudaSuccess) throw std::runtime_error(std::string("gat_ext: CUDA: ") + cudaGetErrorString(status));
+        if (status != cudaSuccess)
+          throw std::runtime_error(std::string("gat_ext: CUDA: ") + cudaGetErrorString(status));
       },
       values);
 }

@@ -1,7 +1,8 @@
 // Rows of channels in registers: each lane of a team holds packs of 16 bytes of the storage type.
 //
-// How memory is accessed follows the alignment of the rows at run time: whole packs where they are aligned to 16 bytes, else
-// halves, quarters or single elements. Channels beyond the end of a row read as zero and are not written.
+// How memory is accessed follows the alignment of the rows at run time: whole packs where they are
+// aligned to 16 bytes, else halves, quarters or single elements. Channels beyond the end of a row
+// read as zero and are not written.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -18,7 +19,9 @@ namespace gat::cuda {
 
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ double widen(double x) { return x; }
-__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
+__device__ __forceinline__ float widen(bf16 x) {
+  return __uint_as_float(static_cast<unsigned>(x.bits) << 16);
+}
 __device__ __forceinline__ float widen(fp16 x) { return __half2float(__ushort_as_half(x.bits)); }
 
 template <class T>
@@ -43,7 +46,8 @@ struct Pack {
 
   __device__ __forceinline__ Acc<T> operator[](int i) const {
     if constexpr (sizeof(T) == 8) {
-      return __longlong_as_double(static_cast<long long>(static_cast<std::uint64_t>(word[2 * i + 1]) << 32 | word[2 * i]));
+      return __longlong_as_double(
+          static_cast<long long>(static_cast<std::uint64_t>(word[2 * i + 1]) << 32 | word[2 * i]));
     } else if constexpr (sizeof(T) == 4) {
       return __uint_as_float(word[i]);
     } else {
@@ -54,7 +58,8 @@ struct Pack {
   __device__ __forceinline__ void set(int i, Acc<T> value) {
     if constexpr (sizeof(T) == 8) {
       const auto bits = static_cast<std::uint64_t>(__double_as_longlong(value));
-      word[2 * i] = static_cast<unsigned>(bits), word[2 * i + 1] = static_cast<unsigned>(bits >> 32);
+      word[2 * i] = static_cast<unsigned>(bits),
+               word[2 * i + 1] = static_cast<unsigned>(bits >> 32);
     } else if constexpr (sizeof(T) == 4) {
       word[i] = __float_as_uint(value);
     } else {
@@ -80,7 +85,9 @@ __device__ __forceinline__ void load_units(const T* p, int channels, Pack<T>& pa
     } else if constexpr (bytes == 4) {
       pack.word[i] = __ldg(reinterpret_cast<const unsigned*>(p) + i);
     } else {
-      pack.word[i / 2] |= static_cast<unsigned>(__ldg(reinterpret_cast<const unsigned short*>(p) + i)) << (i % 2 * 16);
+      pack.word[i / 2] |=
+          static_cast<unsigned>(__ldg(reinterpret_cast<const unsigned short*>(p) + i))
+          << (i % 2 * 16);
     }
   }
 }
@@ -92,19 +99,22 @@ __device__ __forceinline__ void store_units(T* p, int channels, const Pack<T>& p
   for (int i = 0; i < 16 / bytes; ++i) {
     if (i * per_unit >= channels) continue;
     if constexpr (bytes == 16) {
-      *reinterpret_cast<uint4*>(p) = make_uint4(pack.word[0], pack.word[1], pack.word[2], pack.word[3]);
+      *reinterpret_cast<uint4*>(p) =
+          make_uint4(pack.word[0], pack.word[1], pack.word[2], pack.word[3]);
     } else if constexpr (bytes == 8) {
       reinterpret_cast<uint2*>(p)[i] = make_uint2(pack.word[2 * i], pack.word[2 * i + 1]);
     } else if constexpr (bytes == 4) {
       reinterpret_cast<unsigned*>(p)[i] = pack.word[i];
     } else {
-      reinterpret_cast<unsigned short*>(p)[i] = static_cast<unsigned short>(pack.word[i / 2] >> (i % 2 * 16));
+      reinterpret_cast<unsigned short*>(p)[i] =
+          static_cast<unsigned short>(pack.word[i / 2] >> (i % 2 * 16));
     }
   }
 }
 
-// Rows of 16-bit channels that are not even aligned to 8 bytes are for the general variant of a pass (C > 1): to put words
-// together from such accesses takes registers that the other one has better use for.
+// Rows of 16-bit channels that are not even aligned to 8 bytes are for the general variant of a
+// pass (C > 1): to put words together from such accesses takes registers that the other one has
+// better use for.
 template <class T>
 __device__ __host__ constexpr bool is_narrow(int access) {
   return sizeof(T) == 2 && access < 8;
@@ -151,28 +161,33 @@ struct Fragment {
 
 // Pack c of one row and head.
 template <class T, int C>
-__device__ __forceinline__ Pack<T> load_pack(const T* base, std::int64_t row, const Channels& channels, const Team& team,
-                                             int block, int c) {
+__device__ __forceinline__ Pack<T> load_pack(const T* base, std::int64_t row,
+                                             const Channels& channels, const Team& team, int block,
+                                             int c) {
   Pack<T> pack;
   const int first = first_channel<T, C>(team, block, c);
   with_access<T, C>(channels.access, [&](auto bytes) {
-    load_units<decltype(bytes)::value>(base + row * channels.count + first, channels.count - first, pack);
+    load_units<decltype(bytes)::value>(base + row * channels.count + first, channels.count - first,
+                                       pack);
   });
   return pack;
 }
 
 template <class T, int C>
-__device__ __forceinline__ void store_pack(T* base, std::int64_t row, const Channels& channels, const Team& team, int block,
-                                           int c, const Pack<T>& pack) {
+__device__ __forceinline__ void store_pack(T* base, std::int64_t row, const Channels& channels,
+                                           const Team& team, int block, int c,
+                                           const Pack<T>& pack) {
   const int first = first_channel<T, C>(team, block, c);
   with_access<T, C>(channels.access, [&](auto bytes) {
-    store_units<decltype(bytes)::value>(base + row * channels.count + first, channels.count - first, pack);
+    store_units<decltype(bytes)::value>(base + row * channels.count + first, channels.count - first,
+                                        pack);
   });
 }
 
 template <class T, int C>
-__device__ __forceinline__ Fragment<T, C> load_fragment(const T* base, std::int64_t row, const Channels& channels,
-                                                        const Team& team, int block) {
+__device__ __forceinline__ Fragment<T, C> load_fragment(const T* base, std::int64_t row,
+                                                        const Channels& channels, const Team& team,
+                                                        int block) {
   Fragment<T, C> out;
 #pragma unroll
   for (int c = 0; c < C; ++c) out.pack[c] = load_pack<T, C>(base, row, channels, team, block, c);
@@ -181,8 +196,10 @@ __device__ __forceinline__ Fragment<T, C> load_fragment(const T* base, std::int6
 
 // Writes scale * values, rounded, to one row and head.
 template <class T, int C>
-__device__ __forceinline__ void store_fragment(T* base, std::int64_t row, const Channels& channels, const Team& team, int block,
-                                               const Acc<T> (&values)[C * kPack<T>], Acc<T> scale = Acc<T>(1)) {
+__device__ __forceinline__ void store_fragment(T* base, std::int64_t row, const Channels& channels,
+                                               const Team& team, int block,
+                                               const Acc<T> (&values)[C * kPack<T>],
+                                               Acc<T> scale = Acc<T>(1)) {
   with_access<T, C>(channels.access, [&](auto bytes) {
 #pragma unroll
     for (int c = 0; c < C; ++c) {
@@ -190,7 +207,8 @@ __device__ __forceinline__ void store_fragment(T* base, std::int64_t row, const 
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) pack.set(i, values[c * kPack<T> + i] * scale);
       const int first = first_channel<T, C>(team, block, c);
-      store_units<decltype(bytes)::value>(base + row * channels.count + first, channels.count - first, pack);
+      store_units<decltype(bytes)::value>(base + row * channels.count + first,
+                                          channels.count - first, pack);
     }
   });
 }

@@ -23,8 +23,11 @@ struct RowSumSink {
   std::int64_t num_heads = 1;
 
   __device__ __forceinline__ void init(State& state) const { state.sum = A(0); }
-  __device__ __forceinline__ void merge(State& state, const State& other) const { state.sum += other.sum; }
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int, const Team&, const State& state) const {
+  __device__ __forceinline__ void merge(State& state, const State& other) const {
+    state.sum += other.sum;
+  }
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int, const Team&,
+                                         const State& state) const {
     out[row * num_heads + head] = narrow<T>(state.sum);
   }
 };
@@ -51,8 +54,8 @@ struct RowSumPass : NothingShared {
 };
 
 template <class T, class Value>
-void run_row_sums(Context& context, const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t num_edges, std::int64_t heads,
-                  const Value& value, T* out) {
+void run_row_sums(Context& context, const std::int64_t* rowptr, std::int64_t num_rows,
+                  std::int64_t num_edges, std::int64_t heads, const Value& value, T* out) {
   using Pass = RowSumPass<Value, T>;
   Pass pass;
   pass.value = value, pass.sink.out = out, pass.sink.num_heads = heads;

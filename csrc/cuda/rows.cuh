@@ -1,19 +1,23 @@
 // Rows shared out over warps: the loop that all passes over a graph have in common.
 //
-// Note [balanced rows]. A unit of work is a row, a head and a block of channels; a slice of a warp (Team) serves it. Degrees may
-// be anything, so rows of more than `long_row` edges are left out of the ordinary units. The edges are also cut into chunks of
-// long_row edges, whatever rows they lie in, and a long row, being longer than a chunk, meets a chunk in one of two ways only: it
-// covers the chunk's first edge, or it starts inside and covers the last. So each chunk has two slots for the state of its part
-// of a long row, no list of long rows is needed, and their number never has to reach the host. A second launch merges the slots
-// of each long row in the order of the edges. Chunks come first in the grid, for they are the longest units. Sums are cut and
-// ordered by the graph alone: results are the same, bit for bit, on every device and in every run, and no atomics are used.
+// Note [balanced rows]. A unit of work is a row, a head and a block of channels; a slice of a warp
+// (Team) serves it. Degrees may be anything, so rows of more than `long_row` edges are left out of
+// the ordinary units. The edges are also cut into chunks of long_row edges, whatever rows they lie
+// in, and a long row, being longer than a chunk, meets a chunk in one of two ways only: it covers
+// the chunk's first edge, or it starts inside and covers the last. So each chunk has two slots for
+// the state of its part of a long row, no list of long rows is needed, and their number never has
+// to reach the host. A second launch merges the slots of each long row in the order of the edges.
+// Chunks come first in the grid, for they are the longest units. Sums are cut and ordered by the
+// graph alone: results are the same, bit for bit, on every device and in every run, and no atomics
+// are used.
 //
 // A pass, a kernel argument, has
 //   using A, State, Shared, Sink
-//   kUnroll, kMinBlocks                    edges a team takes at a time; thread blocks that must fit a multiprocessor
-//   sink                                   a Sink
-//   accumulate(task, state, shared)        takes the edges [begin, end) of task.row; uniform over the warp
-//   store_shared(task, valid, shared)      after all rows of a unit, for sums over rows; uniform over the warp
+//   kUnroll, kMinBlocks                    edges a team takes at a time; thread blocks that must
+//   fit a multiprocessor sink                                   a Sink accumulate(task, state,
+//   shared)        takes the edges [begin, end) of task.row; uniform over the warp
+//   store_shared(task, valid, shared)      after all rows of a unit, for sums over rows; uniform
+//   over the warp
 // and a sink, where states end,
 //   init(state), merge(state, other), finish(row, head, block, team, state)
 // A state has each(f), which calls f on every word of it, and kWords, their number.
@@ -29,13 +33,15 @@ struct RowPlan {
   const std::int64_t* rowptr = nullptr;
   std::int64_t num_rows = 0, num_edges = 0;
   std::int64_t heads = 1;
-  int blocks = 1;              // blocks of channels
-  int lanes = 1, parts = 1;    // of a Team
-  std::int64_t row_slots = 0;  // rows side by side; a unit takes the rows slot, slot + row_slots, ...
-  std::int64_t long_row = 0;   // edges in a chunk
+  int blocks = 1;            // blocks of channels
+  int lanes = 1, parts = 1;  // of a Team
+  // rows side by side; a unit takes the rows slot, slot + row_slots, ...
+  std::int64_t row_slots = 0;
+  std::int64_t long_row = 0;  // edges in a chunk
   std::int64_t num_chunks = 0;
   std::int64_t chunk_blocks = 0;  // thread blocks that serve chunks
-  void* scratch = nullptr;        // [2 num_chunks, heads * blocks, words, lanes] states of parts of long rows
+  // [2 num_chunks, heads * blocks, words, lanes] states of parts of long rows
+  void* scratch = nullptr;
 
   __device__ __forceinline__ std::int64_t units_per_row() const { return heads * blocks; }
 };
@@ -76,8 +82,10 @@ __device__ __forceinline__ void load_word(const A* p, unsigned& word) {
   word = *reinterpret_cast<const unsigned*>(p);
 }
 
-// The row that edge lies in: rowptr[row] <= edge < rowptr[row + 1]. The lanes of a slice search together.
-__device__ __forceinline__ std::int64_t row_of_edge(const RowPlan& plan, const Team& team, std::int64_t edge) {
+// The row that edge lies in: rowptr[row] <= edge < rowptr[row + 1]. The lanes of a slice search
+// together.
+__device__ __forceinline__ std::int64_t row_of_edge(const RowPlan& plan, const Team& team,
+                                                    std::int64_t edge) {
   const int slice = team.lanes * team.parts;
   const int first_lane = lane_id() / slice * slice;
   const unsigned mask = (slice == kWarp ? kFullWarp : (1u << slice) - 1) << first_lane;
@@ -104,12 +112,15 @@ __device__ __forceinline__ void merge_parts(const Sink& sink, const Team& team, 
 
 template <class A, class State>
 __device__ __forceinline__ A* state_slot(const RowPlan& plan, const Task& task, std::int64_t slot) {
-  const std::int64_t unit = slot * plan.units_per_row() + static_cast<std::int64_t>(task.head) * plan.blocks + task.block;
+  const std::int64_t unit =
+      slot * plan.units_per_row() + static_cast<std::int64_t>(task.head) * plan.blocks + task.block;
   return static_cast<A*>(plan.scratch) + unit * State::kWords * plan.lanes + task.team.lane;
 }
 
-// The slot of the grid that a slice serves, its head and block; slots count from the first of `first_block`.
-__device__ __forceinline__ std::int64_t locate(const RowPlan& plan, std::int64_t first_block, Task& task) {
+// The slot of the grid that a slice serves, its head and block; slots count from the first of
+// `first_block`.
+__device__ __forceinline__ std::int64_t locate(const RowPlan& plan, std::int64_t first_block,
+                                               Task& task) {
   const std::int64_t thread = thread_id() - first_block * kBlock;
   const std::int64_t unit = divide(thread, plan.lanes * plan.parts);
   const std::int64_t slot = divide(unit, plan.units_per_row());
@@ -125,13 +136,16 @@ struct Chunk {
   std::int64_t first, past;
 
   __device__ __forceinline__ Chunk(const RowPlan& plan, std::int64_t number)
-      : valid(number < plan.num_chunks), first(valid ? number * plan.long_row : 0), past(first + plan.long_row) {
+      : valid(number < plan.num_chunks),
+        first(valid ? number * plan.long_row : 0),
+        past(first + plan.long_row) {
     if (past > plan.num_edges) past = plan.num_edges;
   }
 };
 
 // Gives a task the row, if it has one and it is not a long one.
-__device__ __forceinline__ bool take_row(const RowPlan& plan, bool exists, std::int64_t row, Task& task) {
+__device__ __forceinline__ bool take_row(const RowPlan& plan, bool exists, std::int64_t row,
+                                         Task& task) {
   task.row = exists ? row : 0;
   task.begin = task.end = 0;
   if (!exists) return false;
@@ -141,20 +155,24 @@ __device__ __forceinline__ bool take_row(const RowPlan& plan, bool exists, std::
   return true;
 }
 
-// Gives a task the part of a long row at the start (side 0) or at the end (side 1) of a chunk, if there is one.
-__device__ __forceinline__ bool take_part(const RowPlan& plan, const Chunk& chunk, int side, Task& task) {
+// Gives a task the part of a long row at the start (side 0) or at the end (side 1) of a chunk, if
+// there is one.
+__device__ __forceinline__ bool take_part(const RowPlan& plan, const Chunk& chunk, int side,
+                                          Task& task) {
   const std::int64_t first_row = row_of_edge(plan, task.team, chunk.first);
   task.row = side == 0 ? first_row : row_of_edge(plan, task.team, chunk.past - 1);
   task.begin = task.end = 0;
   const std::int64_t begin = plan.rowptr[task.row], end = plan.rowptr[task.row + 1];
-  if (!chunk.valid || end - begin <= plan.long_row || (side == 1 && task.row == first_row)) return false;
+  if (!chunk.valid || end - begin <= plan.long_row || (side == 1 && task.row == first_row))
+    return false;
   task.begin = begin > chunk.first ? begin : chunk.first;
   task.end = end < chunk.past ? end : chunk.past;
   return true;
 }
 
 template <class Pass>
-__global__ void __launch_bounds__(kBlock, Pass::kMinBlocks) rows_kernel(const Pass pass, const RowPlan plan) {
+__global__ void __launch_bounds__(kBlock, Pass::kMinBlocks)
+    rows_kernel(const Pass pass, const RowPlan plan) {
   using State = typename Pass::State;
   Task task(plan);
   const bool chunks = blockIdx.x < plan.chunk_blocks;
@@ -189,8 +207,8 @@ __global__ void __launch_bounds__(kBlock, Pass::kMinBlocks) rows_kernel(const Pa
   pass.store_shared(task, slot < (chunks ? plan.num_chunks : plan.row_slots), shared);
 }
 
-// Merges the states of the parts of each long row. The slice of the chunk in which the row starts does it; its teams take
-// consecutive shares of the parts.
+// Merges the states of the parts of each long row. The slice of the chunk in which the row starts
+// does it; its teams take consecutive shares of the parts.
 template <class Sink>
 __global__ void __launch_bounds__(kBlock, 2) merge_kernel(const Sink sink, const RowPlan plan) {
   using State = typename Sink::State;
@@ -203,7 +221,8 @@ __global__ void __launch_bounds__(kBlock, 2) merge_kernel(const Sink sink, const
   const bool owns = chunk.valid && begin >= chunk.first && end - begin > plan.long_row;
   const std::int64_t count = owns ? (end - 1) / plan.long_row - number + 1 : 0;
   const std::int64_t share = (count + task.team.parts - 1) / task.team.parts;
-  const std::int64_t last = (task.team.part + 1) * share < count ? (task.team.part + 1) * share : count;
+  const std::int64_t last =
+      (task.team.part + 1) * share < count ? (task.team.part + 1) * share : count;
   State state;
   sink.init(state);
   for (std::int64_t p = task.team.part * share; p < last; ++p) {
@@ -222,8 +241,9 @@ __global__ void __launch_bounds__(kBlock, 2) merge_kernel(const Sink sink, const
 
 // ---- on the host
 
-inline constexpr std::int64_t kShortestLongRow = 512;  // edges; below, a split costs more than it gains
-inline constexpr std::int64_t kMostChunks = 32768;     // bounds the scratch memory
+// edges; below, a split costs more than it gains
+inline constexpr std::int64_t kShortestLongRow = 512;
+inline constexpr std::int64_t kMostChunks = 32768;  // bounds the scratch memory
 
 inline int power_of_two_at_least(std::int64_t n) {
   int p = 1;
@@ -231,17 +251,22 @@ inline int power_of_two_at_least(std::int64_t n) {
   return p;
 }
 
-// Plans a pass with `lanes` lanes a team that takes `unroll` edges at a time. row_slots = 0: one slot a row.
-inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t num_edges, std::int64_t heads,
-                         int blocks, int lanes, int unroll, std::int64_t row_slots = 0) {
+// Plans a pass with `lanes` lanes a team that takes `unroll` edges at a time. row_slots = 0: one
+// slot a row.
+inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t num_edges,
+                         std::int64_t heads, int blocks, int lanes, int unroll,
+                         std::int64_t row_slots = 0) {
   RowPlan plan;
   plan.rowptr = rowptr, plan.num_rows = num_rows, plan.num_edges = num_edges;
   plan.heads = heads, plan.blocks = blocks, plan.lanes = lanes;
   const std::int64_t degree = num_rows > 0 ? num_edges / num_rows : 0;
-  // As many teams a row as its edges keep busy, so that the lanes of a warp serve few rows, whose lengths differ.
+  // As many teams a row as its edges keep busy, so that the lanes of a warp serve few rows, whose
+  // lengths differ.
   while (2 * plan.parts * lanes <= kWarp && 2 * plan.parts * unroll <= degree) plan.parts *= 2;
   plan.row_slots = row_slots > 0 && row_slots < num_rows ? row_slots : num_rows;
-  plan.long_row = ceil_div(num_edges, kMostChunks) > kShortestLongRow ? ceil_div(num_edges, kMostChunks) : kShortestLongRow;
+  plan.long_row = ceil_div(num_edges, kMostChunks) > kShortestLongRow
+                      ? ceil_div(num_edges, kMostChunks)
+                      : kShortestLongRow;
   plan.num_chunks = num_edges > plan.long_row ? ceil_div(num_edges, plan.long_row) : 0;
   plan.chunk_blocks = ceil_div(plan.num_chunks * heads * blocks * lanes * plan.parts, kBlock);
   return plan;
@@ -254,13 +279,16 @@ void run_pass(Context& context, const Pass& pass, RowPlan plan) {
   if (plan.num_rows == 0 || plan.heads == 0) return;
   if (State::kWords > 0 && plan.num_chunks > 0) {
     plan.scratch =
-        context.allocate(static_cast<std::size_t>(2 * plan.num_chunks * plan.heads * plan.blocks * State::kWords * plan.lanes) *
+        context.allocate(static_cast<std::size_t>(2 * plan.num_chunks * plan.heads * plan.blocks *
+                                                  State::kWords * plan.lanes) *
                          sizeof(typename Pass::A));
   }
-  const std::int64_t row_blocks = ceil_div(plan.row_slots * plan.heads * plan.blocks * plan.lanes * plan.parts, kBlock);
+  const std::int64_t row_blocks =
+      ceil_div(plan.row_slots * plan.heads * plan.blocks * plan.lanes * plan.parts, kBlock);
   launch(context, plan.chunk_blocks + row_blocks, &rows_kernel<Pass>, pass, plan);
   if constexpr (State::kWords > 0) {
-    if (plan.num_chunks > 0) launch(context, plan.chunk_blocks, &merge_kernel<typename Pass::Sink>, pass.sink, plan);
+    if (plan.num_chunks > 0)
+      launch(context, plan.chunk_blocks, &merge_kernel<typename Pass::Sink>, pass.sink, plan);
   }
 }
 

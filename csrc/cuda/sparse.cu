@@ -14,7 +14,8 @@ A* allocate(Context& context, std::int64_t count) {
 
 // A plan for passes that read numbers, not rows: one lane an edge.
 RowPlan plan_edges(const SparseGraph& graph, int unroll) {
-  return plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, 1, unroll);
+  return plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, 1,
+                   unroll);
 }
 
 template <class T, class Value>
@@ -27,7 +28,8 @@ void map_edges(Context& context, const SparseGraph& graph, const Value& value, T
 
 // A thread for each edge and group of four heads, which share a draw.
 __global__ void __launch_bounds__(kBlock)
-    dropout_mask_kernel(const Dropout dropout, std::int64_t num_edges, std::int64_t num_heads, bool* kept) {
+    dropout_mask_kernel(const Dropout dropout, std::int64_t num_edges, std::int64_t num_heads,
+                        bool* kept) {
   const std::int64_t groups = (num_heads + 3) / 4, t = thread_id();
   if (t >= num_edges * groups) return;
   const std::int64_t edge = t / groups, group = t - edge * groups;
@@ -53,7 +55,8 @@ void edge_softmax(Context& context, const SparseGraph& graph, const T* scores, T
 }
 
 template <class T>
-void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* grad, const T* alpha, T* grad_scores) {
+void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* grad,
+                           const T* alpha, T* grad_scores) {
   using A = Acc<T>;
   A* const sum = allocate<A>(context, graph.csr.num_rows * graph.num_heads);
   run_row_sums(context, graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads,
@@ -62,7 +65,8 @@ void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* 
 }
 
 template <class T>
-void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* x, const T* y, T* out) {
+void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* x,
+           const T* y, T* out) {
   // Longer rows go by in blocks of channels, within one task.
   checked_int(graph.num_cols, kNodes);
   const Channels rows = row_channels<T>(graph.num_heads, channels, x, y);
@@ -73,25 +77,30 @@ void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, co
     pass.graph = graph, pass.x = x, pass.y = y, pass.out = out;
     pass.channels = rows, pass.blocks = shape.blocks;
     run_pass(context, pass,
-             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, shape.lanes, Pass::kUnroll));
+             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1,
+                       shape.lanes, Pass::kUnroll));
   });
 }
 
-void edge_dropout_mask(Context& context, const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads, bool* kept) {
-  launch(context, ceil_div(num_edges * ceil_div(num_heads, 4), kBlock), &dropout_mask_kernel, dropout, num_edges, num_heads,
-         kept);
+void edge_dropout_mask(Context& context, const Dropout& dropout, std::int64_t num_edges,
+                       std::int64_t num_heads, bool* kept) {
+  launch(context, ceil_div(num_edges * ceil_div(num_heads, 4), kBlock), &dropout_mask_kernel,
+         dropout, num_edges, num_heads, kept);
 }
 
 template void edge_softmax(Context&, const SparseGraph&, const float*, float*);
 template void edge_softmax(Context&, const SparseGraph&, const double*, double*);
 template void edge_softmax(Context&, const SparseGraph&, const bf16*, bf16*);
 template void edge_softmax(Context&, const SparseGraph&, const fp16*, fp16*);
-template void edge_softmax_backward(Context&, const SparseGraph&, const float*, const float*, float*);
-template void edge_softmax_backward(Context&, const SparseGraph&, const double*, const double*, double*);
+template void edge_softmax_backward(Context&, const SparseGraph&, const float*, const float*,
+                                    float*);
+template void edge_softmax_backward(Context&, const SparseGraph&, const double*, const double*,
+                                    double*);
 template void edge_softmax_backward(Context&, const SparseGraph&, const bf16*, const bf16*, bf16*);
 template void edge_softmax_backward(Context&, const SparseGraph&, const fp16*, const fp16*, fp16*);
 template void sddmm(Context&, const SparseGraph&, std::int64_t, const float*, const float*, float*);
-template void sddmm(Context&, const SparseGraph&, std::int64_t, const double*, const double*, double*);
+template void sddmm(Context&, const SparseGraph&, std::int64_t, const double*, const double*,
+                    double*);
 template void sddmm(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, bf16*);
 template void sddmm(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, fp16*);
 

@@ -1,4 +1,5 @@
-// The unfused sparse operators on the GPU: edge softmax, SDDMM, SpMM and the dropout mask. A plain C++ face.
+// The unfused sparse operators on the GPU: edge softmax, SDDMM, SpMM and the dropout mask. A plain
+// C++ face.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ struct SparseGraph {
   std::int64_t num_cols = 0, num_edges = 0, num_heads = 1;
 };
 
-// Edge tensors are in the caller's order: edge k of the CSR reads and writes row csr.id(k). T is float, double, bf16 or fp16.
+// Edge tensors are in the caller's order: edge k of the CSR reads and writes row csr.id(k). T is
+// float, double, bf16 or fp16.
 
 // alpha [E, H] = softmax of scores [E, H] over the edges of each row.
 template <class T>
@@ -24,7 +26,8 @@ void edge_softmax(Context&, const SparseGraph&, const T* scores, T* alpha);
 
 // grad_scores = alpha (grad - sum over the row of alpha grad).
 template <class T>
-void edge_softmax_backward(Context&, const SparseGraph&, const T* grad, const T* alpha, T* grad_scores);
+void edge_softmax_backward(Context&, const SparseGraph&, const T* grad, const T* alpha,
+                           T* grad_scores);
 
 // out [E, H] = <x_i, y_j>; x [num_rows, H, F] by row, y [num_cols, H, F] by column.
 template <class T>
@@ -34,18 +37,20 @@ void sddmm(Context&, const SparseGraph&, std::int64_t channels, const T* x, cons
 template <class T>
 void spmm(Context&, const SparseGraph&, std::int64_t channels, const T* weight, const T* x, T* out);
 
-// out = the largest (sign = 1) or smallest (sign = -1) weight_e x_col of the row, 0 for an empty row; arg [num_rows, H, F] = the
-// edge it came from in the caller's order, the first of equals, -1 for an empty row. NaN wins.
+// out = the largest (sign = 1) or smallest (sign = -1) weight_e x_col of the row, 0 for an empty
+// row; arg [num_rows, H, F] = the edge it came from in the caller's order, the first of equals, -1
+// for an empty row. NaN wins.
 template <class T>
-void spmm_extremum(Context&, const SparseGraph&, std::int64_t channels, int sign, const T* weight, const T* x, T* out,
-                   std::int64_t* arg);
+void spmm_extremum(Context&, const SparseGraph&, std::int64_t channels, int sign, const T* weight,
+                   const T* x, T* out, std::int64_t* arg);
 
 // Gradient of x for spmm_extremum: the graph is the transpose, grad and arg are [num_cols, H, F].
 template <class T>
-void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t channels, const T* weight, const T* grad,
-                            const std::int64_t* arg, T* grad_x);
+void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t channels, const T* weight,
+                            const T* grad, const std::int64_t* arg, T* grad_x);
 
 // kept [E, H], by edge id: false where dropout drops the weight.
-void edge_dropout_mask(Context&, const Dropout&, std::int64_t num_edges, std::int64_t num_heads, bool* kept);
+void edge_dropout_mask(Context&, const Dropout&, std::int64_t num_edges, std::int64_t num_heads,
+                       bool* kept);
 
 }  // namespace gat::cuda

@@ -4,10 +4,11 @@
 namespace gat::cuda {
 namespace {
 
-// Runs the pass that make(packs) makes, which gathers rows of x: fills in what all such passes share.
+// Runs the pass that make(packs) makes, which gathers rows of x: fills in what all such passes
+// share.
 template <class T, class Make>
-void run_gather(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* x, T* out,
-                const Make& make) {
+void run_gather(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight,
+                const T* x, T* out, const Make& make) {
   checked_int(graph.num_cols, kNodes);
   const Channels rows = row_channels<T>(graph.num_heads, channels, x, out);
   const RowShape shape = RowShape::of<T>(rows);
@@ -16,15 +17,16 @@ void run_gather(Context& context, const SparseGraph& graph, std::int64_t channel
     pass.graph = graph, pass.weight = weight, pass.channels = rows;
     pass.sink.out = out, pass.sink.num_heads = graph.num_heads, pass.sink.channels = rows;
     run_pass(context, pass,
-             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, shape.blocks, shape.lanes,
-                       decltype(pass)::kUnroll));
+             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads,
+                       shape.blocks, shape.lanes, decltype(pass)::kUnroll));
   });
 }
 
 }  // namespace
 
 template <class T>
-void spmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* x, T* out) {
+void spmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight,
+          const T* x, T* out) {
   run_gather(context, graph, channels, weight, x, out, [&](auto packs) {
     SpmmPass<T, decltype(packs)::value> pass;
     pass.x = x;
@@ -33,8 +35,8 @@ void spmm(Context& context, const SparseGraph& graph, std::int64_t channels, con
 }
 
 template <class T>
-void spmm_extremum(Context& context, const SparseGraph& graph, std::int64_t channels, int sign, const T* weight, const T* x,
-                   T* out, std::int64_t* arg) {
+void spmm_extremum(Context& context, const SparseGraph& graph, std::int64_t channels, int sign,
+                   const T* weight, const T* x, T* out, std::int64_t* arg) {
   run_gather(context, graph, channels, weight, x, out, [&](auto packs) {
     ExtremumPass<T, decltype(packs)::value> pass;
     pass.x = x, pass.sink.csr = graph.csr, pass.sink.sign = sign, pass.sink.arg = arg;
@@ -43,8 +45,8 @@ void spmm_extremum(Context& context, const SparseGraph& graph, std::int64_t chan
 }
 
 template <class T>
-void spmm_extremum_backward(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight, const T* grad,
-                            const std::int64_t* arg, T* grad_x) {
+void spmm_extremum_backward(Context& context, const SparseGraph& graph, std::int64_t channels,
+                            const T* weight, const T* grad, const std::int64_t* arg, T* grad_x) {
   run_gather(context, graph, channels, weight, grad, grad_x, [&](auto packs) {
     ExtremumGradPass<T, decltype(packs)::value> pass;
     pass.grad = grad, pass.arg = arg;
@@ -53,21 +55,25 @@ void spmm_extremum_backward(Context& context, const SparseGraph& graph, std::int
 }
 
 template void spmm(Context&, const SparseGraph&, std::int64_t, const float*, const float*, float*);
-template void spmm(Context&, const SparseGraph&, std::int64_t, const double*, const double*, double*);
+template void spmm(Context&, const SparseGraph&, std::int64_t, const double*, const double*,
+                   double*);
 template void spmm(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, bf16*);
 template void spmm(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, fp16*);
-template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const float*, const float*, float*, std::int64_t*);
-template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const double*, const double*, double*,
-                            std::int64_t*);
-template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const bf16*, const bf16*, bf16*, std::int64_t*);
-template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const fp16*, const fp16*, fp16*, std::int64_t*);
-template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const float*, const float*, const std::int64_t*,
-                                     float*);
-template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const double*, const double*,
-                                     const std::int64_t*, double*);
-template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, const std::int64_t*,
-                                     bf16*);
-template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, const std::int64_t*,
-                                     fp16*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const float*,
+                            const float*, float*, std::int64_t*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const double*,
+                            const double*, double*, std::int64_t*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const bf16*,
+                            const bf16*, bf16*, std::int64_t*);
+template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const fp16*,
+                            const fp16*, fp16*, std::int64_t*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const float*,
+                                     const float*, const std::int64_t*, float*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const double*,
+                                     const double*, const std::int64_t*, double*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const bf16*,
+                                     const bf16*, const std::int64_t*, bf16*);
+template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const fp16*,
+                                     const fp16*, const std::int64_t*, fp16*);
 
 }  // namespace gat::cuda

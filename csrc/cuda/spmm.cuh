@@ -1,6 +1,7 @@
 // SpMM and SDDMM: sums, extrema and inner products of gathered rows.
 //
-// Bytes: for each edge a row of x and a column, and a weight where there is one; for each row of the output itself.
+// Bytes: for each edge a row of x and a column, and a weight where there is one; for each row of
+// the output itself.
 #pragma once
 
 #include "attention.cuh"
@@ -15,12 +16,14 @@ struct WeightedRows {
   Fragment<T, C> row[n];
   A weight[n];
 
-  __device__ __forceinline__ void load(const SparseGraph& graph, const T* weights, const T* x, const Channels& channels,
-                                       const Task& task, const EdgeBatch<n>& batch) {
+  __device__ __forceinline__ void load(const SparseGraph& graph, const T* weights, const T* x,
+                                       const Channels& channels, const Task& task,
+                                       const EdgeBatch<n>& batch) {
 #pragma unroll
     for (int u = 0; u < n; ++u) {
       weight[u] = A(1);
-      if (weights && batch.valid(u)) weight[u] = widen(weights[graph.csr.id(batch.first + u) * graph.num_heads + task.head]);
+      if (weights && batch.valid(u))
+        weight[u] = widen(weights[graph.csr.id(batch.first + u) * graph.num_heads + task.head]);
     }
     gather(x, batch, channels, task, task.block, row);
   }
@@ -52,7 +55,8 @@ struct SpmmSink {
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) state.sum[i] += other.sum[i];
   }
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team, const State& state) const {
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team,
+                                         const State& state) const {
     store_fragment<T, C>(out, row * num_heads + head, channels, team, block, state.sum);
   }
 };
@@ -119,20 +123,23 @@ struct ExtremumSink {
     for (int i = 0; i < kChannels; ++i) state.best[i] = A(0), state.offset[i] = kNone;
   }
 
-  // Keeps the better of what there is and a candidate: NaN before numbers, then the better number, then the earlier edge.
+  // Keeps the better of what there is and a candidate: NaN before numbers, then the better number,
+  // then the earlier edge.
   __device__ __forceinline__ void take(State& state, int i, A value, unsigned offset) const {
     if (offset == kNone) return;
     const A best = state.best[i];
     const bool nan = value != value, had_nan = best != best;
     const bool better = sign > 0 ? value > best : value < best;
     const bool earlier = offset < state.offset[i] && (value == best || (nan && had_nan));
-    if (state.offset[i] == kNone || better || (nan && !had_nan) || earlier) state.best[i] = value, state.offset[i] = offset;
+    if (state.offset[i] == kNone || better || (nan && !had_nan) || earlier)
+      state.best[i] = value, state.offset[i] = offset;
   }
   __device__ __forceinline__ void merge(State& state, const State& other) const {
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) take(state, i, other.best[i], other.offset[i]);
   }
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team, const State& state) const {
+  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team,
+                                         const State& state) const {
     const std::int64_t r = row * num_heads + head, begin = csr.rowptr[row];
     store_fragment<T, C>(out, r, channels, team, block, state.best);
 #pragma unroll
@@ -141,7 +148,8 @@ struct ExtremumSink {
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) {
         const unsigned offset = state.offset[c * kPack<T> + i];
-        if (first + i < channels.count) arg[r * channels.count + first + i] = offset == kNone ? -1 : csr.id(begin + offset);
+        if (first + i < channels.count)
+          arg[r * channels.count + first + i] = offset == kNone ? -1 : csr.id(begin + offset);
       }
     }
   }
@@ -200,10 +208,12 @@ struct ExtremumGradPass : NothingShared {
         if (!batch.valid(u)) continue;
         const std::int64_t id = graph.csr.id(batch.first + u);
         const std::int64_t* const winners =
-            arg + static_cast<std::int64_t>(batch.neighbor[u]) * channels.stride + task.head * channels.count;
+            arg + static_cast<std::int64_t>(batch.neighbor[u]) * channels.stride +
+            task.head * channels.count;
 #pragma unroll
         for (int i = 0; i < Sink::kChannels; ++i) {
-          const int channel = first_channel<T, C>(task.team, task.block, i / kPack<T>) + i % kPack<T>;
+          const int channel =
+              first_channel<T, C>(task.team, task.block, i / kPack<T>) + i % kPack<T>;
           if (channel < channels.count && winners[channel] == id) {
             state.sum[i] += rows.weight[u] * rows.row[u](i / kPack<T>, i % kPack<T>);
           }

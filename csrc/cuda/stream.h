@@ -12,7 +12,8 @@ struct Context {
   cudaStream_t stream = nullptr;
 
   virtual ~Context() = default;
-  // Memory of the device that lives until the context ends, aligned to 16 bytes; ordered on the stream.
+  // Memory of the device that lives until the context ends, aligned to 16 bytes; ordered on the
+  // stream.
   virtual void* allocate(std::size_t bytes) = 0;
 };
 

@@ -1,4 +1,5 @@
-// Walks on the GPU: a thread for each agent, which goes over its rows in their order, so that it draws what the CPU draws.
+// Walks on the GPU: a thread for each agent, which goes over its rows in their order, so that it
+// draws what the CPU draws.
 #include "walk.h"
 
 #include "launch.cuh"
@@ -9,20 +10,24 @@ namespace {
 
 // Without a number of blocks ptxas aims at 32 registers, and spills.
 template <class T>
-__global__ void __launch_bounds__(kBlock, 8) walk_step_kernel(const WalkStep<T> walk, std::int64_t* next, T* log_prob) {
+__global__ void __launch_bounds__(kBlock, 8)
+    walk_step_kernel(const WalkStep<T> walk, std::int64_t* next, T* log_prob) {
   const std::int64_t agent = thread_id();
   if (agent >= walk.num_agents) return;
-  gat::walk_step(walk, agent, walk.greedy ? 0 : walk_uniform(*walk.seed, agent, walk.step), next, log_prob);
+  gat::walk_step(walk, agent, walk.greedy ? 0 : walk_uniform(*walk.seed, agent, walk.step), next,
+                 log_prob);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kBlock)
-    walk_step_backward_kernel(const WalkStep<T> walk, const std::int64_t* next, const T* grad, T* grad_rank) {
+    walk_step_backward_kernel(const WalkStep<T> walk, const std::int64_t* next, const T* grad,
+                              T* grad_rank) {
   const std::int64_t agent = thread_id();
   if (agent < walk.num_agents) gat::walk_step_backward(walk, agent, next, grad, grad_rank);
 }
 
-__global__ void __launch_bounds__(kBlock) running_sums_kernel(const CsrView csr, const double* weight, double* cumulative) {
+__global__ void __launch_bounds__(kBlock)
+    running_sums_kernel(const CsrView csr, const double* weight, double* cumulative) {
   const std::int64_t row = thread_id();
   if (row < csr.num_rows) gat::running_sums(csr, row, weight, cumulative);
 }
@@ -49,21 +54,26 @@ void walk_step(Context& context, const WalkStep<T>& walk, std::int64_t* next, T*
 }
 
 template <class T>
-void walk_step_backward(Context& context, const WalkStep<T>& walk, const std::int64_t* next, const T* grad, T* grad_rank) {
-  launch(context, ceil_div(walk.num_agents, kBlock), &walk_step_backward_kernel<T>, walk, next, grad, grad_rank);
+void walk_step_backward(Context& context, const WalkStep<T>& walk, const std::int64_t* next,
+                        const T* grad, T* grad_rank) {
+  launch(context, ceil_div(walk.num_agents, kBlock), &walk_step_backward_kernel<T>, walk, next,
+         grad, grad_rank);
 }
 
 void running_sums(Context& context, const CsrView& csr, const double* weight, double* cumulative) {
   launch(context, ceil_div(csr.num_rows, kBlock), &running_sums_kernel, csr, weight, cumulative);
 }
 
-void random_walk(Context& context, const RandomWalk& walk, const std::int64_t* start, std::int64_t* nodes) {
+void random_walk(Context& context, const RandomWalk& walk, const std::int64_t* start,
+                 std::int64_t* nodes) {
   launch(context, ceil_div(walk.num_walks, kBlock), &random_walk_kernel, walk, start, nodes);
 }
 
 template void walk_step(Context&, const WalkStep<float>&, std::int64_t*, float*);
 template void walk_step(Context&, const WalkStep<double>&, std::int64_t*, double*);
-template void walk_step_backward(Context&, const WalkStep<float>&, const std::int64_t*, const float*, float*);
-template void walk_step_backward(Context&, const WalkStep<double>&, const std::int64_t*, const double*, double*);
+template void walk_step_backward(Context&, const WalkStep<float>&, const std::int64_t*,
+                                 const float*, float*);
+template void walk_step_backward(Context&, const WalkStep<double>&, const std::int64_t*,
+                                 const double*, double*);
 
 }  // namespace gat::cuda

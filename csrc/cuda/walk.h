@@ -16,7 +16,8 @@ void walk_step(Context&, const WalkStep<T>&, std::int64_t* next, T* log_prob);
 
 // grad_rank [B, R], full of zeros on entry.
 template <class T>
-void walk_step_backward(Context&, const WalkStep<T>&, const std::int64_t* next, const T* grad, T* grad_rank);
+void walk_step_backward(Context&, const WalkStep<T>&, const std::int64_t* next, const T* grad,
+                        T* grad_rank);
 
 // Running sums of weight [E] within each row: cumulative [E]. Both in CSR order.
 void running_sums(Context&, const CsrView&, const double* weight, double* cumulative);

@@ -1,4 +1,5 @@
-// Warps and teams of lanes. Collectives are always over the whole warp: control flow around them is uniform.
+// Warps and teams of lanes. Collectives are always over the whole warp: control flow around them is
+// uniform.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,7 +12,9 @@ inline constexpr int kWarp = 32;
 inline constexpr unsigned kFullWarp = 0xffffffffu;
 
 __device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x) % kWarp; }
-__device__ __forceinline__ std::int64_t thread_id() { return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ std::int64_t thread_id() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
 
 template <class V>
 __device__ __forceinline__ V shuffle_xor(V value, int distance) {
@@ -27,14 +30,18 @@ __device__ __forceinline__ std::int64_t warp_max(std::int64_t value) {
   return value;
 }
 
-// The lanes that serve one row and head. A team of `lanes` lanes shares the channels of an edge; `parts` teams side by side take
-// different edges of the row, and their states merge at its end. Both are powers of two; lanes * parts <= kWarp.
+// The lanes that serve one row and head. A team of `lanes` lanes shares the channels of an edge;
+// `parts` teams side by side take different edges of the row, and their states merge at its end.
+// Both are powers of two; lanes * parts <= kWarp.
 struct Team {
   int lanes, parts;
   int lane, part;
 
   __device__ __forceinline__ Team(int num_lanes, int num_parts)
-      : lanes(num_lanes), parts(num_parts), lane(lane_id() & (num_lanes - 1)), part((lane_id() / num_lanes) & (num_parts - 1)) {}
+      : lanes(num_lanes),
+        parts(num_parts),
+        lane(lane_id() & (num_lanes - 1)),
+        part((lane_id() / num_lanes) & (num_parts - 1)) {}
 
   // Sums each of n values over the lanes of a team; all lanes get the sum.
   template <class A, int n>

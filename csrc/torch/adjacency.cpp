@@ -1,11 +1,12 @@
-// edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a graph. What Python does for a layer
-// before its operator runs, replacing self-loops, sorting and transposing, is done within the operator here: it depends on the
-// data, and a trace would have to do it again at every call. Written with torch's operators, so it runs on every device.
+// edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a
+// graph. What Python does for a layer before its operator runs, replacing self-loops, sorting and
+// transposing, is done within the operator here: it depends on the data, and a trace would have to
+// do it again at every call. Written with torch's operators, so it runs on every device.
 //
-// Note: slots. Edge tensors have a row for each slot: the edges given, in their order, then, where self-loops are replaced, one
-// loop for each node that is both source and destination. The slot of a loop that was replaced is not read, and gets 0. The
-// operator sorts and numbers, for dropout too, only the slots that are edges, in their order; gat_ext/ops/slots.py has the same
-// slots.
+// Note: slots. Edge tensors have a row for each slot: the edges given, in their order, then, where
+// self-loops are replaced, one loop for each node that is both source and destination. The slot of
+// a loop that was replaced is not read, and gets 0. The operator sorts and numbers, for dropout
+// too, only the slots that are edges, in their order; gat_ext/ops/slots.py has the same slots.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
@@ -50,48 +51,56 @@ Tensor row_pointers(const Tensor& ascending, std::int64_t num_rows) {
 
 Tensor expand_rows(const Tensor& rowptr, std::int64_t num_edges) {
   // Not by repeat_interleave, which starts all threads for a few edges.
-  const Tensor starts = at::zeros({num_edges + 1}, rowptr.options()), inner = rowptr.slice(0, 1, -1);
+  const Tensor starts = at::zeros({num_edges + 1}, rowptr.options()),
+               inner = rowptr.slice(0, 1, -1);
   starts.index_add_(0, inner, at::ones_like(inner));
   return starts.cumsum_(0).narrow(0, 0, num_edges);
 }
 
 Csr csr_of_edges(const Tensor& src, const Tensor& dst, std::int64_t num_dst) {
   const auto [ascending, order] = at::sort(dst, /*stable=*/true, 0, false);
-  return {row_pointers(ascending, num_dst), src.index_select(0, order), order.to(src.scalar_type())};
+  return {row_pointers(ascending, num_dst), src.index_select(0, order),
+          order.to(src.scalar_type())};
 }
 
 Csr csr_transpose(const Tensor& rowptr, const Tensor& col, std::int64_t num_src) {
   const auto [ascending, order] = at::sort(col, /*stable=*/true, 0, false);
   const Tensor rows = expand_rows(rowptr, col.numel()).index_select(0, order);
-  return {row_pointers(ascending, num_src), rows.to(col.scalar_type()), order.to(col.scalar_type())};
+  return {row_pointers(ascending, num_src), rows.to(col.scalar_type()),
+          order.to(col.scalar_type())};
 }
 
 // ---- the graph that the operator attends over
 
 // Of the memory of a tensor, or of what stands for one.
-std::size_t bytes(const Optional& tensor) { return tensor.has_value() && tensor->defined() ? tensor->nbytes() : 0; }
+std::size_t bytes(const Optional& tensor) {
+  return tensor.has_value() && tensor->defined() ? tensor->nbytes() : 0;
+}
 
 struct Sorted : SortedGraph {
   Optional kept;  // [E'], the slots that are edges; absent: all of them
 
   void transpose(std::int64_t num_src) {
     if (t_rowptr.has_value()) return;
-    static const auto op = find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_transpose");
+    static const auto op =
+        find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_transpose");
     std::tie(t_rowptr, t_col, t_pos) = op.call(rowptr, col, num_src);
     if (edge_id.has_value()) t_edge_id = edge_id->index_select(0, *t_pos);
   }
 
   std::size_t nbytes() const {
     std::size_t sum = bytes(rowptr) + bytes(col);
-    for (const Optional* const part : {&edge_id, &kept, &t_rowptr, &t_col, &t_pos, &t_edge_id}) sum += bytes(*part);
+    for (const Optional* const part : {&edge_id, &kept, &t_rowptr, &t_col, &t_pos, &t_edge_id})
+      sum += bytes(*part);
     return sum;
   }
 };
 
 void check_form(const Tensor& edges) {
-  TORCH_CHECK_TYPE(edges.scalar_type() == at::kInt || edges.scalar_type() == at::kLong, "edge_index has dtype ",
-                   edges.scalar_type(), "; expected int32 or int64");
-  TORCH_CHECK_VALUE(edges.dim() == 2 && edges.size(0) == 2, "edge_index has shape ", edges.sizes(), "; expected [2, E]");
+  TORCH_CHECK_TYPE(edges.scalar_type() == at::kInt || edges.scalar_type() == at::kLong,
+                   "edge_index has dtype ", edges.scalar_type(), "; expected int32 or int64");
+  TORCH_CHECK_VALUE(edges.dim() == 2 && edges.size(0) == 2, "edge_index has shape ", edges.sizes(),
+                    "; expected [2, E]");
 }
 
 void check(const Edges& e) {
@@ -106,7 +115,8 @@ void check(const Edges& e) {
   const std::int64_t count[] = {e.num_src, e.num_dst};
   for (const int row : {0, 1}) {
     const char* const name = row == 0 ? "num_src" : "num_dst";
-    TORCH_CHECK_INDEX(bound[row] >= 0, "edge_index[", row, "] has a ", bound[row], "; expected node numbers of at least 0");
+    TORCH_CHECK_INDEX(bound[row] >= 0, "edge_index[", row, "] has a ", bound[row],
+                      "; expected node numbers of at least 0");
     TORCH_CHECK_INDEX(bound[2 + row] < count[row], "edge_index[", row, "] has a ", bound[2 + row],
                       "; expected node numbers below ", name, "=", count[row]);
   }
@@ -114,7 +124,8 @@ void check(const Edges& e) {
 
 Tensor edge_index_of(const Edges& e) {
   if (!e.col.has_value()) return e.edges;
-  const Tensor by_position = at::stack({e.col->to(at::kLong), expand_rows(e.edges, e.col->numel())});
+  const Tensor by_position =
+      at::stack({e.col->to(at::kLong), expand_rows(e.edges, e.col->numel())});
   if (!e.edge_id.has_value()) return by_position;
   return at::empty_like(by_position).index_copy_(1, e.edge_id->to(at::kLong), by_position);
 }
@@ -138,7 +149,8 @@ Sorted sort(const Edges& e) {
   const std::int64_t largest = std::max({e.num_src, e.num_dst, edge_index.size(1)});
   const bool narrow = largest < std::numeric_limits<std::int32_t>::max();
   const Tensor ends = edge_index.to(narrow ? at::kInt : at::kLong).contiguous();
-  static const auto op = find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
+  static const auto op =
+      find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
   std::tie(sorted.rowptr, sorted.col, sorted.edge_id) = op.call(ends[0], ends[1], e.num_dst);
   return sorted;
 }
@@ -152,10 +164,11 @@ std::uint64_t fingerprint(const Edges& e) {
   return all;
 }
 
-// Caches what was sorted of a tensor for as long as it lives. The tensor alone says little: compiled programs modify their
-// buffers unseen by torch. So its contents have to be the same too; to read them once takes a small part of the time of sorting.
-// Beyond kLimit bytes the entries used least recently are dropped, except the kRecent used last, so that a step on one huge graph
-// always finds its own. The cache of Python, gat_ext/graph/cache.py, keeps to the same bounds.
+// Caches what was sorted of a tensor for as long as it lives. The tensor alone says little:
+// compiled programs modify their buffers unseen by torch. So its contents have to be the same too;
+// to read them once takes a small part of the time of sorting. Beyond kLimit bytes the entries used
+// least recently are dropped, except the kRecent used last, so that a step on one huge graph always
+// finds its own. The cache of Python, gat_ext/graph/cache.py, keeps to the same bounds.
 class Memo {
  public:
   Sorted find(const Edges& e, bool with_transpose) {
@@ -168,7 +181,8 @@ class Memo {
     const bool found = sorted.has_value();
     // Without the lock: torch's operators may wait for Python.
     if (!found) sorted = sort(e);
-    if (is_sorted(e)) std::tie(sorted->rowptr, sorted->col, sorted->edge_id) = std::tie(e.edges, *e.col, e.edge_id);
+    if (is_sorted(e))
+      std::tie(sorted->rowptr, sorted->col, sorted->edge_id) = std::tie(e.edges, *e.col, e.edge_id);
     if (found && (sorted->t_rowptr.has_value() || !with_transpose)) return *std::move(sorted);
     if (with_transpose) sorted->transpose(e.num_src);
     keep(key, Entry{Weak(tensor.getIntrusivePtr()), state, *sorted, 0, 0}, is_sorted(e));
@@ -205,7 +219,8 @@ class Memo {
   std::optional<Sorted> look_up(const Key& key, const State& state) {
     const std::lock_guard lock(mutex_);
     const auto found = entries_.find(key);
-    const bool valid = found != entries_.end() && !found->second.tensor.expired() && found->second.state == state;
+    const bool valid =
+        found != entries_.end() && !found->second.tensor.expired() && found->second.state == state;
     if (!valid) return std::nullopt;
     found->second.last_use = ++uses_;
     return found->second.sorted;
@@ -230,8 +245,9 @@ class Memo {
     bytes_ += entry.bytes;
     entries_.emplace(key, std::move(entry));
     while (bytes_ > kLimit && entries_.size() > kRecent) {
-      erase(std::min_element(entries_.begin(), entries_.end(),
-                             [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; }));
+      erase(std::min_element(entries_.begin(), entries_.end(), [](const auto& a, const auto& b) {
+        return a.second.last_use < b.second.last_use;
+      }));
     }
   }
 
@@ -247,7 +263,8 @@ class Memo {
 };
 
 Memo& memo() {
-  // Never destroyed: tensors must not be freed when the process ends, after the allocators of their devices.
+  // Never destroyed: tensors must not be freed when the process ends, after the allocators of their
+  // devices.
   static Memo& memo = *new Memo;
   return memo;
 }
@@ -284,17 +301,23 @@ Tensor pad(const Tensor& by_position, std::int64_t num_slots) {
 
 // ---- the operators
 
-Attention adjacency_attention(const Edges& e, const ForBackward& for_backward, const Inputs& inputs, const Constants& constants,
-                              const Wanted& wanted) {
+Attention adjacency_attention(const Edges& e, const ForBackward& for_backward, const Inputs& inputs,
+                              const Constants& constants, const Wanted& wanted) {
   const Sorted s = sorted_of(e, for_backward.value);
   SortedGraph graph = s;
   if (!for_backward.value) graph.t_rowptr.reset();  // a cached one would have out_acc kept
-  auto [out, lse, softmax, out_acc, selected, weights] = ops::EdgeAttention::call(graph, to_edges(inputs, s), constants, wanted);
-  return {out, lse, softmax, out_acc, pad(selected, e.num_slots()), to_slots(weights, s, e.num_slots())};
+  auto [out, lse, softmax, out_acc, selected, weights] =
+      ops::EdgeAttention::call(graph, to_edges(inputs, s), constants, wanted);
+  return {out,
+          lse,
+          softmax,
+          out_acc,
+          pad(selected, e.num_slots()),
+          to_slots(weights, s, e.num_slots())};
 }
 
-Gradients adjacency_attention_backward(const Edges& e, const Inputs& inputs, const Constants& constants,
-                                       const Upstream& upstream) {
+Gradients adjacency_attention_backward(const Edges& e, const Inputs& inputs,
+                                       const Constants& constants, const Upstream& upstream) {
   const Sorted s = sorted_of(e, true);
   Upstream given = upstream;
   given.grad_weights = to_edges(given.grad_weights, s);
@@ -312,7 +335,8 @@ Gradients adjacency_attention_backward(const Edges& e, const Inputs& inputs, con
 // The CSR by destination of edges that nobody has looked at, with indices of 32 or 64 bits.
 Csr checked_csr(const Tensor& edge_index, std::int64_t num_src, std::int64_t num_dst, bool narrow) {
   check({edge_index, std::nullopt, std::nullopt, num_src, num_dst, false});
-  static const auto op = find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
+  static const auto op =
+      find_operator<Csr(const Tensor&, const Tensor&, c10::SymInt)>("gat_ext::csr_of_edges");
   const Tensor ends = edge_index.to(narrow ? at::kInt : at::kLong).contiguous();
   return op.call(ends[0], ends[1], num_dst);
 }
@@ -320,7 +344,8 @@ Csr checked_csr(const Tensor& edge_index, std::int64_t num_src, std::int64_t num
 // The slots that are edges, [E'].
 Tensor edge_slots(const Edges& e) {
   const Sorted s = sorted_of(e, false);
-  return s.kept.has_value() ? s.kept->clone() : at::arange(e.num_slots(), e.edges.options().dtype(at::kLong));
+  return s.kept.has_value() ? s.kept->clone()
+                            : at::arange(e.num_slots(), e.edges.options().dtype(at::kLong));
 }
 
 }  // namespace
@@ -333,7 +358,8 @@ TORCH_LIBRARY_IMPL(gat_ext, CompositeExplicitAutograd, m) {
   m.impl("csr_of_edges", &csr_of_edges);
   m.impl("csr_transpose", &csr_transpose);
   m.impl("adjacency_attention", &ops::AdjacencyAttention::flat<&adjacency_attention>);
-  m.impl("adjacency_attention_backward", &ops::AdjacencyAttentionBackward::flat<&adjacency_attention_backward>);
+  m.impl("adjacency_attention_backward",
+         &ops::AdjacencyAttentionBackward::flat<&adjacency_attention_backward>);
   m.impl("checked_csr", &checked_csr);
   m.impl("edge_slots", &ops::EdgeSlots::flat<&edge_slots>);
 }

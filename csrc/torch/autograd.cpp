@@ -1,5 +1,6 @@
-// The gradients of edge_attention and walk_step on every device. In C++: a small graph is done in less time than Python takes to
-// set a gradient up. The gradients of these gradients are in gat_ext/ops.
+// The gradients of edge_attention and walk_step on every device. In C++: a small graph is done in
+// less time than Python takes to set a gradient up. The gradients of these gradients are in
+// gat_ext/ops.
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -24,7 +25,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Optional = OptionalTensor;
 
-// A gradient that nobody differentiates goes to the kernel at once: what would differentiate it is in Python.
+// A gradient that nobody differentiates goes to the kernel at once: what would differentiate it is
+// in Python.
 template <class Op, class... Args>
 auto call_gradient(const Op& op, const Args&... args) {
   if (at::GradMode::is_enabled()) return op.call(args...);
@@ -32,15 +34,17 @@ auto call_gradient(const Op& op, const Args&... args) {
   return op.call(args...);
 }
 
-Optional optional(const Tensor& tensor) { return tensor.defined() ? Optional(tensor) : std::nullopt; }
+Optional optional(const Tensor& tensor) {
+  return tensor.defined() ? Optional(tensor) : std::nullopt;
+}
 
-// A differentiable result that a gradient needs, kept for as long as the node of the graph or until its memory is given up.
-// Unlike what a context saves, it may be modified in place by the caller meanwhile (h += x, relu_): then there is nothing to
-// unpack.
+// A differentiable result that a gradient needs, kept for as long as the node of the graph or until
+// its memory is given up. Unlike what a context saves, it may be modified in place by the caller
+// meanwhile (h += x, relu_): then there is nothing to unpack.
 //
-// A context must never save a differentiable result of its own: where a pack hook throws, as a checkpoint's does to stop the
-// recomputation early, torch leaves the context with what it was to save, and the result holds the node that holds the context.
-// All of that memory would be lost.
+// A context must never save a differentiable result of its own: where a pack hook throws, as a
+// checkpoint's does to stop the recomputation early, torch leaves the context with what it was to
+// save, and the result holds the node that holds the context. All of that memory would be lost.
 class Result {
  public:
   // detach: by itself the result would hold the node that holds it.
@@ -53,8 +57,10 @@ class Result {
     const Optional raw = saved_->get_raw_data();  // nothing where hooks packed it
     if (raw.has_value() && raw->_version() != version_) return std::nullopt;
     Tensor result = saved_->unpack();
-    // What hooks give back may be the memory that was written to: their tensor itself, or one that a checkpoint computed again.
-    if (!raw.has_value() && (result.is_inference() || result._version() != version_)) return std::nullopt;
+    // What hooks give back may be the memory that was written to: their tensor itself, or one that
+    // a checkpoint computed again.
+    if (!raw.has_value() && (result.is_inference() || result._version() != version_))
+      return std::nullopt;
     return result;
   }
 
@@ -67,15 +73,21 @@ class Result {
 
 // ---- edge_attention
 
-Attention attention_below(const SortedGraph& graph, const Inputs& inputs, const Constants& constants, const Wanted& wanted) {
+Attention attention_below(const SortedGraph& graph, const Inputs& inputs,
+                          const Constants& constants, const Wanted& wanted) {
   const at::AutoDispatchBelowADInplaceOrView below;
   return ops::EdgeAttention::call(graph, inputs, constants, wanted);
 }
 
 // What the gradient needs besides the tensors that the context saves.
 struct Kept : torch::CustomClassHolder {
-  Kept(const Tensor& out_, const Tensor& weights_, const Constants& constants_, const Wanted& wanted_)
-      : out(out_), weights(weights_), score(constants_.score), constants(constants_), wanted(wanted_) {
+  Kept(const Tensor& out_, const Tensor& weights_, const Constants& constants_,
+       const Wanted& wanted_)
+      : out(out_),
+        weights(weights_),
+        score(constants_.score),
+        constants(constants_),
+        wanted(wanted_) {
     constants.score = score;
   }
 
@@ -107,17 +119,22 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
   static constexpr std::size_t kSavedInputs = num_members_before<SortedGraph, Inputs>(1);
   static constexpr std::size_t kSavedResults = num_members_before<SortedGraph, Inputs>(2);
 
-  // The last arguments, the differentiable inputs, are there for torch to see what the gradients are of.
+  // The last arguments, the differentiable inputs, are there for torch to see what the gradients
+  // are of.
   template <class... Tensors>
-  static variable_list forward(AutogradContext* ctx, const SortedGraph& graph, const Inputs& inputs, const Constants& constants,
-                               const Wanted& wanted, const Tensors&...) {
-    auto [out, lse, softmax, out_acc, selected, weights] = attention_below(graph, inputs, constants, wanted);
+  static variable_list forward(AutogradContext* ctx, const SortedGraph& graph, const Inputs& inputs,
+                               const Constants& constants, const Wanted& wanted,
+                               const Tensors&...) {
+    auto [out, lse, softmax, out_acc, selected, weights] =
+        attention_below(graph, inputs, constants, wanted);
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({softmax, out_acc, selected});
-    ctx->save_for_backward(std::apply([&](const auto&... each) { return variable_list{tensor_of(each)..., softmax, selected}; },
-                                      std::tuple_cat(graph.members(), inputs.members())));
+    ctx->save_for_backward(std::apply(
+        [&](const auto&... each) { return variable_list{tensor_of(each)..., softmax, selected}; },
+        std::tuple_cat(graph.members(), inputs.members())));
     const Tensor& accumulated = is_absent(out_acc) ? out : out_acc;
-    ctx->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(accumulated, weights, constants, wanted));
+    ctx->saved_data["kept"] = c10::IValue::make_capsule(
+        c10::make_intrusive<Kept>(accumulated, weights, constants, wanted));
     return {out, lse, softmax, out_acc, selected, weights};
   }
 
@@ -145,7 +162,8 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
       kept->out.release();
       kept->weights.release();
     }
-    const Tensor grad_out = grads[0].defined() ? grads[0] : at::zeros_like(*out, inputs.value.options());
+    const Tensor grad_out =
+        grads[0].defined() ? grads[0] : at::zeros_like(*out, inputs.value.options());
     const Upstream upstream{grad_out,
                             optional(grads[1]),
                             kept->wanted.return_weights ? optional(grads[5]) : std::nullopt,
@@ -154,18 +172,25 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
                             saved[kSavedResults + 1],
                             *weights,
                             needs_grad};
-    const Gradients found = call_gradient(ops::EdgeAttentionBackward(), graph, inputs, kept->constants, upstream);
+    const Gradients found =
+        call_gradient(ops::EdgeAttentionBackward(), graph, inputs, kept->constants, upstream);
     variable_list result(kNumGroups);
-    const auto append = [&](const Tensor& grad) { result.push_back(needs_grad[result.size() - kNumGroups] ? grad : Tensor()); };
+    const auto append = [&](const Tensor& grad) {
+      result.push_back(needs_grad[result.size() - kNumGroups] ? grad : Tensor());
+    };
     std::apply([&](const auto&... each) { (append(each), ...); }, found);
     return result;
   }
 };
 
-Attention attention(const SortedGraph& graph, const Inputs& inputs, const Constants& constants, const Wanted& wanted) {
-  if (!at::GradMode::is_enabled() || !inputs.any_requires_grad()) return attention_below(graph, inputs, constants, wanted);
+Attention attention(const SortedGraph& graph, const Inputs& inputs, const Constants& constants,
+                    const Wanted& wanted) {
+  if (!at::GradMode::is_enabled() || !inputs.any_requires_grad())
+    return attention_below(graph, inputs, constants, wanted);
   const variable_list r = std::apply(
-      [&](const auto&... each) { return AttentionGradient::apply(graph, inputs, constants, wanted, inputs.value, each...); },
+      [&](const auto&... each) {
+        return AttentionGradient::apply(graph, inputs, constants, wanted, inputs.value, each...);
+      },
       inputs.optional);
   return {r[0], r[1], r[2], r[3], r[4], r[5]};
 }
@@ -174,37 +199,41 @@ Attention attention(const SortedGraph& graph, const Inputs& inputs, const Consta
 
 using Step = std::tuple<Tensor, Tensor>;
 
-Step step_below(const Tensor& rowptr, const Tensor& col, const Tensor& current, const Tensor& rank, const Tensor& node_type,
-                const Tensor& seed, c10::SymInt step, bool greedy) {
+Step step_below(const Tensor& rowptr, const Tensor& col, const Tensor& current, const Tensor& rank,
+                const Tensor& node_type, const Tensor& seed, c10::SymInt step, bool greedy) {
   static const auto op = find_operator<decltype(step_below)>("gat_ext::walk_step");
   const at::AutoDispatchBelowADInplaceOrView below;
   return op.call(rowptr, col, current, rank, node_type, seed, std::move(step), greedy);
 }
 
 struct StepGradient : torch::autograd::Function<StepGradient> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col, const Tensor& current,
-                               const Tensor& rank, const Tensor& node_type, const Tensor& seed, c10::SymInt step, bool greedy) {
-    auto [log_prob, next] = step_below(rowptr, col, current, rank, node_type, seed, std::move(step), greedy);
+  static variable_list forward(AutogradContext* ctx, const Tensor& rowptr, const Tensor& col,
+                               const Tensor& current, const Tensor& rank, const Tensor& node_type,
+                               const Tensor& seed, c10::SymInt step, bool greedy) {
+    auto [log_prob, next] =
+        step_below(rowptr, col, current, rank, node_type, seed, std::move(step), greedy);
     ctx->save_for_backward({rowptr, col, current, next, rank, node_type});
     ctx->mark_non_differentiable({next});
     return {log_prob, next};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    using Schema =
-        Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&);
+    using Schema = Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                          const Tensor&, const Tensor&);
     static const auto op = find_operator<Schema>("gat_ext::walk_step_backward");
     const variable_list s = ctx->get_saved_variables();
-    return {{}, {}, {}, call_gradient(op, s[0], s[1], s[2], s[3], s[4], s[5], grads[0]), {}, {}, {}, {}};
+    return {{}, {}, {}, call_gradient(op, s[0], s[1], s[2], s[3], s[4], s[5], grads[0]),
+            {}, {}, {}, {}};
   }
 };
 
-Step step(const Tensor& rowptr, const Tensor& col, const Tensor& current, const Tensor& rank, const Tensor& node_type,
-          const Tensor& seed, c10::SymInt step, bool greedy) {
+Step step(const Tensor& rowptr, const Tensor& col, const Tensor& current, const Tensor& rank,
+          const Tensor& node_type, const Tensor& seed, c10::SymInt step, bool greedy) {
   if (!at::GradMode::is_enabled() || !rank.requires_grad()) {
     return step_below(rowptr, col, current, rank, node_type, seed, std::move(step), greedy);
   }
-  const variable_list r = StepGradient::apply(rowptr, col, current, rank, node_type, seed, std::move(step), greedy);
+  const variable_list r =
+      StepGradient::apply(rowptr, col, current, rank, node_type, seed, std::move(step), greedy);
   return {r[0], r[1]};
 }
 

@@ -1,5 +1,6 @@
-// Checks that the binding makes of its arguments, and views of tensors that kernels take. Public functions of gat_ext.functional
-// have checked their arguments already, with messages in the caller's words; these hold for whoever calls the operators directly.
+// Checks that the binding makes of its arguments, and views of tensors that kernels take. Public
+// functions of gat_ext.functional have checked their arguments already, with messages in the
+// caller's words; these hold for whoever calls the operators directly.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,11 +21,13 @@ inline void check_device(const at::Tensor& t, at::Device device, const char* nam
   TORCH_CHECK_VALUE(t.device() == device, name, " is on ", t.device(), "; expected ", device);
 }
 
-// A contiguous tensor of the expected shape, dtype and device; undefined where the argument is absent.
-inline at::Tensor prepare(const OptionalTensor& t, at::IntArrayRef shape, const at::Tensor& like, const char* name) {
+// A contiguous tensor of the expected shape, dtype and device; undefined where the argument is
+// absent.
+inline at::Tensor prepare(const OptionalTensor& t, at::IntArrayRef shape, const at::Tensor& like,
+                          const char* name) {
   if (!t.has_value()) return {};
-  TORCH_CHECK_TYPE(t->scalar_type() == like.scalar_type(), name, " has dtype ", t->scalar_type(), "; expected ",
-                   like.scalar_type());
+  TORCH_CHECK_TYPE(t->scalar_type() == like.scalar_type(), name, " has dtype ", t->scalar_type(),
+                   "; expected ", like.scalar_type());
   check_device(*t, like.device(), name);
   check_shape(*t, shape, name);
   return t->contiguous();
@@ -32,21 +35,23 @@ inline at::Tensor prepare(const OptionalTensor& t, at::IntArrayRef shape, const 
 
 inline IndexArray index_array(const at::Tensor& t, const char* name) {
   if (!t.defined()) return {};
-  TORCH_CHECK_TYPE(t.scalar_type() == at::kInt || t.scalar_type() == at::kLong, name, " has dtype ", t.scalar_type(),
-                   "; expected int32 or int64");
+  TORCH_CHECK_TYPE(t.scalar_type() == at::kInt || t.scalar_type() == at::kLong, name, " has dtype ",
+                   t.scalar_type(), "; expected int32 or int64");
   TORCH_CHECK_VALUE(t.is_contiguous() && t.dim() == 1, name, " must be a contiguous vector");
   return {t.const_data_ptr(), t.scalar_type() == at::kLong};
 }
 
-// The CSR of num_edges edges; col is undefined where columns are not read. The tensors must outlive the view. Indices are
-// trusted, for the Graph that made them checked them.
-inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, std::int64_t num_edges,
-                        at::Device device) {
-  TORCH_CHECK_TYPE(rowptr.scalar_type() == at::kLong, "rowptr has dtype ", rowptr.scalar_type(), "; expected int64");
+// The CSR of num_edges edges; col is undefined where columns are not read. The tensors must outlive
+// the view. Indices are trusted, for the Graph that made them checked them.
+inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col,
+                        const OptionalTensor& edge_id, std::int64_t num_edges, at::Device device) {
+  TORCH_CHECK_TYPE(rowptr.scalar_type() == at::kLong, "rowptr has dtype ", rowptr.scalar_type(),
+                   "; expected int64");
   TORCH_CHECK_VALUE(rowptr.dim() == 1 && rowptr.numel() >= 1 && rowptr.is_contiguous(),
                     "rowptr must be a contiguous vector of at least one element");
   check_device(rowptr, device, "rowptr");
-  CsrView view{rowptr.const_data_ptr<std::int64_t>(), index_array(col, "col"), {}, rowptr.numel() - 1};
+  CsrView view{
+      rowptr.const_data_ptr<std::int64_t>(), index_array(col, "col"), {}, rowptr.numel() - 1};
   if (col.defined()) check_device(col, device, "col");
   if (edge_id.has_value()) {
     check_shape(*edge_id, {num_edges}, "edge_id");

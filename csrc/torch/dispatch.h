@@ -26,12 +26,15 @@ decltype(auto) with_storage_type(at::ScalarType dtype, F&& f) {
     case at::kHalf:
       return f(Type<fp16>{});
     default:
-      TORCH_CHECK_TYPE(false, "dtype ", dtype, " is not supported; expected float32, float64, bfloat16 or float16");
+      TORCH_CHECK_TYPE(false, "dtype ", dtype,
+                       " is not supported; expected float32, float64, bfloat16 or float16");
   }
 }
 
 // The dtype of sums over dtype.
-inline at::ScalarType accumulate_type(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+inline at::ScalarType accumulate_type(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 template <class T>
 const T* data(const at::Tensor& t) {

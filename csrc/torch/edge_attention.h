@@ -1,9 +1,11 @@
-// edge_attention and its backward, written once for every device: checks, outputs, and what the kernels take.
+// edge_attention and its backward, written once for every device: checks, outputs, and what the
+// kernels take.
 //
 // A device is a type with
 //   Device(tensor)                          makes the device current while it lives
-//   kSharesGradients                        whether gradients of query, key and value may be one tensor, their sum
-//   select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>   run the kernels of one storage type
+//   kSharesGradients                        whether gradients of query, key and value may be one
+//   tensor, their sum select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>   run the
+//   kernels of one storage type
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -36,7 +38,10 @@ template <class... Ss>
 ScoreTraits find_score(TypeList<Ss...>, std::string_view name) {
   std::optional<ScoreTraits> found;
   int index = 0;
-  ((found = name == Ss::name ? ScoreTraits{index, Ss::has_term, Ss::has_weight, Ss::has_node_terms} : found, ++index), ...);
+  ((found = name == Ss::name ? ScoreTraits{index, Ss::has_term, Ss::has_weight, Ss::has_node_terms}
+                             : found,
+    ++index),
+   ...);
   TORCH_CHECK_VALUE(found.has_value(), "unknown score '", name, "'");
   return *found;
 }
@@ -64,18 +69,25 @@ struct EdgeAttentionTensors {
     }
     return sizes;
   }
-  at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const { return allocate(shape, value().options().dtype(dtype)); }
+  at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const {
+    return allocate(shape, value().options().dtype(dtype));
+  }
 
   EdgeAttentionTensors(const SortedGraph& graph, const Inputs& inputs, const Constants& constants)
-      : score(find_score(Scores{}, constants.score)), rowptr(graph.rowptr), col(graph.col), edge_id(graph.edge_id) {
+      : score(find_score(Scores{}, constants.score)),
+        rowptr(graph.rowptr),
+        col(graph.col),
+        edge_id(graph.edge_id) {
     for (std::size_t i = 0; i < kNumInputs; ++i) input[i] = inputs[Input(i)];
     const auto given = [&](Input i) { return input[i].defined(); };
-    TORCH_CHECK_VALUE(value().dim() == 3, "value must be [N_src, H, F]; it has shape ", value().sizes());
+    TORCH_CHECK_VALUE(value().dim() == 3, "value must be [N_src, H, F]; it has shape ",
+                      value().sizes());
     TORCH_CHECK_VALUE(!score.has_weight || given(kAtt), "score '", constants.score, "' needs att");
-    TORCH_CHECK_VALUE(!score.has_node_terms || (given(kDstTerm) && given(kSrcTerm)), "score '", constants.score,
-                      "' needs dst_term and src_term");
+    TORCH_CHECK_VALUE(!score.has_node_terms || (given(kDstTerm) && given(kSrcTerm)), "score '",
+                      constants.score, "' needs dst_term and src_term");
     const auto unused = [&](bool read, Input i) {
-      TORCH_CHECK_VALUE(read || !given(i), "score '", constants.score, "' does not use ", kInputs[i].name);
+      TORCH_CHECK_VALUE(read || !given(i), "score '", constants.score, "' does not use ",
+                        kInputs[i].name);
     };
     unused(score.has_term, kQuery);
     unused(score.has_term, kKey);
@@ -92,13 +104,18 @@ struct EdgeAttentionTensors {
                       "edge_in_value needs edge_feat with as many channels as value");
     const at::Tensor like = value();
     for (std::size_t i = 0; i < kNumInputs; ++i) {
-      if (input[i].defined()) input[i] = prepare(input[i], shape(kInputs[i].dims), like, kInputs[i].name);
+      if (input[i].defined())
+        input[i] = prepare(input[i], shape(kInputs[i].dims), like, kInputs[i].name);
     }
-    // Where a score reads a query or a key and none is given, it is the value; its gradient is a part of that of the value.
-    shared[kQuery] = score.has_term && !given(kQuery), shared[kKey] = score.has_term && !given(kKey);
-    TORCH_CHECK_VALUE(!shared[kQuery] || num_dst == num_src, "without a query, sources and destinations must be the same");
+    // Where a score reads a query or a key and none is given, it is the value; its gradient is a
+    // part of that of the value.
+    shared[kQuery] = score.has_term && !given(kQuery),
+    shared[kKey] = score.has_term && !given(kKey);
+    TORCH_CHECK_VALUE(!shared[kQuery] || num_dst == num_src,
+                      "without a query, sources and destinations must be the same");
     TORCH_CHECK_VALUE(!(shared[kQuery] || shared[kKey]) || D == value_channels,
-                      "without a query or a key, the other one must have ", value_channels, " channels as value; it has ", D);
+                      "without a query or a key, the other one must have ", value_channels,
+                      " channels as value; it has ", D);
     for (const Input i : {kQuery, kKey}) {
       if (shared[i]) input[i] = input[kValue];
     }
@@ -106,11 +123,14 @@ struct EdgeAttentionTensors {
 };
 
 template <class T>
-EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Constants& constants, const OptionalTensor& seed) {
+EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Constants& constants,
+                                     const OptionalTensor& seed) {
   EdgeAttentionInputs<T> in;
   in.csr = csr_view(t.rowptr, t.col, t.edge_id, t.num_edges, t.value().device());
-  in.num_heads = t.num_heads, in.score_channels = t.score_channels, in.value_channels = t.value_channels;
-  in.query = data<T>(t.input[kQuery]), in.key = data<T>(t.input[kKey]), in.value = data<T>(t.input[kValue]);
+  in.num_heads = t.num_heads, in.score_channels = t.score_channels,
+  in.value_channels = t.value_channels;
+  in.query = data<T>(t.input[kQuery]), in.key = data<T>(t.input[kKey]),
+  in.value = data<T>(t.input[kValue]);
   in.att = data<T>(t.input[kAtt]);
   in.dst_term = data<T>(t.input[kDstTerm]), in.src_term = data<T>(t.input[kSrcTerm]);
   in.edge_term = data<T>(t.input[kEdgeTerm]), in.bias = data<T>(t.input[kBias]);
@@ -129,20 +149,24 @@ RowSoftmax<Acc<T>>* row_softmax(const at::Tensor& softmax) {
 }
 
 template <class Device>
-Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const Constants& constants, const Wanted& wanted) {
+Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const Constants& constants,
+                         const Wanted& wanted) {
   const EdgeAttentionTensors t(graph, inputs, constants);
   const auto [top_k, return_weights, return_lse] = wanted;
   const at::Tensor& value = inputs.value;
   Device device(value);
   const at::ScalarType dtype = value.scalar_type(), acc = accumulate_type(dtype);
   const std::int64_t H = t.num_heads, F = t.value_channels;
-  const at::Tensor out = t.empty({t.num_dst, H, F}, dtype), softmax = t.empty({t.num_dst, H, 2}, acc);
+  const at::Tensor out = t.empty({t.num_dst, H, F}, dtype),
+                   softmax = t.empty({t.num_dst, H, 2}, acc);
   const at::Tensor lse = return_lse ? t.empty({t.num_dst, H}, acc) : t.empty({0}, acc);
   // Only the backward reads it, and only with the transposed graph is there one.
   const bool keep_acc = dtype != acc && graph.t_rowptr.has_value();
   const at::Tensor out_acc = keep_acc ? t.empty({t.num_dst, H, F}, acc) : t.empty({0}, acc);
-  const at::Tensor selected = top_k > 0 ? t.empty({t.num_edges, H}, at::kByte) : t.empty({0}, at::kByte);
-  const at::Tensor weights = return_weights ? t.empty({t.num_edges, H}, dtype) : t.empty({0}, dtype);
+  const at::Tensor selected =
+      top_k > 0 ? t.empty({t.num_edges, H}, at::kByte) : t.empty({0}, at::kByte);
+  const at::Tensor weights =
+      return_weights ? t.empty({t.num_edges, H}, dtype) : t.empty({0}, dtype);
 
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -157,20 +181,23 @@ Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const C
     args.lse = return_lse ? mutable_data<Acc<T>>(lse) : nullptr;
     args.out_acc = keep_acc ? mutable_data<Acc<T>>(out_acc) : nullptr;
     device.template forward<T>(t, args);
-    if (return_weights) device.template weights<T>(t, args.in, args.softmax, mutable_data<T>(weights));
+    if (return_weights)
+      device.template weights<T>(t, args.in, args.softmax, mutable_data<T>(weights));
   });
   return {out, lse, softmax, out_acc, selected, weights};
 }
 
 template <class Device>
-Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs, const Constants& constants,
-                                  const Upstream& upstream) {
+Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs,
+                                  const Constants& constants, const Upstream& upstream) {
   const EdgeAttentionTensors t(graph, inputs, constants);
   const at::Tensor &value = inputs.value, &softmax = upstream.softmax;
   const auto& [t_rowptr, t_col, t_pos] = std::tie(graph.t_rowptr, graph.t_col, graph.t_pos);
   const c10::List<bool>& needs_grad = upstream.needs_grad;
-  TORCH_CHECK_VALUE(t_rowptr.has_value() && t_col.has_value() && t_pos.has_value(), "the gradient needs the transposed graph");
-  TORCH_CHECK_VALUE(needs_grad.size() == kNumInputs, "needs_grad must have ", std::size_t{kNumInputs}, " elements");
+  TORCH_CHECK_VALUE(t_rowptr.has_value() && t_col.has_value() && t_pos.has_value(),
+                    "the gradient needs the transposed graph");
+  TORCH_CHECK_VALUE(needs_grad.size() == kNumInputs, "needs_grad must have ",
+                    std::size_t{kNumInputs}, " elements");
   check_shape(*t_rowptr, {t.num_src + 1}, "t_rowptr");
   check_shape(*t_col, {t.num_edges}, "t_col");
   check_shape(*t_pos, {t.num_edges}, "t_pos");
@@ -181,7 +208,8 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
   const at::Tensor g = prepare(upstream.grad_out, {t.num_dst, H, F}, value, "grad_out");
   const at::Tensor r = prepare(upstream.grad_weights, {t.num_edges, H}, value, "grad_weights");
   const at::Tensor l = softmax.contiguous();
-  TORCH_CHECK_TYPE(l.scalar_type() == acc, "softmax has dtype ", l.scalar_type(), "; expected ", acc);
+  TORCH_CHECK_TYPE(l.scalar_type() == acc, "softmax has dtype ", l.scalar_type(), "; expected ",
+                   acc);
   check_shape(l, {t.num_dst, H, 2}, "softmax");
   const at::Tensor chosen = upstream.selected.contiguous(), w = upstream.weights.contiguous();
   const at::Tensor q = prepare(upstream.grad_lse, {t.num_dst, H}, softmax, "grad_lse");
@@ -191,7 +219,8 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
   std::array<at::Tensor, kNumInputs> grad;
   for (std::size_t i = 0; i < kNumInputs; ++i) {
     const bool needed = needs_grad[t.shared[i] ? std::size_t{kValue} : i] && t.input[i].defined();
-    if (needed) grad[i] = t.shared[i] && Device::kSharesGradients ? grad[kValue] : allocate_like(t.input[i]);
+    if (needed)
+      grad[i] = t.shared[i] && Device::kSharesGradients ? grad[kValue] : allocate_like(t.input[i]);
   }
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -199,17 +228,20 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
     args.in = kernel_inputs<T>(t, constants, inputs.seed);
     if (!is_absent(chosen)) args.in.selected = data<std::uint8_t>(chosen);
     args.transpose =
-        csr_view(*t_rowptr, *t_col, graph.t_edge_id.has_value() ? graph.t_edge_id : t_pos, t.num_edges, value.device());
+        csr_view(*t_rowptr, *t_col, graph.t_edge_id.has_value() ? graph.t_edge_id : t_pos,
+                 t.num_edges, value.device());
     args.position = index_array(*t_pos, "t_pos");
     args.grad_out = data<T>(g), args.grad_weights = data<T>(r);
     args.softmax = row_softmax<T>(l), args.delta = data<Acc<T>>(delta);
     args.grad_query = mutable_data<T>(grad[kQuery]), args.grad_key = mutable_data<T>(grad[kKey]);
     args.grad_value = mutable_data<T>(grad[kValue]), args.grad_att = mutable_data<T>(grad[kAtt]);
-    args.grad_dst_term = mutable_data<T>(grad[kDstTerm]), args.grad_src_term = mutable_data<T>(grad[kSrcTerm]);
-    args.grad_edge_term = mutable_data<T>(grad[kEdgeTerm]), args.grad_bias = mutable_data<T>(grad[kBias]);
+    args.grad_dst_term = mutable_data<T>(grad[kDstTerm]),
+    args.grad_src_term = mutable_data<T>(grad[kSrcTerm]);
+    args.grad_edge_term = mutable_data<T>(grad[kEdgeTerm]),
+    args.grad_bias = mutable_data<T>(grad[kBias]);
     args.grad_edge_feat = mutable_data<T>(grad[kEdgeFeat]);
-    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o), args.grad_weights, data<T>(w), data<Acc<T>>(q),
-                             mutable_data<Acc<T>>(delta));
+    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o), args.grad_weights,
+                             data<T>(w), data<Acc<T>>(q), mutable_data<Acc<T>>(delta));
     device.template backward<T>(t, args, grad[kAtt]);
   });
   for (std::size_t i = 0; i < kNumInputs; ++i) {
@@ -227,7 +259,8 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
 template <class Device>
 void register_edge_attention(torch::Library& m) {
   m.impl("edge_attention", &ops::EdgeAttention::flat<&edge_attention<Device>>);
-  m.impl("edge_attention_backward", &ops::EdgeAttentionBackward::flat<&edge_attention_backward<Device>>);
+  m.impl("edge_attention_backward",
+         &ops::EdgeAttentionBackward::flat<&edge_attention_backward<Device>>);
 }
 
 }  // namespace gat::binding

@@ -12,20 +12,23 @@ namespace {
 
 using at::Tensor;
 
-// A tensor of int32 or int64 as it is; the bits of any other one, as the widest integers they can be read as.
+// A tensor of int32 or int64 as it is; the bits of any other one, as the widest integers they can
+// be read as.
 Tensor as_integers(const Tensor& tensor) {
   if (tensor.scalar_type() == at::kInt || tensor.scalar_type() == at::kLong) return tensor;
   const Tensor flat = tensor.resolve_conj().resolve_neg().contiguous().flatten();
   for (const at::ScalarType wide : {at::kLong, at::kInt}) {
     const std::int64_t size = c10::elementSize(wide), bytes = flat.itemsize();
-    if (flat.numel() * bytes % size == 0 && flat.storage_offset() * bytes % size == 0) return flat.view(wide);
+    if (flat.numel() * bytes % size == 0 && flat.storage_offset() * bytes % size == 0)
+      return flat.view(wide);
   }
   return flat.view(at::kByte).to(at::kInt);
 }
 
 cpu::IntegerMatrix as_matrix(const Tensor& integers) {
   const IndexArray values{integers.const_data_ptr(), integers.scalar_type() == at::kLong};
-  if (integers.dim() == 2) return {values, integers.size(0), integers.size(1), integers.stride(0), integers.stride(1)};
+  if (integers.dim() == 2)
+    return {values, integers.size(0), integers.size(1), integers.stride(0), integers.stride(1)};
   return {values, 1, integers.numel(), 0, integers.dim() == 1 ? integers.stride(0) : 1};
 }
 
@@ -37,7 +40,8 @@ std::uint64_t fingerprint_by_torch(const Tensor& tensor) {
     x.bitwise_xor_(x.bitwise_right_shift(bits).bitwise_and_(constant(~std::uint64_t{0} >> bits)));
   };
   const Tensor flat = as_integers(tensor).flatten();
-  Tensor x = at::arange(flat.numel(), flat.options().dtype(at::kLong)).mul_(constant(kFingerprintStep));
+  Tensor x =
+      at::arange(flat.numel(), flat.options().dtype(at::kLong)).mul_(constant(kFingerprintStep));
   mix(x, kPositionShift);
   x.add_(flat);
   for (const int i : {0, 1}) {
@@ -53,7 +57,8 @@ std::uint64_t fingerprint(const Tensor& tensor) {
   Tensor integers = as_integers(tensor);
   if (integers.dim() > 2) integers = integers.contiguous();
   const cpu::IntegerMatrix matrix = as_matrix(integers);
-  return cpu::with_isa([&](auto isa) { return cpu::fingerprint<decltype(isa)>(matrix, at::get_num_threads()); });
+  return cpu::with_isa(
+      [&](auto isa) { return cpu::fingerprint<decltype(isa)>(matrix, at::get_num_threads()); });
 }
 
 }  // namespace gat::binding

@@ -9,16 +9,23 @@
 
 namespace gat::binding {
 
-// Edge tensors are in the order of the caller's edges; the groups of arguments are documented in schema.h.
+// Edge tensors are in the order of the caller's edges; the groups of arguments are documented in
+// schema.h.
 TORCH_LIBRARY(gat_ext, m) {
-  m.def("csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) -> (Tensor rowptr, Tensor col, Tensor edge_id)");
   m.def(
-      "checked_csr(Tensor edge_index, SymInt num_src, SymInt num_dst, bool narrow) -> (Tensor rowptr, Tensor col, Tensor "
-      "edge_id)");
-  m.def("csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) -> (Tensor t_rowptr, Tensor t_col, Tensor t_pos)");
+      "csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) "
+      "-> (Tensor rowptr, Tensor col, Tensor edge_id)");
+  m.def(
+      "checked_csr(Tensor edge_index, SymInt num_src, SymInt num_dst, bool narrow) "
+      "-> (Tensor rowptr, Tensor col, Tensor edge_id)");
+  m.def(
+      "csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) "
+      "-> (Tensor t_rowptr, Tensor t_col, Tensor t_pos)");
 
   m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
-  m.def("linear_backward(Tensor grad, Tensor x, Tensor weight, bool[3] needs_grad) -> (Tensor x, Tensor weight, Tensor bias)");
+  m.def(
+      "linear_backward(Tensor grad, Tensor x, Tensor weight, bool[3] needs_grad) "
+      "-> (Tensor x, Tensor weight, Tensor bias)");
   m.def("add(Tensor x, Tensor other) -> Tensor");
   m.def("scale(Tensor x, Tensor factor) -> Tensor");
   m.def("relu(Tensor x) -> Tensor");
@@ -27,17 +34,24 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def("inverse_norm(Tensor x, float eps) -> Tensor");
 
   m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
-  m.def("edge_softmax_backward(Tensor rowptr, Tensor? edge_id, Tensor grad, Tensor alpha) -> Tensor");
+  m.def(
+      "edge_softmax_backward(Tensor rowptr, Tensor? edge_id, Tensor grad, Tensor alpha) -> Tensor");
 
-  const std::string graph = "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_edge_id";
+  const std::string graph =
+      "Tensor rowptr, Tensor col, Tensor? edge_id, "
+      "Tensor? t_rowptr, Tensor? t_col, Tensor? t_edge_id";
   m.def(("sddmm(" + graph + ", Tensor x, Tensor y) -> Tensor").c_str());
   m.def(("spmm(" + graph + ", Tensor? weight, Tensor x) -> Tensor").c_str());
-  m.def(("spmm_extremum(" + graph + ", Tensor? weight, Tensor x, bool largest) -> (Tensor out, Tensor arg)").c_str());
+  m.def(("spmm_extremum(" + graph +
+         ", Tensor? weight, Tensor x, bool largest) -> (Tensor out, Tensor arg)")
+            .c_str());
   m.def(
-      "spmm_extremum_backward(Tensor t_rowptr, Tensor t_col, Tensor t_edge_id, Tensor? weight, Tensor grad, Tensor arg) -> "
-      "Tensor");
+      "spmm_extremum_backward(Tensor t_rowptr, Tensor t_col, Tensor t_edge_id, Tensor? weight, "
+      "Tensor grad, Tensor arg) -> Tensor");
 
-  m.def("edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) -> Tensor");
+  m.def(
+      "edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) "
+      "-> Tensor");
 
   m.def(ops::EdgeAttention::schema().c_str());
   m.def(ops::EdgeAttentionBackward::schema().c_str());
@@ -49,11 +63,16 @@ TORCH_LIBRARY(gat_ext, m) {
 
   const std::string agents = "Tensor rowptr, Tensor col, Tensor current, ";
   m.def(("walk_step(" + agents +
-         "Tensor rank, Tensor node_type, Tensor seed, SymInt step, bool greedy) -> (Tensor log_prob, Tensor next)")
+         "Tensor rank, Tensor node_type, Tensor seed, SymInt step, bool greedy) "
+         "-> (Tensor log_prob, Tensor next)")
             .c_str());
-  m.def(("walk_step_backward(" + agents + "Tensor next, Tensor rank, Tensor node_type, Tensor grad) -> Tensor").c_str());
+  m.def(("walk_step_backward(" + agents +
+         "Tensor next, Tensor rank, Tensor node_type, Tensor grad) -> Tensor")
+            .c_str());
   // weight [E] is float64 and in CSR order.
-  m.def("random_walk(Tensor rowptr, Tensor col, Tensor? weight, Tensor start, SymInt length, Tensor seed) -> Tensor");
+  m.def(
+      "random_walk(Tensor rowptr, Tensor col, Tensor? weight, Tensor start, SymInt length, "
+      "Tensor seed) -> Tensor");
 }
 
 }  // namespace gat::binding

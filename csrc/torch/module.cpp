@@ -1,4 +1,5 @@
-// The Python module gat_ext._C: what Python asks of the library, which itself knows nothing of Python.
+// The Python module gat_ext._C: what Python asks of the library, which itself knows nothing of
+// Python.
 #include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -26,7 +27,8 @@ pybind11::dict input_dims() {
 template <class... Ss>
 pybind11::dict score_traits(gat::TypeList<Ss...>) {
   pybind11::dict traits;
-  ((traits[Ss::name] = pybind11::make_tuple(Ss::has_term, Ss::has_weight, Ss::has_node_terms)), ...);
+  ((traits[Ss::name] = pybind11::make_tuple(Ss::has_term, Ss::has_weight, Ss::has_node_terms)),
+   ...);
   return traits;
 }
 
@@ -49,7 +51,8 @@ pybind11::dict build_info() {
 
 template <std::uint64_t (*f)(const at::Tensor&)>
 std::uint64_t fingerprint(pybind11::handle tensor) {
-  if (!THPVariable_Check(tensor.ptr())) throw pybind11::type_error("fingerprint expects a torch.Tensor");
+  if (!THPVariable_Check(tensor.ptr()))
+    throw pybind11::type_error("fingerprint expects a torch.Tensor");
   const at::Tensor& unpacked = THPVariable_Unpack(tensor.ptr());
   const pybind11::gil_scoped_release without_gil;
   return f(unpacked);
@@ -63,16 +66,28 @@ void empty_cache() {
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
-  m.doc() = "Native operators of gat_ext; importing this module loads the library that registers them as torch.ops.gat_ext.*";
-  m.def("build_info", &build_info, "What the extension was built with: torch, compiler, openmp, cuda.");
+  m.doc() =
+      "Native operators of gat_ext; importing this module loads the library that registers them "
+      "as torch.ops.gat_ext.*";
+  m.def("build_info", &build_info,
+        "What the extension was built with: torch, compiler, openmp, cuda.");
   m.def(
       "score_traits", [] { return score_traits(gat::Scores{}); },
       "The scores that edge_attention knows, and of each (has_term, has_weight, has_node_terms).");
-  m.def("input_dims", &input_dims, "The differentiable inputs of edge_attention, with a letter for each dimension.");
-  m.def("num_threads", [] { return at::get_num_threads(); }, "Threads that the CPU operators use: torch.get_num_threads().");
-  m.def("empty_cache", &empty_cache, "Frees the CPU memory that is kept for further results, and edges that operators sorted.");
-  m.def("graph_cache_size", &gat::binding::graph_cache_size, "How many lists of edges are kept sorted by operators.");
-  m.def("fingerprint", &fingerprint<&gat::binding::fingerprint>, "64 bits that tell the contents of a tensor from others.");
-  m.def("fingerprint_by_torch", &fingerprint<&gat::binding::fingerprint_by_torch>, "The same number by torch's operators.");
-  m.def("isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); }, "Instruction set that the CPU operators run on.");
+  m.def("input_dims", &input_dims,
+        "The differentiable inputs of edge_attention, with a letter for each dimension.");
+  m.def(
+      "num_threads", [] { return at::get_num_threads(); },
+      "Threads that the CPU operators use: torch.get_num_threads().");
+  m.def("empty_cache", &empty_cache,
+        "Frees the CPU memory that is kept for further results, and edges that operators sorted.");
+  m.def("graph_cache_size", &gat::binding::graph_cache_size,
+        "How many lists of edges are kept sorted by operators.");
+  m.def("fingerprint", &fingerprint<&gat::binding::fingerprint>,
+        "64 bits that tell the contents of a tensor from others.");
+  m.def("fingerprint_by_torch", &fingerprint<&gat::binding::fingerprint_by_torch>,
+        "The same number by torch's operators.");
+  m.def(
+      "isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); },
+      "Instruction set that the CPU operators run on.");
 }

@@ -48,7 +48,8 @@ Group make_group(const F& member) {
 
 // The dispatcher passes tensors by reference, and everything else by value.
 template <class T>
-using Passed = std::conditional_t<std::is_same_v<T, at::Tensor> || std::is_same_v<T, std::optional<at::Tensor>>, const T&, T>;
+using Passed = std::conditional_t<
+    std::is_same_v<T, at::Tensor> || std::is_same_v<T, std::optional<at::Tensor>>, const T&, T>;
 
 template <class R, class AllMembers, class... Groups>
 struct GroupedFunction;
@@ -61,8 +62,9 @@ struct GroupedFunction<R, std::tuple<const Ts&...>, Groups...> {
   static R flat(Passed<Ts>... arguments) {
     const std::tuple<const Ts&...> all(arguments...);
     return [&]<std::size_t... g>(std::index_sequence<g...>) {
-      return f(make_group<Groups>(
-          [&](auto i) -> decltype(auto) { return std::get<num_members_before<Groups...>(g) + decltype(i)::value>(all); })...);
+      return f(make_group<Groups>([&](auto i) -> decltype(auto) {
+        return std::get<num_members_before<Groups...>(g) + decltype(i)::value>(all);
+      })...);
     }(std::index_sequence_for<Groups...>{});
   }
 };
@@ -81,7 +83,8 @@ struct Operator : GroupedFunction<R, MembersOfAll<Groups...>, Groups...> {
 
   static R call(const Groups&... groups) {
     static const auto op = find_operator<typename Operator::Flat>(Self::kName);
-    return std::apply([](const auto&... each) { return op.call(each...); }, std::tuple_cat(groups.members()...));
+    return std::apply([](const auto&... each) { return op.call(each...); },
+                      std::tuple_cat(groups.members()...));
   }
 };
 

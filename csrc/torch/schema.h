@@ -22,7 +22,18 @@ using OptionalTensor = std::optional<at::Tensor>;
 // ---- the differentiable inputs
 
 // In the order of the schemas, and of the gradients, which are tensors of the same shapes.
-enum Input : std::size_t { kValue, kQuery, kKey, kAtt, kDstTerm, kSrcTerm, kEdgeTerm, kBias, kEdgeFeat, kNumInputs };
+enum Input : std::size_t {
+  kValue,
+  kQuery,
+  kKey,
+  kAtt,
+  kDstTerm,
+  kSrcTerm,
+  kEdgeTerm,
+  kBias,
+  kEdgeFeat,
+  kNumInputs
+};
 
 // One letter of dims for each dimension: n and m are the numbers of destinations and sources, E of
 // edges, H of heads, D of the channels of the score, F of those of the value.
@@ -55,7 +66,8 @@ struct SortedGraph {
   OptionalTensor edge_id, t_rowptr, t_col, t_pos, t_edge_id;
 
   static std::string schema() {
-    return "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id";
+    return "Tensor rowptr, Tensor col, Tensor? edge_id, "
+           "Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id";
   }
   auto members() const { return std::tie(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id); }
 };
@@ -70,12 +82,15 @@ struct Edges {
   bool self_loops;
 
   static std::string schema() {
-    return "Tensor edges, Tensor? col, Tensor? edge_id, SymInt num_src, SymInt num_dst, bool self_loops";
+    return "Tensor edges, Tensor? col, Tensor? edge_id, SymInt num_src, SymInt num_dst, "
+           "bool self_loops";
   }
   auto members() const { return std::tie(edges, col, edge_id, num_src, num_dst, self_loops); }
 
   std::int64_t num_given() const { return col.has_value() ? col->numel() : edges.size(1); }
-  std::int64_t num_slots() const { return num_given() + (self_loops ? std::min(num_src, num_dst) : 0); }
+  std::int64_t num_slots() const {
+    return num_given() + (self_loops ? std::min(num_src, num_dst) : 0);
+  }
 };
 
 // Whether the transpose, and what only a gradient reads, is needed.
@@ -94,7 +109,8 @@ struct Inputs {
 
   static std::string schema() {
     std::string all;
-    for (const auto& input : kInputs) all += std::string(all.empty() ? "Tensor " : "Tensor? ") + input.name + ", ";
+    for (const auto& input : kInputs)
+      all += std::string(all.empty() ? "Tensor " : "Tensor? ") + input.name + ", ";
     return all + "Tensor? seed";
   }
   auto members() const {
@@ -103,10 +119,14 @@ struct Inputs {
   }
 
   // Undefined where it is absent.
-  at::Tensor operator[](Input i) const { return i == kValue ? value : optional[i - 1].value_or(at::Tensor()); }
+  at::Tensor operator[](Input i) const {
+    return i == kValue ? value : optional[i - 1].value_or(at::Tensor());
+  }
 
   bool any_requires_grad() const {
-    const auto requires_grad = [](const OptionalTensor& t) { return t.has_value() && t->requires_grad(); };
+    const auto requires_grad = [](const OptionalTensor& t) {
+      return t.has_value() && t->requires_grad();
+    };
     return value.requires_grad() || std::any_of(optional.begin(), optional.end(), requires_grad);
   }
 };
@@ -116,7 +136,9 @@ struct Constants {
   bool edge_in_value;
   double negative_slope, scale, dropout_p;
 
-  static std::string schema() { return "str score, bool edge_in_value, float negative_slope, float scale, float dropout_p"; }
+  static std::string schema() {
+    return "str score, bool edge_in_value, float negative_slope, float scale, float dropout_p";
+  }
   auto members() const { return std::tie(score, edge_in_value, negative_slope, scale, dropout_p); }
 };
 
@@ -138,10 +160,13 @@ struct Upstream {
   c10::List<bool> needs_grad;
 
   static std::string schema() {
-    return "Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, Tensor softmax, Tensor selected, "
-           "Tensor weights, bool[] needs_grad";
+    return "Tensor grad_out, Tensor? grad_lse, Tensor? grad_weights, Tensor out_acc, "
+           "Tensor softmax, Tensor selected, Tensor weights, bool[] needs_grad";
   }
-  auto members() const { return std::tie(grad_out, grad_lse, grad_weights, out_acc, softmax, selected, weights, needs_grad); }
+  auto members() const {
+    return std::tie(grad_out, grad_lse, grad_weights, out_acc, softmax, selected, weights,
+                    needs_grad);
+  }
 };
 
 // ---- results
@@ -153,7 +178,8 @@ inline bool is_absent(const at::Tensor& result) { return result.dim() < 2; }
 // out [N_dst, H, F]; lse [N_dst, H], for the caller; softmax [N_dst, H, 2], the RowSoftmax of each
 // row and head, for the gradient; out_acc [N_dst, H, F], the sums of 16-bit values; selected [E,
 // H], what top_k keeps, in CSR order; weights [E, H].
-using Attention = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Attention =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 // By Input.
 using Gradients = decltype(std::tuple_cat(std::array<at::Tensor, kNumInputs>()));
 
@@ -162,7 +188,8 @@ inline std::string attention_results() {
 }
 inline std::string gradient_results() {
   std::string all;
-  for (const auto& input : kInputs) all += (all.empty() ? "Tensor " : ", Tensor ") + std::string(input.name);
+  for (const auto& input : kInputs)
+    all += (all.empty() ? "Tensor " : ", Tensor ") + std::string(input.name);
   return all;
 }
 
@@ -175,17 +202,20 @@ struct EdgeAttention : Operator<EdgeAttention, Attention, SortedGraph, Inputs, C
   static std::string results() { return attention_results(); }
 };
 
-struct EdgeAttentionBackward : Operator<EdgeAttentionBackward, Gradients, SortedGraph, Inputs, Constants, Upstream> {
+struct EdgeAttentionBackward
+    : Operator<EdgeAttentionBackward, Gradients, SortedGraph, Inputs, Constants, Upstream> {
   static constexpr const char* kName = "gat_ext::edge_attention_backward";
   static std::string results() { return gradient_results(); }
 };
 
-struct AdjacencyAttention : Operator<AdjacencyAttention, Attention, Edges, ForBackward, Inputs, Constants, Wanted> {
+struct AdjacencyAttention
+    : Operator<AdjacencyAttention, Attention, Edges, ForBackward, Inputs, Constants, Wanted> {
   static constexpr const char* kName = "gat_ext::adjacency_attention";
   static std::string results() { return attention_results(); }
 };
 
-struct AdjacencyAttentionBackward : Operator<AdjacencyAttentionBackward, Gradients, Edges, Inputs, Constants, Upstream> {
+struct AdjacencyAttentionBackward
+    : Operator<AdjacencyAttentionBackward, Gradients, Edges, Inputs, Constants, Upstream> {
   static constexpr const char* kName = "gat_ext::adjacency_attention_backward";
   static std::string results() { return gradient_results(); }
 };

@@ -1,6 +1,8 @@
-// edge_softmax, sddmm, spmm and the dropout mask, written once for every device: checks, outputs, and what the kernels take.
+// edge_softmax, sddmm, spmm and the dropout mask, written once for every device: checks, outputs,
+// and what the kernels take.
 //
-// A device is a type with Device(tensor), which makes the device current while it lives, and one member an operator.
+// A device is a type with Device(tensor), which makes the device current while it lives, and one
+// member an operator.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,52 +24,60 @@ struct SparseShape {
 };
 
 template <class Device>
-at::Tensor edge_softmax(const at::Tensor& rowptr, const OptionalTensor& edge_id, const at::Tensor& scores) {
+at::Tensor edge_softmax(const at::Tensor& rowptr, const OptionalTensor& edge_id,
+                        const at::Tensor& scores) {
   TORCH_CHECK_VALUE(scores.dim() == 2, "scores must be [E, H]; they have shape ", scores.sizes());
   const at::Tensor s = scores.contiguous(), alpha = allocate_like(s);
   Device device(scores);
   const CsrView csr = csr_view(rowptr, {}, edge_id, s.size(0), s.device());
   with_storage_type(s.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template edge_softmax<T>({csr, 0, s.size(0), s.size(1), 0}, data<T>(s), mutable_data<T>(alpha));
+    device.template edge_softmax<T>({csr, 0, s.size(0), s.size(1), 0}, data<T>(s),
+                                    mutable_data<T>(alpha));
   });
   return alpha;
 }
 
 template <class Device>
-at::Tensor edge_softmax_backward(const at::Tensor& rowptr, const OptionalTensor& edge_id, const at::Tensor& grad,
-                                 const at::Tensor& alpha) {
+at::Tensor edge_softmax_backward(const at::Tensor& rowptr, const OptionalTensor& edge_id,
+                                 const at::Tensor& grad, const at::Tensor& alpha) {
   TORCH_CHECK_VALUE(alpha.dim() == 2, "alpha must be [E, H]; it has shape ", alpha.sizes());
-  const at::Tensor a = alpha.contiguous(), g = prepare(grad, a.sizes(), a, "grad"), grad_scores = allocate_like(a);
+  const at::Tensor a = alpha.contiguous(), g = prepare(grad, a.sizes(), a, "grad"),
+                   grad_scores = allocate_like(a);
   Device device(alpha);
   const CsrView csr = csr_view(rowptr, {}, edge_id, a.size(0), a.device());
   with_storage_type(a.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template edge_softmax_backward<T>({csr, 0, a.size(0), a.size(1), 0}, data<T>(g), data<T>(a),
-                                             mutable_data<T>(grad_scores));
+    device.template edge_softmax_backward<T>({csr, 0, a.size(0), a.size(1), 0}, data<T>(g),
+                                             data<T>(a), mutable_data<T>(grad_scores));
   });
   return grad_scores;
 }
 
 template <class Device>
-at::Tensor sddmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, const OptionalTensor&,
-                 const OptionalTensor&, const OptionalTensor&, const at::Tensor& x, const at::Tensor& y) {
-  TORCH_CHECK_VALUE(x.dim() == 3 && y.dim() == 3, "x and y must be [N, H, F]; they have shapes ", x.sizes(), " and ", y.sizes());
+at::Tensor sddmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
+                 const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                 const at::Tensor& x, const at::Tensor& y) {
+  TORCH_CHECK_VALUE(x.dim() == 3 && y.dim() == 3, "x and y must be [N, H, F]; they have shapes ",
+                    x.sizes(), " and ", y.sizes());
   Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
   const std::int64_t H = x.size(1), F = x.size(2);
-  const at::Tensor xs = prepare(x, {csr.num_rows, H, F}, x, "x"), ys = prepare(y, {y.size(0), H, F}, x, "y");
+  const at::Tensor xs = prepare(x, {csr.num_rows, H, F}, x, "x"),
+                   ys = prepare(y, {y.size(0), H, F}, x, "y");
   const at::Tensor out = allocate({col.numel(), H}, x.options());
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template sddmm<T>({csr, y.size(0), col.numel(), H, F}, data<T>(xs), data<T>(ys), mutable_data<T>(out));
+    device.template sddmm<T>({csr, y.size(0), col.numel(), H, F}, data<T>(xs), data<T>(ys),
+                             mutable_data<T>(out));
   });
   return out;
 }
 
 template <class Device>
-at::Tensor spmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id, const OptionalTensor&,
-                const OptionalTensor&, const OptionalTensor&, const OptionalTensor& weight, const at::Tensor& x) {
+at::Tensor spmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
+                const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                const OptionalTensor& weight, const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() == 3, "x must be [N_src, H, F]; it has shape ", x.sizes());
   Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
@@ -76,15 +86,19 @@ at::Tensor spmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalT
   const at::Tensor out = allocate({csr.num_rows, H, F}, x.options());
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template spmm<T>({csr, x.size(0), col.numel(), H, F}, data<T>(w), data<T>(xs), mutable_data<T>(out));
+    device.template spmm<T>({csr, x.size(0), col.numel(), H, F}, data<T>(w), data<T>(xs),
+                            mutable_data<T>(out));
   });
   return out;
 }
 
 template <class Device>
-std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
-                                                 const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
-                                                 const OptionalTensor& weight, const at::Tensor& x, bool largest) {
+std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const at::Tensor& col,
+                                                 const OptionalTensor& edge_id,
+                                                 const OptionalTensor&, const OptionalTensor&,
+                                                 const OptionalTensor&,
+                                                 const OptionalTensor& weight, const at::Tensor& x,
+                                                 bool largest) {
   TORCH_CHECK_VALUE(x.dim() == 3, "x must be [N_src, H, F]; it has shape ", x.sizes());
   Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
@@ -94,38 +108,44 @@ std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const
   const at::Tensor arg = allocate(out.sizes(), x.options().dtype(at::kLong));
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template spmm_extremum<T>({csr, x.size(0), col.numel(), H, F}, largest ? 1 : -1, data<T>(w), data<T>(xs),
-                                     mutable_data<T>(out), mutable_data<std::int64_t>(arg));
+    device.template spmm_extremum<T>({csr, x.size(0), col.numel(), H, F}, largest ? 1 : -1,
+                                     data<T>(w), data<T>(xs), mutable_data<T>(out),
+                                     mutable_data<std::int64_t>(arg));
   });
   return {out, arg};
 }
 
 template <class Device>
-at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& t_col, const at::Tensor& t_edge_id,
-                                  const OptionalTensor& weight, const at::Tensor& grad, const at::Tensor& arg) {
+at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& t_col,
+                                  const at::Tensor& t_edge_id, const OptionalTensor& weight,
+                                  const at::Tensor& grad, const at::Tensor& arg) {
   TORCH_CHECK_VALUE(grad.dim() == 3, "grad must be [N_dst, H, F]; it has shape ", grad.sizes());
   check_shape(arg, grad.sizes(), "arg");
   check_device(arg, grad.device(), "arg");
   Device device(grad);
   const CsrView csr = csr_view(t_rowptr, t_col, t_edge_id, t_col.numel(), grad.device());
   const std::int64_t H = grad.size(1), F = grad.size(2);
-  const at::Tensor g = grad.contiguous(), a = arg.contiguous(), w = prepare(weight, {t_col.numel(), H}, grad, "weight");
+  const at::Tensor g = grad.contiguous(), a = arg.contiguous(),
+                   w = prepare(weight, {t_col.numel(), H}, grad, "weight");
   const at::Tensor grad_x = allocate({csr.num_rows, H, F}, grad.options());
   with_storage_type(grad.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template spmm_extremum_backward<T>({csr, grad.size(0), t_col.numel(), H, F}, data<T>(w), data<T>(g),
-                                              data<std::int64_t>(a), mutable_data<T>(grad_x));
+    device.template spmm_extremum_backward<T>({csr, grad.size(0), t_col.numel(), H, F}, data<T>(w),
+                                              data<T>(g), data<std::int64_t>(a),
+                                              mutable_data<T>(grad_x));
   });
   return grad_x;
 }
 
 template <class Device>
-at::Tensor edge_dropout_mask(const at::Tensor& seed, std::int64_t num_edges, std::int64_t num_heads, double dropout_p) {
-  TORCH_CHECK_VALUE(seed.numel() == 1 && seed.scalar_type() == at::kLong, "seed must be an int64 tensor of one element");
+at::Tensor edge_dropout_mask(const at::Tensor& seed, std::int64_t num_edges, std::int64_t num_heads,
+                             double dropout_p) {
+  TORCH_CHECK_VALUE(seed.numel() == 1 && seed.scalar_type() == at::kLong,
+                    "seed must be an int64 tensor of one element");
   Device device(seed);
   const at::Tensor mask = allocate({num_edges, num_heads}, seed.options().dtype(at::kBool));
-  device.dropout_mask(Dropout::make(dropout_p, seed.const_data_ptr<std::int64_t>()), num_edges, num_heads,
-                      mutable_data<bool>(mask));
+  device.dropout_mask(Dropout::make(dropout_p, seed.const_data_ptr<std::int64_t>()), num_edges,
+                      num_heads, mutable_data<bool>(mask));
   return mask;
 }
 

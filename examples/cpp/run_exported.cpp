@@ -1,4 +1,5 @@
-// Runs a model that export_model.py exported, without Python, and compares its result with the one that Python had.
+// Runs a model that export_model.py exported, without Python, and compares its result with the one
+// that Python had.
 //
 //   run_exported FOLDER LIBGAT_EXT
 #include <ATen/core/ivalue.h>
@@ -21,9 +22,11 @@ int main(int argc, char** argv) {
   TORCH_CHECK(dlopen(argv[2], RTLD_NOW | RTLD_GLOBAL) != nullptr, dlerror());
 
   std::ifstream file(folder + "/sample.pt", std::ios::binary);
-  const std::vector<char> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const std::vector<char> bytes{std::istreambuf_iterator<char>(file),
+                                std::istreambuf_iterator<char>()};
   const auto sample = torch::jit::pickle_load(bytes).toTuple();
-  const at::Tensor x = sample->elements()[0].toTensor(), edge_index = sample->elements()[1].toTensor();
+  const at::Tensor x = sample->elements()[0].toTensor(),
+                   edge_index = sample->elements()[1].toTensor();
   const at::Tensor expected = sample->elements()[2].toTensor();
 
   torch::inductor::AOTIModelPackageLoader model(folder + "/gat.pt2");

@@ -14,4 +14,6 @@
   } while (false)
 
 // |a - b| <= tolerance (1 + |b|)
-inline bool close(double a, double b, double tolerance) { return std::fabs(a - b) <= tolerance * (1 + std::fabs(b)); }
+inline bool close(double a, double b, double tolerance) {
+  return std::fabs(a - b) <= tolerance * (1 + std::fabs(b));
+}

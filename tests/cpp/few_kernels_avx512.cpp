@@ -1,4 +1,5 @@
-// As few_kernels_baseline.cpp, for the widest vectors, whose tails reach furthest over the end of a row.
+// As few_kernels_baseline.cpp, for the widest vectors, whose tails reach furthest over the end of a
+// row.
 #include "core/fingerprint.h"
 #include "cpu/fingerprint.h"
 #include "cpu/isa/faces.h"

@@ -1,5 +1,6 @@
-// In place of csrc/cpu/isa in a build with a sanitizer, which takes many times as long to compile: the kernels that the tests
-// call, and no others. Here those of the baseline, with a 16-bit storage type.
+// In place of csrc/cpu/isa in a build with a sanitizer, which takes many times as long to compile:
+// the kernels that the tests call, and no others. Here those of the baseline, with a 16-bit storage
+// type.
 #include "core/fingerprint.h"
 #include "cpu/fingerprint.h"
 #include "cpu/isa/faces.h"

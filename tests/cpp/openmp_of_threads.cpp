@@ -1,9 +1,11 @@
-// The part of GCC's OpenMP runtime that the kernels call, on std::thread, for the thread sanitizer: it does not know the fork,
-// the join and the barriers of libgomp and would report races that are none. Linked in place of libgomp, so that the pragmas of
-// the kernels compile as they always do; an entry point that is missing here is an error of the linker.
+// The part of GCC's OpenMP runtime that the kernels call, on std::thread, for the thread sanitizer:
+// it does not know the fork, the join and the barriers of libgomp and would report races that are
+// none. Linked in place of libgomp, so that the pragmas of the kernels compile as they always do;
+// an entry point that is missing here is an error of the linker.
 //
-// Chunk c of a loop with schedule(dynamic) goes to thread c mod n. That is one of the orders that OpenMP allows, it lets every
-// thread do its share however short the loop, and it takes no atomic that would order what the kernels leave without order.
+// Chunk c of a loop with schedule(dynamic) goes to thread c mod n. That is one of the orders that
+// OpenMP allows, it lets every thread do its share however short the loop, and it takes no atomic
+// that would order what the kernels leave without order.
 #include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
@@ -94,19 +96,23 @@ void GOMP_parallel(void (*body)(void*), void* data, unsigned num_threads, unsign
   fork_and_join(num_threads, [=] { body(data); });
 }
 
-void GOMP_parallel_loop_nonmonotonic_dynamic(void (*body)(void*), void* data, unsigned num_threads, long begin, long end,
-                                             long step, long chunk, unsigned) {
+void GOMP_parallel_loop_nonmonotonic_dynamic(void (*body)(void*), void* data, unsigned num_threads,
+                                             long begin, long end, long step, long chunk,
+                                             unsigned) {
   fork_and_join(num_threads, [=] {
     share_loop(begin, end, step, chunk);
     body(data);
   });
 }
 
-bool GOMP_loop_nonmonotonic_dynamic_start(long begin, long end, long step, long chunk, long* first, long* last) {
+bool GOMP_loop_nonmonotonic_dynamic_start(long begin, long end, long step, long chunk, long* first,
+                                          long* last) {
   share_loop(begin, end, step, chunk);
   return take_chunk(first, last);
 }
-bool GOMP_loop_nonmonotonic_dynamic_next(long* first, long* last) { return take_chunk(first, last); }
+bool GOMP_loop_nonmonotonic_dynamic_next(long* first, long* last) {
+  return take_chunk(first, last);
+}
 
 void GOMP_loop_end() { GOMP_barrier(); }
 void GOMP_loop_end_nowait() {}

@@ -18,9 +18,11 @@ void check_sort(std::int64_t num_edges, std::int64_t num_rows, bool skewed) {
   }
   std::vector<std::int64_t> expected(row.size());
   for (std::size_t k = 0; k < row.size(); ++k) expected[k] = static_cast<std::int64_t>(k);
-  std::stable_sort(expected.begin(), expected.end(), [&](std::int64_t a, std::int64_t b) { return row[a] < row[b]; });
+  std::stable_sort(expected.begin(), expected.end(),
+                   [&](std::int64_t a, std::int64_t b) { return row[a] < row[b]; });
   for (const int threads : {1, 2, 3, 7}) {
-    std::vector<std::int64_t> rowptr(static_cast<std::size_t>(num_rows) + 1, -1), order(row.size(), -1);
+    std::vector<std::int64_t> rowptr(static_cast<std::size_t>(num_rows) + 1, -1),
+        order(row.size(), -1);
     gat::cpu::counting_sort(
         num_edges, num_rows, threads, rowptr.data(), [&](std::int64_t k) { return row[k]; },
         [&](std::int64_t position, std::int64_t k) { order[position] = k; });

@@ -20,7 +20,8 @@ void test_numbers() {
     kernels.dropout(dropout, n, x.data(), out.data(), 2);
     for (std::int64_t i = 0; i < n; ++i) {
       const std::int64_t block = i / 64, word = i % 64 / 16, counter = 16 * block + i % 16;
-      const gat::Philox4 numbers = gat::philox(static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(counter), 0);
+      const gat::Philox4 numbers =
+          gat::philox(static_cast<std::uint64_t>(seed), static_cast<std::uint64_t>(counter), 0);
       CHECK(out[static_cast<std::size_t>(i)] == 3 * dropout.multiplier<float>(numbers, word));
     }
     CHECK(out.back() == -1);

@@ -1,6 +1,6 @@
-// The fused kernels on every instruction set this machine runs: against a plain loop, and against themselves on other numbers of
-// threads. Gradients are checked against autograd by the Python tests; here they must be the same bits for any schedule, and
-// clean under the sanitizers.
+// The fused kernels on every instruction set this machine runs: against a plain loop, and against
+// themselves on other numbers of threads. Gradients are checked against autograd by the Python
+// tests; here they must be the same bits for any schedule, and clean under the sanitizers.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -30,10 +30,14 @@ struct TestGraph {
   std::vector<std::int64_t> edge_id, t_edge_id;  // an order of the caller's
 
   // Row 1 is empty; row 2 is long enough to be split.
-  TestGraph(std::int64_t sources, std::int64_t destinations, std::mt19937& random) : num_src(sources), num_dst(destinations) {
-    std::vector<std::vector<std::int32_t>> out(static_cast<std::size_t>(sources)), position(out.size());
+  TestGraph(std::int64_t sources, std::int64_t destinations, std::mt19937& random)
+      : num_src(sources), num_dst(destinations) {
+    std::vector<std::vector<std::int32_t>> out(static_cast<std::size_t>(sources)),
+        position(out.size());
     for (std::int64_t i = 0; i < destinations; ++i) {
-      const std::int64_t degree = i == 1 ? 0 : i == 2 ? 2 * kLongRow + 77 : static_cast<std::int64_t>(random() % 70);
+      const std::int64_t degree = i == 1   ? 0
+                                  : i == 2 ? 2 * kLongRow + 77
+                                           : static_cast<std::int64_t>(random() % 70);
       for (std::int64_t k = 0; k < degree; ++k) {
         const auto j = random() % static_cast<unsigned>(sources);
         out[j].push_back(static_cast<std::int32_t>(i));
@@ -51,17 +55,21 @@ struct TestGraph {
     edge_id.resize(col.size());
     std::iota(edge_id.begin(), edge_id.end(), std::int64_t{0});
     std::shuffle(edge_id.begin(), edge_id.end(), random);
-    for (const auto position : t_pos) t_edge_id.push_back(edge_id[static_cast<std::size_t>(position)]);
+    for (const auto position : t_pos)
+      t_edge_id.push_back(edge_id[static_cast<std::size_t>(position)]);
   }
   std::size_t edges() const { return col.size(); }
   CsrView csr() const { return {rowptr.data(), {col.data(), false}, {}, num_dst}; }
-  CsrView transpose() const { return {t_rowptr.data(), {t_col.data(), false}, {t_pos.data(), false}, num_src}; }
+  CsrView transpose() const {
+    return {t_rowptr.data(), {t_col.data(), false}, {t_pos.data(), false}, num_src};
+  }
 };
 
 constexpr std::int64_t H = 3, D = 13;  // a vector of 8, one of 4 and a single element
 
 struct Inputs {
-  std::vector<float> query, key, value, att, dst_term, src_term, bias, edge_term, edge_feat, grad_out, grad_weights, grad_lse;
+  std::vector<float> query, key, value, att, dst_term, src_term, bias, edge_term, edge_feat,
+      grad_out, grad_weights, grad_lse;
 };
 
 std::vector<float> normal(std::size_t n, std::mt19937& random) {
@@ -80,7 +88,8 @@ std::vector<T> stored(const std::vector<float>& x) {
 }
 
 template <class Score>
-void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out, std::vector<double>& lse) {
+void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out,
+                   std::vector<double>& lse) {
   const ScoreParams<double> p{0.2f, 0.7f};
   out.assign(static_cast<std::size_t>(g.num_dst * H * D), 0);
   lse.assign(static_cast<std::size_t>(g.num_dst * H), -INFINITY);
@@ -96,9 +105,12 @@ void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out
             acc += Score::term(query, key, double(x.att[h * D + d]), p);
           }
         }
-        const double s = Score::finish(acc, double(x.dst_term[i * H + h]), double(x.src_term[j * H + h]), p) + x.bias[k * H + h];
+        const double s =
+            Score::finish(acc, double(x.dst_term[i * H + h]), double(x.src_term[j * H + h]), p) +
+            x.bias[k * H + h];
         total += std::exp(s);
-        for (std::int64_t d = 0; d < D; ++d) out[(i * H + h) * D + d] += std::exp(s) * x.value[(j * H + h) * D + d];
+        for (std::int64_t d = 0; d < D; ++d)
+          out[(i * H + h) * D + d] += std::exp(s) * x.value[(j * H + h) * D + d];
       }
       if (total == 0) continue;
       lse[i * H + h] = std::log(total);
@@ -107,7 +119,8 @@ void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out
   }
 }
 
-// Options of a run. `edges`: edges in an order of the caller's, edge features or terms, weights and the gradients of all of them.
+// Options of a run. `edges`: edges in an order of the caller's, edge features or terms, weights and
+// the gradients of all of them.
 struct Options {
   std::int64_t top_k = 0;
   double dropout_p = 0;
@@ -129,9 +142,12 @@ struct Results {
 template <class Isa, class Score, class T>
 Results run(const TestGraph& g, const Inputs& x, int score, int threads, const Options& options) {
   const auto kernels = edge_attention_kernels<Isa, T>(score);
-  const auto query = stored<T>(x.query), key = stored<T>(x.key), value = stored<T>(x.value), att = stored<T>(x.att);
-  const auto dst_term = stored<T>(x.dst_term), src_term = stored<T>(x.src_term), bias = stored<T>(x.bias);
-  const auto edge_term = stored<T>(x.edge_term), edge_feat = stored<T>(x.edge_feat), grad_out = stored<T>(x.grad_out);
+  const auto query = stored<T>(x.query), key = stored<T>(x.key), value = stored<T>(x.value),
+             att = stored<T>(x.att);
+  const auto dst_term = stored<T>(x.dst_term), src_term = stored<T>(x.src_term),
+             bias = stored<T>(x.bias);
+  const auto edge_term = stored<T>(x.edge_term), edge_feat = stored<T>(x.edge_feat),
+             grad_out = stored<T>(x.grad_out);
   const auto grad_weights = stored<T>(x.grad_weights);
   EdgeAttentionForward<T> forward;
   EdgeAttentionInputs<T>& in = forward.in;
@@ -160,24 +176,29 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   std::vector<T> out(rows * D), weights(options.edges ? edges : 0);
   std::vector<float> out_acc(rows * D), lse(rows), delta(rows), edge_grad(edges);
   std::vector<gat::RowSoftmax<float>> softmax(rows);
-  forward.out = out.data(), forward.softmax = softmax.data(), forward.lse = lse.data(), forward.out_acc = out_acc.data();
+  forward.out = out.data(), forward.softmax = softmax.data(), forward.lse = lse.data(),
+  forward.out_acc = out_acc.data();
   kernels.forward(forward);
   if (options.edges) {
     kernels.weights(in, softmax.data(), weights.data());
-    kernels.delta(in, grad_out.data(), out_acc.data(), grad_weights.data(), weights.data(), x.grad_lse.data(), delta.data());
+    kernels.delta(in, grad_out.data(), out_acc.data(), grad_weights.data(), weights.data(),
+                  x.grad_lse.data(), delta.data());
   } else {
     kernels.delta(in, grad_out.data(), out_acc.data(), nullptr, nullptr, nullptr, delta.data());
   }
 
-  std::vector<T> grad_query(query.size()), grad_key(key.size()), grad_value(value.size()), grad_att(att.size());
+  std::vector<T> grad_query(query.size()), grad_key(key.size()), grad_value(value.size()),
+      grad_att(att.size());
   std::vector<T> grad_dst_term(dst_term.size()), grad_src_term(src_term.size());
   std::vector<T> grad_bias(edges), grad_edge_term(edges), grad_edge_feat(edges * D);
   EdgeAttentionBackward<T> backward;
   backward.in = in;
   backward.transpose = g.transpose(), backward.position = {g.t_pos.data(), false};
-  backward.grad_out = grad_out.data(), backward.softmax = softmax.data(), backward.delta = delta.data();
+  backward.grad_out = grad_out.data(), backward.softmax = softmax.data(),
+  backward.delta = delta.data();
   backward.edge_grad = edge_grad.data();
-  backward.grad_query = grad_query.data(), backward.grad_key = grad_key.data(), backward.grad_value = grad_value.data();
+  backward.grad_query = grad_query.data(), backward.grad_key = grad_key.data(),
+  backward.grad_value = grad_value.data();
   backward.grad_att = grad_att.data();
   backward.grad_dst_term = grad_dst_term.data(), backward.grad_src_term = grad_src_term.data();
   if (options.edges) {
@@ -192,8 +213,9 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
 
   Results r;
   r.out = out_acc, r.lse = lse;
-  for (const auto* x : {&out, &weights, &grad_query, &grad_key, &grad_value, &grad_att, &grad_dst_term, &grad_src_term,
-                        &grad_bias, &grad_edge_term, &grad_edge_feat})
+  for (const auto* x :
+       {&out, &weights, &grad_query, &grad_key, &grad_value, &grad_att, &grad_dst_term,
+        &grad_src_term, &grad_bias, &grad_edge_term, &grad_edge_feat})
     r.keep(*x);
   r.keep(out_acc), r.keep(lse);
   return r;
@@ -212,9 +234,11 @@ Results check_threads(const TestGraph& g, const Inputs& x, int score) {
   return once;
 }
 
-void check_close(const std::vector<float>& found, const std::vector<double>& expected, double tolerance) {
+void check_close(const std::vector<float>& found, const std::vector<double>& expected,
+                 double tolerance) {
   CHECK(found.size() == expected.size());
-  for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == expected[i] || close(found[i], expected[i], tolerance));
+  for (std::size_t i = 0; i < found.size(); ++i)
+    CHECK(found[i] == expected[i] || close(found[i], expected[i], tolerance));
 }
 
 template <class S>
@@ -234,7 +258,8 @@ void check_all(const TestGraph& g, const Inputs& x, TypeList<Ss...>) {
       check_close(found.out, out, 2e-5);
       check_close(found.lse, lse, 2e-5);
     });
-    // Inputs are rounded to 8 bits: scores of some ten products of order one are off by some hundredths.
+    // Inputs are rounded to 8 bits: scores of some ten products of order one are off by some
+    // hundredths.
     const Results sixteen_bits = check_threads<Baseline, Score, bf16>(g, x, score);
     check_close(sixteen_bits.out, out, 0.05);
     check_close(sixteen_bits.lse, lse, 0.05);
@@ -249,12 +274,16 @@ int main() {
   std::mt19937 random(5);
   const TestGraph g(60, 50, random);
   Inputs x;
-  const auto src = static_cast<std::size_t>(g.num_src * H), dst = static_cast<std::size_t>(g.num_dst * H);
+  const auto src = static_cast<std::size_t>(g.num_src * H),
+             dst = static_cast<std::size_t>(g.num_dst * H);
   const std::size_t edges = g.edges() * H;
-  x.query = normal(dst * D, random), x.key = normal(src * D, random), x.value = normal(src * D, random);
+  x.query = normal(dst * D, random), x.key = normal(src * D, random),
+  x.value = normal(src * D, random);
   x.att = normal(H * D, random), x.dst_term = normal(dst, random), x.src_term = normal(src, random);
-  x.bias = normal(edges, random), x.edge_term = normal(edges, random), x.edge_feat = normal(edges * D, random);
-  x.grad_out = normal(dst * D, random), x.grad_weights = normal(edges, random), x.grad_lse = normal(dst, random);
+  x.bias = normal(edges, random), x.edge_term = normal(edges, random),
+  x.edge_feat = normal(edges * D, random);
+  x.grad_out = normal(dst * D, random), x.grad_weights = normal(edges, random),
+  x.grad_lse = normal(dst, random);
   check_all(g, x, Scores{});
   std::printf("widest instruction set: %s\n", isa_name(widest_isa()));
 }

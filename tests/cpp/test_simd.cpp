@@ -1,4 +1,5 @@
-// csrc/cpu/simd.h: conversions of 16-bit storage over all bit patterns, exp, lanes. This file is compiled for the baseline only.
+// csrc/cpu/simd.h: conversions of 16-bit storage over all bit patterns, exp, lanes. This file is
+// compiled for the baseline only.
 #include <cmath>
 #include <cstdint>
 #include <cstring>

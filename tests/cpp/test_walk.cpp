@@ -1,5 +1,6 @@
-// Walks: every instruction set and number of threads makes the walk of ../../csrc/core/walk.h one agent at a time, and nothing is
-// written before the first agent or behind the last; indices that are out of range are not followed.
+// Walks: every instruction set and number of threads makes the walk of ../../csrc/core/walk.h one
+// agent at a time, and nothing is written before the first agent or behind the last; indices that
+// are out of range are not followed.
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -31,7 +32,9 @@ struct Graph {
       node_type.push_back(random() % kTypes);
     }
   }
-  gat::CsrView view() const { return {rowptr.data(), {col.data(), false}, {}, static_cast<std::int64_t>(node_type.size())}; }
+  gat::CsrView view() const {
+    return {rowptr.data(), {col.data(), false}, {}, static_cast<std::int64_t>(node_type.size())};
+  }
 };
 
 const std::int64_t seed = 11;
@@ -48,7 +51,8 @@ void test_step(const Graph& graph, bool greedy) {
     std::vector<T> rank(n * kTypes), grad(n, T(0.5));
     for (auto& node : current) node = random() % nodes;
     for (auto& r : rank) r = static_cast<T>(random() % 5);
-    const gat::WalkStep<T> walk{graph.view(), current.data(), rank.data(), graph.node_type.data(), agents, kTypes, &seed, 4,
+    const gat::WalkStep<T> walk{graph.view(), current.data(), rank.data(), graph.node_type.data(),
+                                agents,       kTypes,         &seed,       4,
                                 greedy};
     std::vector<std::int64_t> expected(n);
     std::vector<T> expected_log(n), expected_grad(n * kTypes);
@@ -68,7 +72,8 @@ void test_step(const Graph& graph, bool greedy) {
         CHECK(next[b] == expected[b]);
         CHECK(close(log_prob[b], expected_log[b], 1e-6));
       }
-      for (std::size_t i = 0; i < n * kTypes; ++i) CHECK(close(grad_rank[i], expected_grad[i], 1e-6));
+      for (std::size_t i = 0; i < n * kTypes; ++i)
+        CHECK(close(grad_rank[i], expected_grad[i], 1e-6));
     }
   }
 }
@@ -82,11 +87,14 @@ void test_out_of_range(const Graph& graph) {
     const std::vector<std::int64_t> current{2, wrong, 3};
     std::vector<std::int64_t> next(3);
     std::vector<float> log_prob(3), grad(3, 1), grad_rank(3 * kTypes);
-    const gat::WalkStep<float> walk{graph.view(), current.data(), rank.data(), graph.node_type.data(), 3, kTypes, &seed};
+    const gat::WalkStep<float> walk{
+        graph.view(), current.data(), rank.data(), graph.node_type.data(), 3, kTypes, &seed};
     CHECK(!kernels.step(walk, next.data(), log_prob.data(), 1));
-    CHECK(next[1] == wrong && std::isnan(log_prob[1]) && !std::isnan(log_prob[0]) && !std::isnan(log_prob[2]));
+    CHECK(next[1] == wrong && std::isnan(log_prob[1]) && !std::isnan(log_prob[0]) &&
+          !std::isnan(log_prob[2]));
     kernels.backward(walk, next.data(), grad.data(), grad_rank.data(), 1);
-    for (std::int64_t type = 0; type < kTypes; ++type) CHECK(grad_rank[static_cast<std::size_t>(kTypes + type)] == 0);
+    for (std::int64_t type = 0; type < kTypes; ++type)
+      CHECK(grad_rank[static_cast<std::size_t>(kTypes + type)] == 0);
   }
 }
 
@@ -103,10 +111,12 @@ void test_walk(const Graph& graph, bool weighted) {
   std::mt19937 random(5);
   for (const std::int64_t walks : sizes) {
     for (const std::int64_t length : {0, 1, 9}) {
-      const auto count = static_cast<std::size_t>(walks), width = static_cast<std::size_t>(length) + 1;
+      const auto count = static_cast<std::size_t>(walks),
+                 width = static_cast<std::size_t>(length) + 1;
       std::vector<std::int64_t> start(count);
       for (auto& node : start) node = random() % nodes;
-      const gat::RandomWalk walk{graph.view(), weighted ? cumulative.data() : nullptr, walks, length, &seed};
+      const gat::RandomWalk walk{graph.view(), weighted ? cumulative.data() : nullptr, walks,
+                                 length, &seed};
       for (const int threads : {1, 2, 3}) {
         std::vector<std::int64_t> out(count * width + 1, -7);
         kernels.walk(walk, start.data(), out.data(), threads);

@@ -1,4 +1,5 @@
-// Puts the CUDA kernels, emulated, in the place of the CPU's: once this library is loaded, CPU tensors run on them.
+// Puts the CUDA kernels, emulated, in the place of the CPU's: once this library is loaded, CPU
+// tensors run on them.
 #include <torch/library.h>
 
 #include "../../csrc/torch/cuda/register.h"

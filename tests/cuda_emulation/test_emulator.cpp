@@ -1,4 +1,5 @@
-// The emulator itself: what collectives, barriers and conversions give, and that each mistake a kernel can make is reported.
+// The emulator itself: what collectives, barriers and conversions give, and that each mistake a
+// kernel can make is reported.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -43,12 +44,14 @@ __global__ void shuffles(long long (*out)[32]) {
   out[row++][lane] = __shfl_sync(kFull, 100 + lane, 11, 8);  // lane 3 of each group of 8
   out[row++][lane] = __shfl_sync(kFull, 100 + lane, -1);
   out[row++][lane] = __shfl_xor_sync(kFull, 100u + threadIdx.x, 16);
-  out[row++][lane] = __shfl_xor_sync(kFull, 100 + lane, 4, 4);  // earlier groups can be read, later ones not
+  // earlier groups can be read, later ones not
+  out[row++][lane] = __shfl_xor_sync(kFull, 100 + lane, 4, 4);
   out[row++][lane] = __shfl_down_sync(kFull, 100LL + lane, 3);
   out[row++][lane] = __shfl_down_sync(kFull, 100 + lane, 3, 16);
   out[row++][lane] = __shfl_up_sync(kFull, 100L + lane, 2);
   out[row++][lane] = __shfl_up_sync(kFull, 100 + lane, 2, 4);
-  out[row++][lane] = static_cast<long long>(__shfl_xor_sync(kFull, 0.5f * static_cast<float>(lane), 1) * 2);
+  out[row++][lane] =
+      static_cast<long long>(__shfl_xor_sync(kFull, 0.5f * static_cast<float>(lane), 1) * 2);
   out[row++][lane] = static_cast<long long>(__shfl_xor_sync(kFull, 0x1p40 + lane, 1) - 0x1p40);
   out[row++][lane] = __shfl_sync(kFull, lane % 2 == 0, lane + 1);
 }
@@ -93,7 +96,8 @@ __global__ void parts_of_a_warp(int* out) {
   if (lane == 31) return;
   if (lane < 16) {
     int sum = lane;
-    for (int distance = 8; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffu, sum, distance);
+    for (int distance = 8; distance > 0; distance /= 2)
+      sum += __shfl_xor_sync(0xffffu, sum, distance);
     out[lane] = sum;
   } else {
     const unsigned mask = 0x7fff0000u;
@@ -133,7 +137,8 @@ void test_barriers() {
   std::iota(in.begin(), in.end(), 0);
   int out[5];
   launch(5, 70, block_sum, in.data(), out);
-  for (int b = 0; b < 5; ++b) CHECK(out[b] == std::accumulate(in.begin() + 70 * b, in.begin() + 70 * (b + 1), 0));
+  for (int b = 0; b < 5; ++b)
+    CHECK(out[b] == std::accumulate(in.begin() + 70 * b, in.begin() + 70 * (b + 1), 0));
 }
 
 // Shared memory holds no number when a block begins.
@@ -192,7 +197,8 @@ std::uint16_t bf16_of(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn
 double value_of_half(unsigned bits) {
   const double sign = bits & 0x8000 ? -1 : 1, fraction = bits & 0x3ff;
   const int exponent = static_cast<int>(bits >> 10 & 31);
-  return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
+  return sign *
+         (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
 }
 
 void test_every_half() {
@@ -206,7 +212,8 @@ void test_every_half() {
     CHECK(x == value_of_half(bits) && std::signbit(x) == (bits >= 0x8000));
     CHECK(half_of(x) == bits);
     if ((bits & 0x7fff) == 0x7bff) continue;  // the largest
-    // Halfway to the next number goes to the even one of the two, and less or more than that to the nearer.
+    // Halfway to the next number goes to the even one of the two, and less or more than that to the
+    // nearer.
     const float halfway = static_cast<float>((value_of_half(bits) + value_of_half(bits + 1)) / 2);
     CHECK(half_of(halfway) == bits + (bits & 1));
     CHECK(half_of(std::nextafter(halfway, 0.0f)) == bits);
@@ -222,9 +229,12 @@ void test_extreme_halves() {
 
 void test_bf16() {
   CHECK(bf16_of(1.0f) == 0x3f80 && bf16_of(-2.5f) == 0xc020 && bf16_of(-0.0f) == 0x8000);
-  CHECK(bf16_of(__uint_as_float(0x3f808000u)) == 0x3f80 && bf16_of(__uint_as_float(0x3f818000u)) == 0x3f82);
-  CHECK(bf16_of(__uint_as_float(0x3f808001u)) == 0x3f81 && bf16_of(__uint_as_float(0x3f807fffu)) == 0x3f80);
-  CHECK(bf16_of(__uint_as_float(0x00018000u)) == 2 && bf16_of(__uint_as_float(0x7f7fffffu)) == 0x7f80);
+  CHECK(bf16_of(__uint_as_float(0x3f808000u)) == 0x3f80 &&
+        bf16_of(__uint_as_float(0x3f818000u)) == 0x3f82);
+  CHECK(bf16_of(__uint_as_float(0x3f808001u)) == 0x3f81 &&
+        bf16_of(__uint_as_float(0x3f807fffu)) == 0x3f80);
+  CHECK(bf16_of(__uint_as_float(0x00018000u)) == 2 &&
+        bf16_of(__uint_as_float(0x7f7fffffu)) == 0x7f80);
   CHECK(bf16_of(kInfinity) == 0x7f80 && bf16_of(-kInfinity) == 0xff80);
   CHECK(bf16_of(NAN) == 0x7fff && bf16_of(__uint_as_float(0xff800001u)) == 0x7fff);
 }
@@ -235,14 +245,16 @@ void test_intrinsics() {
   CHECK(__float_as_uint(1.0f) == 0x3f800000u && __uint_as_float(0x80000000u) == 0 &&
         __longlong_as_double(__double_as_longlong(0.1)) == 0.1);
   const uint4 v = make_uint4(1, 2, 3, 4), w = __ldg(&v);
-  CHECK(w.x == 1 && w.y == 2 && w.z == 3 && w.w == 4 && sizeof(uint2) == 8 && sizeof(ulonglong2) == 16);
+  CHECK(w.x == 1 && w.y == 2 && w.z == 3 && w.w == 4 && sizeof(uint2) == 8 &&
+        sizeof(ulonglong2) == 16);
 }
 
 // ---- mistakes
 
 // The launch must fail, and say all of `expected`; what is launched next must not suffer.
 template <class... Ps, class... Args>
-void check_error(std::initializer_list<const char*> expected, dim3 grid, dim3 block, void (*kernel)(Ps...), Args... args) {
+void check_error(std::initializer_list<const char*> expected, dim3 grid, dim3 block,
+                 void (*kernel)(Ps...), Args... args) {
   std::string said;
   try {
     launch(grid, block, kernel, args...);
@@ -260,24 +272,27 @@ void check_error(std::initializer_list<const char*> expected, dim3 grid, dim3 bl
 
 void test_lanes_that_do_not_meet() {
   check_error(
-      {"block (1, 0, 0)", "lane 7 (thread (7, 1, 0)) waits at __any_sync", "__ballot_sync with mask 0xffffffff"}, 2, dim3(32, 2),
-      +[]() {
+      {"block (1, 0, 0)", "lane 7 (thread (7, 1, 0)) waits at __any_sync",
+       "__ballot_sync with mask 0xffffffff"},
+      2, dim3(32, 2), +[]() {
         const bool odd = blockIdx.x == 1 && threadIdx.y == 1 && threadIdx.x == 7;
         odd ? __any_sync(kFull, 1) : static_cast<int>(__ballot_sync(kFull, 1));
       });
   check_error(
-      {"waits at __syncwarp with mask 0x0000000f", "waits at __syncwarp with mask 0x00000007"}, 1, 4,
-      +[]() { __syncwarp(threadIdx.x == 2 ? 7 : 15); });
+      {"waits at __syncwarp with mask 0x0000000f", "waits at __syncwarp with mask 0x00000007"}, 1,
+      4, +[]() { __syncwarp(threadIdx.x == 2 ? 7 : 15); });
   check_error(
       {"value of 4 bytes", "value of 8 bytes"}, 1, 32,
       +[]() { threadIdx.x == 3 ? __shfl_sync(kFull, 1, 0) : __shfl_sync(kFull, 1L, 0); });
   check_error(
-      {"warp 0 is stuck", "lane 0 (thread (0, 0, 0)) waits at __syncwarp", "lane 31 (thread (31, 0, 0)) has exited"}, 1, 32,
-      +[]() {
+      {"warp 0 is stuck", "lane 0 (thread (0, 0, 0)) waits at __syncwarp",
+       "lane 31 (thread (31, 0, 0)) has exited"},
+      1, 32, +[]() {
         if (threadIdx.x != 31) __syncwarp();
       });
   check_error(
-      {"thread (10, 0, 0): __syncwarp: lane 9, which has exited, is in the mask 0xfffffe00"}, 1, 32, +[]() {
+      {"thread (10, 0, 0): __syncwarp: lane 9, which has exited, is in the mask 0xfffffe00"}, 1, 32,
+      +[]() {
         if (threadIdx.x > 9) __syncwarp(~0u << 9);
       });
   check_error({"lane 8, which has exited, is in the mask"}, 1, 8, +[]() { __syncwarp(); });
@@ -285,28 +300,40 @@ void test_lanes_that_do_not_meet() {
 
 void test_lanes_out_of_place() {
   check_error(
-      {"thread (4, 0, 0): __ballot_sync: lane 4, which calls it, is not in its mask 0x0000000f"}, 1, 32, +[]() {
+      {"thread (4, 0, 0): __ballot_sync: lane 4, which calls it, is not in its mask 0x0000000f"}, 1,
+      32, +[]() {
         if (threadIdx.x >= 4) __ballot_sync(15, 1);
       });
-  check_error({"__shfl_sync: lane 8, which is read, is not in the mask 0x000000ff"}, 1, 8, +[]() { __shfl_sync(255, 1, 40); });
-  check_error({"thread (3, 0, 0): __shfl_down_sync: lane 4, which is read"}, 1, 4, +[]() { __shfl_down_sync(15, 1, 1); });
+  check_error(
+      {"__shfl_sync: lane 8, which is read, is not in the mask 0x000000ff"}, 1, 8,
+      +[]() { __shfl_sync(255, 1, 40); });
+  check_error(
+      {"thread (3, 0, 0): __shfl_down_sync: lane 4, which is read"}, 1, 4,
+      +[]() { __shfl_down_sync(15, 1, 1); });
   check_error(
       {"thread (1, 0, 0): __shfl_up_sync: lane 0, which is read"}, 1, 32, +[]() {
         if (threadIdx.x > 0) __shfl_up_sync(~1u, 1, 1);
       });
-  check_error({"__shfl_xor_sync: lane 16, which is read"}, 1, 16, +[]() { __shfl_xor_sync(0xffff, 1, 16); });
-  check_error({"the width is 12; expected a power of two"}, 1, 32, +[]() { __shfl_sync(kFull, 1, 0, 12); });
-  check_error({"the distance is 32; expected 0 to 31"}, 1, 32, +[]() { __shfl_xor_sync(kFull, 1, 32); });
+  check_error(
+      {"__shfl_xor_sync: lane 16, which is read"}, 1, 16,
+      +[]() { __shfl_xor_sync(0xffff, 1, 16); });
+  check_error(
+      {"the width is 12; expected a power of two"}, 1, 32, +[]() { __shfl_sync(kFull, 1, 0, 12); });
+  check_error(
+      {"the distance is 32; expected 0 to 31"}, 1, 32, +[]() { __shfl_xor_sync(kFull, 1, 32); });
 }
 
 void test_barriers_that_not_all_reach() {
   check_error(
-      {"__syncthreads: 63 of 64 threads wait, thread (0, 0, 0) the first; thread (40, 0, 0) has exited"}, 1, 64, +[]() {
+      {"__syncthreads: 63 of 64 threads wait, thread (0, 0, 0) the first; thread (40, 0, 0) has "
+       "exited"},
+      1, 64, +[]() {
         if (threadIdx.x != 40) __syncthreads();
       });
   check_error(
-      {"warp 1 is stuck: lane 0 (thread (32, 0, 0)) waits at __syncwarp", "lane 1 (thread (33, 0, 0)) waits at __syncthreads"}, 1,
-      64, +[]() { threadIdx.x == 32 ? __syncwarp() : __syncthreads(); });
+      {"warp 1 is stuck: lane 0 (thread (32, 0, 0)) waits at __syncwarp",
+       "lane 1 (thread (33, 0, 0)) waits at __syncthreads"},
+      1, 64, +[]() { threadIdx.x == 32 ? __syncwarp() : __syncthreads(); });
 }
 
 void test_memory_out_of_bounds() {
@@ -319,8 +346,10 @@ void test_memory_out_of_bounds() {
   alignas(16) unsigned words[8] = {};
   const auto load = +[](const unsigned* p) { __ldg(reinterpret_cast<const uint4*>(p)); };
   const auto store = +[](unsigned* p) { *reinterpret_cast<uint2*>(p) = make_uint2(1, 2); };
-  check_error({"an access of 16 bytes at an address that is not a multiple of it"}, 1, 1, load, words + 2);
-  check_error({"an access of 8 bytes at an address that is not a multiple of it"}, 1, 1, store, words + 1);
+  check_error({"an access of 16 bytes at an address that is not a multiple of it"}, 1, 1, load,
+              words + 2);
+  check_error({"an access of 8 bytes at an address that is not a multiple of it"}, 1, 1, store,
+              words + 1);
 }
 
 void test_configurations() {

@@ -1,5 +1,5 @@
-// sum_d w_d leaky_relu(x_d + y_d): Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?",
-// ICLR 2022, eq. 7.
+// sum_d w_d leaky_relu(x_d + y_d): Brody, Alon, Yahav, "How Attentive are Graph Attention
+// Networks?", ICLR 2022, eq. 7.
 #pragma once
 
 #include "score.h"

@@ -3,15 +3,16 @@
 //   s_ij = finish(sum_d term(x_i[d], y_j[d], w[d]), a_i, b_j + e_ij)
 //
 // A score is a type with
-//   name                    its public name, also its key in gat_ext/ops/scores.py and in the reference
-//   has_term, has_weight    whether it reads x and y, and w
-//   has_node_terms          whether it reads a and b; only then edges may have terms e, added to b
-//   term, term_vjp          the summand, and its gradients for an upstream gradient g; only with
+//   name                    its public name, also its key in gat_ext/ops/scores.py and in the
+//   reference has_term, has_weight    whether it reads x and y, and w has_node_terms whether it
+//   reads a and b; only then edges may have terms e, added to b term, term_vjp          the
+//   summand, and its gradients for an upstream gradient g; only with
 //                           has_term
 //   finish, finish_vjp      the scalar end, and its gradients; V{} for an argument that it ignores
-// Both halves are templates over the value type V, which is a scalar or a vector of lanes, so they use
-// + - * /, comparisons in the conditional operator, and the functions of ../math.h. Neither half reads
-// anything except its arguments, so kernels may recompute a score wherever they need it.
+// Both halves are templates over the value type V, which is a scalar or a vector of lanes, so they
+// use
+// + - * /, comparisons in the conditional operator, and the functions of ../math.h. Neither half
+// reads anything except its arguments, so kernels may recompute a score wherever they need it.
 #pragma once
 
 #include "../macros.h"

@@ -1,5 +1,6 @@
-// Everything the kernels stand on, to be included before the instruction set is widened: the standard library and the plain parts
-// of the project must be compiled for every machine, for the linker keeps one copy of their inline functions.
+// Everything the kernels stand on, to be included before the instruction set is widened: the
+// standard library and the plain parts of the project must be compiled for every machine, for the
+// linker keeps one copy of their inline functions.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// What the two backward passes of fused edge attention share: see Note [one-pass backward] in ../../core/edge_attention.h.
+// What the two backward passes of fused edge attention share: see Note [one-pass backward] in
+// ../../core/edge_attention.h.
 #pragma once
 
 #include <cstdint>
@@ -23,17 +24,21 @@ struct BackwardPass {
   const EdgeAttentionBackward<T>& args;
   const EdgeAttentionInputs<T>& in = args.in;
   std::int64_t H = in.num_heads, D = in.score_channels, F = in.value_channels;
-  A keep = in.dropout.active() ? static_cast<A>(in.dropout.keep_scale) : A(1);  // what kept weights are multiplied by
+  // what kept weights are multiplied by
+  A keep = in.dropout.active() ? static_cast<A>(in.dropout.keep_scale) : A(1);
   bool edge_ids = reads_edges(in) || args.grad_weights || args.grad_bias || args.grad_edge_term;
 
   explicit BackwardPass(const EdgeAttentionBackward<T>& a) : args(a) {}
   Scratch make_scratch() const { return make_tile_scratch(in); }
 
-  // From alpha in s.weight, <g, keep v> in s.grad_weight and the sum in s.sum: alpha m, ds, and the gradients of the sum and
-  // of the node terms. nodes(h, e, V{}) gives {a_i, b_j, delta_i}. Adds up the gradients of a and b where the sums are not null.
+  // From alpha in s.weight, <g, keep v> in s.grad_weight and the sum in s.sum: alpha m, ds, and the
+  // gradients of the sum and of the node terms. nodes(h, e, V{}) gives {a_i, b_j, delta_i}. Adds up
+  // the gradients of a and b where the sums are not null.
   template <class Nodes>
-  void differentiate(int n, Scratch& s, const Nodes& nodes, A* sum_dst_term, A* sum_src_term) const {
-    if (args.grad_weights) gather_add_heads(args.grad_weights, s.id, n, H, s.grad_weight.data(), keep);
+  void differentiate(int n, Scratch& s, const Nodes& nodes, A* sum_dst_term,
+                     A* sum_src_term) const {
+    if (args.grad_weights)
+      gather_add_heads(args.grad_weights, s.id, n, H, s.grad_weight.data(), keep);
     if (in.dropout.active()) draw_multipliers<Isa>(in.dropout, H, n, s);
     for (std::int64_t h = 0; h < H; ++h) {
       Vec<A, kLanes<Isa, A>> sum_a{}, sum_b{};

@@ -9,9 +9,10 @@ namespace gat::cpu {
 
 template <class Isa, class T, class... Ss>
 EdgeAttentionKernels<T> pick_score(TypeList<Ss...>, int score) {
-  static constexpr EdgeAttentionKernels<T> table[] = {{&edge_attention_select<Isa, Ss, T>, &edge_attention_forward<Isa, Ss, T>,
-                                                       &edge_attention_weights<Isa, Ss, T>, &edge_attention_delta<Isa, T>,
-                                                       &edge_attention_backward<Isa, Ss, T>}...};
+  static constexpr EdgeAttentionKernels<T> table[] = {
+      {&edge_attention_select<Isa, Ss, T>, &edge_attention_forward<Isa, Ss, T>,
+       &edge_attention_weights<Isa, Ss, T>, &edge_attention_delta<Isa, T>,
+       &edge_attention_backward<Isa, Ss, T>}...};
   return table[score];
 }
 

@@ -10,8 +10,9 @@
 namespace gat::cpu {
 
 template <class Isa, class T>
-void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out, const T* grad_weights,
-                          const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
+                          const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
+                          Acc<T>* delta) {
   using A = Acc<T>;
   const std::int64_t H = in.num_heads, F = in.value_channels, rows = in.csr.num_rows * H;
   // Rows and heads side by side, as if each were an edge: see Note [same bits].
@@ -23,8 +24,8 @@ void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, c
     A sums[kTile];
     const int n = static_cast<int>(std::min<std::int64_t>(kTile, rows - begin));
     for (int e = 0; e < kTile; ++e) own[e] = begin + std::min(e, n - 1);
-    reduce_pairs<Isa, A>(RowTile<T, Ahead::no>{grad_out, own, n, 1, F}, RowTile<A, Ahead::no>{out, own, n, 1, F}, Product<A>{},
-                         sums);
+    reduce_pairs<Isa, A>(RowTile<T, Ahead::no>{grad_out, own, n, 1, F},
+                         RowTile<A, Ahead::no>{out, own, n, 1, F}, Product<A>{}, sums);
     for (int e = 0; e < n; ++e) {
       const std::int64_t r = begin + e;
       if (grad_lse) sums[e] -= grad_lse[r];
@@ -41,11 +42,13 @@ void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, c
 }
 
 template <class Isa, class Score, class T>
-void edge_attention_backward(const EdgeAttentionBackward<T>& args, const BackwardScratch<Acc<T>>& scratch) {
+void edge_attention_backward(const EdgeAttentionBackward<T>& args,
+                             const BackwardScratch<Acc<T>>& scratch) {
   const CsrView &csr = args.in.csr, &transpose = args.transpose;
   const int threads = args.in.num_threads;
   const auto by_source = [&](const auto& pass) {
-    for_each_row(transpose.rowptr, partition_rows(transpose.rowptr, transpose.num_rows), threads, pass);
+    for_each_row(transpose.rowptr, partition_rows(transpose.rowptr, transpose.num_rows), threads,
+                 pass);
   };
   const auto by_destination = [&](const auto& pass) {
     for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), threads, pass);
@@ -53,7 +56,8 @@ void edge_attention_backward(const EdgeAttentionBackward<T>& args, const Backwar
   const bool of_edges = args.grad_bias || args.grad_edge_term || args.grad_edge_feat;
   const bool of_sources = args.grad_key || args.grad_value || args.grad_src_term;
   if constexpr (Score::has_term) {
-    if (args.grad_query || args.grad_att || args.grad_dst_term || of_edges) by_destination(DestinationPass<Isa, Score, T>(args));
+    if (args.grad_query || args.grad_att || args.grad_dst_term || of_edges)
+      by_destination(DestinationPass<Isa, Score, T>(args));
   }
   if (of_sources || (!Score::has_term && (args.grad_dst_term || of_edges))) {
     fill_node_table(args, scratch.node_table);
@@ -61,9 +65,11 @@ void edge_attention_backward(const EdgeAttentionBackward<T>& args, const Backwar
   }
   if constexpr (!Score::has_term) {
     if (args.grad_dst_term && args.position.wide) {
-      by_destination(DstTermPass<Isa, T, std::int64_t>(args, static_cast<std::int64_t*>(scratch.inverse)));
+      by_destination(
+          DstTermPass<Isa, T, std::int64_t>(args, static_cast<std::int64_t*>(scratch.inverse)));
     } else if (args.grad_dst_term) {
-      by_destination(DstTermPass<Isa, T, std::int32_t>(args, static_cast<std::int32_t*>(scratch.inverse)));
+      by_destination(
+          DstTermPass<Isa, T, std::int32_t>(args, static_cast<std::int32_t*>(scratch.inverse)));
     }
   }
 }

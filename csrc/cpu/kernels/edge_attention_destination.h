@@ -8,7 +8,8 @@
 
 namespace gat::cpu {
 
-// Destination pass of a score with a term. State of a row: gradient of x [H, D], of a [H]. Shared: gradient of w [H, D].
+// Destination pass of a score with a term. State of a row: gradient of x [H, D], of a [H]. Shared:
+// gradient of w [H, D].
 template <class Isa, class Score, class T>
 struct DestinationPass : BackwardPass<Isa, Score, T> {
   using Base = BackwardPass<Isa, Score, T>;
@@ -41,7 +42,8 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
     }
   }
 
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A* shared, Scratch& s) const {
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A* shared,
+                  Scratch& s) const {
     const TermInputs<Score, T> term{in.query + row * H * D, in.att, in.params};
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
@@ -59,14 +61,17 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
       const auto nodes = [&](std::int64_t h, int e, auto zero) {
         using V = decltype(zero);
         const A a = Score::has_node_terms ? read(in.dst_term + row * H + h) : A(0);
-        return NodeValues<V>{zero + a, load<V>(s.src_term.data() + h * kTile + e), zero + args.delta[row * H + h]};
+        return NodeValues<V>{zero + a, load<V>(s.src_term.data() + h * kTile + e),
+                             zero + args.delta[row * H + h]};
       };
       this->differentiate(n, s, nodes, state + H * D, nullptr);
       this->write_edge_gradients(n, s);
       with_key_rows<Score, Ahead::no>(in, n, s, [&](auto rows) {
-        if (args.grad_query) accumulate_rows<Isa, A>(rows, s.grad_sum.data(), TermGradX<Score, T>{term}, state);
+        if (args.grad_query)
+          accumulate_rows<Isa, A>(rows, s.grad_sum.data(), TermGradX<Score, T>{term}, state);
         if constexpr (Score::has_weight) {
-          if (args.grad_att) accumulate_rows<Isa, A>(rows, s.grad_sum.data(), TermGradW<Score, T>{term}, shared);
+          if (args.grad_att)
+            accumulate_rows<Isa, A>(rows, s.grad_sum.data(), TermGradW<Score, T>{term}, shared);
         }
       });
       if (args.grad_edge_feat) write_edge_feat_gradients(row, n, s);
@@ -79,9 +84,12 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   }
   void finish(std::int64_t row, const A* state) const {
     if (args.grad_query) store_scaled<Isa, A>(args.grad_query + row * H * D, state, A(1), H * D);
-    if (args.grad_dst_term) store_scaled<Isa, A>(args.grad_dst_term + row * H, state + H * D, A(1), H);
+    if (args.grad_dst_term)
+      store_scaled<Isa, A>(args.grad_dst_term + row * H, state + H * D, A(1), H);
   }
-  void finish_shared(const A* shared) const { store_scaled<Isa, A>(args.grad_att, shared, A(1), H * D); }
+  void finish_shared(const A* shared) const {
+    store_scaled<Isa, A>(args.grad_att, shared, A(1), H * D);
+  }
 };
 
 }  // namespace gat::cpu

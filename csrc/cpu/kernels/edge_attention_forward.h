@@ -32,7 +32,8 @@ struct ForwardPass : NothingShared {
     std::fill(state + H, state + state_size(), A(0));
   }
 
-  // Takes the scores of one head of a tile into the running max and sum, and leaves exp(s - max) in s.weight.
+  // Takes the scores of one head of a tile into the running max and sum, and leaves exp(s - max) in
+  // s.weight.
   void absorb(std::int64_t h, int n, A* state, Scratch& s) const {
     const A* const score = s.score.data() + h * kTile;
     auto top = load<Vec<A, kLanes<Isa, A>>>(score);
@@ -44,7 +45,8 @@ struct ForwardPass : NothingShared {
     const A new_max = std::max(old_max, max_lanes<A>(top));
     const A shift = safe_max(new_max);
     const A sum = exp_tile<Isa, A>(score, shift, n, s.weight.data() + h * kTile);
-    if (new_max != old_max && old_max != negative_infinity<A>()) {  // what was summed before -inf is 0
+    // what was summed before -inf is 0
+    if (new_max != old_max && old_max != negative_infinity<A>()) {
       const A factor = exp_of<A, A>(old_max - shift);
       state[H + h] *= factor;
       A* const acc = state + 2 * H + h * F;
@@ -54,7 +56,8 @@ struct ForwardPass : NothingShared {
     state[H + h] += sum;
   }
 
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*,
+                  Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, reads_edges(in), s);
@@ -64,8 +67,9 @@ struct ForwardPass : NothingShared {
         draw_multipliers<Isa>(in.dropout, H, n, s);
         apply_multipliers(H, n, s, s.weight.data());
       }
-      with_value_rows<Isa, Score>(in, n, s,
-                                  [&](auto rows) { accumulate_rows<Isa, A>(rows, s.weight.data(), Scaled{}, state + 2 * H); });
+      with_value_rows<Isa, Score>(in, n, s, [&](auto rows) {
+        accumulate_rows<Isa, A>(rows, s.weight.data(), Scaled{}, state + 2 * H);
+      });
     }
   }
 
@@ -75,7 +79,8 @@ struct ForwardPass : NothingShared {
       state[h] = f.max;
       state[H + h] = state[H + h] * f.left + other[H + h] * f.right;
       A* const acc = state + 2 * H + h * F;
-      for (std::int64_t d = 0; d < F; ++d) acc[d] = acc[d] * f.left + other[2 * H + h * F + d] * f.right;
+      for (std::int64_t d = 0; d < F; ++d)
+        acc[d] = acc[d] * f.left + other[2 * H + h * F + d] * f.right;
     }
   }
 
@@ -85,7 +90,8 @@ struct ForwardPass : NothingShared {
       const A scale = normalizer(state[H + h]);
       const std::int64_t offset = (row * H + h) * F;
       store_scaled<Isa, A>(args.out + offset, state + 2 * H + h * F, scale, F);
-      if (args.out_acc) store_scaled<Isa, A>(args.out_acc + offset, state + 2 * H + h * F, scale, F);
+      if (args.out_acc)
+        store_scaled<Isa, A>(args.out_acc + offset, state + 2 * H + h * F, scale, F);
       args.softmax[row * H + h] = RowSoftmax<A>::of(state[h], state[H + h]);
       if (args.lse) args.lse[row * H + h] = log_sum_exp(state[h], state[H + h]);
     }
@@ -95,11 +101,12 @@ struct ForwardPass : NothingShared {
 template <class Isa, class Score, class T>
 void edge_attention_forward(const EdgeAttentionForward<T>& args) {
   const CsrView& csr = args.in.csr;
-  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), args.in.num_threads, ForwardPass<Isa, Score, T>(args));
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), args.in.num_threads,
+               ForwardPass<Isa, Score, T>(args));
 }
 
-// Rows are not split, for the choice needs all of their edges. All memory is taken before threads start: one that cannot get any
-// cannot say so.
+// Rows are not split, for the choice needs all of their edges. All memory is taken before threads
+// start: one that cannot get any cannot say so.
 template <class Isa, class Score, class T>
 struct SelectPass : NothingShared {
   using Scalar = Acc<T>;
@@ -110,16 +117,19 @@ struct SelectPass : NothingShared {
   };
   struct Scratch {
     TileScratch<A> tile;
-    std::unique_ptr<Candidate[]> candidates;  // [H, capacity]: those that may be among the largest of the edges seen
-    std::vector<std::int64_t> count;          // [H]
-    std::vector<A> bar;                       // [H]: candidates that come later are above it; NaN lets everything in
+    // [H, capacity]: those that may be among the largest of the edges seen
+    std::unique_ptr<Candidate[]> candidates;
+    std::vector<std::int64_t> count;  // [H]
+    // [H]: candidates that come later are above it; NaN lets everything in
+    std::vector<A> bar;
   };
   const EdgeAttentionInputs<T>& in;
   std::int64_t top_k;
   std::uint8_t* selected;
   std::int64_t H = in.num_heads, capacity = 0;
 
-  SelectPass(const EdgeAttentionInputs<T>& i, std::int64_t k, std::uint8_t* s) : in(i), top_k(k), selected(s) {
+  SelectPass(const EdgeAttentionInputs<T>& i, std::int64_t k, std::uint8_t* s)
+      : in(i), top_k(k), selected(s) {
     std::int64_t longest = 0;
     for (std::int64_t row = 0; row < in.csr.num_rows; ++row) {
       longest = std::max(longest, in.csr.rowptr[row + 1] - in.csr.rowptr[row]);
@@ -130,7 +140,8 @@ struct SelectPass : NothingShared {
   std::int64_t state_size() const { return 0; }
   Scratch make_scratch() const {
     const auto heads = static_cast<std::size_t>(H);
-    return {make_tile_scratch(in), std::unique_ptr<Candidate[]>(new Candidate[heads * static_cast<std::size_t>(capacity)]),
+    return {make_tile_scratch(in),
+            std::unique_ptr<Candidate[]>(new Candidate[heads * static_cast<std::size_t>(capacity)]),
             std::vector<std::int64_t>(heads), std::vector<A>(heads)};
   }
   void init(A*) const {}
@@ -166,7 +177,8 @@ struct SelectPass : NothingShared {
     }
   }
 
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*,
+                  Scratch& s) const {
     if (end - begin <= top_k) {
       std::fill(selected + begin * H, selected + end * H, std::uint8_t{1});
       return;
@@ -189,7 +201,8 @@ struct SelectPass : NothingShared {
 };
 
 template <class Isa, class Score, class T>
-void edge_attention_select(const EdgeAttentionInputs<T>& in, std::int64_t top_k, std::uint8_t* selected) {
+void edge_attention_select(const EdgeAttentionInputs<T>& in, std::int64_t top_k,
+                           std::uint8_t* selected) {
   for_each_row(in.csr.rowptr, partition_rows(in.csr.rowptr, in.csr.num_rows, false), in.num_threads,
                SelectPass<Isa, Score, T>(in, top_k, selected));
 }
@@ -205,14 +218,16 @@ struct WeightsPass : NothingShared {
   T* weights;
   std::int64_t H = in.num_heads;
 
-  WeightsPass(const EdgeAttentionInputs<T>& i, const RowSoftmax<A>* r, T* w) : in(i), softmax(r), weights(w) {}
+  WeightsPass(const EdgeAttentionInputs<T>& i, const RowSoftmax<A>* r, T* w)
+      : in(i), softmax(r), weights(w) {}
   std::int64_t state_size() const { return 0; }
   Scratch make_scratch() const { return make_tile_scratch(in); }
   void init(A*) const {}
   void merge(A*, const A*) const {}
   void finish(std::int64_t, const A*) const {}
 
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*,
+                  Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, true, s);
@@ -228,7 +243,8 @@ struct WeightsPass : NothingShared {
 };
 
 template <class Isa, class Score, class T>
-void edge_attention_weights(const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax, T* weights) {
+void edge_attention_weights(const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax,
+                            T* weights) {
   for_each_row(in.csr.rowptr, partition_rows(in.csr.rowptr, in.csr.num_rows), in.num_threads,
                WeightsPass<Isa, Score, T>(in, softmax, weights));
 }

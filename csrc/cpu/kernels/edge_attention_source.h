@@ -1,4 +1,5 @@
-// The source pass: gradients that a source owns, and for a score without a term, what is left of those of the destinations.
+// The source pass: gradients that a source owns, and for a score without a term, what is left of
+// those of the destinations.
 #pragma once
 
 #include <algorithm>
@@ -26,8 +27,9 @@ void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   }
 }
 
-// Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is kept from the destination pass:
-// its score is computed again from the rows that are gathered anyway.
+// Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is
+// kept from the destination pass: its score is computed again from the rows that are gathered
+// anyway.
 template <class Isa, class Score, class T>
 struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   using Base = BackwardPass<Isa, Score, T>;
@@ -44,7 +46,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     with_heads(H, [&](auto heads) {
       for (int e = 0; e < n; ++e) {
         // The stores of few edges fill the store buffer: without this, no more lines are in flight.
-        prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * heads, kNodeColumns * heads * std::int64_t{sizeof(A)});
+        prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * heads,
+                 kNodeColumns * heads * std::int64_t{sizeof(A)});
         const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
         for (std::int64_t h = 0; h < heads; ++h) {
           const auto at = static_cast<std::size_t>(h * kTile + e);
@@ -58,14 +61,17 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   // Calls f(position in [H, kTile], V{}) for the vectors of all heads.
   template <class Fn>
   void for_all(int n, Fn&& f) const {
-    for (std::int64_t h = 0; h < H; ++h) for_edges<Isa, A>(n, [&](int e, auto zero) { f(h * kTile + e, zero); });
+    for (std::int64_t h = 0; h < H; ++h)
+      for_edges<Isa, A>(n, [&](int e, auto zero) { f(h * kTile + e, zero); });
   }
 
-  // With edge features, y + e and v + e are other vectors for each edge: they go to s.key and s.value.
-  RowTile<A, Ahead::no> rows_with_edges(const T* base, std::int64_t row, std::int64_t channels, int n, const Scratch& s,
-                                        std::vector<A>& to) const {
+  // With edge features, y + e and v + e are other vectors for each edge: they go to s.key and
+  // s.value.
+  RowTile<A, Ahead::no> rows_with_edges(const T* base, std::int64_t row, std::int64_t channels,
+                                        int n, const Scratch& s, std::vector<A>& to) const {
     const std::int64_t own_row[kTile] = {};
-    add_edge_features<Isa>(base + row * H * channels, in.edge_feat, own_row, H * channels, n, s, to.data());
+    add_edge_features<Isa>(base + row * H * channels, in.edge_feat, own_row, H * channels, n, s,
+                           to.data());
     return {to.data(), s.own, n, H, channels};
   }
 
@@ -77,7 +83,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
                            ScoreTermOfPair<Score, T>{in.att, in.params}, s.sum.data());
     } else {
       const ScoreTermOfX<Score, T> term{{in.key + row * H * D, in.att, in.params}};
-      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, term, s.sum.data());
+      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, term,
+                          s.sum.data());
     }
   }
 
@@ -86,7 +93,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     if constexpr (Score::has_term) sum_terms(row, n, s);
     if constexpr (Score::has_node_terms) {
       for (std::int64_t h = 0; h < H; ++h) {
-        std::fill_n(s.src_term.data() + h * kTile, padded<Isa, A>(n), read(in.src_term + row * H + h));
+        std::fill_n(s.src_term.data() + h * kTile, padded<Isa, A>(n),
+                    read(in.src_term + row * H + h));
       }
       if (in.edge_term) gather_add_heads(in.edge_term, s.id, n, H, s.src_term.data());
     }
@@ -99,7 +107,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     mask_scores<Isa>(in, n, s, [&s](int e) { return s.position[e]; });
     for_all(n, [&](std::int64_t at, auto zero) {
       using V = decltype(zero);
-      const V exponential = exp_of<A, V>(load<V>(s.score.data() + at) - load<V>(s.shift.data() + at));
+      const V exponential =
+          exp_of<A, V>(load<V>(s.score.data() + at) - load<V>(s.shift.data() + at));
       store(s.weight.data() + at, V(exponential * load<V>(s.scale.data() + at)));
     });
   }
@@ -107,13 +116,17 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   // <g_i, v_j>, or <g_i, v_j + e_ij>, into s.grad_weight.
   void differentiate_weights(std::int64_t row, int n, Scratch& s) const {
     const auto node_ahead = [&](int e) {
-      prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H, kNodeColumns * H * static_cast<std::int64_t>(sizeof(A)));
+      prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H,
+               kNodeColumns * H * static_cast<std::int64_t>(sizeof(A)));
     };
-    const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F, node_ahead};
+    const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F,
+                                                            node_ahead};
     if (in.edge_in_value) {
-      reduce_pairs<Isa, A>(rows, rows_with_edges(in.value, row, F, n, s, s.value), Product<A>{this->keep}, s.grad_weight.data());
+      reduce_pairs<Isa, A>(rows, rows_with_edges(in.value, row, F, n, s, s.value),
+                           Product<A>{this->keep}, s.grad_weight.data());
     } else {
-      reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F, this->keep}, s.grad_weight.data());
+      reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F, this->keep},
+                          s.grad_weight.data());
     }
   }
 
@@ -129,17 +142,20 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
             if constexpr (Score::has_weight) w = load<V>(in.att + h * D + d);
             const V g = V{} + s.grad_sum[static_cast<std::size_t>(h * kTile + e)];
             A* const to = grad_y + h * D + d;
-            store(to, V(load<V>(to) + Score::term_vjp(g, load<V>(x + d), load<V>(y + d), w, in.params).y));
+            store(to, V(load<V>(to) +
+                        Score::term_vjp(g, load<V>(x + d), load<V>(y + d), w, in.params).y));
           });
         }
       }
     } else {
       const TermGradY<Score, T> term{{in.key + row * H * D, in.att, in.params}};
-      accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.query, s.neighbor, n, H, D}, s.grad_sum.data(), term, grad_y);
+      accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.query, s.neighbor, n, H, D},
+                              s.grad_sum.data(), term, grad_y);
     }
   }
 
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*,
+                  Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(args.transpose, k, edge_ids, s);
@@ -150,16 +166,18 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
       const auto nodes = [&](std::int64_t h, int e, auto zero) {
         using V = decltype(zero);
         const std::int64_t at = h * kTile + e;
-        return NodeValues<V>{load<V>(s.dst_term.data() + at), load<V>(s.src_term.data() + at), load<V>(s.delta.data() + at)};
+        return NodeValues<V>{load<V>(s.dst_term.data() + at), load<V>(s.src_term.data() + at),
+                             load<V>(s.delta.data() + at)};
       };
       this->differentiate(n, s, nodes, nullptr, state + H * (D + F));
       if constexpr (!Score::has_term) {
         this->write_edge_gradients(n, s);
-        if (args.edge_grad) scatter_heads(s.grad_dst_term.data(), s.own, n, H, args.edge_grad + k * H);
+        if (args.edge_grad)
+          scatter_heads(s.grad_dst_term.data(), s.own, n, H, args.edge_grad + k * H);
       }
       if (args.grad_value) {
-        accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F}, s.weight.data(), Scaled{},
-                                state + H * D);
+        accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F},
+                                s.weight.data(), Scaled{}, state + H * D);
       }
       if constexpr (Score::has_term) {
         if (args.grad_key) add_key_gradients(row, n, s, state);
@@ -175,8 +193,10 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   // Where y or x is v, the gradients are one: that of x is there already.
   void finish(std::int64_t row, const A* state) const {
     const bool key_is_value = Score::has_term && args.grad_key && args.grad_key == args.grad_value;
-    const bool query_is_value = Score::has_term && args.grad_query && args.grad_query == args.grad_value;
-    if (args.grad_key && !key_is_value) store_scaled<Isa, A>(args.grad_key + row * H * D, state, A(1), H * D);
+    const bool query_is_value =
+        Score::has_term && args.grad_query && args.grad_query == args.grad_value;
+    if (args.grad_key && !key_is_value)
+      store_scaled<Isa, A>(args.grad_key + row * H * D, state, A(1), H * D);
     if (args.grad_value) {
       T* const to = args.grad_value + row * H * F;
       const A *const of_value = state + H * D, *const of_key = state;
@@ -188,14 +208,16 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
         store(to + d, sum);
       });
     }
-    if (args.grad_src_term) store_scaled<Isa, A>(args.grad_src_term + row * H, state + H * (D + F), A(1), H);
+    if (args.grad_src_term)
+      store_scaled<Isa, A>(args.grad_src_term + row * H, state + H * (D + F), A(1), H);
   }
 };
 
-// The gradient of a: sums edge_grad [E, H], in the order of the transpose, over the rows of the CSR. State of a row: [H].
+// The gradient of a: sums edge_grad [E, H], in the order of the transpose, over the rows of the
+// CSR. State of a row: [H].
 //
-// Each edge is read from where its source left it: a line that is read out of order costs less than one that is written so. It
-// takes the inverse of the permutation, which is made here.
+// Each edge is read from where its source left it: a line that is read out of order costs less than
+// one that is written so. It takes the inverse of the permutation, which is made here.
 template <class Isa, class T, class Index>
 struct DstTermPass : NothingShared {
   using Scalar = Acc<T>;
@@ -213,18 +235,22 @@ struct DstTermPass : NothingShared {
   std::int64_t state_size() const { return H; }
   Scratch make_scratch() const { return {}; }
   void init(A* state) const { std::fill(state, state + H, A(0)); }
-  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch&) const {
+  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*,
+                  Scratch&) const {
     const auto edge = [this](std::int64_t k) { return args.edge_grad + inverse[k] * H; };
     with_heads(H, [&](auto heads) {
       for (std::int64_t k = begin; k < end; ++k) {
-        prefetch(edge(std::min(k + 2 * kAhead, num_edges - 1)), heads * static_cast<std::int64_t>(sizeof(A)));
+        prefetch(edge(std::min(k + 2 * kAhead, num_edges - 1)),
+                 heads * static_cast<std::int64_t>(sizeof(A)));
         const A* const from = edge(k);
         for (std::int64_t h = 0; h < heads; ++h) state[h] += from[h];
       }
     });
   }
   void merge(A* state, const A* other) const { add_states(state, other, H); }
-  void finish(std::int64_t row, const A* state) const { store_scaled<Isa, A>(args.grad_dst_term + row * H, state, A(1), H); }
+  void finish(std::int64_t row, const A* state) const {
+    store_scaled<Isa, A>(args.grad_dst_term + row * H, state, A(1), H);
+  }
 };
 
 }  // namespace gat::cpu

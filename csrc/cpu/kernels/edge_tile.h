@@ -74,8 +74,9 @@ GAT_HD void widen(const IndexArray& in, std::int64_t begin, std::int64_t end, st
   }
 }
 
-// The indices of a tile that starts at position begin: of its edges, and of those that follow, whose rows are asked for. Ids are
-// wanted where something in the caller's order is read or written.
+// The indices of a tile that starts at position begin: of its edges, and of those that follow,
+// whose rows are asked for. Ids are wanted where something in the caller's order is read or
+// written.
 template <class Scratch>
 GAT_HD void load_tile(const CsrView& csr, std::int64_t begin, bool ids, Scratch& s) {
   const std::int64_t num_edges = csr.num_edges();
@@ -90,7 +91,8 @@ GAT_HD void load_tile(const CsrView& csr, std::int64_t begin, bool ids, Scratch&
 
 // out[h, e] = x[index[e], h].
 template <class T, class A>
-GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads, A* out) {
+GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
+                         A* out) {
   with_heads(num_heads, [&](auto H) {
     for (int e = 0; e < n; ++e) {
       for (std::int64_t h = 0; h < H; ++h) out[h * kTile + e] = read(x + index[e] * H + h);
@@ -100,15 +102,18 @@ GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int6
 
 // As gather_heads, times a factor and added to what is there.
 template <class T, class A>
-GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads, A* out, A factor = A(1)) {
+GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
+                             A* out, A factor = A(1)) {
   for (int e = 0; e < n; ++e) {
-    for (std::int64_t h = 0; h < num_heads; ++h) out[h * kTile + e] += factor * read(x + index[e] * num_heads + h);
+    for (std::int64_t h = 0; h < num_heads; ++h)
+      out[h * kTile + e] += factor * read(x + index[e] * num_heads + h);
   }
 }
 
 // x[index[e], h] = in[h, e].
 template <class T, class A>
-GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::int64_t num_heads, T* x) {
+GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::int64_t num_heads,
+                          T* x) {
   with_heads(num_heads, [&](auto H) {
     for (int e = 0; e < n; ++e) {
       for (std::int64_t h = 0; h < H; ++h) store(x + index[e] * H + h, in[h * kTile + e]);
@@ -120,8 +125,8 @@ GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::in
 
 // rows[e] = base[index[e]] + edge_feat[id[e]].
 template <class Isa, class T, class A>
-void add_edge_features(const T* base, const T* edge_feat, const std::int64_t* index, std::int64_t row_size, int n,
-                       const TileScratch<A>& s, A* rows) {
+void add_edge_features(const T* base, const T* edge_feat, const std::int64_t* index,
+                       std::int64_t row_size, int n, const TileScratch<A>& s, A* rows) {
   for (int e = 0; e < n; ++e) {
     const T *const x = base + index[e] * row_size, *const f = edge_feat + s.id[e] * row_size;
     for_lanes<Isa, A>(row_size, [&](std::int64_t d, auto lanes) {
@@ -138,19 +143,22 @@ struct NodeTermAhead {
   const std::int64_t* neighbor;
   GAT_HD void operator()(int e) const {
     if constexpr (Score::has_node_terms) {
-      prefetch(in.src_term + neighbor[e + kAhead] * in.num_heads, in.num_heads * static_cast<std::int64_t>(sizeof(T)));
+      prefetch(in.src_term + neighbor[e + kAhead] * in.num_heads,
+               in.num_heads * static_cast<std::int64_t>(sizeof(T)));
     }
   }
 };
 
 // Calls f(RowTile) with the rows y + e of a tile, for the first time or again.
 template <class Score, Ahead Asks, class T, class F>
-GAT_HD void with_key_rows(const EdgeAttentionInputs<T>& in, int n, const TileScratch<Acc<T>>& s, F&& f) {
+GAT_HD void with_key_rows(const EdgeAttentionInputs<T>& in, int n, const TileScratch<Acc<T>>& s,
+                          F&& f) {
   const std::int64_t H = in.num_heads, D = in.score_channels;
   if (in.edge_feat) {
     f(RowTile<Acc<T>, Ahead::no>{s.key.data(), s.own, n, H, D});
   } else if constexpr (Asks == Ahead::yes) {
-    f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{in.key, s.neighbor, n, H, D, {in, s.neighbor}});
+    f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{
+        in.key, s.neighbor, n, H, D, {in, s.neighbor}});
   } else {
     f(RowTile<T, Ahead::no>{in.key, s.neighbor, n, H, D});
   }
@@ -158,11 +166,13 @@ GAT_HD void with_key_rows(const EdgeAttentionInputs<T>& in, int n, const TileScr
 
 // Likewise for v, or v + e; where the rows are those of y, they have been read before.
 template <class Isa, class Score, class T, class F>
-GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s, F&& f) {
+GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s,
+                            F&& f) {
   const std::int64_t H = in.num_heads, channels = in.value_channels;
   if constexpr (Score::has_term) {
     if (in.edge_in_value) {
-      add_edge_features<Isa>(in.value, in.edge_feat, s.neighbor, H * channels, n, s, s.value.data());
+      add_edge_features<Isa>(in.value, in.edge_feat, s.neighbor, H * channels, n, s,
+                             s.value.data());
       f(RowTile<Acc<T>, Ahead::no>{s.value.data(), s.own, n, H, channels});
     } else if (in.value == in.key) {
       f(RowTile<T, Ahead::no>{in.value, s.neighbor, n, H, channels});
@@ -170,15 +180,18 @@ GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch
       f(RowTile<T, Ahead::yes>{in.value, s.neighbor, n, H, channels});
     }
   } else {
-    f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{in.value, s.neighbor, n, H, channels, {in, s.neighbor}});
+    f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{
+        in.value, s.neighbor, n, H, channels, {in, s.neighbor}});
   }
 }
 
 // ---- scores
 
-// -inf for what top-k leaves out and for the padding up to a full vector; selected is that of the edge at position(e).
+// -inf for what top-k leaves out and for the padding up to a full vector; selected is that of the
+// edge at position(e).
 template <class Isa, class T, class P>
-GAT_HD void mask_scores(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s, const P& position) {
+GAT_HD void mask_scores(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s,
+                        const P& position) {
   using A = Acc<T>;
   for (std::int64_t h = 0; h < in.num_heads; ++h) {
     A* const score = s.score.data() + h * kTile;
@@ -191,15 +204,19 @@ GAT_HD void mask_scores(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc
   }
 }
 
-// Fills s.score for n edges of a row from CSR position begin on, and what it is made of: s.sum over the term, s.src_term b.
+// Fills s.score for n edges of a row from CSR position begin on, and what it is made of: s.sum over
+// the term, s.src_term b.
 template <class Isa, class Score, class T>
-GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::int64_t begin, int n, TileScratch<Acc<T>>& s) {
+GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::int64_t begin,
+                       int n, TileScratch<Acc<T>>& s) {
   using A = Acc<T>;
   const std::int64_t H = in.num_heads, D = in.score_channels;
   if constexpr (Score::has_term) {
-    if (in.edge_feat) add_edge_features<Isa>(in.key, in.edge_feat, s.neighbor, H * D, n, s, s.key.data());
+    if (in.edge_feat)
+      add_edge_features<Isa>(in.key, in.edge_feat, s.neighbor, H * D, n, s, s.key.data());
     const ScoreTermOfY<Score, T> term{{in.query + row * H * D, in.att, in.params}};
-    with_key_rows<Score, Ahead::yes>(in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, term, s.sum.data()); });
+    with_key_rows<Score, Ahead::yes>(
+        in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, term, s.sum.data()); });
   }
   if constexpr (Score::has_node_terms) {
     gather_heads(in.src_term, s.neighbor, n, H, s.src_term.data());
@@ -211,8 +228,8 @@ GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::
     for_edges<Isa, A>(n, [&](int e, auto zero) {
       using V = decltype(zero);
       const std::int64_t at = tile + e;
-      store(s.score.data() + at,
-            Score::finish(load<V>(s.sum.data() + at), V(zero + a), load<V>(s.src_term.data() + at), in.params));
+      store(s.score.data() + at, Score::finish(load<V>(s.sum.data() + at), V(zero + a),
+                                               load<V>(s.src_term.data() + at), in.params));
     });
   }
   if (in.bias) gather_add_heads(in.bias, s.id, n, H, s.score.data());
@@ -234,7 +251,8 @@ GAT_HD A exp_tile(const A* scores, A shift, int n, A* weights) {
 
 // Fills s.weight with alpha for n edges of a row whose scores are in s.score.
 template <class Isa, class A>
-GAT_HD void weights_tile(const RowSoftmax<A>* softmax, std::int64_t num_heads, int n, TileScratch<A>& s) {
+GAT_HD void weights_tile(const RowSoftmax<A>* softmax, std::int64_t num_heads, int n,
+                         TileScratch<A>& s) {
   for (std::int64_t h = 0; h < num_heads; ++h) {
     const auto [shift, scale] = softmax[h];
     for_edges<Isa, A>(n, [&](int e, auto zero) {
@@ -255,13 +273,15 @@ void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, Til
     A* const multiplier = s.multiplier.data() + 4 * group * kTile;
     const auto store_word = [&](int i, std::int64_t word, U number) {
       if (4 * group + word >= num_heads) return;
-      const auto kept = convert<Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>, kLanesOf<V, A>>>(
+      const auto kept = convert<
+          Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>, kLanesOf<V, A>>>(
           (number & 0xffffffffu) >= dropout.threshold);
       store(multiplier + word * kTile + i, V(kept ? keep : V{}));
     };
-    philox_lanes<Isa>(static_cast<std::uint64_t>(*dropout.seed), s.id, n, static_cast<std::uint64_t>(group),
-                      [&](int i, U w0, U w1, U w2, U w3) {
-                        store_word(i, 0, w0), store_word(i, 1, w1), store_word(i, 2, w2), store_word(i, 3, w3);
+    philox_lanes<Isa>(static_cast<std::uint64_t>(*dropout.seed), s.id, n,
+                      static_cast<std::uint64_t>(group), [&](int i, U w0, U w1, U w2, U w3) {
+                        store_word(i, 0, w0), store_word(i, 1, w1), store_word(i, 2, w2),
+                            store_word(i, 3, w3);
                       });
   }
 }
@@ -270,7 +290,8 @@ void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, Til
 template <class A>
 GAT_HD void apply_multipliers(std::int64_t num_heads, int n, const TileScratch<A>& s, A* weights) {
   for (std::int64_t h = 0; h < num_heads; ++h) {
-    for (int e = 0; e < n; ++e) weights[h * kTile + e] *= s.multiplier[static_cast<std::size_t>(h * kTile + e)];
+    for (int e = 0; e < n; ++e)
+      weights[h * kTile + e] *= s.multiplier[static_cast<std::size_t>(h * kTile + e)];
   }
 }
 

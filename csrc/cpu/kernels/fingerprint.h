@@ -9,32 +9,39 @@
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kFingerprintBlock = 1 << 14;   // elements that a thread takes at once
-inline constexpr std::int64_t kFingerprintThread = 1 << 17;  // for which a thread is worth starting: 20 microseconds and up
+inline constexpr std::int64_t kFingerprintBlock = 1 << 14;  // elements that a thread takes at once
+// for which a thread is worth starting: 20 microseconds and up
+inline constexpr std::int64_t kFingerprintThread = 1 << 17;
 
 // The terms of `count` elements, the first of which is at `position`.
 template <class Index>
-GAT_HD std::uint64_t fingerprint_terms(const Index* values, std::int64_t stride, std::int64_t position, std::int64_t count) {
+GAT_HD std::uint64_t fingerprint_terms(const Index* values, std::int64_t stride,
+                                       std::int64_t position, std::int64_t count) {
   std::uint64_t sum = 0;
   const auto first = static_cast<std::uint64_t>(position);
   if (stride == 1) {  // a loop of its own, which the compiler makes vectors of
-    for (std::int64_t i = 0; i < count; ++i) sum += fingerprint_term(first + static_cast<std::uint64_t>(i), values[i]);
+    for (std::int64_t i = 0; i < count; ++i)
+      sum += fingerprint_term(first + static_cast<std::uint64_t>(i), values[i]);
   } else {
-    for (std::int64_t i = 0; i < count; ++i) sum += fingerprint_term(first + static_cast<std::uint64_t>(i), values[i * stride]);
+    for (std::int64_t i = 0; i < count; ++i)
+      sum += fingerprint_term(first + static_cast<std::uint64_t>(i), values[i * stride]);
   }
   return sum;
 }
 
 template <class Isa, class Index>
 std::uint64_t fingerprint_of(const IntegerMatrix& m, const Index* values, int num_threads) {
-  const std::int64_t blocks = (m.columns + kFingerprintBlock - 1) / kFingerprintBlock, items = m.rows * blocks;
-  const auto threads = static_cast<int>(std::min<std::int64_t>(num_threads, 1 + m.rows * m.columns / kFingerprintThread));
+  const std::int64_t blocks = (m.columns + kFingerprintBlock - 1) / kFingerprintBlock,
+                     items = m.rows * blocks;
+  const auto threads = static_cast<int>(
+      std::min<std::int64_t>(num_threads, 1 + m.rows * m.columns / kFingerprintThread));
   std::uint64_t sum = 0;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static) reduction(+ : sum)
   for (std::int64_t item = 0; item < items; ++item) {
     const std::int64_t row = item / blocks, begin = item % blocks * kFingerprintBlock;
-    sum += fingerprint_terms(values + row * m.row_stride + begin * m.column_stride, m.column_stride, row * m.columns + begin,
-                             std::min(kFingerprintBlock, m.columns - begin));
+    sum +=
+        fingerprint_terms(values + row * m.row_stride + begin * m.column_stride, m.column_stride,
+                          row * m.columns + begin, std::min(kFingerprintBlock, m.columns - begin));
   }
   return sum;
 }
@@ -42,8 +49,9 @@ std::uint64_t fingerprint_of(const IntegerMatrix& m, const Index* values, int nu
 template <class Isa>
 std::uint64_t fingerprint(const IntegerMatrix& matrix, int num_threads) {
   const void* const data = matrix.values.data;
-  return matrix.values.wide ? fingerprint_of<Isa>(matrix, static_cast<const std::int64_t*>(data), num_threads)
-                            : fingerprint_of<Isa>(matrix, static_cast<const std::int32_t*>(data), num_threads);
+  return matrix.values.wide
+             ? fingerprint_of<Isa>(matrix, static_cast<const std::int64_t*>(data), num_threads)
+             : fingerprint_of<Isa>(matrix, static_cast<const std::int32_t*>(data), num_threads);
 }
 
 }  // namespace gat::cpu

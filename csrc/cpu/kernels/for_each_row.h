@@ -12,7 +12,8 @@
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kGap = 32;  // scalars between what two threads write: no cache line is in both
+// scalars between what two threads write: no cache line is in both
+inline constexpr std::int64_t kGap = 32;
 
 // Runs a pass over all rows. A pass has
 //   using Scalar, Scratch
@@ -20,16 +21,20 @@ inline constexpr std::int64_t kGap = 32;  // scalars between what two threads wr
 //   shared_size()           scalars summed over all rows, 0 if none
 //   make_scratch()          buffers for one thread
 //   prepare(row)            asks for the rows of the results
-//   init(state), accumulate(row, begin, end, state, shared, scratch), merge(state, const other), finish(row, state)
-//   finish_shared(shared)   called once, with the sum over all items in their order
+//   init(state), accumulate(row, begin, end, state, shared, scratch), merge(state, const other),
+//   finish(row, state) finish_shared(shared)   called once, with the sum over all items in their
+//   order
 template <class Pass>
-void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int num_threads, const Pass& pass) {
+void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int num_threads,
+                  const Pass& pass) {
   using Scalar = typename Pass::Scalar;
   const auto num_items = static_cast<std::int64_t>(partition.items.size());
   const auto num_long = static_cast<std::int64_t>(partition.long_rows.size());
   const std::int64_t state_size = pass.state_size(), shared_size = pass.shared_size();
-  const std::int64_t state_stride = state_size + kGap, shared_stride = shared_size > 0 ? shared_size + kGap : 0;
-  const int threads = threads_for(partition.num_edges * (state_size + shared_size + 16), num_items, num_threads);
+  const std::int64_t state_stride = state_size + kGap,
+                     shared_stride = shared_size > 0 ? shared_size + kGap : 0;
+  const int threads =
+      threads_for(partition.num_edges * (state_size + shared_size + 16), num_items, num_threads);
 
   std::vector<Scalar> pieces(static_cast<std::size_t>(partition.num_pieces * state_stride));
   std::vector<Scalar> shared(static_cast<std::size_t>(num_items * shared_stride));
@@ -52,7 +57,8 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
       if (item.piece >= 0) {
         Scalar* const state = pieces.data() + item.piece * state_stride;
         pass.init(state);
-        pass.accumulate(item.row_begin, item.edge_begin, item.edge_end, state, item_shared, scratch);
+        pass.accumulate(item.row_begin, item.edge_begin, item.edge_end, state, item_shared,
+                        scratch);
       } else {
         for (std::int64_t row = item.row_begin; row < item.row_end; ++row) {
           pass.init(own_state);
@@ -66,7 +72,8 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
     for (std::int64_t t = 0; t < num_long; ++t) {
       const LongRow& long_row = partition.long_rows[static_cast<std::size_t>(t)];
       Scalar* const state = pieces.data() + long_row.first_piece * state_stride;
-      for (std::int64_t p = 1; p < long_row.num_pieces; ++p) pass.merge(state, state + p * state_stride);
+      for (std::int64_t p = 1; p < long_row.num_pieces; ++p)
+        pass.merge(state, state + p * state_stride);
       pass.finish(long_row.row, state);
     }
   }
@@ -74,7 +81,8 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
     std::vector<Scalar> total(static_cast<std::size_t>(shared_size));
     for (std::int64_t t = 0; t < num_items; ++t) {
       for (std::int64_t d = 0; d < shared_size; ++d)
-        total[static_cast<std::size_t>(d)] += shared[static_cast<std::size_t>(t * shared_stride + d)];
+        total[static_cast<std::size_t>(d)] +=
+            shared[static_cast<std::size_t>(t * shared_stride + d)];
     }
     pass.finish_shared(total.data());
   }
@@ -86,7 +94,8 @@ GAT_HD void add_states(A* state, const A* other, std::int64_t size) {
   for (std::int64_t d = 0; d < size; ++d) state[d] += other[d];
 }
 
-// For passes in which nothing is summed over all rows, and whose rows of results need not be asked for.
+// For passes in which nothing is summed over all rows, and whose rows of results need not be asked
+// for.
 struct NothingShared {
   std::int64_t shared_size() const { return 0; }
   void prepare(std::int64_t) const {}

@@ -19,7 +19,8 @@ GAT_HD int threads_for_rows(const CsrView& csr, std::int64_t work, int num_threa
   return threads_for(work, (csr.num_rows + kRows - 1) / kRows, num_threads);
 }
 
-// Rows are whole: softmax and its gradient stream a row's [degree, H] twice, which is little next to a feature row.
+// Rows are whole: softmax and its gradient stream a row's [degree, H] twice, which is little next
+// to a feature row.
 template <class Isa, class T>
 void edge_softmax(const CsrView& csr, std::int64_t H, const T* scores, T* alpha, int num_threads) {
   using A = Acc<T>;
@@ -29,10 +30,12 @@ void edge_softmax(const CsrView& csr, std::int64_t H, const T* scores, T* alpha,
     const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
     for (std::int64_t h = 0; h < H; ++h) {
       A top = negative_infinity<A>();
-      for (std::int64_t k = begin; k < end; ++k) top = std::max(top, read(scores + csr.id(k) * H + h));
+      for (std::int64_t k = begin; k < end; ++k)
+        top = std::max(top, read(scores + csr.id(k) * H + h));
       const A shift = safe_max(top);
       A sum{};
-      for (std::int64_t k = begin; k < end; ++k) sum += exp_of<A, A>(read(scores + csr.id(k) * H + h) - shift);
+      for (std::int64_t k = begin; k < end; ++k)
+        sum += exp_of<A, A>(read(scores + csr.id(k) * H + h) - shift);
       const A scale = normalizer(sum);
       for (std::int64_t k = begin; k < end; ++k) {
         const std::int64_t e = csr.id(k) * H + h;
@@ -43,7 +46,8 @@ void edge_softmax(const CsrView& csr, std::int64_t H, const T* scores, T* alpha,
 }
 
 template <class Isa, class T>
-void edge_softmax_backward(const CsrView& csr, std::int64_t H, const T* grad, const T* alpha, T* grad_scores, int num_threads) {
+void edge_softmax_backward(const CsrView& csr, std::int64_t H, const T* grad, const T* alpha,
+                           T* grad_scores, int num_threads) {
   using A = Acc<T>;
   const int threads = threads_for_rows(csr, 8 * csr.num_edges() * H, num_threads);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
@@ -67,7 +71,8 @@ void edge_softmax_backward(const CsrView& csr, std::int64_t H, const T* grad, co
 template <class A>
 struct SparseScratch : TileIndices {
   std::vector<A> number;  // [H, kTile]
-  explicit SparseScratch(std::int64_t num_heads) : number(static_cast<std::size_t>(num_heads * kTile), A(1)) {}
+  explicit SparseScratch(std::int64_t num_heads)
+      : number(static_cast<std::size_t>(num_heads * kTile), A(1)) {}
 };
 
 template <class Isa, class T>
@@ -87,19 +92,23 @@ struct SddmmPass : NothingShared {
   void init(A*) const {}
   void merge(A*, const A*) const {}
   void finish(std::int64_t, const A*) const {}
-  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*, Scratch& s) const {
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*,
+                  Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(csr, k, true, s);
-      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{y, s.neighbor, n, H, F}, DotWith<T>{x + row * H * F}, s.number.data());
+      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{y, s.neighbor, n, H, F},
+                          DotWith<T>{x + row * H * F}, s.number.data());
       scatter_heads(s.number.data(), s.id, n, H, out);
     }
   }
 };
 
 template <class Isa, class T>
-void sddmm(const CsrView& csr, std::int64_t H, std::int64_t F, const T* x, const T* y, T* out, int num_threads) {
-  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads, SddmmPass<Isa, T>(csr, H, F, x, y, out));
+void sddmm(const CsrView& csr, std::int64_t H, std::int64_t F, const T* x, const T* y, T* out,
+           int num_threads) {
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads,
+               SddmmPass<Isa, T>(csr, H, F, x, y, out));
 }
 
 // State of a row: [H, F].
@@ -121,27 +130,34 @@ struct SpmmPass : NothingShared {
   void init(A* state) const { std::fill(state, state + H * F, A(0)); }
   void merge(A* state, const A* other) const { add_states(state, other, H * F); }
   void prepare(std::int64_t row) const { prefetch_for_write(out + row * H * F, H * F); }
-  void finish(std::int64_t row, const A* state) const { store_scaled<Isa, A>(out + row * H * F, state, A(1), H * F); }
-  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*, Scratch& s) const {
+  void finish(std::int64_t row, const A* state) const {
+    store_scaled<Isa, A>(out + row * H * F, state, A(1), H * F);
+  }
+  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*,
+                  Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(csr, k, weight != nullptr, s);
       if (weight) gather_heads(weight, s.id, n, H, s.number.data());
-      accumulate_rows<Isa, A>(RowTile<T, Ahead::yes>{x, s.neighbor, n, H, F}, s.number.data(), Scaled{}, state);
+      accumulate_rows<Isa, A>(RowTile<T, Ahead::yes>{x, s.neighbor, n, H, F}, s.number.data(),
+                              Scaled{}, state);
     }
   }
 };
 
 template <class Isa, class T>
-void spmm(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight, const T* x, T* out, int num_threads) {
-  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads, SpmmPass<Isa, T>(csr, H, F, weight, x, out));
+void spmm(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight, const T* x, T* out,
+          int num_threads) {
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads,
+               SpmmPass<Isa, T>(csr, H, F, weight, x, out));
 }
 
 template <class Isa, class T>
-void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign, const T* weight, const T* x, T* out,
-                   std::int64_t* arg, int num_threads) {
+void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign, const T* weight,
+                   const T* x, T* out, std::int64_t* arg, int num_threads) {
   using A = Acc<T>;
-  const int threads = threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);
+  const int threads =
+      threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
   for (std::int64_t row = 0; row < csr.num_rows; ++row) {
     const std::int64_t begin = csr.rowptr[row], end = csr.rowptr[row + 1];
@@ -167,10 +183,11 @@ void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign,
 }
 
 template <class Isa, class T>
-void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight, const T* grad,
-                            const std::int64_t* arg, T* grad_x, int num_threads) {
+void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight,
+                            const T* grad, const std::int64_t* arg, T* grad_x, int num_threads) {
   using A = Acc<T>;
-  const int threads = threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);
+  const int threads =
+      threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
   for (std::int64_t row = 0; row < csr.num_rows; ++row) {
     for (std::int64_t h = 0; h < H; ++h) {
@@ -178,7 +195,8 @@ void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, 
         A sum{};
         for (std::int64_t k = csr.rowptr[row]; k < csr.rowptr[row + 1]; ++k) {
           const std::int64_t id = csr.id(k), other = csr.col[k] * H * F + d;
-          if (arg[other] == id) sum += read(grad + other) * (weight ? read(weight + id * H + h) : A(1));
+          if (arg[other] == id)
+            sum += read(grad + other) * (weight ? read(weight + id * H + h) : A(1));
         }
         store(grad_x + row * H * F + d, sum);
       }
@@ -201,18 +219,22 @@ void dropout(const Dropout& dropout, std::int64_t n, const T* x, T* out, int num
     std::int64_t counter[kCounters];
     std::iota(counter, counter + kCounters, kCounters * b);
     A multiplier[kBlock];
-    philox_lanes<Isa>(static_cast<std::uint64_t>(*dropout.seed), counter, kCounters, 0, [&](int c, U w0, U w1, U w2, U w3) {
-      const auto store_word = [&](int word, U number) {
-        const auto kept = convert<Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>, kLanesOf<V, A>>>(
-            (number & 0xffffffffu) >= dropout.threshold);
-        store(multiplier + kCounters * word + c, V(kept ? keep : V{}));
-      };
-      store_word(0, w0), store_word(1, w1), store_word(2, w2), store_word(3, w3);
-    });
-    for_lanes<Isa, A>(std::min<std::int64_t>(kBlock, n - b * kBlock), [&](std::int64_t i, auto lanes) {
-      using L = typename decltype(lanes)::V;
-      store(out + b * kBlock + i, L(load<L>(x + b * kBlock + i) * load<L>(multiplier + i)));
-    });
+    philox_lanes<Isa>(
+        static_cast<std::uint64_t>(*dropout.seed), counter, kCounters, 0,
+        [&](int c, U w0, U w1, U w2, U w3) {
+          const auto store_word = [&](int word, U number) {
+            const auto kept =
+                convert<Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>,
+                            kLanesOf<V, A>>>((number & 0xffffffffu) >= dropout.threshold);
+            store(multiplier + kCounters * word + c, V(kept ? keep : V{}));
+          };
+          store_word(0, w0), store_word(1, w1), store_word(2, w2), store_word(3, w3);
+        });
+    for_lanes<Isa, A>(
+        std::min<std::int64_t>(kBlock, n - b * kBlock), [&](std::int64_t i, auto lanes) {
+          using L = typename decltype(lanes)::V;
+          store(out + b * kBlock + i, L(load<L>(x + b * kBlock + i) * load<L>(multiplier + i)));
+        });
   }
 }
 

@@ -3,8 +3,9 @@
 //   reduce_rows       out[h, e]  = sum_d term(row_e[h, d])
 //   accumulate_rows   acc[h, d] += sum_e term(p[h, e], row_e[h, d])
 //
-// Both go over a tile head by head, with the vectors of one head in registers and the edges inside: reads of many edges are then
-// in flight at once, and a row is asked for kAhead edges before it is read.
+// Both go over a tile head by head, with the vectors of one head in registers and the edges inside:
+// reads of many edges are then in flight at once, and a row is asked for kAhead edges before it is
+// read.
 #pragma once
 
 #include <algorithm>
@@ -20,11 +21,12 @@ struct Nothing {
   GAT_HD void operator()(int) const {}
 };
 
-// Whether a loop asks for the rows to come. Where the rows of a tile are read again, only the first loop does.
+// Whether a loop asks for the rows to come. Where the rows of a tile are read again, only the first
+// loop does.
 enum class Ahead { no, yes };
 
-// Rows base[index[e]] of [H, C] elements for the edges e of a tile; index goes on for kAhead edges. also(e) is called once an
-// edge, to ask for what else will be needed.
+// Rows base[index[e]] of [H, C] elements for the edges e of a tile; index goes on for kAhead edges.
+// also(e) is called once an edge, to ask for what else will be needed.
 template <class R, Ahead Asks_, class Also = Nothing>
 struct RowTile {
   using Element = R;
@@ -36,7 +38,8 @@ struct RowTile {
   Also also{};
 };
 
-// K vectors side by side. Masked: the first few lanes belong to the block before, too, and are left to it.
+// K vectors side by side. Masked: the first few lanes belong to the block before, too, and are left
+// to it.
 template <class V_, class A, int K_, bool Masked_>
 struct Block {
   using V = V_;
@@ -44,8 +47,8 @@ struct Block {
   static constexpr bool Masked = Masked_;
 };
 
-// Calls f(Lanes) with vectors of W lanes: the largest power of two that is neither above the machine's nor above the channels,
-// from 4 on.
+// Calls f(Lanes) with vectors of W lanes: the largest power of two that is neither above the
+// machine's nor above the channels, from 4 on.
 template <class Isa, class A, class F, int W = kLanes<Isa, A>>
 GAT_HD void with_lanes(std::int64_t channels, F&& f) {
   if constexpr (W == 1) {
@@ -60,8 +63,9 @@ GAT_HD void with_lanes(std::int64_t channels, F&& f) {
   }
 }
 
-// Cuts [0, channels) into blocks of four, two and one vectors, and calls f(Block, first channel, lanes not to touch). Where the
-// channels do not fill the last vector, it reaches back into the block before.
+// Cuts [0, channels) into blocks of four, two and one vectors, and calls f(Block, first channel,
+// lanes not to touch). Where the channels do not fill the last vector, it reaches back into the
+// block before.
 template <class A, class L, class F>
 GAT_HD void for_blocks(L, std::int64_t channels, F&& f) {
   using V = typename L::V;
@@ -99,13 +103,18 @@ template <class A, class V>
 GAT_HD Vec<A, 4> sum_lanes_of_four(V a, V b, V c, V d) {
   constexpr int W = kLanesOf<V, A>;
   if constexpr (W == 4) {
-    const V ab = __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
-    const V cd = __builtin_shufflevector(c, d, 0, 4, 2, 6) + __builtin_shufflevector(c, d, 1, 5, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    const V ab =
+        __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+    const V cd =
+        __builtin_shufflevector(c, d, 0, 4, 2, 6) + __builtin_shufflevector(c, d, 1, 5, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
   } else if constexpr (W == 2) {
     using Half = Vec<A, 4>;
-    const Half ab = __builtin_shufflevector(a, b, 0, 1, 2, 3), cd = __builtin_shufflevector(c, d, 0, 1, 2, 3);
-    return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+    const Half ab = __builtin_shufflevector(a, b, 0, 1, 2, 3),
+               cd = __builtin_shufflevector(c, d, 0, 1, 2, 3);
+    return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) +
+           __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
   } else {
     using Half = Vec<A, W / 2>;
     struct Halves {
@@ -131,7 +140,8 @@ GAT_HD void prefetch_block(const Rows& rows, std::int64_t row_size, std::int64_t
 //   fixed<V>(at)          what it reads at [h, d] whatever the edge
 //   operator()(p, row, fixed)
 template <class Isa, class A, class Rows, class Term>
-__attribute__((noinline)) void accumulate_rows(const Rows& rows, const A* p, const Term& term, A* acc) {
+__attribute__((noinline)) void accumulate_rows(const Rows& rows, const A* p, const Term& term,
+                                               A* acc) {
   const std::int64_t C = rows.channels, row_size = rows.num_heads * C;
   with_lanes<Isa, A>(C, [&](auto lanes) {
     for (std::int64_t h = 0; h < rows.num_heads; ++h) {
@@ -154,7 +164,8 @@ __attribute__((noinline)) void accumulate_rows(const Rows& rows, const A* p, con
           for (int j = 0; j < B::K; ++j) sum[j] += term(w, load<V>(row + j * B::W), fixed[j]);
         }
         for (int j = 0; j < B::K; ++j) {
-          if constexpr (B::Masked) sum[j] = from_lane<A>(first, sum[j]) + load<V>(acc + at + j * B::W);
+          if constexpr (B::Masked)
+            sum[j] = from_lane<A>(first, sum[j]) + load<V>(acc + at + j * B::W);
           store(acc + at + j * B::W, sum[j]);
         }
       });
@@ -162,8 +173,8 @@ __attribute__((noinline)) void accumulate_rows(const Rows& rows, const A* p, con
   });
 }
 
-// out[h, e] = sum_d term(row_e[h, d]); a term is as above, without p. What is after the tile, up to a multiple of four edges, is
-// written too: the tile's index has to go on that far.
+// out[h, e] = sum_d term(row_e[h, d]); a term is as above, without p. What is after the tile, up to
+// a multiple of four edges, is written too: the tile's index has to go on that far.
 template <class Isa, class A, class Rows, class Term>
 __attribute__((noinline)) void reduce_rows(const Rows& rows, const Term& term, A* out) {
   const std::int64_t C = rows.channels, row_size = rows.num_heads * C;
@@ -187,10 +198,12 @@ __attribute__((noinline)) void reduce_rows(const Rows& rows, const Term& term, A
           return sum;
         };
         if constexpr (B::W == 1) {
-          for (int e = 0; e < rows.n; ++e) head_out[e] = d > 0 ? head_out[e] + sum_row(e) : sum_row(e);
+          for (int e = 0; e < rows.n; ++e)
+            head_out[e] = d > 0 ? head_out[e] + sum_row(e) : sum_row(e);
         } else {
           for (int e = 0; e < rows.n; e += 4) {
-            Vec<A, 4> sums = sum_lanes_of_four<A, V>(sum_row(e), sum_row(e + 1), sum_row(e + 2), sum_row(e + 3));
+            Vec<A, 4> sums =
+                sum_lanes_of_four<A, V>(sum_row(e), sum_row(e + 1), sum_row(e + 2), sum_row(e + 3));
             if (d > 0) sums += load<Vec<A, 4>>(head_out + e);
             store(head_out + e, sums);
           }
@@ -200,8 +213,8 @@ __attribute__((noinline)) void reduce_rows(const Rows& rows, const Term& term, A
   });
 }
 
-// out[h, e] = sum_d term(x_e[h, d], y_e[h, d]), in the order of reduce_rows: where a row of x or y is the same for all edges, the
-// results have the same bits.
+// out[h, e] = sum_d term(x_e[h, d], y_e[h, d]), in the order of reduce_rows: where a row of x or y
+// is the same for all edges, the results have the same bits.
 template <class Isa, class A, class X, class Y, class Term>
 __attribute__((noinline)) void reduce_pairs(const X& xs, const Y& ys, const Term& term, A* out) {
   const std::int64_t C = xs.channels, row_size = xs.num_heads * C;
@@ -221,15 +234,18 @@ __attribute__((noinline)) void reduce_pairs(const X& xs, const Y& ys, const Term
           const auto* const x = xs.base + xs.index[e] * row_size + at;
           const auto* const y = ys.base + ys.index[e] * row_size + at;
           V sum{};
-          for (int j = 0; j < B::K; ++j) sum += term(load<V>(x + j * B::W), load<V>(y + j * B::W), fixed[j]);
+          for (int j = 0; j < B::K; ++j)
+            sum += term(load<V>(x + j * B::W), load<V>(y + j * B::W), fixed[j]);
           if constexpr (B::Masked) sum = from_lane<A>(first, sum);
           return sum;
         };
         if constexpr (B::W == 1) {
-          for (int e = 0; e < xs.n; ++e) head_out[e] = d > 0 ? head_out[e] + sum_row(e) : sum_row(e);
+          for (int e = 0; e < xs.n; ++e)
+            head_out[e] = d > 0 ? head_out[e] + sum_row(e) : sum_row(e);
         } else {
           for (int e = 0; e < xs.n; e += 4) {
-            Vec<A, 4> sums = sum_lanes_of_four<A, V>(sum_row(e), sum_row(e + 1), sum_row(e + 2), sum_row(e + 3));
+            Vec<A, 4> sums =
+                sum_lanes_of_four<A, V>(sum_row(e), sum_row(e + 1), sum_row(e + 2), sum_row(e + 3));
             if (d > 0) sums += load<Vec<A, 4>>(head_out + e);
             store(head_out + e, sums);
           }

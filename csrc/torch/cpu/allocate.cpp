@@ -30,7 +30,8 @@ std::size_t cache_limit() {
   constexpr std::size_t kShare = 16, kFallback = std::size_t{256} << 20;
 #if defined(__linux__)
   const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
-  if (pages > 0 && page > 0) return static_cast<std::size_t>(pages) / kShare * static_cast<std::size_t>(page);
+  if (pages > 0 && page > 0)
+    return static_cast<std::size_t>(pages) / kShare * static_cast<std::size_t>(page);
 #endif
   return kFallback;
 }
@@ -66,7 +67,8 @@ class BlockCache {
     return {memory, size};
   }
 
-  // Keeps a block, and frees those that were kept longest until all that are kept are within the limit.
+  // Keeps a block, and frees those that were kept longest until all that are kept are within the
+  // limit.
   void give(Block block) {
     const std::lock_guard lock(mutex_);
     kept_.push_back(block);
@@ -107,7 +109,9 @@ struct BlockAllocator final : c10::Allocator {
     auto* const block = new Block(cache().take(std::max(bytes, kSmallestBlock)));
     return {block->memory, block, &give_back, c10::Device(c10::DeviceType::CPU)};
   }
-  void copy_data(void* to, const void* from, std::size_t bytes) const override { std::memcpy(to, from, bytes); }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override {
+    std::memcpy(to, from, bytes);
+  }
 };
 
 }  // namespace

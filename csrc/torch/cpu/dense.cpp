@@ -1,4 +1,5 @@
-// The dense steps of a layer: torch's own arithmetic, with results from the block cache, and dropout.
+// The dense steps of a layer: torch's own arithmetic, with results from the block cache, and
+// dropout.
 #include <ATen/Parallel.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
@@ -28,15 +29,19 @@ namespace {
 
 // x [N, C], weight [K, C], bias [K]: x weight^T + bias.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias) {
-  TORCH_CHECK_VALUE(x.dim() == 2 && weight.dim() == 2 && x.size(1) == weight.size(1), "x has shape ", x.sizes(), ", weight ",
-                    weight.sizes(), "; expected [N, C] and [K, C]");
+  TORCH_CHECK_VALUE(x.dim() == 2 && weight.dim() == 2 && x.size(1) == weight.size(1),
+                    "x has shape ", x.sizes(), ", weight ", weight.sizes(),
+                    "; expected [N, C] and [K, C]");
   at::Tensor out = allocate({x.size(0), weight.size(0)}, x.options());
-  return bias.has_value() ? at::addmm_out(out, *bias, x, weight.t()) : at::mm_out(out, x, weight.t());
+  return bias.has_value() ? at::addmm_out(out, *bias, x, weight.t())
+                          : at::mm_out(out, x, weight.t());
 }
 
 // The gradients of x, weight and bias that are needed.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_backward(const at::Tensor& grad, const at::Tensor& x,
-                                                               const at::Tensor& weight, std::array<bool, 3> needs_grad) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_backward(const at::Tensor& grad,
+                                                               const at::Tensor& x,
+                                                               const at::Tensor& weight,
+                                                               std::array<bool, 3> needs_grad) {
   check_shape(grad, {x.size(0), weight.size(0)}, "grad");
   // One each: results of an operator may not share memory.
   const auto none = [&] { return at::empty({0}, x.options()); };
@@ -45,7 +50,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_backward(const at::Tensor&
     grad_x = allocate(x.sizes(), x.options());
     at::mm_out(grad_x, grad, weight);
   }
-  return {grad_x, needs_grad[1] ? at::mm(grad.t(), x) : none(), needs_grad[2] ? at::sum(grad, 0) : none()};
+  return {grad_x, needs_grad[1] ? at::mm(grad.t(), x) : none(),
+          needs_grad[2] ? at::sum(grad, 0) : none()};
 }
 
 // x + other, broadcast to the shape of x.
@@ -84,7 +90,8 @@ at::Tensor dropout(const at::Tensor& x, const at::Tensor& seed, double p) {
   const at::Tensor in = x.contiguous(), out = allocate_like(in);
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    const auto kernels = cpu::with_isa([](auto isa) { return cpu::sparse_kernels<decltype(isa), T>(); });
+    const auto kernels =
+        cpu::with_isa([](auto isa) { return cpu::sparse_kernels<decltype(isa), T>(); });
     kernels.dropout(dropout, in.numel(), data<T>(in), mutable_data<T>(out), at::get_num_threads());
   });
   return out;

@@ -14,10 +14,12 @@ struct Cpu {
 
   template <class T>
   static cpu::EdgeAttentionKernels<T> kernels(const EdgeAttentionTensors& t) {
-    return cpu::with_isa([&](auto isa) { return cpu::edge_attention_kernels<decltype(isa), T>(t.score.index); });
+    return cpu::with_isa(
+        [&](auto isa) { return cpu::edge_attention_kernels<decltype(isa), T>(t.score.index); });
   }
   template <class T>
-  void select_top_k(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, std::int64_t top_k, std::uint8_t* selected) {
+  void select_top_k(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in,
+                    std::int64_t top_k, std::uint8_t* selected) {
     kernels<T>(t).select_top_k(in, top_k, selected);
   }
   template <class T>
@@ -25,12 +27,14 @@ struct Cpu {
     kernels<T>(t).forward(args);
   }
   template <class T>
-  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax, T* weights) {
+  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in,
+               const RowSoftmax<Acc<T>>* softmax, T* weights) {
     kernels<T>(t).weights(in, softmax, weights);
   }
   template <class T>
-  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
-             const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,
+             const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
+             Acc<T>* delta) {
     kernels<T>(t).delta(in, grad_out, out, grad_weights, weights, grad_lse, delta);
   }
   template <class T>

@@ -23,9 +23,12 @@ void with_indices(const at::Tensor& t, const char* name, F&& f) {
   }
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& src, const at::Tensor& dst, std::int64_t num_dst) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& src,
+                                                            const at::Tensor& dst,
+                                                            std::int64_t num_dst) {
   check_shape(dst, src.sizes(), "dst");
-  TORCH_CHECK_TYPE(src.scalar_type() == dst.scalar_type(), "src has dtype ", src.scalar_type(), ", dst ", dst.scalar_type());
+  TORCH_CHECK_TYPE(src.scalar_type() == dst.scalar_type(), "src has dtype ", src.scalar_type(),
+                   ", dst ", dst.scalar_type());
   const at::Tensor rowptr = allocate({num_dst + 1}, src.options().dtype(at::kLong));
   const at::Tensor col = allocate_like(src), edge_id = allocate_like(src);
   with_indices(src, "src", [&](auto* sources) {
@@ -44,7 +47,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& sr
   return {rowptr, col, edge_id};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_transpose(const at::Tensor& rowptr, const at::Tensor& col,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_transpose(const at::Tensor& rowptr,
+                                                             const at::Tensor& col,
                                                              std::int64_t num_src) {
   const at::Tensor t_rowptr = allocate({num_src + 1}, rowptr.options());
   const at::Tensor row = allocate_like(col), t_col = allocate_like(col), pos = allocate_like(col);
@@ -52,7 +56,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_transpose(const at::Tensor& r
     using Index = std::remove_const_t<std::remove_pointer_t<decltype(columns)>>;
     const auto* const begin = rowptr.const_data_ptr<std::int64_t>();
     auto* const rows = row.mutable_data_ptr<Index>();
-    for (std::int64_t i = 0; i + 1 < rowptr.numel(); ++i) std::fill(rows + begin[i], rows + begin[i + 1], static_cast<Index>(i));
+    for (std::int64_t i = 0; i + 1 < rowptr.numel(); ++i)
+      std::fill(rows + begin[i], rows + begin[i + 1], static_cast<Index>(i));
     auto* const to_col = t_col.mutable_data_ptr<Index>();
     auto* const to_pos = pos.mutable_data_ptr<Index>();
     cpu::counting_sort(

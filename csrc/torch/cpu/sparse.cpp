@@ -35,16 +35,21 @@ struct Cpu {
     kernels<T>().spmm(s.csr, s.num_heads, s.channels, weight, x, out, threads);
   }
   template <class T>
-  void spmm_extremum(const SparseShape& s, int sign, const T* weight, const T* x, T* out, std::int64_t* arg) {
+  void spmm_extremum(const SparseShape& s, int sign, const T* weight, const T* x, T* out,
+                     std::int64_t* arg) {
     kernels<T>().spmm_extremum(s.csr, s.num_heads, s.channels, sign, weight, x, out, arg, threads);
   }
   template <class T>
-  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad, const std::int64_t* arg, T* grad_x) {
-    kernels<T>().spmm_extremum_backward(s.csr, s.num_heads, s.channels, weight, grad, arg, grad_x, threads);
+  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad,
+                              const std::int64_t* arg, T* grad_x) {
+    kernels<T>().spmm_extremum_backward(s.csr, s.num_heads, s.channels, weight, grad, arg, grad_x,
+                                        threads);
   }
-  void dropout_mask(const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads, bool* kept) {
+  void dropout_mask(const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads,
+                    bool* kept) {
     for (std::int64_t e = 0; e < num_edges; ++e) {
-      for (std::int64_t h = 0; h < num_heads; ++h) kept[e * num_heads + h] = dropout.kept(dropout.draw(e, h / 4), h);
+      for (std::int64_t h = 0; h < num_heads; ++h)
+        kept[e * num_heads + h] = dropout.kept(dropout.draw(e, h / 4), h);
     }
   }
 };

@@ -26,7 +26,8 @@ struct Cpu {
     return step_kernels<T>().step(walk, next, log_prob, threads);
   }
   template <class T>
-  void walk_step_backward(const WalkStep<T>& walk, const std::int64_t* next, const T* grad, T* grad_rank) {
+  void walk_step_backward(const WalkStep<T>& walk, const std::int64_t* next, const T* grad,
+                          T* grad_rank) {
     step_kernels<T>().backward(walk, next, grad, grad_rank, threads);
   }
   void running_sums(const CsrView& csr, const double* weight, double* cumulative) {

@@ -1,4 +1,5 @@
-// The CUDA device of a tensor as operators see it: made current, on torch's current stream, with torch's allocator.
+// The CUDA device of a tensor as operators see it: made current, on torch's current stream, with
+// torch's allocator.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,7 +15,8 @@ namespace gat::binding {
 
 class CudaDevice : protected cuda::Context {
  public:
-  explicit CudaDevice(const at::Tensor& tensor) : guard_(tensor.device()), options_(tensor.options().dtype(at::kByte)) {
+  explicit CudaDevice(const at::Tensor& tensor)
+      : guard_(tensor.device()), options_(tensor.options().dtype(at::kByte)) {
     stream = c10::cuda::getCurrentCUDAStream().stream();
   }
 

@@ -15,10 +15,13 @@ struct Cuda : CudaDevice {
 
   using CudaDevice::CudaDevice;
 
-  static cuda::EdgeAttentionSizes sizes(const EdgeAttentionTensors& t) { return {t.num_edges, t.num_src}; }
+  static cuda::EdgeAttentionSizes sizes(const EdgeAttentionTensors& t) {
+    return {t.num_edges, t.num_src};
+  }
 
   template <class T>
-  void select_top_k(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, std::int64_t top_k, std::uint8_t* selected) {
+  void select_top_k(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in,
+                    std::int64_t top_k, std::uint8_t* selected) {
     cuda::edge_attention_select(*this, t.score.index, sizes(t), in, top_k, selected);
   }
   template <class T>
@@ -26,16 +29,20 @@ struct Cuda : CudaDevice {
     cuda::edge_attention_forward(*this, t.score.index, sizes(t), args);
   }
   template <class T>
-  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax, T* weights) {
+  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in,
+               const RowSoftmax<Acc<T>>* softmax, T* weights) {
     cuda::edge_attention_weights(*this, t.score.index, sizes(t), in, softmax, weights);
   }
   template <class T>
-  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
-             const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
-    cuda::edge_attention_delta(*this, sizes(t), in, grad_out, out, grad_weights, weights, grad_lse, delta);
+  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,
+             const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
+             Acc<T>* delta) {
+    cuda::edge_attention_delta(*this, sizes(t), in, grad_out, out, grad_weights, weights, grad_lse,
+                               delta);
   }
   template <class T>
-  void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args, const at::Tensor& grad_att) {
+  void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args,
+                const at::Tensor& grad_att) {
     const at::ScalarType acc = accumulate_type(t.value().scalar_type());
     const bool of_edges = args.grad_bias || args.grad_edge_term || args.grad_edge_feat;
     const bool by_destination = args.grad_query || args.grad_att || args.grad_dst_term || of_edges;
@@ -54,13 +61,14 @@ struct Cuda : CudaDevice {
 
  private:
   template <class T>
-  void destination_pass(const EdgeAttentionTensors& t, const EdgeAttentionBackward<T>& args, const at::Tensor& grad_att,
-                        at::ScalarType acc) {
+  void destination_pass(const EdgeAttentionTensors& t, const EdgeAttentionBackward<T>& args,
+                        const at::Tensor& grad_att, at::ScalarType acc) {
     at::Tensor parts;
     if (args.grad_att) {
       parts = t.empty({cuda::att_part_rows(sizes(t), args.in), t.num_heads, t.score_channels}, acc);
     }
-    cuda::edge_attention_destination(*this, t.score.index, sizes(t), args, mutable_data<Acc<T>>(parts));
+    cuda::edge_attention_destination(*this, t.score.index, sizes(t), args,
+                                     mutable_data<Acc<T>>(parts));
     if (args.grad_att) grad_att.copy_(at::sum(parts, 0));
   }
 };

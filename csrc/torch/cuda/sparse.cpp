@@ -11,7 +11,9 @@ namespace {
 struct Cuda : CudaDevice {
   using CudaDevice::CudaDevice;
 
-  static cuda::SparseGraph graph(const SparseShape& s) { return {s.csr, s.num_cols, s.num_edges, s.num_heads}; }
+  static cuda::SparseGraph graph(const SparseShape& s) {
+    return {s.csr, s.num_cols, s.num_edges, s.num_heads};
+  }
 
   template <class T>
   void edge_softmax(const SparseShape& s, const T* scores, T* alpha) {
@@ -30,14 +32,17 @@ struct Cuda : CudaDevice {
     cuda::spmm(*this, graph(s), s.channels, weight, x, out);
   }
   template <class T>
-  void spmm_extremum(const SparseShape& s, int sign, const T* weight, const T* x, T* out, std::int64_t* arg) {
+  void spmm_extremum(const SparseShape& s, int sign, const T* weight, const T* x, T* out,
+                     std::int64_t* arg) {
     cuda::spmm_extremum(*this, graph(s), s.channels, sign, weight, x, out, arg);
   }
   template <class T>
-  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad, const std::int64_t* arg, T* grad_x) {
+  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad,
+                              const std::int64_t* arg, T* grad_x) {
     cuda::spmm_extremum_backward(*this, graph(s), s.channels, weight, grad, arg, grad_x);
   }
-  void dropout_mask(const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads, bool* kept) {
+  void dropout_mask(const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads,
+                    bool* kept) {
     cuda::edge_dropout_mask(*this, dropout, num_edges, num_heads, kept);
   }
 };

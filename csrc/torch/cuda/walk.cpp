@@ -17,7 +17,8 @@ struct Cuda : CudaDevice {
     return true;
   }
   template <class T>
-  void walk_step_backward(const WalkStep<T>& walk, const std::int64_t* next, const T* grad, T* grad_rank) {
+  void walk_step_backward(const WalkStep<T>& walk, const std::int64_t* next, const T* grad,
+                          T* grad_rank) {
     cuda::walk_step_backward(*this, walk, next, grad, grad_rank);
   }
   void running_sums(const CsrView& csr, const double* weight, double* cumulative) {

@@ -1,4 +1,5 @@
-// Forward and backward of the last score of the registry, on every input, against central differences.
+// Forward and backward of the last score of the registry, on every input, against central
+// differences.
 #include "cpu/isa/faces.h"
 
 namespace gat::cpu {
@@ -18,7 +19,8 @@ using namespace gat::cpu;
 
 constexpr std::int64_t kNodes = 3, H = 2, D = 3, kEdges = 7;
 constexpr std::int64_t rowptr[] = {0, 3, 3, 7}, col[] = {0, 1, 2, 0, 0, 1, 2};
-constexpr std::int64_t t_rowptr[] = {0, 3, 5, 7}, t_col[] = {0, 2, 2, 0, 2, 0, 2}, t_pos[] = {0, 3, 4, 1, 5, 2, 6};
+constexpr std::int64_t t_rowptr[] = {0, 3, 5, 7}, t_col[] = {0, 2, 2, 0, 2, 0, 2},
+                       t_pos[] = {0, 3, 4, 1, 5, 2, 6};
 
 template <class... Ss>
 constexpr int last(TypeList<Ss...>) {
@@ -35,7 +37,8 @@ struct Tensors {
 };
 
 struct Forward {
-  std::vector<double> out = std::vector<double>(kNodes * H * D), lse = std::vector<double>(kNodes * H);
+  std::vector<double> out = std::vector<double>(kNodes * H * D),
+                      lse = std::vector<double>(kNodes * H);
   std::vector<RowSoftmax<double>> softmax = std::vector<RowSoftmax<double>>(kNodes * H);
 };
 
@@ -43,8 +46,10 @@ EdgeAttentionInputs<double> inputs(const Tensors& x) {
   EdgeAttentionInputs<double> in;
   in.csr = {rowptr, {col, true}, {}, kNodes};
   in.num_heads = H, in.score_channels = D, in.value_channels = D;
-  in.value = x.value.data(), in.query = x.query.data(), in.key = x.key.data(), in.att = x.att.data();
-  in.dst_term = x.dst_term.data(), in.src_term = x.src_term.data(), in.edge_term = x.edge_term.data();
+  in.value = x.value.data(), in.query = x.query.data(), in.key = x.key.data(),
+  in.att = x.att.data();
+  in.dst_term = x.dst_term.data(), in.src_term = x.src_term.data(),
+  in.edge_term = x.edge_term.data();
   in.bias = x.bias.data(), in.edge_feat = x.edge_feat.data(), in.edge_in_value = true;
   return in;
 }
@@ -59,7 +64,8 @@ Forward forward(const Tensors& x) {
 }
 
 // The sum of the outputs, each times a number of its own; lse of the row without edges is -inf.
-double loss(const Tensors& x, const std::vector<double>& grad_out, const std::vector<double>& grad_lse) {
+double loss(const Tensors& x, const std::vector<double>& grad_out,
+            const std::vector<double>& grad_lse) {
   const Forward found = forward(x);
   double sum = 0;
   for (std::size_t i = 0; i < found.out.size(); ++i) sum += found.out[i] * grad_out[i];
@@ -69,7 +75,8 @@ double loss(const Tensors& x, const std::vector<double>& grad_out, const std::ve
   return sum;
 }
 
-Tensors backward(const Tensors& x, const std::vector<double>& grad_out, const std::vector<double>& grad_lse) {
+Tensors backward(const Tensors& x, const std::vector<double>& grad_out,
+                 const std::vector<double>& grad_lse) {
   const auto kernels = edge_attention_kernels<ThisIsa, double>(kScore);
   Forward saved = forward(x);
   Tensors grad = x;
@@ -79,11 +86,14 @@ Tensors backward(const Tensors& x, const std::vector<double>& grad_out, const st
   args.transpose = {t_rowptr, {t_col, true}, {t_pos, true}, kNodes};
   args.position = {t_pos, true};
   args.grad_out = grad_out.data(), args.softmax = saved.softmax.data(), args.delta = delta.data();
-  args.grad_value = grad.value.data(), args.grad_query = grad.query.data(), args.grad_key = grad.key.data();
-  args.grad_att = grad.att.data(), args.grad_dst_term = grad.dst_term.data(), args.grad_src_term = grad.src_term.data();
+  args.grad_value = grad.value.data(), args.grad_query = grad.query.data(),
+  args.grad_key = grad.key.data();
+  args.grad_att = grad.att.data(), args.grad_dst_term = grad.dst_term.data(),
+  args.grad_src_term = grad.src_term.data();
   args.grad_edge_term = grad.edge_term.data(), args.grad_bias = grad.bias.data();
   args.grad_edge_feat = grad.edge_feat.data();
-  kernels.delta(args.in, grad_out.data(), saved.out.data(), nullptr, nullptr, grad_lse.data(), delta.data());
+  kernels.delta(args.in, grad_out.data(), saved.out.data(), nullptr, nullptr, grad_lse.data(),
+                delta.data());
   kernels.backward(args, {node_table.data(), nullptr});
   return grad;
 }
@@ -98,8 +108,9 @@ int main() {
     for (double& number : numbers) number = normal(random);
     return numbers;
   };
-  Tensors x{draw(kNodes * H * D), draw(kNodes * H * D), draw(kNodes * H * D), draw(H * D),         draw(kNodes * H),
-            draw(kNodes * H),     draw(kEdges * H),     draw(kEdges * H),     draw(kEdges * H * D)};
+  Tensors x{draw(kNodes * H * D), draw(kNodes * H * D), draw(kNodes * H * D),
+            draw(H * D),          draw(kNodes * H),     draw(kNodes * H),
+            draw(kEdges * H),     draw(kEdges * H),     draw(kEdges * H * D)};
   const auto grad_out = draw(kNodes * H * D), grad_lse = draw(kNodes * H);
   Tensors grad = backward(x, grad_out, grad_lse);
   for (std::size_t tensor = 0; tensor < x.all().size(); ++tensor) {

@@ -1,4 +1,5 @@
-// The CUDA runtime API as far as gat_ext uses it, for a device that the CPU emulates; see cuda_runtime.h.
+// The CUDA runtime API as far as gat_ext uses it, for a device that the CPU emulates; see
+// cuda_runtime.h.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,9 @@
-// One block of threads, run on one thread of the host: every CUDA thread is a fiber that runs until it has to wait.
+// One block of threads, run on one thread of the host: every CUDA thread is a fiber that runs until
+// it has to wait.
 //
-// A warp runs until none of its lanes can go on: all have exited or wait at __syncthreads. Where lanes wait at a warp collective
-// then, it can never complete, which is an error; so is a __syncthreads that only some threads of the block reach.
+// A warp runs until none of its lanes can go on: all have exited or wait at __syncthreads. Where
+// lanes wait at a warp collective then, it can never complete, which is an error; so is a
+// __syncthreads that only some threads of the block reach.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +15,8 @@
 #include "../cuda_runtime_api.h"
 #include "fiber.h"
 
-// Of the thread that runs. They change while it waits, and are global so that the compiler reads them again.
+// Of the thread that runs. They change while it waits, and are global so that the compiler reads
+// them again.
 #define GAT_EMULATION_THREAD_LOCAL inline thread_local __attribute__((tls_model("initial-exec")))
 
 GAT_EMULATION_THREAD_LOCAL uint3 threadIdx{};
@@ -24,11 +27,21 @@ inline constexpr int warpSize = 32;
 
 namespace gat_emulation {
 
-enum class Collective : std::uint8_t { kShuffle, kShuffleUp, kShuffleDown, kShuffleXor, kBallot, kAny, kAll, kSync };
+enum class Collective : std::uint8_t {
+  kShuffle,
+  kShuffleUp,
+  kShuffleDown,
+  kShuffleXor,
+  kBallot,
+  kAny,
+  kAll,
+  kSync
+};
 
 inline const char* name_of(Collective kind) {
-  constexpr const char* kNames[] = {"__shfl_sync",   "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync",
-                                    "__ballot_sync", "__any_sync",     "__all_sync",       "__syncwarp"};
+  constexpr const char* kNames[] = {"__shfl_sync",     "__shfl_up_sync", "__shfl_down_sync",
+                                    "__shfl_xor_sync", "__ballot_sync",  "__any_sync",
+                                    "__all_sync",      "__syncwarp"};
   return kNames[static_cast<int>(kind)];
 }
 
@@ -61,7 +74,8 @@ struct Lane {
   uint3 index{};
 };
 
-// Sets of lanes are bit masks. A lane is ready, or has exited, or waits: at a collective, or at __syncthreads.
+// Sets of lanes are bit masks. A lane is ready, or has exited, or waits: at a collective, or at
+// __syncthreads.
 struct Warp {
   unsigned ready = 0, started = 0, exited = 0, at_collective = 0;
   Call call[32];
@@ -78,11 +92,13 @@ struct Launch {
 
 class Block {
  public:
-  // Throws std::runtime_error, saying where and what, if a thread does something that CUDA leaves undefined.
+  // Throws std::runtime_error, saying where and what, if a thread does something that CUDA leaves
+  // undefined.
   void run(const Launch& launch, uint3 index);
 
   // For the thread that runs.
-  std::uint64_t rendezvous(Collective kind, unsigned mask, std::uint64_t value, int bytes, int source);
+  std::uint64_t rendezvous(Collective kind, unsigned mask, std::uint64_t value, int bytes,
+                           int source);
   void barrier();
   int lane() const { return lane_; }
 
@@ -101,7 +117,8 @@ class Block {
   [[noreturn]] static void worker_main();
   [[noreturn]] void work();
 
-  [[noreturn, gnu::cold]] static void fail(Collective kind, int lane, const char* what, unsigned mask);
+  [[noreturn, gnu::cold]] static void fail(Collective kind, int lane, const char* what,
+                                           unsigned mask);
   [[gnu::cold]] std::string describe(std::size_t warp, int lane) const;
   [[gnu::cold]] std::string stuck_warp(std::size_t warp) const;
   [[gnu::cold]] std::string stuck_block() const;

@@ -15,7 +15,8 @@ inline void Block::set_up(const Launch& launch) {
     shape_ = size;
     warps_.resize(num_warps);
     lanes_.resize(num_warps * 32);
-    for (unsigned t = 0; t < num_threads_; ++t) lanes_[t].index = {t % size.x, t / size.x % size.y, t / (size.x * size.y)};
+    for (unsigned t = 0; t < num_threads_; ++t)
+      lanes_[t].index = {t % size.x, t / size.x % size.y, t / (size.x * size.y)};
   }
   for (std::size_t w = 0; w < num_warps; ++w) {
     const std::size_t count = num_threads_ - w * 32;
@@ -136,14 +137,17 @@ inline void Block::barrier() {
   suspend();
 }
 
-inline std::uint64_t Block::rendezvous(Collective kind, unsigned mask, std::uint64_t value, int bytes, int source) {
+inline std::uint64_t Block::rendezvous(Collective kind, unsigned mask, std::uint64_t value,
+                                       int bytes, int source) {
   Warp& warp = *warp_;
   const int lane = lane_;
   if ((mask >> lane & 1) == 0) fail(kind, lane, "which calls it, is not in its mask", mask);
-  if ((mask & warp.exited) != 0) fail(kind, __builtin_ctz(mask & warp.exited), "which has exited, is in the mask", mask);
+  if ((mask & warp.exited) != 0)
+    fail(kind, __builtin_ctz(mask & warp.exited), "which has exited, is in the mask", mask);
   if ((mask >> source & 1) == 0) fail(kind, source, "which is read, is not in the mask", mask);
   Call& call = warp.call[lane];
-  call.kind = kind, call.bytes = static_cast<std::uint8_t>(bytes), call.source = static_cast<std::uint8_t>(source);
+  call.kind = kind, call.bytes = static_cast<std::uint8_t>(bytes),
+  call.source = static_cast<std::uint8_t>(source);
   call.mask = mask, call.value = value;
   warp.at_collective |= 1u << lane;
   if ((warp.at_collective & mask) == mask) {
@@ -168,7 +172,8 @@ inline void Block::complete(unsigned mask) {
   }
   if (own.kind > Collective::kShuffleXor) {
     const std::uint64_t result = vote(own.kind, mask);
-    for (unsigned rest = mask; rest != 0; rest &= rest - 1) warp.result[__builtin_ctz(rest)] = result;
+    for (unsigned rest = mask; rest != 0; rest &= rest - 1)
+      warp.result[__builtin_ctz(rest)] = result;
   }
   warp.at_collective &= ~mask;
   warp.ready |= mask;
@@ -187,7 +192,8 @@ inline std::uint64_t Block::vote(Collective kind, unsigned mask) const {
 // ---- what went wrong
 
 inline void Block::fail(Collective kind, int lane, const char* what, unsigned mask) {
-  throw std::runtime_error(std::string(name_of(kind)) + ": lane " + std::to_string(lane) + ", " + what + " " + hex(mask));
+  throw std::runtime_error(std::string(name_of(kind)) + ": lane " + std::to_string(lane) + ", " +
+                           what + " " + hex(mask));
 }
 
 inline std::string Block::describe(std::size_t w, int lane) const {
@@ -213,10 +219,12 @@ inline std::string Block::stuck_warp(std::size_t w) const {
   for (int j = 31; j >= 0; --j) {
     if ((mask >> j & 1) == 0) continue;
     const Call& other = warp.call[j];
-    const bool here = (warp.at_collective >> j & 1) != 0 && other.kind == warp.call[lane].kind && other.mask == mask;
+    const bool here = (warp.at_collective >> j & 1) != 0 && other.kind == warp.call[lane].kind &&
+                      other.mask == mask;
     if (!here) missing = j;
   }
-  return "warp " + std::to_string(w) + " is stuck: " + describe(w, lane) + ", but " + describe(w, missing);
+  return "warp " + std::to_string(w) + " is stuck: " + describe(w, lane) + ", but " +
+         describe(w, missing);
 }
 
 inline std::string Block::stuck_block() const {
@@ -225,8 +233,9 @@ inline std::string Block::stuck_block() const {
     const bool gone = (warps_[t / 32].exited >> (t % 32) & 1) != 0;
     (gone ? exited : waiting) = t;
   }
-  return "__syncthreads: " + std::to_string(num_at_barrier_) + " of " + std::to_string(num_threads_) + " threads wait, thread " +
-         triple(lanes_[waiting].index) + " the first; thread " + triple(lanes_[exited].index) + " has exited";
+  return "__syncthreads: " + std::to_string(num_at_barrier_) + " of " +
+         std::to_string(num_threads_) + " threads wait, thread " + triple(lanes_[waiting].index) +
+         " the first; thread " + triple(lanes_[exited].index) + " has exited";
 }
 
 }  // namespace gat_emulation

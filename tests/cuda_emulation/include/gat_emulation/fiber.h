@@ -22,12 +22,15 @@
 
 namespace gat_emulation {
 
-// Memory above a page that faults: a stack that overflows ends the program instead of writing elsewhere.
+// Memory above a page that faults: a stack that overflows ends the program instead of writing
+// elsewhere.
 class Stack {
  public:
-  // Tops are staggered by `index`: the frames of a warp's lanes would else share a few sets of the cache.
+  // Tops are staggered by `index`: the frames of a warp's lanes would else share a few sets of the
+  // cache.
   explicit Stack(std::size_t index) {
-    void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     base_ = static_cast<char*>(memory);
     mprotect(base_, static_cast<std::size_t>(sysconf(_SC_PAGESIZE)), PROT_NONE);
@@ -74,7 +77,8 @@ class StackPool {
 class Context {
  public:
   void start_at(const Stack& stack, void (*entry)());
-  // Leaves the running fiber at `from` and goes on at `to`. Comes back when something transfers to `from`.
+  // Leaves the running fiber at `from` and goes on at `to`. Comes back when something transfers to
+  // `from`.
   static void transfer(Context& from, Context& to, bool for_good = false);
   // To be called first thing in `entry`.
   static void arrived() { finish_switch(nullptr); }
@@ -87,8 +91,11 @@ class Context {
 #else
   void* place_ = nullptr;  // the stack pointer; the registers that a callee must keep lie above it
 
-  static void switch_stacks(Context& from, Context& to) { switch_pointers(&from.place_, to.place_); }
-  [[gnu::naked, gnu::noipa]] static void switch_pointers([[maybe_unused]] void** from, [[maybe_unused]] void* to) {
+  static void switch_stacks(Context& from, Context& to) {
+    switch_pointers(&from.place_, to.place_);
+  }
+  [[gnu::naked, gnu::noipa]] static void switch_pointers([[maybe_unused]] void** from,
+                                                         [[maybe_unused]] void* to) {
     asm("pushq %rbp\n\t"
         "pushq %rbx\n\t"
         "pushq %r12\n\t"
@@ -158,9 +165,13 @@ inline void Context::set_bounds(const Stack& stack) {
   __asan_unpoison_memory_region(bottom_, size_);
 }
 
-inline void Context::start_switch(void** fake, const Context& to) { __sanitizer_start_switch_fiber(fake, to.bottom_, to.size_); }
+inline void Context::start_switch(void** fake, const Context& to) {
+  __sanitizer_start_switch_fiber(fake, to.bottom_, to.size_);
+}
 
-inline void Context::finish_switch(void* fake) { __sanitizer_finish_switch_fiber(fake, &left_->bottom_, &left_->size_); }
+inline void Context::finish_switch(void* fake) {
+  __sanitizer_finish_switch_fiber(fake, &left_->bottom_, &left_->size_);
+}
 
 #endif
 

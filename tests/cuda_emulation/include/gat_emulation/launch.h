@@ -1,7 +1,8 @@
 // Launches: the grid runs at once, block after block, before the launch returns.
 //
-// GAT_EMULATION_THREADS threads of the host (default 1) share the blocks. Everything a kernel does that CUDA leaves undefined and
-// the emulation notices is thrown out of the launch as std::runtime_error; later launches are not affected.
+// GAT_EMULATION_THREADS threads of the host (default 1) share the blocks. Everything a kernel does
+// that CUDA leaves undefined and the emulation notices is thrown out of the launch as
+// std::runtime_error; later launches are not affected.
 #pragma once
 
 #include <atomic>
@@ -42,18 +43,21 @@ class BlockPool {
   std::vector<std::unique_ptr<Block>> free_;
 };
 
-inline std::uint64_t num_blocks(const dim3& grid) { return std::uint64_t{grid.x} * grid.y * grid.z; }
+inline std::uint64_t num_blocks(const dim3& grid) {
+  return std::uint64_t{grid.x} * grid.y * grid.z;
+}
 
 inline void check_configuration(const dim3& grid, const dim3& block, std::size_t shared_bytes) {
   const auto refuse = [&](const char* expected) {
-    throw std::runtime_error("CUDA emulation: a launch with grid " + triple(grid) + " and block " + triple(block) +
-                             "; expected " + expected);
+    throw std::runtime_error("CUDA emulation: a launch with grid " + triple(grid) + " and block " +
+                             triple(block) + "; expected " + expected);
   };
   if (num_blocks(grid) == 0) refuse("a grid that is not empty");
   if (grid.x > 0x7fffffffu) refuse("at most 2147483647 blocks along x");
   if (grid.y > 65535 || grid.z > 65535) refuse("at most 65535 blocks along y and z");
   if (num_blocks(block) == 0) refuse("a block that is not empty");
-  if (block.x > 1024 || block.y > 1024 || block.z > 64) refuse("at most 1024 threads along x and y and 64 along z");
+  if (block.x > 1024 || block.y > 1024 || block.z > 64)
+    refuse("at most 1024 threads along x and y and 64 along z");
   if (num_blocks(block) > 1024) refuse("at most 1024 threads a block");
   if (shared_bytes != 0) refuse("no dynamic shared memory, which is not emulated");
 }
@@ -74,7 +78,8 @@ inline void run_grid(const Launch& launch) {
     try {
       for (std::uint64_t i; (i = next.fetch_add(1)) < count;) {
         const std::uint64_t yz = i / launch.grid.x;
-        block->run(launch, {static_cast<unsigned>(i % launch.grid.x), static_cast<unsigned>(yz % launch.grid.y),
+        block->run(launch, {static_cast<unsigned>(i % launch.grid.x),
+                            static_cast<unsigned>(yz % launch.grid.y),
                             static_cast<unsigned>(yz / launch.grid.y)});
       }
     } catch (...) {
@@ -99,11 +104,12 @@ void call_with(void (*kernel)(Ps...), void** args, std::index_sequence<I...>) {
 }  // namespace gat_emulation
 
 template <class... Ps>
-cudaError_t cudaLaunchKernel(void (*kernel)(Ps...), dim3 grid, dim3 block, void** args, std::size_t shared_bytes = 0,
-                             cudaStream_t = nullptr) {
+cudaError_t cudaLaunchKernel(void (*kernel)(Ps...), dim3 grid, dim3 block, void** args,
+                             std::size_t shared_bytes = 0, cudaStream_t = nullptr) {
   gat_emulation::check_configuration(grid, block, shared_bytes);
   const auto call = [](void (*forgotten)(), void** values) {
-    gat_emulation::call_with(reinterpret_cast<void (*)(Ps...)>(forgotten), values, std::index_sequence_for<Ps...>{});
+    gat_emulation::call_with(reinterpret_cast<void (*)(Ps...)>(forgotten), values,
+                             std::index_sequence_for<Ps...>{});
   };
   gat_emulation::run_grid({call, reinterpret_cast<void (*)()>(kernel), args, grid, block});
   return cudaSuccess;

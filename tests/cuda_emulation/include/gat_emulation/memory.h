@@ -10,10 +10,12 @@
 namespace gat_emulation {
 
 [[noreturn, gnu::cold]] inline void refuse_index(long index, long size, const char* what) {
-  throw std::runtime_error(std::string(what) + ": index " + std::to_string(index) + " of " + std::to_string(size));
+  throw std::runtime_error(std::string(what) + ": index " + std::to_string(index) + " of " +
+                           std::to_string(size));
 }
 [[noreturn, gnu::cold]] inline void refuse_address(std::size_t bytes) {
-  throw std::runtime_error("an access of " + std::to_string(bytes) + " bytes at an address that is not a multiple of it");
+  throw std::runtime_error("an access of " + std::to_string(bytes) +
+                           " bytes at an address that is not a multiple of it");
 }
 
 inline void check_index(long index, long size, const char* what) {
@@ -25,10 +27,12 @@ inline void check_alignment(const void* p, std::size_t bytes) {
   if (reinterpret_cast<std::uintptr_t>(p) % bytes != 0) refuse_address(bytes);
 }
 
-// An array in shared memory, to be declared __shared__. Indices are checked; all bytes are 0xff when a block begins.
+// An array in shared memory, to be declared __shared__. Indices are checked; all bytes are 0xff
+// when a block begins.
 template <class T, int N>
 struct SharedArray {
-  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>, "shared memory holds plain data");
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>,
+                "shared memory holds plain data");
   T data[N];
   std::uint64_t block;  // for which the data was last poisoned
 
