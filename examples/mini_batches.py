@@ -1,4 +1,4 @@
-"""Mini-batches of sampled neighbours, in plain torch: each layer of a model runs on a bipartite block.
+"""Mini-batches of sampled neighbours in plain torch: each layer runs on a bipartite block.
 
 A batch of nodes needs only some of its neighbours, and some of theirs. The blocks go from the
 outermost sources to the batch; the destinations of a block are the first of its sources, so that
@@ -59,7 +59,7 @@ class Model(nn.Module):
         )
 
     def forward(self, x: Tensor, blocks: list[Block]) -> Tensor:
-        """Scores of the last block's destinations; x are the features of the first one's sources."""
+        """Logits of the last block's destinations, from features x of the first block's sources."""
         for position, (layer, block) in enumerate(zip(self.layers, blocks, strict=True)):
             x = layer((x, x[: block.graph.num_dst]), block.graph)
             x = F.elu(x) if position + 1 < len(self.layers) else x

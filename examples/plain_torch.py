@@ -1,4 +1,4 @@
-"""Sparse attention in plain PyTorch, without any graph library: a text model in which each word sees some of the others.
+"""Sparse attention in plain PyTorch: a text model in which each word attends to some others.
 
 The pattern, a window of the words before and a few global ones, is a graph; the attention is one
 operator over its edges. It equals torch's dense attention with a mask, for a share of its work that
@@ -18,7 +18,10 @@ from gat_ext.functional import dot_attention
 
 
 def window_graph(length: int, window: int, num_global: int) -> Graph:
-    """Every word to itself, to the ``window`` words after it, and from the first ``num_global`` words to all after them."""
+    """Edges from each word to itself and the ``window`` words after it.
+
+    The first ``num_global`` words also have edges to all words after them.
+    """
     position = torch.arange(length)
     back = position[:, None] - torch.arange(window + 1)
     first = torch.arange(num_global).expand(length, -1)

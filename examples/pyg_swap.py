@@ -1,4 +1,4 @@
-"""A PyG model, unchanged but for one line: its attention layers become gat_ext's, with the same parameters and results.
+"""One line replaces the attention layers of a PyG model by gat_ext's, with the same results.
 
 Needs torch_geometric.
 """

@@ -41,10 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def operators_of_the_cpu() -> set[str]:
-    """The operators without kernels for other devices: torch's do their part there, or they are made of torch's."""
+    """The operators that have CPU kernels only; elsewhere torch's operators replace them."""
     names = (
         "linear linear_backward add scale relu relu_backward dropout inverse_norm csr_of_edges "
-        "csr_transpose checked_csr edge_slots adjacency_attention adjacency_attention_backward draw_starts"
+        "csr_transpose checked_csr edge_slots adjacency_attention adjacency_attention_backward "
+        "draw_starts"
     )
     return {f"gat_ext::{name}" for name in names.split()}
 

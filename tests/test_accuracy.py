@@ -1,4 +1,7 @@
-"""Accuracies of whole trainings: run with --run-slow. Bars for papers' models are the papers' means less 0.7, 10 seeds each."""
+"""Test accuracies of complete training runs; run with --run-slow.
+
+The bars for models of papers are the papers' means minus 0.7, over 10 seeds each.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def test_digits(tmp_path):
 
 @pytest.mark.slow
 def test_agents_learn_where_to_walk():
-    """On the graphs whose class a uniform walk seldom sees; the same budget for both ways of walking."""
+    """On graphs whose class a uniform walk rarely sees, with the same budget for both walks."""
     data = datasets.load_graphs("shapes")
 
     def accuracy(walk):
@@ -88,7 +91,7 @@ def test_agents_on_compounds(model, bar, data_dir, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "bar"), [("cora", 67.9), ("citeseer", 48.5)])
 def test_embeddings_of_walks(dataset, bar, data_dir, tmp_path):
-    """For cora the paper's mean; for citeseer, whose seeds differ by 2, that less 3. Three seeds each."""
+    """Over 3 seeds, at least the paper's mean on cora; minus 3 on citeseer, whose spread is 2."""
     data = datasets.load(dataset, root=data_dir)
     config = EmbeddingRunConfig("attention-walk", dataset, 0, 3, EmbeddingRecipe(), {})
     run = EmbeddingRun(config, data, tmp_path)

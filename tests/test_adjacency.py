@@ -1,4 +1,4 @@
-"""Layers and models take the edges of other libraries, and what they made of them is found again."""
+"""Layers and models take the edges of other libraries, and cache the graphs built from them."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_new_form_is_one_file_and_one_row(monkeypatch):
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 def test_recorded_attention(form, asked):
-    """Recording needs the edges as a list, and changes no result, also where the weights were asked for."""
+    """Recording needs the edges as a list and changes no result, with and without weights."""
     layer, x = nn.GATConv(5, 4, heads=2), torch.randn(NUM_NODES, 5)
     edges = FORMS[form]()
     expected = layer(x, edges, return_attention_weights=asked)
@@ -280,7 +280,7 @@ def matrix_with_values(form, values):
 @pytest.mark.parametrize("options", [{}, {"edge_dim": 2}], ids=str)
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv", "AGNNConv"])
 def test_matrices_mean_what_they_mean_to_pyg(name, options, form):
-    """Also their values, where these are edge features, with gradients; and the attention on each entry."""
+    """Includes values used as edge features, their gradients, and the attention on each entry."""
     if name == "AGNNConv" and options:
         return
     sizes = () if name == "AGNNConv" else (5, 4, 1)
@@ -319,7 +319,7 @@ def test_gradients_that_would_be_lost():
 
 @over(plain_cases("forms", "pairs"))
 def test_blocks(case):
-    """A block's destinations are the first of its sources; features may be given for all sources, or for both ends."""
+    """A block's destinations are its first sources; features are of all sources or of both ends."""
     src, dst = torch.randint(9, (20,)), torch.randint(4, (20,))
     block = DGLGraph(torch.stack([src, dst]), 9, 4, is_block=True)
     layer, x = case.make(), torch.randn(9, 5)

@@ -1,4 +1,4 @@
-"""adjacency_attention, the operator of traces: what it makes of edges is found again as long as they are the same."""
+"""adjacency_attention, the operator of traces, caches the graph of its edges by their contents."""
 
 from __future__ import annotations
 

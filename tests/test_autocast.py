@@ -1,4 +1,4 @@
-"""Under autocast: the dtypes of PyG's layers, whatever the size of the graph, the mode and the form of the features."""
+"""Under autocast, dtypes are those of PyG's layers, for every graph size, mode and feature form."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def inputs(name, options, num_nodes):
 
 
 def dtypes_of_pyg(layer, dtype, x, edge_index, more):
-    """Of the result, and of the attention weights: those of the result where PyG's layer does not return them."""
+    """Dtypes of the result and of the weights: the result's if PyG's layer returns no weights."""
     with torch.autocast("cpu", dtype):
         if isinstance(layer, pyg.AGNNConv):
             return (layer(x, edge_index).dtype,) * 2

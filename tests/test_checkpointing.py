@@ -1,4 +1,4 @@
-"""torch.utils.checkpoint drops in the second pass what it dropped in the first: loss and gradients are those without it."""
+"""torch.utils.checkpoint repeats the dropout of the first pass: it changes no loss or gradient."""
 
 from __future__ import annotations
 

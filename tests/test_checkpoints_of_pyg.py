@@ -1,4 +1,4 @@
-"""Checkpoints that older versions of PyG saved load into the layers; arguments of PyG's base class."""
+"""Layers load checkpoints of older versions of PyG, and take the arguments of PyG's base class."""
 
 from __future__ import annotations
 

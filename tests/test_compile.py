@@ -249,7 +249,7 @@ def test_a_compiled_graph_needs_its_number_of_nodes():
 
 @torch._dynamo.config.patch(trace_autograd_ops=True)
 def test_compiled_gradients_have_gradients():
-    """As forces that are learned: the loss is of a gradient, which is taken within the compiled function."""
+    """As in learned force fields: the loss uses a gradient taken inside the compiled function."""
     layer = nn.GATv2Conv(5, 4, heads=2).double()
 
     def penalty(x, edge_index):
@@ -267,7 +267,7 @@ def test_compiled_gradients_have_gradients():
 
 
 class Rewiring(torch.nn.Module):
-    """Makes other edges for its second layer after the first one had its own, of the same number."""
+    """Computes new edges for its second layer, as many as the first layer had."""
 
     def __init__(self):
         super().__init__()

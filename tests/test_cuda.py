@@ -1,4 +1,4 @@
-"""What only a GPU can show: recorded launches, streams, the same numbers as the CPU, errors across devices."""
+"""Tests that need a GPU: CUDA graphs, streams, agreement with the CPU, errors across devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dense steps of a layer: values and gradients are torch's, memory is the block cache's, dropout's numbers are Philox's."""
+"""The dense steps of a layer: torch's values and gradients, the block cache, Philox dropout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.use_deterministic_algorithms(True): no warning, no error, and the same bits at each run, for any number of threads."""
+"""torch.use_deterministic_algorithms(True): bitwise identical for any number of threads."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_random_walk():
     [(2708, 1433, 64), (20_000, 128, 1), (5000, 128, 256), (40_000, 5, 40), (10_000, 300, 7)],
 )
 def test_linear_maps(rows, inputs, outputs, dtype):
-    """BLAS shares out each of these sums over threads, the weight's over rows, the first one's over inputs too."""
+    """BLAS splits these sums over threads: the weight's over rows, the first over inputs too."""
     generator = torch.Generator().manual_seed(0)
     tensors = [
         torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()

@@ -1,4 +1,4 @@
-"""Second derivatives through all results at once, by finite differences, and a gradient penalty that learns."""
+"""Second derivatives through all results, by finite differences; training a gradient penalty."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ RESULTS = {
 @pytest.mark.parametrize("results", RESULTS)
 @pytest.mark.parametrize("score", SCORES)
 def test_every_result_of_edge_attention(score, results):
-    """Bias, edge features, edge_in_value, top_k and dropout by a fixed seed each, and together; rows without edges too."""
+    """Each of bias, edge features, edge_in_value, top_k and dropout by a fixed seed, and all.
+
+    The graph has rows without edges.
+    """
     graph = sample_graph("isolated")
     for name, inputs in sample_inputs(score, graph, 2, 2, requires_grad=True).items():
         if name == "masked":  # no finite differences of -inf
@@ -69,7 +72,7 @@ def test_gradients_of_higher_order_equal_the_reference(score, order, bound):
 
 @over(full_cases("double_backward"))
 def test_gradient_penalty(case):
-    """Steps down the squared norm of a layer's gradient, in the layer's parameters and the features, make it smaller."""
+    """Descent on the squared norm of a layer's gradient, in parameters and features, reduces it."""
     torch.manual_seed(0)
     graph, layer = sample_graph("unsorted"), case.make(4, 3).to(F64)
     x = torch.randn(8, 4, dtype=F64, requires_grad=True)

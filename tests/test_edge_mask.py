@@ -1,4 +1,4 @@
-"""Edge masks: of the operator against the reference, of layers against PyG's explain mechanism, of models."""
+"""Edge masks: operators against the reference, layers against PyG's explain mechanism, models."""
 
 from __future__ import annotations
 
@@ -310,7 +310,7 @@ def test_layers_equal_pyg_explain(case, as_graph):
 
 @over(all_cases("edge_mask", "weights"))
 def test_heads_of_a_mask_and_weights_as_applied(case):
-    """alpha with a mask is alpha without, times the mask in the caller's order; own self-loops keep theirs."""
+    """The mask multiplies alpha in the caller's edge order; added self-loops keep their alpha."""
     torch.manual_seed(0)
     edges = random_edges(9, 9)
     layer = case.make().double()

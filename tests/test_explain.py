@@ -1,4 +1,4 @@
-"""Attention recorded from modules, matched with the caller's edges, and what is read from it, against dense formulas."""
+"""Recorded attention matches the caller's edges; measures of it match dense formulas."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_records_equal_the_attention_of_models(name):
 
 
 class Custom(torch.nn.Module):
-    """Positional arguments, attention asked for by the module itself, one layer called twice, features for two ends."""
+    """Positional arguments, weights requested by the module, a layer called twice, bipartite x."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""torch.export, AOTInductor and make_fx: programs that run on graphs of any size, with the results of the plain call."""
+"""torch.export, AOTInductor and make_fx: programs for graphs of any size equal the eager call."""
 
 from __future__ import annotations
 

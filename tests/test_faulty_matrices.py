@@ -1,4 +1,4 @@
-"""Sparse matrices whose pointers or indices lead out of bounds are refused before anybody follows them."""
+"""Sparse matrices with pointers or indices out of bounds raise before anything reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number that tells the contents of tensors from others: equal for equal contents, different after every small change."""
+"""The fingerprint of tensors: equal for equal contents, different after every small change."""
 
 from __future__ import annotations
 

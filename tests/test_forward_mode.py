@@ -1,4 +1,4 @@
-"""Forward-mode differentiation: by torch's own operators, which gather rows; walks refuse it by name."""
+"""Forward-mode differentiation, through torch's own operators; walks raise NotImplementedError."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_operators_have_tangents(name):
-    """Equal to what reverse mode makes of the fused operators, and of the reference; beside gradients, too."""
+    """Tangents equal reverse mode's, of the operators and of the reference, also with gradients."""
     call, tensor = CALLS[name]
     tangent = torch.linspace(-1, 1, tensor.numel(), dtype=F64).view_as(tensor)
     out, found = torch.func.jvp(lambda t: call(functional, t), (tensor,), (tangent,))
@@ -52,7 +52,7 @@ def test_operators_have_tangents(name):
 
 @pytest.mark.parametrize("score", SCORES)
 def test_every_option(score):
-    """Bias, edge features, top_k and dropout by a fixed seed, with all results, in the direction of every input at once."""
+    """Bias, edge features, top_k and seeded dropout: all results, with tangents of all inputs."""
     inputs = sample_inputs(score, GRAPH, 2, 3, requires_grad=True)["everything"]
     leaves = {n: t for n, t in inputs.items() if isinstance(t, torch.Tensor) and t.requires_grad}
     fixed = {n: v for n, v in inputs.items() if n not in leaves}

@@ -194,8 +194,9 @@ def graph_call(rnd: Random) -> tuple[Callable[..., Any], tuple[Any, ...], dict[s
 # ---- what is spoilt
 
 SCALARS: list[Any] = [
-    None, "x", "", -1, 0, 3, 0.5, 1.5, -0.0, True, 2**63, 10**30, 1e38, math.nan, math.inf, -math.inf, 1j, [], (), {},
-    b"x", object(), np.float32(0.5), np.int64(2), torch.tensor(0.5), torch.tensor([2]), torch.tensor([0.1, 0.2]), torch.float64,
+    None, "x", "", -1, 0, 3, 0.5, 1.5, -0.0, True, 2**63, 10**30, 1e38,
+    math.nan, math.inf, -math.inf, 1j, [], (), {}, b"x", object(), np.float32(0.5), np.int64(2),
+    torch.tensor(0.5), torch.tensor([2]), torch.tensor([0.1, 0.2]), torch.float64,
 ]  # fmt: skip
 
 
@@ -285,7 +286,7 @@ def tensors_of(result: Any) -> list[Tensor]:
 
 
 def attempt(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The result, or None where the call was refused; results and gradients of the right dtype come of it without error."""
+    """The result, or None if the call was refused; checks the dtypes of results and gradients."""
     try:
         result = function(*args, **kwargs)
     except REFUSALS as error:
@@ -324,7 +325,7 @@ def check_spoilt(
 def exact_arguments(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """The arguments in float64 as new leaves, and those of the reference in the place of dropout_p and seed."""
+    """Arguments for the reference: float64 leaves, and its argument for dropout_p and seed."""
 
     def exact(value: Any) -> Any:
         if isinstance(value, Tensor) and value.is_floating_point():
@@ -351,7 +352,7 @@ def exact_arguments(
 
 
 def check_good(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Against the reference, gradients too; of equal scores in 16 or 32 bits either may be among the largest."""
+    """Values and gradients equal the reference's; top_k may pick either of two equal scores."""
     ours = tensors_of(function(*args, **kwargs))
     given = [
         t for t in [*args, *kwargs.values()] if isinstance(t, Tensor) and t.is_floating_point()
@@ -400,7 +401,7 @@ def check_good(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 
 def check_reach(rnd: Random, graph: Graph, inputs: dict[str, Any]) -> None:
-    """What is not finite in one row of an input changes no bit of the destinations that do not read the row."""
+    """A non-finite row of an input changes no bit of destinations that do not read that row."""
     readers = {
         "value": 0,
         "key": 0,

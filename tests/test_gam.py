@@ -55,7 +55,7 @@ def test_shapes_and_starts(graphs, name, walk):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_graph_among_others_and_alone(graphs, name):
-    """With its starts given, and one way to go, a graph's result does not depend on what is beside it."""
+    """With given starts and one possible walk, a graph's result is independent of its batch."""
     model, (graph, types, ptr) = make_model(name, walk="greedy"), graphs
     start = torch.tensor([[5, 6, 7]])
     among = model(graph, types, ptr, graphs=torch.tensor([2]), start=start)
@@ -227,7 +227,7 @@ def test_reinforce_is_the_gradient_of_the_expected_reward(monkeypatch, name, num
 
 
 def separable(num_graphs):
-    """Paths of five nodes whose class is the type of the one in the middle; all else is the same."""
+    """Paths of five nodes whose class is the type of the middle node; all else is the same."""
     types = torch.zeros(num_graphs, 5, dtype=torch.int64)
     y = torch.arange(num_graphs) % 2
     types[:, 2] = 1 + y

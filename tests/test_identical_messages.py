@@ -1,4 +1,7 @@
-"""Equal values: the weights do not matter, so query and key get no gradient but rounding, that of float32 in 16 bits too."""
+"""With equal values the weights do not matter: query and key get gradients of rounding size.
+
+Rounding is that of float32 for 16-bit inputs, too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of any size: rows masked by large negative numbers, features that nobody normalised, up to the largest finite numbers.
+"""Scores of any size: masks of large negative numbers, unnormalised features, the largest floats.
 
 Features are small integers times powers of two, so that every score is exact in each dtype, and the
 reference in float64 is what the results must agree with to rounding.
@@ -32,7 +32,7 @@ def twice(of_edges, dim):
 
 
 def make_inputs(score, graph, dtype, *, size=1.0, grain=1.0, edge_feat=False):
-    """Inputs whose scores are multiples of a power of two, ``grain``, where features are integers times ``size``."""
+    """Inputs with features that are integers times ``size``; scores are multiples of ``grain``."""
     generator = torch.Generator().manual_seed(7)
 
     def integers(*shape):
@@ -102,7 +102,7 @@ def as_leaf(tensor, dtype):
 
 
 def check_against_reference(graph, inputs):
-    """Within a few units of rounding of the reference in float64: of the largest element, or as exact as it is in float32.
+    """Within a few roundings of the largest element of the float64 reference, or as its float32.
 
     The second bound is for differences of equals: what is 0 in theory is rounding in every dtype.
     """
@@ -205,7 +205,7 @@ def test_results_scale_exactly(score, dtype, exponent, device):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("score", SCORES)
 def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, dropout_p, device):
-    """Each pass sums the terms of a score, and delta its products, in one order: nothing is left of differences of equals."""
+    """Every pass sums a score, and delta its products, in one order: equal terms cancel exactly."""
     reads = reference.score_inputs(score)
     if edges and "key" not in reads:
         pytest.skip("has no features")
@@ -268,7 +268,7 @@ def error(found, expected):
 @pytest.mark.parametrize("size", [1e3, 1e4, 1e6, 1e8])
 @over(CASES)
 def test_layers_are_as_exact_as_those_of_pyg(case, size):
-    """Scores of 1e4 to 1e17 have rounding errors of their own, which the same layer of PyG has, too."""
+    """Scores of 1e4 to 1e17 have rounding errors, which PyG's layer has, too."""
     pytest.importorskip("torch_geometric.nn")
     torch.manual_seed(1)
     theirs, exact, ours = case.make_pyg(8, 6), case.make_pyg(8, 6), case.make(8, 6)

@@ -1,4 +1,4 @@
-"""No operator, layer or model loses memory, whatever it runs under: what is live after many calls is what was before."""
+"""No operator, layer or model leaks memory in any mode: live bytes stay constant over calls."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ except (AttributeError, OSError):
 
 
 def live_bytes():
-    """Bytes that are allocated and not freed. What lives now is left out of later collections, which are quick then."""
+    """Live allocated bytes. Freezes live objects, so that later collections are quick."""
     gc.collect()
     gc.freeze()
     gat_ext.empty_cache()

@@ -121,7 +121,7 @@ def test_self_loops_are_added_once(name, monkeypatch):
 
 
 def test_dropout_of_inputs_attention_and_features():
-    """Each of GAT's three dropouts alone makes training differ, and none is active in evaluation."""
+    """Each of GAT's three dropouts changes training by itself, and none is active in evaluation."""
     off = {"dropout": 0.0, "attn_dropout": 0.0, "feat_dropout": 0.0}
     model = make("gat", **off)
     assert torch.equal(model(X, GRAPH), model(X, GRAPH))

@@ -130,7 +130,7 @@ def test_attention_weights_equal_pyg(name, edge):
 
 @pytest.mark.parametrize("add_self_loops", [False, True])
 def test_sources_alone(add_self_loops):
-    """Features of the destinations are None: their number is size's, the graph's, or the sources'."""
+    """x_dst is None: the number of destinations comes from size, the graph, or the sources."""
     options = {"heads": 2, "add_self_loops": add_self_loops, "residual": True}
     ours, theirs = both("GATConv", options, (5, 7))
     x = normal(9, 5)

@@ -1,4 +1,4 @@
-"""PyG's layers as the oracle, over every combination of their arguments: values, and gradients of all inputs and parameters."""
+"""PyG's layers as oracles: values and all gradients, over every combination of arguments."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ COPIED = [
 @pytest.mark.parametrize("channels", [5, -1])
 @over(COPIED)
 def test_copies(case, channels, copied):
-    """Before the first call, when lazy layers have no sizes yet, and after it; a copy has parameters of its own."""
+    """A copy has its own parameters, before the first call of a lazy layer and after."""
     layer, x, edge_index = case.make(channels), torch.randn(9, 5), edges(Form(5, 9))
     assert copied(layer)(x, edge_index).shape[0] == 9
     expected = layer(x, edge_index)

@@ -1,4 +1,4 @@
-"""Nothing goes on with edges that were there before, whoever wrote to them: also writers that torch does not count.
+"""Nothing uses stale edges after an in-place change, even one that torch does not count.
 
 Every write here leaves the version of the tensor as it was, which the tests check.
 """
@@ -42,7 +42,7 @@ def overwrite(target, source):
 
 
 def by_operator(target, source):
-    """An operator that says in its schema that it writes, without an autograd kernel, which would count that."""
+    """An operator whose schema declares a write, without an autograd kernel to count it."""
     with torch.library._scoped_library("gat_ext_stale", "FRAGMENT") as library:
         library.define("overwrite(Tensor(a!) target, Tensor source) -> ()")
         library.impl("overwrite", overwrite, "CPU")
@@ -65,7 +65,10 @@ WRITES = {
 
 
 def assert_notices(use, target, write, fresh=None):
-    """``use()`` after an uncounted write to ``target`` is that of ``fresh()``, by default of ``use`` on a copy of it."""
+    """After an uncounted write to ``target``, ``use(target)`` equals ``fresh()``.
+
+    By default, ``fresh`` is ``use`` of a copy of ``target``.
+    """
     before, version = use(target), target._version
     write(target)
     assert target._version == version, "a write that torch counts tests nothing"

@@ -1,4 +1,4 @@
-"""A small graph starts no threads: they would cost more than the work, and a forked process lacks those that it counts on.
+"""A small graph starts no threads: they would cost more than the work, and fork() loses them.
 
 The tests read what this file prints when it is run: of each case, in a process of its own, how many
 threads it started and how a fork of that process ended which ran the case again.

@@ -1,4 +1,4 @@
-"""The stand-in for a Graph inside functions that are traced: what it has, and what it says of the rest."""
+"""TracedGraph replaces a Graph while tracing: what it has, and its errors for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.func over layers and operators: grad, vjp, jacrev, jvp, hessian, vmap; and what cannot be had says so."""
+"""torch.func of layers and operators: grad, vjp, jacrev, jvp, hessian, vmap, and clear errors."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_second_derivatives_of_every_sample(total):
 
 @pytest.mark.parametrize("score", SCORES)
 def test_second_derivatives_of_every_option(score, edges):
-    """Bias, edge features, top_k and dropout by a fixed seed, of all results, in all inputs; in both orders of edges."""
+    """Bias, edge features, top_k and seeded dropout: all results, all inputs, both edge orders."""
     graph = edges if isinstance(edges, Graph) else sample_graph("unsorted")
     inputs = sample_inputs(score, graph, 2, 3, requires_grad=True)["everything"]
     leaves = {n: t for n, t in inputs.items() if isinstance(t, torch.Tensor) and t.requires_grad}

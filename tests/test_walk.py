@@ -1,4 +1,4 @@
-"""walk_step and random_walk: the walks of the reference, their distribution, gradients, edge cases, refusals."""
+"""walk_step and random_walk: the reference's walks, distribution, gradients, edge cases, errors."""
 
 from __future__ import annotations
 
@@ -365,7 +365,7 @@ def test_rounding_never_picks_a_weight_of_zero(scale):
 
 
 def test_the_oracle_draws_within_bounds():
-    """The numbers next to 1 and to the borders, which no seed would find, by the rule that both share."""
+    """Uniform numbers next to 1 and to the borders, which seeds practically never draw."""
     top = 1 - 2.0**-53
     for weights in ([0.0, 5e-324, 0.0], [1.0, 1e-30, 0.0], [0.1] * 9 + [0.0], [1e16, 1.0, 0.0]):
         for number in (0.0, 0.25, 0.5, top):

@@ -36,7 +36,7 @@ def make_agent(**options):
 
 
 def by_hand(agent, graph, node_type, start, num_steps, mode, attributes):
-    """Nodes, log-probabilities, histories and ranks of each agent, from the equations in the docstring."""
+    """Nodes, log-probabilities, histories and ranks of each agent, by the docstring's equations."""
     nodes, log_probs, hiddens, ranks = [start], [], [], []
     rank = torch.full((len(start), TYPES), 1 / TYPES, dtype=torch.float64)
     h = c = torch.zeros(len(start), agent.hidden_channels, dtype=torch.float64)
@@ -108,7 +108,7 @@ def test_isolated_nodes_stay(graph, node_type):
 
 
 def test_an_early_step_changes_all_later_ones():
-    """On a ring every walk is known: other attributes of the second node touch the history from there on."""
+    """On a ring every walk is known: attributes of the second node change all later history."""
     ring = Graph(torch.tensor([[1, 2, 3, 4, 0], [0, 1, 2, 3, 4]]))
     agent = make_agent(attribute_channels=2)
     attributes = torch.randn(5, 2, dtype=torch.float64)

@@ -3,7 +3,7 @@
 :func:`record_attention` collects the attention of every layer of this package in any
 ``torch.nn.Module``; :func:`match_edges` does so for what one layer returned. From these come
 
-- :func:`attention_rollout`: how much every node of the input contributes to some nodes of the output;
+- :func:`attention_rollout`: how much each input node contributes to given output nodes;
 - :func:`attention_entropy`: how widely each node spreads its attention;
 - :func:`top_edges`: what a node attends to most, and :func:`draw_edges`, a picture of it.
 

@@ -22,7 +22,7 @@ def draw_edges(
     axes: Any = None,
     labels: Sequence[str] | None = None,
 ) -> Any:
-    """Draws the edges that a node attends to most: the node in the middle, each hop on a ring around it.
+    """Draws the edges that a node attends to most: the node in the middle, a ring for each hop.
 
     An arrow for every edge goes from its source to its destination; the larger its weight, the
     thicker and the brighter. A self-loop is a dashed circle at its node.
@@ -99,7 +99,7 @@ def _patch(source: tuple[float, float], destination: tuple[float, float], **styl
 
 
 def _places(edges: TopEdges) -> dict[int, tuple[float, float]]:
-    """Of every node: the middle, or the ring of the hop that leads to it first, beside the node that it leads to."""
+    """Position of each node: the centre, or the ring of its first hop, near its destination."""
     angle, ring = {edges.node: 0.0}, {edges.node: 0}
     for hop in sorted(set(edges.hop.tolist())):
         at = edges.hop == hop

@@ -38,7 +38,8 @@ def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> 
 
     Example:
         >>> from gat_ext.explain import match_edges
-        >>> edges, alpha = torch.tensor([[0, 1, 2, 0], [2, 2, 2, 1]]), torch.tensor([0.25, 0.25, 0.5, 1.0])
+        >>> edges = torch.tensor([[0, 1, 2, 0], [2, 2, 2, 1]])
+        >>> alpha = torch.tensor([0.25, 0.25, 0.5, 1.0])
         >>> attention_entropy(match_edges((edges, alpha.unsqueeze(1)), edges)).flatten()
         tensor([0.0000, 0.0000, 1.0397])
     """
@@ -70,7 +71,8 @@ class TopEdges(NamedTuple):
     Example:
         >>> from gat_ext.explain import match_edges
         >>> edges = torch.tensor([[0, 1], [1, 1]])
-        >>> top_edges(match_edges((edges, torch.tensor([[0.4], [0.6]])), edges), node=1, k=1).edge_index
+        >>> attention = match_edges((edges, torch.tensor([[0.4], [0.6]])), edges)
+        >>> top_edges(attention, node=1, k=1).edge_index
         tensor([[1],
                 [1]])
     """
@@ -104,7 +106,8 @@ def top_edges(
 
     Example:
         >>> from gat_ext.explain import match_edges
-        >>> edges, alpha = torch.tensor([[0, 1, 2, 0], [2, 2, 2, 1]]), torch.tensor([0.2, 0.3, 0.5, 1.0])
+        >>> edges = torch.tensor([[0, 1, 2, 0], [2, 2, 2, 1]])
+        >>> alpha = torch.tensor([0.2, 0.3, 0.5, 1.0])
         >>> found = top_edges(match_edges((edges, alpha.unsqueeze(1)), edges), 2, k=2, hops=2)
         >>> found.edge_index, found.hop
         (tensor([[2, 1, 0],

@@ -69,7 +69,7 @@ class LayerAttention(NamedTuple):
         return zeros.index_copy(0, self.edge_id[given], self.alpha[given])
 
     def of_added_loops(self) -> Tensor:
-        """The weights of each node's added self-loop, [N_dst, H], 0 where there is none; differentiable."""
+        """The weight of each node's added self-loop, [N_dst, H]; 0 without one; differentiable."""
         loops = self.added.nonzero().flatten()
         zeros = self.alpha.new_zeros((self.num_dst, *self.alpha.shape[1:]))
         return zeros.index_copy(0, self.edge_index[1, loops], self.alpha[loops])
@@ -104,7 +104,7 @@ def match_edges(
         >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
         >>> _, attention = AGNNConv()(x, edges, return_attention_weights=True)
         >>> matched = match_edges(attention, edges)
-        >>> matched.edge_index, matched.edge_id  # the loop of node 1 was given, that of node 0 was not
+        >>> matched.edge_index, matched.edge_id  # node 1's loop was given, node 0's was added
         (tensor([[0, 1, 0, 1],
                 [1, 0, 0, 1]]), tensor([ 0,  2, -1,  1]))
         >>> matched.of_given_edges().flatten(), matched.of_added_loops().flatten()
@@ -123,7 +123,7 @@ def match_edges(
 
 @contextmanager
 def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
-    """Collects the attention of every attention layer of :mod:`gat_ext.nn` in a module while it runs.
+    """Records the attention of every layer of :mod:`gat_ext.nn` in a module while it runs.
 
     Inside the ``with`` block every call of such a layer, or of one derived from
     ``gat_ext.nn.base.AttentionConv``, appends to the list, in the order of the calls. The layers

@@ -19,7 +19,7 @@ def attention_rollout(
     *,
     residual: float = 0.5,
 ) -> Tensor:
-    r"""How much every node of the input contributes to some nodes of the output, through the attention of all layers.
+    r"""How much each input node contributes to given output nodes, through all layers' attention.
 
     .. math::
         R = A_L \cdots A_2 A_1, \qquad
@@ -59,7 +59,8 @@ def attention_rollout(
         >>> with record_attention(model) as attention, torch.no_grad():
         ...     out = model(torch.randn(4, 4), edges)
         >>> relevance = attention_rollout(attention, 3)
-        >>> bool(relevance[0] == 0), round(relevance.sum().item(), 4)  # node 0 is three steps away, two layers see two
+        >>> # node 0 is three steps away, and two layers reach two
+        >>> bool(relevance[0] == 0), round(relevance.sum().item(), 4)
         (True, 1.0)
     """
     probability(residual, "residual")
@@ -68,8 +69,9 @@ def attention_rollout(
     for before, after in pairwise(attention):
         if before.num_dst != after.num_src:
             raise ValueError(
-                f"layer {after.name!r} has {after.num_src} sources, the layer before it {before.name!r} "
-                f"{before.num_dst} destinations; give layers that follow each other"
+                f"layer {after.name!r} has {after.num_src} source nodes, but the layer before it, "
+                f"{before.name!r}, has {before.num_dst} destination nodes; expected layers in the "
+                "order in which they run"
             )
     last = attention[-1]
     index = _node_index(nodes, last.num_dst, last.alpha.device)
@@ -99,7 +101,7 @@ def _node_index(nodes: int | Sequence[int] | Tensor, count: int, device: torch.d
 
 
 def _through(layer: LayerAttention, relevance: Tensor, residual: float) -> Tensor:
-    """The product of the transpose of a layer's A and the relevance of its destinations [N_dst, K]: [N_src, K]."""
+    """Aᵀ · relevance, [N_src, K], for a layer's A and the relevance [N_dst, K] of destinations."""
     weights = mean_over_heads(layer)
     graph = layer.graph()
     shared = min(layer.num_src, layer.num_dst)
@@ -115,7 +117,7 @@ def mean_over_heads(layer: LayerAttention) -> Tensor:
     """[E'], of alpha [E', H]."""
     if layer.alpha.dim() != 2:
         raise ValueError(
-            f"alpha of layer {layer.name!r} has shape {list(layer.alpha.shape)}; expected [E, H]: choose an element of the "
-            "batch, with layer._replace(alpha=layer.alpha[:, b])"
+            f"alpha of layer {layer.name!r} has shape {list(layer.alpha.shape)}; expected [E, H]: "
+            "select one element of the batch with layer._replace(alpha=layer.alpha[:, b])"
         )
     return layer.alpha.mean(1)

@@ -314,7 +314,9 @@ def dot_attention(
     edge_feat: Tensor | None = None,
     **options: Any,
 ) -> AttentionResult:
-    r"""Scaled dot-product attention: s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩, and edge_feat is added to value too.
+    r"""Scaled dot-product attention; edge_feat is added to the keys and to the values.
+
+    .. math:: s_{ij} = \mathrm{scale} \cdot \langle q_i, k_j + e_{ij} \rangle
 
     Args:
         graph: the graph. On the complete graph this is

@@ -1,4 +1,4 @@
-"""Argument checks shared by the public operators. Each error says what was given and what was expected."""
+"""Argument checks shared by the public operators."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ _INT64_MAX = 2**63 - 1
 
 
 def is_graph(graph: Any) -> None:
-    """Raises TypeError unless it is a Graph, or what stands for one in a function that is traced."""
+    """Raises TypeError unless ``graph`` is a Graph, or a TracedGraph while tracing."""
     if not isinstance(graph, (Graph, TracedGraph)):
         raise TypeError(
-            f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: make one of an edge_index with Graph(edge_index)"
+            f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: build one from an "
+            "edge_index with Graph(edge_index)"
         )
 
 
 def no_transform(operator: str, *inputs: Tensor) -> None:
-    """Raises NotImplementedError inside torch.func, and for tangents, which would be silently lost."""
+    """Raises NotImplementedError inside torch.func and for tangents, which would be dropped."""
     if in_functorch() or have_tangents(*inputs):
         raise NotImplementedError(
-            f"{operator} has no forward-mode derivative and cannot be transformed by torch.func (grad, vmap, jvp, ...); use "
-            "torch.autograd.grad, or for a product with the Jacobian torch.autograd.functional.jvp, which is reverse mode twice"
+            f"{operator} has no forward-mode derivative and does not support torch.func (grad, "
+            "vmap, jvp, ...); use torch.autograd.grad, or torch.autograd.functional.jvp for a "
+            "Jacobian-vector product, which runs reverse mode twice"
         )
 
 
@@ -86,12 +88,13 @@ def on_graph_device(graph: GraphLike, tensor: Tensor, name: str) -> None:
     is_graph(graph)
     if tensor.device != graph.device:
         raise ValueError(
-            f"{name} is on {tensor.device} and the graph is on {graph.device}; move one of them with .to()"
+            f"{name} is on {tensor.device} and the graph is on {graph.device}; expected the same "
+            "device: move one of them with .to()"
         )
     if tensor.is_cuda and not _HAS_CUDA:
         raise RuntimeError(
-            f"{name} is on {tensor.device}, and this build of gat_ext has no CUDA kernels; where nvcc is, install with "
-            "GAT_EXT_CUDA=1 pip install --no-build-isolation ."
+            f"{name} is on {tensor.device}, but this build of gat_ext has no CUDA kernels; install "
+            "nvcc and run GAT_EXT_CUDA=1 pip install --no-build-isolation ."
         )
 
 
@@ -185,13 +188,17 @@ def attention_inputs(
         same_kind(value, "value", tensor, name)
         if tensor.shape != expected[name]:
             raise ValueError(
-                f"{name} has shape {list(tensor.shape)}; expected {list(expected[name])} to go with "
-                f"value {list(value.shape)} on {graph!r}"
+                f"{name} has shape {list(tensor.shape)}; expected {list(expected[name])} for "
+                f"value of shape {list(value.shape)} on {graph!r}"
             )
     if edge_in_value and (inputs["edge_feat"] is None or channels != value.shape[2]):
         raise ValueError(
-            f"edge_in_value adds edge_feat to value: it needs edge_feat with {value.shape[2]} channels, "
-            + ("none was given" if inputs["edge_feat"] is None else f"it has {channels}")
+            f"edge_in_value adds edge_feat to value and expects {value.shape[2]} channels; "
+            + (
+                "edge_feat was not given"
+                if inputs["edge_feat"] is None
+                else f"edge_feat has {channels}"
+            )
         )
 
 
@@ -202,7 +209,8 @@ def temperature(beta: Any, query: Tensor) -> float | Tensor:
     same_kind(query, "query", beta, "beta")
     if beta.numel() != 1 and beta.shape != query.shape[1:2]:
         raise ValueError(
-            f"beta has shape {list(beta.shape)}; expected a number, [] or [{query.shape[1]}], the number of heads"
+            f"beta has shape {list(beta.shape)}; expected a number, or a tensor of shape [] or "
+            f"[{query.shape[1]}], one for each head"
         )
     return beta
 
@@ -214,9 +222,10 @@ def number(x: Any, name: str) -> float:
     if type(x) is float and math.isfinite(x):
         return x
     if isinstance(x, Tensor) or not isinstance(x, Real):
-        hint = f": pass {name}.item(), or to learn it multiply an input by it"
+        hint = f": pass {name}.item(), or multiply an input by it to learn it"
         raise TypeError(
-            f"{name} is a {type(x).__name__}; expected a number{hint if isinstance(x, Tensor) else ''}"
+            f"{name} is a {type(x).__name__}; expected a number"
+            + (hint if isinstance(x, Tensor) else "")
         )
     try:
         finite = math.isfinite(x)

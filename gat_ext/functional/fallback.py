@@ -74,7 +74,7 @@ def call(
     to_lower: bool = True,
     **options: str,
 ) -> Tensor:
-    """A function of this module in the dtypes of the operator that it stands for, with sums as wide.
+    """Calls a function of this module in the dtypes of the operator it replaces, with wide sums.
 
     Args:
         function: ``edge_softmax``, ``sddmm`` or ``spmm``.
@@ -119,7 +119,10 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None, *, reduce: str) -> Tens
 
 
 def _extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -> Tensor:
-    """[N_dst, H, F], of each row and feature the message of the first edge that has the extremum, or NaN; 0 of an empty row."""
+    """[N_dst, H, F], the largest or smallest message of each row; NaN propagates; 0 for empty rows.
+
+    Of several equal messages, the first edge's is returned, and receives the gradient.
+    """
     if messages.shape[0] == 0:
         return messages.new_zeros((num_dst, *messages.shape[1:]))
     known = messages.detach()

@@ -1,4 +1,4 @@
-"""Sums over edges whose attention weights are multiplied by a mask, through the unfused operators."""
+"""Attention whose weights are multiplied by an edge mask, through the unfused operators."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def masked_sum(
 def _traced_sum(
     graph: GraphLike, value: Tensor, weights: Tensor, edge_feat: Tensor | None
 ) -> Tensor:
-    """The sum in torch's own operators, with a tensor [E, H, F] in between: all that a trace, torch.func and tangents know."""
+    """The sum in torch's own operators, for tracing, torch.func and tangents.
+
+    Allocates an intermediate tensor [E, H, F].
+    """
     src, dst = graph.edge_index
     wide = accumulate_dtype(weights.dtype)
     message = value.to(wide)[src]
@@ -61,7 +64,7 @@ def _traced_sum(
 
 
 def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:
-    """The bipartite graph in which each edge of a graph is a source that leads to the edge's destination, as spmm takes it."""
+    """The bipartite graph from edges, as sources, to their destinations, as arguments of spmm."""
     num_edges, like = graph.num_edges, graph.col
     each = torch.arange(num_edges, dtype=like.dtype, device=like.device)
     col = each if graph.edge_id is None else graph.edge_id

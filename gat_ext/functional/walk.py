@@ -1,4 +1,4 @@
-"""The walk operators, public through :mod:`gat_ext.functional`: agents that move along the edges of a graph.
+"""The walk operators, in which agents move along the edges of a graph.
 
 A walk at node ``i`` moves to one of the sources of the in-edges of ``i``, the neighbours that ``i``
 attends to; for the other direction walk on ``graph.reverse()``. Any number of agents walks at once,
@@ -35,9 +35,11 @@ def walk_step(
     seed: Tensor | None = None,
     step: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    r"""One step of agents that prefer some types of nodes: where each goes, and the log-probability of that.
+    r"""Moves agents by one step, by their ranks of node types; returns log-probabilities too.
 
-    .. math:: p_j = \mathrm{rank}_{b, \mathrm{type}(j)} \Big/ \sum_{k \in N(c_b)} \mathrm{rank}_{b, \mathrm{type}(k)}
+    .. math::
+        p_j = \mathrm{rank}_{b, \mathrm{type}(j)} \Big/
+              \sum_{k \in N(c_b)} \mathrm{rank}_{b, \mathrm{type}(k)}
 
     over the neighbours of the agent's node :math:`c_b`; a neighbour joined by several edges counts
     once for each.
@@ -164,7 +166,8 @@ def random_walk(
         checks.edge_values(graph, weight, "weight")
         if weight.dim() != 1:
             raise ValueError(
-                f"weight has shape {list(weight.shape)}; expected [{graph.num_edges}]: choose a head, e.g. weight[:, 0]"
+                f"weight has shape {list(weight.shape)}; expected [{graph.num_edges}]: select one "
+                "head, such as weight[:, 0]"
             )
         _check_weight(weight)
         weight = weight.detach().double()
@@ -218,7 +221,8 @@ def _check_rank(graph: Graph, rank: Tensor, num_agents: int) -> None:
         raise TypeError(f"rank has dtype {rank.dtype}; expected float32 or float64: use .float()")
     if rank.dim() != 2 or rank.shape[0] != num_agents:
         raise ValueError(
-            f"rank has shape {list(rank.shape)}; expected [{num_agents}, R], for current has {num_agents} agents"
+            f"rank has shape {list(rank.shape)}; expected [{num_agents}, R], a row for each of the "
+            f"{num_agents} agents of current"
         )
 
 
@@ -229,7 +233,8 @@ def _check_range(tensor: Tensor, bound: int, name: str, what: str) -> None:
     low, high = torch.stack(torch.aminmax(tensor)).tolist()
     if low < 0 or high >= bound:
         raise IndexError(
-            f"{name} has the value {low if low < 0 else high}; expected 0 to {bound - 1}, for {what} is {bound}"
+            f"{name} has the value {low if low < 0 else high}; expected 0 to {bound - 1}, because "
+            f"{what} is {bound}"
         )
 
 

@@ -30,7 +30,7 @@ Owners = tuple[Any, ...]
 
 
 def _memory() -> int:
-    """Bytes of memory for this process: the machine's, or the control group's where that is less."""
+    """Bytes of memory that this process may use: the machine's, or its control group's limit."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:

@@ -172,7 +172,8 @@ def node_counts(
     if num_src is None or num_dst is None:
         if max(largest) >= _MOST_NODES:
             raise IndexError(
-                f"edge_index has the node number {max(largest)}; expected numbers below {_MOST_NODES}"
+                f"edge_index has the node number {max(largest)}; expected numbers below "
+                f"{_MOST_NODES}"
             )
         num_src = num_dst = max(largest) + 1 if num_nodes is None else num_nodes
         names = ("num_nodes", "num_nodes")

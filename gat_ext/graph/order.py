@@ -46,7 +46,7 @@ def _cuthill_mckee(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def _community(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """Communities in reverse Cuthill-McKee order of the graph that joins them, their nodes in that of their own edges.
+    """Communities in reverse Cuthill-McKee order of their quotient graph, nodes in that of theirs.
 
     Leaving the edges between communities out of the second order keeps what lies close inside a
     community close: they are what makes everything two steps from everything.

@@ -1,4 +1,4 @@
-"""Networks of attention layers for node classification, of walking agents for graph classification, and node embeddings.
+"""Models: attention layers for nodes, walking agents for graphs, and node embeddings.
 
 With the papers' settings as presets. A network of layers maps node features [N, in_channels] and a
 graph to scores [N, out_channels]; one of agents maps node types [N] and the G graphs they are of to

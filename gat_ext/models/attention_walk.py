@@ -107,7 +107,8 @@ class AttentionWalk(nn.Module):
                 raise ValueError(f"{name} is {size}; expected at least 1")
         if embedding_channels % 2:
             raise ValueError(
-                f"embedding_channels is {embedding_channels}; expected an even number, half for each of a node's two vectors"
+                f"embedding_channels is {embedding_channels}; expected an even number, half for "
+                "each of a node's two vectors"
             )
         if not 0 < num_walks < float("inf"):
             raise ValueError(f"num_walks is {num_walks}; expected a positive number")
@@ -182,14 +183,17 @@ class AttentionWalk(nn.Module):
         return AttentionWalkLoss(self.positive(walks), self.negative(graph, starts, ends), penalty)
 
     def positive(self, walks: Tensor) -> Tensor:
-        """The part of pairs on walks, the mean over given walks, int64 [B, C + 1]: unbiased for walks from uniform starts."""
+        """The loss of pairs on walks, estimated as the mean over given walks, int64 [B, C + 1].
+
+        Unbiased for walks from uniform starts.
+        """
         left = F.embedding(walks[:, :1], self.left)
         right = F.embedding(walks[:, 1:], self.right)
         met = F.logsigmoid((left * right).sum(dim=2))
         return -(met @ self.theta.softmax(dim=0)).mean()
 
     def negative(self, graph: Graph, starts: Tensor, ends: Tensor) -> Tensor:
-        """The part of pairs without an edge, from ``starts`` × ``ends``, int64 [S] each and without repetition."""
+        """The loss of pairs without an edge, over ``starts`` × ``ends``, distinct nodes [S]."""
         scores = self.left.index_select(0, starts) @ self.right.index_select(0, ends).t()
         cost = F.softplus(scores).masked_fill(_joined(graph, starts, ends), 0)
         return cost.mean() * (self.num_nodes / self.num_walks)
@@ -198,8 +202,8 @@ class AttentionWalk(nn.Module):
         """The sizes."""
         kind = "learned" if isinstance(self.theta, nn.Parameter) else "uniform"
         return (
-            f"{self.num_nodes}, {2 * self.left.shape[1]}, window={self.window}, num_walks={self.num_walks}, "
-            f"beta={self.beta}, context={kind!r}"
+            f"{self.num_nodes}, {2 * self.left.shape[1]}, window={self.window}, "
+            f"num_walks={self.num_walks}, beta={self.beta}, context={kind!r}"
         )
 
 

@@ -191,7 +191,7 @@ class Shape(NamedTuple):
 
 
 class LayerFactory(Protocol):
-    """Makes a layer of a stack, the first of which has position 0; the last one does not concatenate its heads."""
+    """Builds the layer at a position of a stack, from 0; the last one averages its heads."""
 
     def __call__(
         self, position: int, in_channels: int, out_channels: int, heads: int, concat: bool

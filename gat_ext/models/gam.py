@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class GAM(WalkModel):
-    """Graph attention model: agents that walk on a graph, each of which classifies it; their average decides.
+    """Graph attention model: agents walk on a graph and classify it; predictions are averaged.
 
     Args:
         num_types: R, number of node types.
@@ -63,7 +63,7 @@ class GAM(WalkModel):
 
 
 class GAMMemory(WalkModel):
-    r"""GAM whose agents share their memories: one prediction for a graph, from all of their histories.
+    r"""GAM with shared memory: one prediction for a graph, from the histories of all agents.
 
     .. math::
         p_i = \sum_t u_{i,t} h_{i,t}, \quad u_{i,\cdot} = \mathrm{softmax}_t(w^\top h_{i,t}), \qquad

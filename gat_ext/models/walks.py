@@ -173,7 +173,7 @@ class WalkModel(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(self, graph: Graph, node_type: Tensor, node_ptr: Tensor, **options: Any) -> Tensor:
-        """Probabilities of the classes, [G, K], the average over the agents; takes what :meth:`forward` takes."""
+        """Class probabilities [G, K], averaged over the agents; takes the arguments of forward."""
         return self.forward(graph, node_type, node_ptr, **options).probabilities
 
     def loss(self, output: WalkOutput, y: Tensor) -> WalkLoss:

@@ -1,4 +1,4 @@
-"""Layers and models take the forms of edges in ``graph.formats`` besides an edge_index and a Graph."""
+"""Lets layers and models take every form of edges in ``graph.formats``."""
 
 from __future__ import annotations
 

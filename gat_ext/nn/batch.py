@@ -53,7 +53,7 @@ def _moved(x: Tensor) -> Tensor:
 
 
 class Folded(NamedTuple):
-    """An attention operator for a batch of B: its heads are those of the elements, one element after the other.
+    """An attention operator for a batch of B, whose elements are concatenated as heads.
 
     Called as the operator: with the graph, tensors of nodes [N · B, H, …], the B rows of a node
     together, and keyword arguments. Returns out [N_dst, B, H, F]; with ``return_weights`` also the

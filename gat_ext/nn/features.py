@@ -55,8 +55,8 @@ class SparseFeatures:
             )
         if not matrix.is_floating_point():
             raise TypeError(
-                f"SparseFeatures got dtype {matrix.dtype}; expected floating-point numbers: convert "
-                "with .float()"
+                f"SparseFeatures got dtype {matrix.dtype}; expected floating-point numbers: "
+                "convert with .float()"
             )
         if matrix.dim() != 2:
             raise ValueError(
@@ -169,7 +169,7 @@ def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """``torch.nn.functional.dropout``; on the CPU by numbers of a counter, which all threads draw at once.
+    """``torch.nn.functional.dropout``; on the CPU with a counter-based generator, in parallel.
 
     Args:
         x: of any shape.

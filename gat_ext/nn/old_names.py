@@ -6,18 +6,18 @@ from torch import Tensor
 
 
 def rename(state: dict[str, Tensor], prefix: str, out_channels: int, *, shared: bool) -> None:
-    """Renames, in place, what a GATConv was saved as.
+    """Renames, in place, the parameters of a GATConv that an older PyG saved.
 
-    ======================  ===================================================  =====================
-    version                 saved                                                is
-    ======================  ===================================================  =====================
-    2.0 to 2.5              lin_src.weight, lin_dst.weight (the same)            lin.weight
-    1.6 and 1.7             lin_l.weight, lin_r.weight (the same)                lin.weight
-    1.6 and 1.7             lin_l.weight, lin_r.weight (a projection each)       lin_src, lin_dst
-    1.6 and 1.7             att_l, att_r                                         att_src, att_dst
-    to 1.5                  weight [in, H · C]                                   lin.weight, transposed
-    to 1.5                  att [1, H, 2 · C]                                    att_dst, then att_src
-    ======================  ===================================================  =====================
+    ===========  ==============================================  ======================
+    version      saved name                                      name here
+    ===========  ==============================================  ======================
+    2.0 to 2.5   lin_src.weight, lin_dst.weight (the same)       lin.weight
+    1.6 and 1.7  lin_l.weight, lin_r.weight (the same)           lin.weight
+    1.6 and 1.7  lin_l.weight, lin_r.weight (a projection each)  lin_src, lin_dst
+    1.6 and 1.7  att_l, att_r                                    att_src, att_dst
+    to 1.5       weight [in, H · C]                              lin.weight, transposed
+    to 1.5       att [1, H, 2 · C]                               att_dst, then att_src
+    ===========  ==============================================  ======================
 
     Args:
         state: of a model; changed in place.

@@ -154,7 +154,7 @@ class _Order(NamedTuple):
     new_number: Tensor  # [N], the new number of each old node
 
     def rows(self, x: Features) -> Features:
-        """Features in the new order; a constant is cached, because moving it takes as long as a layer."""
+        """Features in the new order; cached for constants: the copy costs as much as a layer."""
         if isinstance(x, SparseFeatures):
             graph = x.graph
             moved = cached((graph, self.graph), "rows", lambda: self._rows_of_graph(graph))
@@ -214,7 +214,10 @@ def _order_of(adjacency: Tensor | Graph, num_nodes: int, method: str) -> _Order:
 
 
 def _untraced_order_of() -> Callable[..., _Order]:
-    """For torch.compile: nothing in it is worth tracing. Not a decorator, which would import the compiler with the package."""
+    """_order_of, which torch.compile does not trace.
+
+    A decorator would import the compiler with the package.
+    """
     untraced: Callable[..., _Order] = torch.compiler.disable(_order_of)
     return untraced
 

@@ -44,7 +44,10 @@ class WalkAgent(nn.Module):
         \mathrm{LSTM}(s_t, h_{t-1}), \qquad r_t = \mathrm{softmax}(W_r h_t + b_r)
 
     with :math:`r_0` uniform, :math:`h_0 = 0`, and
-    :math:`f_s(d, r) = \mathrm{relu}(W_s [\mathrm{relu}(W_d d + b_d) \,\|\, \mathrm{relu}(W_\rho r + b_\rho)] + b_s)`.
+
+    .. math::
+        f_s(d, r) = \mathrm{relu}(W_s [\mathrm{relu}(W_d d + b_d)
+                    \,\|\, \mathrm{relu}(W_\rho r + b_\rho)] + b_s)
 
     Args:
         num_types: R.
@@ -143,8 +146,8 @@ class WalkAgent(nn.Module):
             node_type: the type of each node, from 0 to R - 1.
             start: the node that each agent starts from.
             num_steps: T, at least 1.
-            mode: ``"sample"`` draws each move by the formula, ``"greedy"`` takes the best-ranked neighbour, ``"uniform"``
-                draws without regard to the ranks.
+            mode: ``"sample"`` draws each move by the formula, ``"greedy"`` takes the best-ranked
+                neighbour, ``"uniform"`` ignores the ranks.
             attributes: of the nodes; given exactly where ``attribute_channels`` is.
             seed: int64 tensor of one element that decides all draws; None draws one from torch's
                 generator.
@@ -179,7 +182,7 @@ class WalkAgent(nn.Module):
         return Walks(*stacks)
 
     def _looks(self, node_type: Tensor, attributes: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """What the attributes of nodes [B] add to the combination, [B, combined], its bias with them."""
+        """A function from nodes [B] to W_s relu(W_d d + b_d) + b_s, [B, combined]."""
         weight = self.combine.weight[:, : self.attribute.out_features].t()
         bias = self.combine.bias
         if attributes is not None:
@@ -208,12 +211,14 @@ class WalkAgent(nn.Module):
             raise ValueError(f"num_steps is {num_steps}; expected at least 1")
         if node_type.shape != (graph.num_nodes,):
             raise ValueError(
-                f"node_type has shape {list(node_type.shape)}; expected [{graph.num_nodes}], a type for each node"
+                f"node_type has shape {list(node_type.shape)}; expected [{graph.num_nodes}], a "
+                "type for each node"
             )
         channels = self.attribute_channels
         if channels is None and attributes is not None:
             raise ValueError(
-                "attributes are given to an agent that looks at types alone; make it with attribute_channels"
+                "attributes were given, but the agent has attribute_channels=None and reads types "
+                "only; construct it with attribute_channels, or leave attributes out"
             )
         expected = (graph.num_nodes, channels)
         if channels is not None and (attributes is None or attributes.shape != expected):
@@ -223,7 +228,8 @@ class WalkAgent(nn.Module):
     def __repr__(self) -> str:
         """The sizes."""
         return (
-            f"{type(self).__name__}(num_types={self.num_types}, hidden_channels={self.hidden_channels}, "
+            f"{type(self).__name__}(num_types={self.num_types}, "
+            f"hidden_channels={self.hidden_channels}, "
             f"step_channels=({self.attribute.out_features}, {self.combine.out_features}), "
             f"attribute_channels={self.attribute_channels})"
         )

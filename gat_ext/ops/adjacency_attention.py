@@ -33,7 +33,7 @@ from gat_ext.ops.state import smaller
 def num_slots(
     edges: Tensor, col: Tensor | None, num_src: int, num_dst: int, self_loops: bool
 ) -> int:
-    """Rows of an edge tensor: one for each edge given, then one for each loop that is put in their place."""
+    """Rows of a tensor of edges: one for each given edge, then one for each added self-loop."""
     given = edges.shape[1] if col is None else col.shape[0]
     if not self_loops:
         return given

@@ -1,4 +1,4 @@
-"""edge_attention composed of operators that can be differentiated any number of times; its second and higher derivatives.
+"""edge_attention composed of operators that are differentiable any number of times.
 
 The fused operator is a function of its inputs, and so is its gradient. The gradient of that
 gradient is found by composing the function anew of unfused operators and differentiating the
@@ -142,7 +142,7 @@ def compose(
 
 
 def _read(edges: Edges, inputs: Any) -> Any:
-    """In the dtype in which the fused operator has its scores and sums, and 0 for what it does not read."""
+    """Inputs in the fused operator's accumulation dtype, with 0 in entries it does not read."""
     wide = Inputs(*(t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs))
     if edges.is_edge is not None:
         for name in PER_EDGE:
@@ -255,7 +255,7 @@ def second_by_autograd(
 
 
 def _leaf(tensor: Tensor | None) -> Tensor | None:
-    """A tensor of the same numbers, through which derivatives of higher order reach the given one."""
+    """An alias of a tensor, through which higher derivatives reach the tensor itself."""
     if tensor is None:
         return None
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""edge_attention for torch: fake kernels, and the gradient of the gradient through the unfused operators."""
+"""edge_attention for torch: fake kernels, and double backward through the unfused operators."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _is_deterministic(x: Tensor) -> bool:
-    """Whether bits must not depend on threads; what torch makes of a product that it traces or transforms is its own."""
+    """True if results must not depend on the number of threads; never while tracing."""
     return (
         torch.are_deterministic_algorithms_enabled()
         and _is_plain(x)
@@ -150,7 +150,7 @@ def _is_plain(x: Tensor) -> bool:
 
 
 def _is_large(x: Tensor) -> bool:
-    """Never what is compiled: that is for all sizes, and torch joins elementwise operators there."""
+    """False under torch.compile, whose programs serve all sizes and fuse elementwise operators."""
     return not torch.compiler.is_compiling() and x.numel() >= _LARGE
 
 

@@ -1,4 +1,4 @@
-"""The namespace of the native operators, and what every module that registers something for one of them needs."""
+"""The namespace of the native operators, and helpers shared by the modules that register them."""
 
 from __future__ import annotations
 

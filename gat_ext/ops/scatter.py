@@ -1,4 +1,4 @@
-"""Index arithmetic over edges in torch's operators: rows of a CSR, the caller's order, reductions over the edges of a row."""
+"""Index arithmetic over edges in torch's operators: CSR rows, edge order, reductions over rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def row_sum(values: Tensor, row: Tensor, num_rows: int) -> Tensor:
 
 
 def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Tensor:
-    """[num_rows, …], the largest ("amax") or smallest ("amin") of the values [E, …] of each row; ∓inf where it has no edge."""
+    """The largest ("amax") or smallest ("amin") of the values [E, …] of each row: [num_rows, …].
+
+    Rows without edges have -inf ("amax") or inf ("amin").
+    """
     empty = values.new_full(
         (num_rows, *values.shape[1:]), -torch.inf if reduce == "amax" else torch.inf
     )
@@ -44,7 +47,9 @@ def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Ten
 
 
 def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-    """(alpha [E, …], lse [num_rows, …]) of scores [E, …]; 0 and -inf for rows whose scores are all -inf.
+    """(alpha [E, …], lse [num_rows, …]) of scores [E, …].
+
+    Rows whose scores are all -inf have alpha 0 and lse -inf.
 
     With the maximum of these very scores: another's, a rounding away, is far away where scores are
     large.
@@ -58,7 +63,10 @@ def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Ten
 
 
 def rank_in_row(scores: Tensor, row: Tensor, num_rows: int) -> Tensor:
-    """[E, H], how many scores of its row and head come before each: larger ones, NaN first, equal ones by position."""
+    """The rank of each score among those of its row and head, from 0 for the largest: [E, H].
+
+    NaN ranks first; equal scores rank by position.
+    """
     by_score = scores.sort(dim=0, descending=True, stable=True).indices
     rows, by_row = row[by_score].sort(dim=0, stable=True)
     degree = torch.bincount(row, minlength=num_rows)

@@ -1,4 +1,4 @@
-"""The formulas of csrc/core/scores composed of torch's operators, differentiable any number of times.
+"""The formulas of csrc/core/scores in torch's operators, differentiable any number of times.
 
 Used where the fused operator does not apply. ``gat_ext.reference`` has formulas of its own, which
 the tests compare these with.

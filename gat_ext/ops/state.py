@@ -24,7 +24,7 @@ def is_dispatched() -> bool:
 
 
 def is_tracing() -> bool:
-    """True while operations are recorded or transformed: nothing may then depend on the values of a tensor."""
+    """True while torch traces or transforms: nothing may then depend on the values of a tensor."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()  # type: ignore[attr-defined]
@@ -44,7 +44,10 @@ def is_transformed() -> bool:
 
 
 def have_tangents(*tensors: Any) -> bool:
-    """True if one of these tensors has a tangent, or may have one: inside torch.func another transformation can hide it."""
+    """True if one of these tensors has a tangent, or may have one inside torch.func.
+
+    Another transformation of torch.func can hide a tangent.
+    """
     if not in_forward_mode():
         return False
     return in_functorch() or any(

@@ -1,4 +1,4 @@
-"""The walk operators for torch: fake kernels, the gradients of the gradient of walk_step, autocast."""
+"""The walk operators for torch: fake kernels, double backward of walk_step, autocast."""
 
 from __future__ import annotations
 

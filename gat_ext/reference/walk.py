@@ -43,7 +43,7 @@ def uniform_numbers(seed: int, num_agents: int, step: int) -> Tensor:
 
 
 def draw(weights: Sequence[float], uniform: float) -> int | None:
-    """Place of the weight on which the uniform number falls: the first where the running sum passes uniform · total.
+    """Position of the first weight at which the running sum exceeds uniform · total.
 
     Sums are kept in float64, from the first weight to the last. None where there is no weight above
     0, or where the weights are not finite and at least 0.
@@ -68,7 +68,9 @@ def draw(weights: Sequence[float], uniform: float) -> int | None:
 
 
 def transition_probabilities(graph: Graph, node: int, rank: Tensor, node_type: Tensor) -> Tensor:
-    """p_j over the edges into ``node`` in CSR order, [degree]: rank[type(j)] over its sum; uniform where that is 0.
+    """p_j of the edges into ``node`` in CSR order, [degree]: normalised rank[type(j)].
+
+    Uniform if all ranks are 0.
 
     Args:
         graph: the graph.
@@ -98,11 +100,12 @@ def walk_step(
     *,
     mode: str = "sample",
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`gat_ext.functional.walk_step`, with the uniform number of each agent, float64 [B], in place of a seed.
+    """As :func:`gat_ext.functional.walk_step`, with uniform numbers, float64 [B], for the seed.
 
     Example:
         >>> path = Graph(torch.tensor([[0, 2], [1, 1]]))
-        >>> agents, rank, types = torch.tensor([1]), torch.tensor([[0.2, 0.6]]), torch.tensor([0, 0, 1])
+        >>> agents, rank = torch.tensor([1]), torch.tensor([[0.2, 0.6]])
+        >>> types = torch.tensor([0, 0, 1])
         >>> walk_step(path, agents, rank, types, torch.tensor([0.2]))
         (tensor([0]), tensor([-1.3863]))
     """
@@ -136,7 +139,7 @@ def walk_step(
 def random_walk(
     graph: Graph, start: Tensor, uniforms: Tensor, *, weight: Tensor | None = None
 ) -> Tensor:
-    """As :func:`gat_ext.functional.random_walk`, with uniform numbers [B, length] in place of a length and a seed.
+    """As :func:`gat_ext.functional.random_walk`, with uniform numbers [B, length] for the seed.
 
     Example:
         >>> ring = Graph(torch.tensor([[1, 2, 0], [0, 1, 2]]))

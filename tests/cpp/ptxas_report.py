@@ -31,7 +31,7 @@ SHARED = re.compile(r"(\d+) bytes smem")
 
 @dataclass
 class Function:
-    """A kernel, or a device function that was not inlined, and the worst of its figures over the architectures."""
+    """A kernel, or a device function that was not inlined, with its worst figures over all GPUs."""
 
     name: str
     registers: dict[str, int] = field(default_factory=dict)  # of each architecture; kernels only

@@ -49,7 +49,7 @@ rule link
 
 
 def sources() -> list[Path]:
-    """Every CUDA kernel and binding, what they share with the CPU's, and the registration that takes the place of theirs."""
+    """All CUDA kernels and bindings, the code they share with the CPU's, and their registration."""
     kernels = sorted(ROOT.glob("csrc/cuda/*.cu"))
     bindings = sorted(ROOT.glob("csrc/torch/cuda/*.cpp"))
     shared = ROOT / "csrc/torch/cpu/allocate.cpp"

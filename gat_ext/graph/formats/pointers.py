@@ -23,8 +23,8 @@ def check_pointers(pointers: Tensor, count: int, lines: int, name: str) -> None:
     """Raises ValueError unless there are ``lines + 1`` pointers that ascend from 0 to ``count``."""
     if pointers.shape != (lines + 1,):
         raise ValueError(
-            f"{name} has shape {list(pointers.shape)}; expected [{lines + 1}], one pointer more than "
-            "the matrix has rows or columns"
+            f"{name} has shape {list(pointers.shape)}; expected [{lines + 1}], one pointer more "
+            "than the matrix has rows or columns"
         )
     if pointers.is_meta:
         return
@@ -34,7 +34,8 @@ def check_pointers(pointers: Tensor, count: int, lines: int, name: str) -> None:
     first, last, faulty = torch.stack([end.long() for end in ends]).tolist()
     if (first, last) != (0, count):
         raise ValueError(
-            f"{name} goes from {first} to {last}; expected 0 to {count}, the number of stored entries"
+            f"{name} goes from {first} to {last}; expected 0 to {count}, the number of stored "
+            "entries"
         )
     if faulty:
         place = int(falls.nonzero()[0])
