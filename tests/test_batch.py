@@ -171,7 +171,7 @@ def test_explanations_of_a_batch():
     assert_close(record.of_given_edges()[:, 1], one.of_given_edges())
     element = record._replace(alpha=record.alpha[:, 1])
     assert_close(attention_rollout([element], 0), attention_rollout([one._replace(num_src=9)], 0))
-    with pytest.raises(ValueError, match="choose an element of the batch"):
+    with pytest.raises(ValueError, match="select one element of the batch"):
         attention_rollout(records, 0)
 
 
@@ -185,12 +185,12 @@ def test_reordered_refuses_a_batch():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.randn(0, 9, 5), "at least one element of a batch"),
+        (torch.randn(0, 9, 5), "a batch of at least one element"),
         (torch.randn(2, 9, 4), r"x has shape \[2, 9, 4\]; .* expects \[N, 5\], or \[B, N, 5\]"),
         (torch.randn(2, 2, 9, 5), r"expects \[N, 5\], or \[B, N, 5\]"),
-        ((torch.randn(2, 9, 5), torch.randn(9, 5)), "with one B"),
-        ((torch.randn(9, 5), torch.randn(2, 9, 5)), "with one B"),
-        ((torch.randn(2, 9, 5), torch.randn(3, 9, 5)), "with one B"),
+        ((torch.randn(2, 9, 5), torch.randn(9, 5)), "with the same B"),
+        ((torch.randn(9, 5), torch.randn(2, 9, 5)), "with the same B"),
+        ((torch.randn(2, 9, 5), torch.randn(3, 9, 5)), "with the same B"),
     ],
     ids=["empty", "channels", "four", "src", "dst", "differ"],
 )

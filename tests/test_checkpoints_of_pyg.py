@@ -72,7 +72,7 @@ def test_arguments_of_message_passing():
     nn.GATConv(6, 4, aggr="add", flow="source_to_target")
     nn.AGNNConv(aggr="sum")
     for make in (nn.GATConv, nn.GATv2Conv, nn.TransformerConv):
-        with pytest.raises(ValueError, match="aggr is 'max'; gat_ext's layers know 'add' or 'sum'"):
+        with pytest.raises(ValueError, match="aggr is 'max'; expected 'add' or 'sum'"):
             make(6, 4, aggr="max")
         with pytest.raises(ValueError, match=r"flow is 'target_to_source'.*flip"):
             make(6, 4, flow="target_to_source")

@@ -522,7 +522,7 @@ BAD = [
     ({"key": torch.ones(8, 2, 3)}, ValueError, r"\[8, 2, 4\]"),
     ({"key": torch.ones(8, 2, 4, dtype=F64)}, TypeError, "float64"),
     ({"bias": torch.ones(3, 2)}, ValueError, r"\[24, 2\]"),
-    ({"edge_in_value": True}, ValueError, "none was given"),
+    ({"edge_in_value": True}, ValueError, "edge_feat was not given"),
     ({"dropout_p": 1.5}, ValueError, "from 0 to 1"),
     ({"dropout_p": 0.5, "seed": torch.tensor([1.0])}, TypeError, "int64"),
     ({"top_k": 0}, ValueError, "at least 1"),

@@ -341,7 +341,7 @@ def test_bipartite_layers():
     ("mask", "error", "message"),
     [
         (torch.ones(9), ValueError, r"edge_mask has shape \[9\]; GATConv.* expects \[33\]"),
-        (torch.ones(42), ValueError, r"its own self-loops count 1"),
+        (torch.ones(42), ValueError, r"added self-loops are not masked"),
         (torch.ones(33, 3), ValueError, "edge_mask has 3 heads and value has 2"),
         (torch.ones(33, dtype=torch.int64), TypeError, "edge_mask is a torch.int64"),
         ([1.0] * 33, TypeError, "edge_mask is a list"),

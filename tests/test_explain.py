@@ -309,7 +309,7 @@ def test_rollout_refuses_layers_that_do_not_follow_each_other():
     layers = recorded()
     with pytest.raises(ValueError, match="attention is empty"):
         attention_rollout([], 0)
-    with pytest.raises(ValueError, match="follow each other"):
+    with pytest.raises(ValueError, match="order in which they run"):
         attention_rollout([layers[0], layers[1]._replace(num_src=10)], 0)
     with pytest.raises(ValueError, match="residual is 2"):
         attention_rollout(layers, 0, residual=2)

@@ -369,7 +369,7 @@ def test_reordered_mistakes():
         reordered((x, x), graph)
     with pytest.raises(ValueError, match="is bipartite"):
         reordered(torch.randn(9, 5), sample_graph("more_sources"))
-    with pytest.raises(ValueError, match=r"x has 7 rows, but Graph\(num_nodes=8"):
+    with pytest.raises(ValueError, match=r"x has 7 rows, but the graph is Graph\(num_nodes=8"):
         reordered(x[:7], graph)
     with pytest.raises(IndexError, match="num_nodes=7"):
         reordered(x[:7], graph.edge_index)

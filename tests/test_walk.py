@@ -449,13 +449,13 @@ BAD_STEPS = [
     ({"rank": RANK.long()}, TypeError, "int64"),
 ]
 BAD_WALKS = [
-    ({"length": -1}, ValueError, "at least 0"),
+    ({"length": -1}, ValueError, "steps from 0 to"),
     ({"length": 2.0}, TypeError, "float"),
     ({"start": CURRENT.float()}, TypeError, "expected int64"),
     ({"start": torch.tensor([8])}, IndexError, "8"),
     ({"graph": BIPARTITE}, ValueError, "num_src=9"),
     ({"weight": torch.ones(23)}, ValueError, "24 edges"),
-    ({"weight": torch.ones(24, 2)}, ValueError, "choose a head"),
+    ({"weight": torch.ones(24, 2)}, ValueError, "select one head"),
     ({"weight": torch.ones(24, dtype=torch.int64)}, TypeError, "int64"),
     ({"weight": torch.linspace(-1, 1, 24)}, ValueError, "from -1.0 to 1.0"),
     ({"weight": torch.full((24,), math.nan)}, ValueError, "nan"),

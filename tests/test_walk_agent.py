@@ -172,7 +172,7 @@ def test_mistakes(graph, node_type):
         agent(graph, node_type[:3], start, 2)
     with pytest.raises(ValueError, match="attribute_channels"):
         agent(graph, node_type, start, 2, attributes=torch.zeros(7, 2))
-    with pytest.raises(ValueError, match=r"attributes are not given; expected \[7, 2\]"):
+    with pytest.raises(ValueError, match=r"attributes are not given; expected a tensor \[7, 2\]"):
         make_agent(attribute_channels=2)(graph, node_type, start, 2)
     with pytest.raises(ValueError, match=r"step_channels\[1\] is 0"):
         WalkAgent(3, step_channels=(4, 0))

@@ -1,4 +1,4 @@
-"""edge_attention, and the same operator under the names of its scores."""
+"""edge_attention, and a function for each of four of its scores."""
 
 from __future__ import annotations
 
@@ -16,37 +16,21 @@ from gat_ext.ops.registry import draw_seed, needs_grad
 
 
 class WithWeights(NamedTuple):
-    """What :func:`edge_attention` returns with ``return_weights``.
-
-    Attributes:
-        out: [N_dst, H, F].
-        weights: [E, H].
-    """
+    """Result of :func:`edge_attention` with ``return_weights``: out [N_dst, H, F], weights [E, H]."""
 
     out: Tensor
     weights: Tensor
 
 
 class WithLse(NamedTuple):
-    """What :func:`edge_attention` returns with ``return_lse``.
-
-    Attributes:
-        out: [N_dst, H, F].
-        lse: [N_dst, H].
-    """
+    """Result of :func:`edge_attention` with ``return_lse``: out [N_dst, H, F], lse [N_dst, H]."""
 
     out: Tensor
     lse: Tensor
 
 
 class WithWeightsAndLse(NamedTuple):
-    """What :func:`edge_attention` returns with ``return_weights`` and ``return_lse``.
-
-    Attributes:
-        out: [N_dst, H, F].
-        weights: [E, H].
-        lse: [N_dst, H].
-    """
+    """Result of :func:`edge_attention` with ``return_weights`` and ``return_lse``; see the two."""
 
     out: Tensor
     weights: Tensor
@@ -87,7 +71,8 @@ def edge_attention(
         \mathrm{out}_i = \sum_{j \in N(i)} \alpha_{ij} \, m_{ij} \, v_j, \qquad
         \alpha_{ij} = \frac{\exp s_{ij}}{\sum_{k \in N(i)} \exp s_{ik}}
 
-    With y_ij = key_j + edge_feat_ij and b_ij = src_term_j + edge_term_ij, where edges have them:
+    where m_ij is the dropout factor, y_ij = key_j + edge_feat_ij, b_ij = src_term_j + edge_term_ij
+    (edge_feat and edge_term are optional), and s_ij is
 
     =============  =============================================  ===============================
     ``score``      s_ij (before ``bias``)                         source
@@ -96,8 +81,7 @@ def edge_attention(
     "additive_v2"  Σ_d att_d · leaky_relu(query_i + y_ij)         Brody et al. 2022, eq. 7
     "dot"          scale · ⟨query_i, y_ij⟩                        Vaswani et al. 2017, eq. 1
     "cosine"       scale · ⟨query_i, y_ij⟩ · dst_term_i · b_ij    Thekumparampil et al. 2018,
-                                                                  eq. 5; the terms are inverse
-                                                                  norms
+                                                                  eq. 5; terms: inverse norms
     "supergat_mx"  leaky_relu((dst_term_i + b_ij)                 Kim, Oh 2021, eq. 3 and 5 (MX)
                    · sigmoid(⟨query_i, y_ij⟩))
     =============  =============================================  ===============================
@@ -105,46 +89,44 @@ def edge_attention(
     Args:
         graph: the graph.
         value: v, [N_src, H, F].
-        score: one of the names above. An argument that the score does not use is an error.
+        score: one of the names above. Arguments that the score does not use must be None.
         query: [N_dst, H, D].
         key: [N_src, H, D].
         att: [H, D].
         dst_term: [N_dst, H].
         src_term: [N_src, H].
-        edge_term: [E, H], added to src_term, for a score that reads src_term.
-        bias: [E, H], added to the finished score.
-        edge_feat: [E, H, D], added to key, for a score that reads key.
-        edge_in_value: also add edge_feat to value (needs D = F).
+        edge_term: [E, H], added to src_term, for scores that read src_term.
+        bias: [E, H], added to s_ij before the softmax.
+        edge_feat: [E, H, D], added to key, for scores that read key.
+        edge_in_value: also add edge_feat to value; requires D = F.
         negative_slope: of leaky_relu.
-        scale: factor of the score, where its formula has one.
-        dropout_p: probability with which a weight is dropped; the kept ones are multiplied by 1 /
-            (1 - dropout_p).
-        seed: int64 tensor of one element that decides what is dropped; None draws one from torch's
-            generator.
+        scale: factor of the score, if its formula has one.
+        dropout_p: probability with which m_ij is 0; else it is 1 / (1 - dropout_p).
+        seed: int64 tensor of one element, which determines m; None draws one.
         top_k: keep only the top_k largest scores of each destination and head (ties: the earlier
             edge). 1 is hard attention.
-        edge_mask: [E] or [E, H], any real numbers: also multiplies the weights, after softmax and
-            dropout, so that out_i is Σ_j mask_ij α_ij m_ij v_j; differentiable. Explainers learn
-            it; 0 removes a message and leaves the other weights.
+        edge_mask: [E] or [E, H], any real numbers, differentiable: multiplies the weights after
+            softmax and dropout: out_i = Σ_j mask_ij α_ij m_ij v_j. Explainers learn it; 0 removes a
+            message without changing the other weights.
         return_weights: also return alpha · m, times the mask, [E, H], differentiable.
         return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64),
             differentiable.
 
     Returns:
-        out [N_dst, H, F], a tensor. With ``return_weights`` or ``return_lse`` a named tuple, in
-        this order, of ``out``, ``weights`` [E, H] if requested and ``lse`` [N_dst, H] if requested:
-        :class:`WithWeights`, :class:`WithLse` or :class:`WithWeightsAndLse`.
+        out [N_dst, H, F], a tensor. With ``return_weights`` or ``return_lse``, a named tuple of
+        ``out``, ``weights`` [E, H] and ``lse`` [N_dst, H], in this order, without those that were
+        not requested: :class:`WithWeights`, :class:`WithLse` or :class:`WithWeightsAndLse`.
 
     Raises:
         TypeError: dtypes differ or are not floating-point.
         ValueError: a shape or device does not match, an argument is missing or not used by the
-            score, or a number is out of its range.
+            score, or a number is out of range.
 
-    Cost: each edge reads one value row and, for scores with a query, one key row; no tensor of
-    E·H·F elements is made, forward or backward, but a gradient of ``edge_feat`` if asked for.
-    Second derivatives of additive_v2, and of any score with edge_feat, do materialise [E, H, D]. An
-    edge_mask adds an :func:`spmm` and a few tensors [E, H]; within torch.compile, torch.func or a
-    trace it makes [E, H, F].
+    Cost: each edge reads one value row and, for scores with a query, one key row. Forward and
+    backward allocate no tensor of E·H·F elements, except a requested gradient of ``edge_feat``.
+    Second derivatives of additive_v2, and of any score with edge_feat, allocate [E, H, D]. An
+    edge_mask adds an :func:`spmm` and a few tensors [E, H]; under torch.compile, torch.func and
+    tracing it allocates [E, H, F].
 
     Example:
         >>> import torch
@@ -179,8 +161,8 @@ def edge_attention(
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     seed = seed if dropout_p > 0 else None
     constants = score, edge_in_value, negative_slope, scale, dropout_p
-    # The operator takes value for a query or key that is not there, and writes the sum of the
-    # gradients at once.
+    # The operator reads value in place of an absent query or key, and computes the sum of their
+    # gradients directly.
     for name in ("query", "key"):
         if inputs[name] is value:
             inputs[name] = None
@@ -219,10 +201,9 @@ def gat_attention(
     Args:
         graph: the graph.
         value: [N_src, H, F], the projected features W x.
-        dst_term: [N_dst, H], the projected features' product with the destination half of the
-            attention vector.
-        src_term: [N_src, H], likewise with the source half.
-        edge_term: [E, H], the projected edge features' product with their attention vector.
+        dst_term: [N_dst, H], a_dst · W x, with the destination half of the attention vector.
+        src_term: [N_src, H], a_src · W x, with the source half.
+        edge_term: [E, H], a_edge · W_e e.
         negative_slope: of leaky_relu.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
@@ -271,7 +252,7 @@ def gatv2_attention(
         query: [N_dst, H, D].
         key: [N_src, H, D].
         att: [H, D].
-        value: [N_src, H, F]; None for key, as in the paper.
+        value: [N_src, H, F]; None means key, as in the paper.
         edge_feat: [E, H, D].
         negative_slope: of leaky_relu.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
@@ -324,8 +305,8 @@ def dot_attention(
         query: [N_dst, H, D].
         key: [N_src, H, D].
         value: [N_src, H, F].
-        scale: None for 1 / sqrt(D).
-        edge_feat: [E, H, D]; needs D = F.
+        scale: None means 1 / sqrt(D).
+        edge_feat: [E, H, D]; requires D = F.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
 
@@ -375,12 +356,11 @@ def cosine_attention(
     Args:
         graph: the graph.
         query: [N_dst, H, D].
-        key: [N_src, H, D]; None for query.
-        value: [N_src, H, F]; None for key.
+        key: [N_src, H, D]; None means query.
+        value: [N_src, H, F]; None means key.
         beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
-        eps: a vector of at most this norm counts as zero: orthogonal to all, and its norm sends
-            back no gradient. The square of a norm has to be finite, in float32 of norms up to
-            1.8e19.
+        eps: a vector whose norm is at most eps is treated as zero: its cosine is 0, and its norm
+            has no gradient. Squares of norms must be finite (in float32, norms up to 1.8e19).
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
 

@@ -15,6 +15,7 @@ from gat_ext import _C
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
+from gat_ext.ops.arguments import DIMS
 from gat_ext.ops.scores import TRAITS
 from gat_ext.ops.state import have_tangents, in_functorch
 
@@ -44,7 +45,7 @@ def no_transform(operator: str, *inputs: Tensor) -> None:
 
 
 def choice(given: str, choices: Sequence[str], name: str) -> None:
-    """Raises ValueError unless the name is among the choices; the error names the closest."""
+    """Raises ValueError unless ``given`` is one of the choices; the error suggests the closest."""
     if isinstance(given, str) and given in choices:
         return
     close = difflib.get_close_matches(str(given), choices, n=1)
@@ -53,7 +54,7 @@ def choice(given: str, choices: Sequence[str], name: str) -> None:
 
 
 def floating(tensor: Any, name: str) -> None:
-    """Raises TypeError unless it is a tensor of real floating-point numbers."""
+    """Raises TypeError unless ``tensor`` is a dense floating-point tensor."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
     if not tensor.is_floating_point():
@@ -61,11 +62,14 @@ def floating(tensor: Any, name: str) -> None:
             f"{name} has dtype {tensor.dtype}; expected float32, float64, bfloat16 or float16"
         )
     if tensor.layout != torch.strided:
-        raise TypeError(f"{name} has layout {tensor.layout}; expected a dense tensor")
+        raise TypeError(
+            f"{name} has layout {tensor.layout}; expected a dense tensor: convert it with "
+            ".to_dense()"
+        )
 
 
 def autocast_is_on(device: torch.device) -> bool:
-    """Whether dtypes may differ on a device, for operators cast their inputs."""
+    """True if dtypes may differ on a device, because operators cast their inputs."""
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
@@ -75,16 +79,18 @@ def same_kind(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
     floating(b, b_name)
     if a.dtype != b.dtype and not autocast_is_on(a.device):
         raise TypeError(
-            f"{a_name} has dtype {a.dtype} and {b_name} has dtype {b.dtype}; cast one of them"
+            f"{a_name} has dtype {a.dtype} and {b_name} has dtype {b.dtype}; expected the same "
+            "dtype: cast one of them with .to()"
         )
     if a.device != b.device:
         raise ValueError(
-            f"{a_name} is on {a.device} and {b_name} is on {b.device}; move one of them"
+            f"{a_name} is on {a.device} and {b_name} is on {b.device}; expected the same device: "
+            "move one of them with .to()"
         )
 
 
 def on_graph_device(graph: GraphLike, tensor: Tensor, name: str) -> None:
-    """Raises unless the graph is one, and the tensor is on its device."""
+    """Raises unless ``graph`` is a Graph and the tensor is on its device."""
     is_graph(graph)
     if tensor.device != graph.device:
         raise ValueError(
@@ -99,25 +105,25 @@ def on_graph_device(graph: GraphLike, tensor: Tensor, name: str) -> None:
 
 
 def node_features(graph: GraphLike, tensor: Tensor, name: str, count_name: str) -> None:
-    """Raises unless it is [count, H, F] or [count, F]; ``count_name`` is num_src or num_dst."""
+    """Raises unless the shape is [N, H, F] or [N, F], where N is num_src or num_dst."""
     floating(tensor, name)
     on_graph_device(graph, tensor, name)
     count: int = getattr(graph, count_name)
     if tensor.dim() not in (2, 3) or tensor.shape[0] != count:
         raise ValueError(
             f"{name} has shape {list(tensor.shape)}; expected [{count}, H, F] or [{count}, F], "
-            f"for the graph has {count_name} = {count}"
+            f"because the graph has {count_name} = {count}"
         )
 
 
 def edge_values(graph: GraphLike, tensor: Tensor, name: str) -> None:
-    """Raises unless it is [E, H] or [E]."""
+    """Raises unless the shape is [E, H] or [E]."""
     floating(tensor, name)
     on_graph_device(graph, tensor, name)
     if tensor.dim() not in (1, 2) or tensor.shape[0] != graph.num_edges:
         raise ValueError(
             f"{name} has shape {list(tensor.shape)}; expected [{graph.num_edges}, H] or "
-            f"[{graph.num_edges}], for the graph has {graph.num_edges} edges"
+            f"[{graph.num_edges}], because the graph has {graph.num_edges} edges"
         )
 
 
@@ -126,12 +132,12 @@ def same_tail(a: Tensor, a_name: str, b: Tensor, b_name: str) -> None:
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
             f"{a_name} has shape {list(a.shape)} and {b_name} has shape {list(b.shape)}; "
-            "they must agree in all but the first dimension"
+            "expected the same sizes in all dimensions except the first"
         )
 
 
 def rows_of_heads(tensor: Any, name: str) -> None:
-    """Raises unless it is [N, H, D]."""
+    """Raises unless the shape is [N, H, D]."""
     floating(tensor, name)
     if tensor.dim() != 3:
         raise ValueError(f"{name} has shape {list(tensor.shape)}; expected [N, H, D]")
@@ -160,35 +166,32 @@ def attention_inputs(
     required, optional = TRAITS[score].required, TRAITS[score].optional
     for name, tensor in inputs.items():
         if tensor is None and name in required:
-            raise ValueError(f"score {score!r} needs {name}")
+            raise ValueError(
+                f"{name} is None; score {score!r} expects {', '.join(required)}: pass {name}"
+            )
         if tensor is not None and name not in (*required, *optional):
-            raise ValueError(f"score {score!r} does not use {name}; leave it out")
+            raise ValueError(
+                f"{name} was given, but score {score!r} does not use it; leave {name} out"
+            )
     floating(value, "value")
     on_graph_device(graph, value, "value")
     if value.dim() != 3 or value.shape[0] != graph.num_src:
         raise ValueError(
             f"value has shape {list(value.shape)}; expected [{graph.num_src}, H, F], "
-            f"for the graph has num_src = {graph.num_src}"
+            f"because the graph has num_src = {graph.num_src}"
         )
-    num_heads, query = value.shape[1], inputs["query"]
+    query = inputs["query"]
     channels = query.shape[-1] if isinstance(query, Tensor) and query.dim() == 3 else 0
-    expected = {
-        "query": (graph.num_dst, num_heads, channels),
-        "key": (graph.num_src, num_heads, channels),
-        "att": (num_heads, channels),
-        "dst_term": (graph.num_dst, num_heads),
-        "src_term": (graph.num_src, num_heads),
-        "edge_term": (graph.num_edges, num_heads),
-        "bias": (graph.num_edges, num_heads),
-        "edge_feat": (graph.num_edges, num_heads, channels),
-    }
+    sizes = {"n": graph.num_dst, "m": graph.num_src, "E": graph.num_edges}
+    sizes |= {"H": value.shape[1], "D": channels}
     for name, tensor in inputs.items():
         if tensor is None:
             continue
         same_kind(value, "value", tensor, name)
-        if tensor.shape != expected[name]:
+        expected = tuple(sizes[letter] for letter in DIMS[name])
+        if tensor.shape != expected:
             raise ValueError(
-                f"{name} has shape {list(tensor.shape)}; expected {list(expected[name])} for "
+                f"{name} has shape {list(tensor.shape)}; expected {list(expected)} for "
                 f"value of shape {list(value.shape)} on {graph!r}"
             )
     if edge_in_value and (inputs["edge_feat"] is None or channels != value.shape[2]):
@@ -203,7 +206,7 @@ def attention_inputs(
 
 
 def temperature(beta: Any, query: Tensor) -> float | Tensor:
-    """Returns a number, or a tensor [] or [H]; raises for anything else. query is [N, H, D]."""
+    """Returns beta, a number or a tensor [] or [H] for query [N, H, D]; raises for others."""
     if not isinstance(beta, Tensor):
         return number(beta, "beta")
     same_kind(query, "query", beta, "beta")
@@ -216,8 +219,8 @@ def temperature(beta: Any, query: Tensor) -> float | Tensor:
 
 
 def number(x: Any, name: str) -> float:
-    """Returns a finite number as operators take it; raises for anything else."""
-    if torch.compiler.is_compiling():  # where it may be a symbol
+    """Returns a finite number as a float; raises for anything else."""
+    if torch.compiler.is_compiling():  # x may be a symbol
         return x  # type: ignore[no-any-return]
     if type(x) is float and math.isfinite(x):
         return x
@@ -237,7 +240,7 @@ def number(x: Any, name: str) -> float:
 
 
 def probability(p: Any, name: str) -> float:
-    """Returns a number in [0, 1] as ``number`` does; raises for anything else."""
+    """Returns a number in [0, 1] as a float; raises for anything else."""
     share = number(p, name)
     if not 0 <= share <= 1:
         raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
@@ -245,25 +248,30 @@ def probability(p: Any, name: str) -> float:
 
 
 def flag(given: Any, name: str) -> None:
-    """Raises TypeError unless it is True or False."""
+    """Raises TypeError unless ``given`` is True or False."""
     if not isinstance(given, bool):
         raise TypeError(f"{name} is a {type(given).__name__}; expected True or False")
 
 
 def positive_integer(k: Any, name: str) -> int:
-    """Returns an integer of at least 1, or the largest that operators take; raises otherwise."""
+    """Returns an integer of at least 1, clamped to int64; raises for anything else."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"{name} is {k!r}; expected an integer of at least 1")
     return min(k, _INT64_MAX)
 
 
 def seed(tensor: Tensor, device: torch.device) -> Tensor:
-    """Returns an int64 tensor of one element on device; raises for anything else."""
+    """Returns an int64 tensor of one element, moved to the device; raises for anything else."""
     if (
         not isinstance(tensor, Tensor)
         or tensor.dtype != torch.int64
         or tensor.layout != torch.strided
         or tensor.numel() != 1
     ):
-        raise TypeError("seed must be an int64 tensor of one element, e.g. torch.tensor([7])")
+        given = type(tensor).__name__
+        if isinstance(tensor, Tensor):
+            given = f"{tensor.dtype} tensor of shape {list(tensor.shape)}"
+        raise TypeError(
+            f"seed is a {given}; expected an int64 tensor of one element, such as torch.tensor([7])"
+        )
     return tensor.to(device)

@@ -1,4 +1,4 @@
-"""Which operator attends over a graph: the one over a sorted graph, or the one that sorts."""
+"""Chooses the operator of attention: over a sorted graph, or, while tracing, one that sorts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gat_ext.ops.state import in_functorch, is_tracing
 
 
 def operator_over(graph: GraphLike, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
-    """The operator that attends over a graph, and its graph arguments."""
+    """The operator of attention over a graph, and its graph arguments."""
     if is_tracing() or isinstance(graph, TracedGraph):
         graph = traced(graph)
         operator = Attention.apply if in_functorch() else ops.adjacency_attention

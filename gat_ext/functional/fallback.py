@@ -1,7 +1,7 @@
-"""Operators composed of torch's own, where the native ones cannot go.
+"""The operators in terms of torch's own, for inputs that the native ones do not support.
 
-That is where inputs have tangents of forward-mode differentiation, and inside torch.func; for the
-fused operator only where that is compiled.
+These are tangents of forward-mode differentiation, and tensors inside torch.func; the fused
+operator supports torch.func except under torch.compile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gat_ext.ops.state import have_tangents, in_functorch
 
 
 def is_needed(*inputs: Tensor | None) -> bool:
-    """Whether the fused operator cannot take these inputs here."""
+    """True if the fused operator does not support these inputs here."""
     if torch.compiler.is_compiling():
         return in_functorch()
     return have_tangents(*inputs)
@@ -32,12 +32,12 @@ def is_needed(*inputs: Tensor | None) -> bool:
 def attend(
     graph: GraphLike, inputs: Any, seed: Tensor | None, constants: Any, top_k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(out, weights, lse); rows are gathered into [E, H, D].
+    """(out, weights, lse) of edge_attention; gathers rows into [E, H, D].
 
     Args:
         graph: the graph.
         inputs: ``Inputs`` of edge_attention.
-        seed: of dropout, or None.
+        seed: seed of dropout, or None.
         constants: ``Constants`` of edge_attention.
         top_k: 0 for all.
     """
@@ -79,9 +79,9 @@ def call(
     Args:
         function: ``edge_softmax``, ``sddmm`` or ``spmm``.
         graph: the graph.
-        *tensors: the operator's.
-        to_lower: whether autocast narrows them, else it widens them to float32.
-        **options: of the function.
+        *tensors: inputs of the operator.
+        to_lower: autocast casts them to its 16-bit dtype if True, else to float32.
+        **options: options of the function.
     """
     first = tensors[0]
     assert first is not None
@@ -107,7 +107,7 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 
 
 def spmm(graph: Graph, x: Tensor, weight: Tensor | None, *, reduce: str) -> Tensor:
-    """As :func:`gat_ext.functional.spmm`, of [N_src, H, F] and [E, H]."""
+    """As :func:`gat_ext.functional.spmm`, for x [N_src, H, F] and weight [E, H]."""
     src, dst = graph.edge_index
     messages = x[src] if weight is None else weight.unsqueeze(-1) * x[src]
     if reduce in ("max", "min"):

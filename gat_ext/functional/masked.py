@@ -20,12 +20,12 @@ def masked_sum(
     edge_mask: Tensor,
     edge_feat: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """What every destination gathers with masked weights, and these weights.
+    """The weighted sum of every destination with masked weights, and these weights.
 
     Args:
         graph: the graph.
         value: [N_src, H, F].
-        weights: [E, H], of the attention.
+        weights: [E, H], attention weights.
         edge_mask: [E], [E, 1] or [E, H].
         edge_feat: [E, H, F] to add to the value of each edge, or None.
 

@@ -11,7 +11,7 @@ from gat_ext.ops.state import is_transformed
 
 
 def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The graph arguments of sddmm and spmm; the transpose only where a gradient may need it."""
+    """The graph arguments of sddmm and spmm; with the transpose if a gradient may need it."""
     if not needs_grad(*tensors):
         return graph.rowptr, graph.col, graph.edge_id, None, None, None
     t = graph.transpose()
@@ -30,12 +30,11 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
             of each source.
 
     Returns:
-        alpha, of the shape of ``scores``. A group whose scores are all -inf gets 0.
+        alpha, with the shape of ``scores``; 0 for a group whose scores are all -inf.
 
     Raises:
         TypeError: scores are not floating-point.
-        ValueError: their shape or device does not match the graph, or ``by`` is neither "dst" nor
-            "src".
+        ValueError: shape or device do not match the graph, or ``by`` is neither "dst" nor "src".
 
     Example:
         >>> import torch
@@ -69,7 +68,7 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
         y: [N_src, H, F], or [N_src, F].
 
     Returns:
-        [E, H], or [E] where x and y have no head dimension.
+        [E, H], or [E] if x and y have no head dimension.
 
     Raises:
         TypeError: dtypes differ or are not floating-point.
@@ -96,14 +95,14 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 
 
 def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum") -> Tensor:
-    r"""Sparse-dense matrix product: what every destination gathers from its sources.
+    r"""Sparse-dense matrix product: a reduction over the sources of every destination.
 
     .. math:: \mathrm{out}_i = \mathrm{reduce}_{j \in N(i)} \; w_{ij} \, x_j
 
     Args:
         graph: the graph.
         x: [N_src, H, F], or [N_src, F].
-        weight: [E, H], or [E] (the same for all heads), or None for 1.
+        weight: [E, H], or [E] (the same for all heads); None means 1.
         reduce: ``"sum"``, ``"mean"`` (over the number of in-edges), ``"max"`` or ``"min"``
             (elementwise; the gradient goes to the first of equal values).
 

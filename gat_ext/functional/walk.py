@@ -1,9 +1,9 @@
 """The walk operators, in which agents move along the edges of a graph.
 
-A walk at node ``i`` moves to one of the sources of the in-edges of ``i``, the neighbours that ``i``
-attends to; for the other direction walk on ``graph.reverse()``. Any number of agents walks at once,
-on any number of graphs in one block-diagonal graph. The random number of agent ``b`` at step ``t``
-is Philox(seed; b, t): a walk is the same on any number of threads, on CPU and GPU.
+From node ``i`` an agent moves to the source of one of the in-edges of ``i``, that is, to one of the
+neighbours that ``i`` attends to; ``graph.reverse()`` gives the other direction. Agents walk in
+parallel, on one graph or on several in a block-diagonal graph. The random number of agent ``b`` at
+step ``t`` is Philox(seed; b, t), so walks are equal for any number of threads, on CPU and GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["random_walk", "walk_step"]
 _MODES = ("sample", "greedy")
 _MOST_STEPS = 2**48
 
-# By their overload: a step may take less time than the search for it.
+# Resolved once: resolution of the overload can take longer than a step.
 _walk_step, _random_walk = ops.walk_step.default, ops.random_walk.default
 
 
@@ -41,39 +41,38 @@ def walk_step(
         p_j = \mathrm{rank}_{b, \mathrm{type}(j)} \Big/
               \sum_{k \in N(c_b)} \mathrm{rank}_{b, \mathrm{type}(k)}
 
-    over the neighbours of the agent's node :math:`c_b`; a neighbour joined by several edges counts
-    once for each.
+    over the neighbours of the agent's node :math:`c_b`; a neighbour with several edges counts once
+    for each edge.
 
     Args:
         graph: the graph, with num_src = num_dst = N.
         current: int64 [B], the node of each agent.
-        rank: float32 or float64 [B, R], finite and at least 0: how much each agent prefers each
-            type, a row of a softmax.
+        rank: float32 or float64 [B, R], finite and at least 0: each agent's preference for each
+            type, such as a softmax.
         node_type: int64 [N], from 0 to R - 1.
         mode: ``"sample"`` draws j with probability p_j; ``"greedy"`` takes the neighbour of the
-            highest rank, the first in CSR order among equals.
-        seed: int64 tensor of one element that decides the draws; None draws one from torch's
+            highest rank, the first in CSR order if several have it.
+        seed: int64 tensor of one element, which determines the draws; None draws one from torch's
             generator.
-        step: which step of the walk this is, at least 0: the same seed draws other numbers at
-            another step.
+        step: number of this step in the walk, at least 0; the random numbers depend on it.
 
     Returns:
-        next, int64 [B], and log_prob [B], log p of the node moved to, in the dtype of rank and
-        differentiable in it, any number of times, in both modes. An agent without neighbours stays,
-        with log_prob 0. Where all neighbours have rank 0, the draw is uniform and log_prob is
-        -log(degree). The gradient of both is 0. Where a neighbour's rank is negative, NaN or
-        infinite, the agent stays and log_prob is NaN.
+        next, int64 [B], and log_prob [B], the log-probability of the move, in the dtype of rank and
+        differentiable in rank any number of times, in both modes. An agent without neighbours
+        stays, with log_prob 0. If all neighbours have rank 0, the draw is uniform and log_prob is
+        -log(degree). In these two cases the gradient is 0. If a neighbour's rank is negative, NaN
+        or infinite, the agent stays and log_prob is NaN.
 
     Raises:
-        TypeError: a tensor has another dtype, step is not an integer, or seed is no int64 tensor of
-            one element.
+        TypeError: a tensor has the wrong dtype, step is not an integer, or seed is not an int64
+            tensor of one element.
         ValueError: shapes or devices do not match, num_src is not num_dst, mode is unknown, or step
             is negative.
-        IndexError: an agent, or the type of a neighbour of one, is out of range. On a GPU this
-            check looks at all of current and node_type and waits for the device; there it is left
-            out within torch.compile, where such an agent stays, with log_prob NaN.
+        IndexError: an agent's node, or the type of one of its neighbours, is out of range. On a GPU
+            this checks all of current and node_type and synchronises; under torch.compile it is
+            skipped there, and such an agent stays, with log_prob NaN.
 
-    Cost: O(sum of the degrees of the agents' nodes), twice; the gradient O(B R) more.
+    Cost: two passes over the in-edges of the agents' nodes; the gradient adds O(B R).
 
     Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section 3
     and algorithm 1.
@@ -102,9 +101,9 @@ def walk_step(
     try:
         log_prob, moved = _walk_step(*agents, rank, node_type, seed, step, mode == "greedy")
     except (RuntimeError, TypeError, ValueError, IndexError):
-        # The operator checks what it is given, and on the CPU the indices that it follows. To check
-        # all of it here first would take as long as the step of some hundred agents; now there is
-        # time to say what is wrong in the caller's words.
+        # The operator checks its inputs and, on the CPU, the indices that it reads. To check
+        # everything here first would take as long as a step of some hundred agents, so this runs
+        # only after a failure, to name the caller's argument.
         _check_step(graph, *given)
         raise
     return moved, log_prob
@@ -118,7 +117,7 @@ def random_walk(
     weight: Tensor | None = None,
     seed: Tensor | None = None,
 ) -> Tensor:
-    r"""Random walks: at each step an edge into the node is drawn, and the walk moves to its source.
+    r"""Random walks: each step draws an in-edge of the current node and moves to its source.
 
     .. math:: p_j = w_{ij} \Big/ \sum_{k \in N(i)} w_{ik}
 
@@ -126,14 +125,14 @@ def random_walk(
         graph: the graph, with num_src = num_dst.
         start: int64 [B], the first node of each walk.
         length: number of steps, at least 0.
-        weight: [E], finite and at least 0: e.g. the attention weights of one head of a layer; None
-            for 1.
-        seed: int64 tensor of one element that decides the draws; None draws one from torch's
+        weight: [E], finite and at least 0, such as the attention weights of one head of a layer;
+            None means 1.
+        seed: int64 tensor of one element, which determines the draws; None draws one from torch's
             generator.
 
     Returns:
-        int64 [B, length + 1], the nodes of each walk, ``start`` first. A walk at a node without
-        neighbours, or whose weights sum to 0, stays there. Not differentiable.
+        int64 [B, length + 1], the nodes of each walk, from ``start`` on. A walk stays at a node
+        without neighbours, or whose in-edges have weight 0. Not differentiable.
 
     Raises:
         TypeError: start is not int64, weight not floating-point, length not an integer, or seed no
@@ -159,7 +158,7 @@ def random_walk(
         raise TypeError(f"length is a {type(length).__name__}; expected an integer")
     if not 0 <= length < _MOST_STEPS:
         raise ValueError(
-            f"length is {length}; expected a number of steps of at least 0 and below {_MOST_STEPS}"
+            f"length is {length}; expected a number of steps from 0 to {_MOST_STEPS - 1}"
         )
     _check_indices(graph, start, "start", None)
     if weight is not None:
@@ -189,7 +188,8 @@ def _check_square(graph: Graph) -> None:
     checks.is_graph(graph)
     if graph.num_src != graph.num_dst:
         raise ValueError(
-            f"a walk needs a graph with num_src = num_dst, for its nodes are both; got {graph!r}"
+            f"graph is {graph!r}; a walk expects num_src = num_dst, because its nodes are both "
+            "sources and destinations"
         )
 
 
@@ -202,14 +202,14 @@ def _check_step(graph: Graph, current: Tensor, rank: Tensor, node_type: Tensor) 
 
 
 def _check_indices(graph: Graph, tensor: Tensor, name: str, count: int | None) -> None:
-    """Raises unless it is an int64 vector on the graph's device, of ``count`` elements if given."""
+    """Raises unless ``tensor`` is int64 [count], or [B] if count is None, on the graph's device."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
     if tensor.dtype != torch.int64:
         raise TypeError(f"{name} has dtype {tensor.dtype}; expected int64: use .long()")
     checks.on_graph_device(graph, tensor, name)
     if tensor.dim() != 1 or (count is not None and tensor.shape[0] != count):
-        expected = "[B]" if count is None else f"[{count}], for the graph has {count} nodes"
+        expected = "[B]" if count is None else f"[{count}], because the graph has {count} nodes"
         raise ValueError(f"{name} has shape {list(tensor.shape)}; expected {expected}")
 
 
@@ -227,7 +227,7 @@ def _check_rank(graph: Graph, rank: Tensor, num_agents: int) -> None:
 
 
 def _check_range(tensor: Tensor, bound: int, name: str, what: str) -> None:
-    """Raises IndexError unless all indices are at least 0 and below the bound; one pass."""
+    """Raises IndexError unless all indices are in [0, bound); one pass."""
     if tensor.numel() == 0 or torch.compiler.is_compiling():
         return
     low, high = torch.stack(torch.aminmax(tensor)).tolist()

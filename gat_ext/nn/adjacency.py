@@ -23,7 +23,7 @@ def is_plain(adjacency: Any) -> bool:
 
 
 def unwrap(adjacency: Any) -> Tensor | Graph:
-    """The edge_index or the graph of anything that holds edges.
+    """Converts any supported form of edges to an edge_index or a Graph.
 
     The graph of a matrix of tensors is cached until its index tensors are modified. Other objects
     can change unnoticed and are read at every call.
@@ -33,7 +33,7 @@ def unwrap(adjacency: Any) -> Tensor | Graph:
             ``graph.formats.FORMS``.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: adjacency is none of these.
     """
     if is_plain(adjacency):
         return adjacency  # type: ignore[no-any-return]
@@ -57,9 +57,8 @@ def _is_dense(adjacency: Any) -> bool:
 def _plain_edge_index(wrapper: Tensor) -> Tensor:
     """The tensor inside an EdgeIndex.
 
-    Modifications through the EdgeIndex raise its version and not that of the tensor inside. So once
-    there were some, it is an alias of that tensor, another one after each: what was cached by the
-    tensor is then not found.
+    In-place operations on the EdgeIndex raise its version, not the inner tensor's. So after each of
+    them this returns a new alias of the inner tensor, for which nothing is cached.
     """
     inner = plain_tensor(wrapper)
     if inner is wrapper or is_tracing() or wrapper.is_inference() or wrapper._version == 0:
@@ -68,7 +67,7 @@ def _plain_edge_index(wrapper: Tensor) -> Tensor:
 
 
 def _form(adjacency: Any) -> Form | None:
-    """Its form; None of an edge_index or a Graph."""
+    """The form of an adjacency; None for an edge_index or a Graph."""
     return None if _is_dense(adjacency) or isinstance(adjacency, Graph) else form_of(adjacency)
 
 
@@ -78,11 +77,11 @@ def plain_inputs(
     """The inputs of a layer that was given something other than an edge_index or a Graph.
 
     Args:
-        x: features; of a block they may be those of the sources, of which the destinations are the
-            first.
+        x: node features; for a block, may be those of the sources alone, whose first rows are
+            those of the destinations.
         adjacency: see :func:`unwrap`.
-        edge_attr: edge features, or None for the values of a sparse matrix where it has some.
-        edge_dim: of the layer; None: it takes no edge features.
+        edge_attr: edge features, or None for the values of a sparse matrix, if it has any.
+        edge_dim: the layer's, None if it takes no edge features.
 
     Returns:
         (x, edge_index or graph, edge_attr).
@@ -98,17 +97,17 @@ def plain_inputs(
 
 
 def attention_of(adjacency: Any, graph: GraphLike, edge_index: Tensor, alpha: Tensor) -> Any:
-    """(edge_index, alpha), or alpha in the form of the adjacency where PyG's layers return that.
+    """(edge_index, alpha), or alpha in the form of the adjacency if PyG's layers return that.
 
     Args:
-        adjacency: what the layer was given.
-        graph: what it attended over.
-        edge_index: its edges.
+        adjacency: the layer's argument.
+        graph: the graph that the layer attended over.
+        edge_index: the edges of this graph.
         alpha: [E', H].
 
     Returns:
-        Of a SparseTensor one with alpha for values; of a torch sparse matrix (matrix with alpha for
-        values, alpha).
+        For a SparseTensor, a SparseTensor with alpha as values; for a torch sparse matrix, the
+        matrix with alpha as values, and alpha.
     """
     form = _form(adjacency)
     if form is None or form.with_weights is None:

@@ -22,7 +22,7 @@ def check_sizes(
     dropout: float,
     edge_dim: int | None,
 ) -> None:
-    """Raises ValueError or TypeError unless sizes and probability are those of some layer."""
+    """Raises ValueError or TypeError unless the sizes and the dropout probability are valid."""
     ends = in_channels if isinstance(in_channels, (tuple, list)) else (in_channels,)
     for channels in ends:
         _check_integer("in_channels", channels)
@@ -46,7 +46,7 @@ def check_sizes(
     checks.probability(dropout, "dropout")
 
 
-_LARGEST = 2**31 - 1  # so that no product of two sizes is beyond 64 bits
+_LARGEST = 2**31 - 1  # so that products of two sizes fit into 64 bits
 
 
 def _check_integer(name: str, size: Any) -> None:
@@ -63,7 +63,7 @@ def check_flags(**flags: Any) -> None:
 
 
 def asks_for_weights(return_attention_weights: bool | None) -> bool:
-    """Whether a layer returns its attention weights; None is no."""
+    """True if a layer returns its attention weights; None means False."""
     if return_attention_weights is not None:
         checks.flag(return_attention_weights, "return_attention_weights")
     return bool(return_attention_weights)
@@ -78,16 +78,16 @@ def check_message_passing(options: dict[str, Any]) -> None:
     }
     known |= {"aggr_kwargs": (None, {}), "decomposed_layers": (1,)}
     hints = {
-        "aggr": "attention sums what it weighs",
-        "flow": "turn the edges round with edge_index.flip(0)",
+        "aggr": "attention is a weighted sum",
+        "flow": "reverse the edges with edge_index.flip(0)",
     }
     for name, value in options.items():
         if name not in known:
             raise TypeError(
-                f"got an unknown argument {name!r}; known beside those of the layer: "
-                f"{', '.join(known)}"
+                f"got an unknown argument {name!r}; expected an argument of the layer, or of PyG's "
+                f"MessagePassing: {', '.join(known)}"
             )
         if value not in known[name]:
             expected = " or ".join(map(repr, known[name]))
             hint = f": {hints[name]}" if name in hints else ""
-            raise ValueError(f"{name} is {value!r}; gat_ext's layers know {expected} only{hint}")
+            raise ValueError(f"{name} is {value!r}; expected {expected}{hint}")

@@ -1,4 +1,4 @@
-"""The attention layer: what every layer does around its projections and its operator, once."""
+"""AttentionConv: everything that attention layers share around their projections and operator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _METHODS_OF_PYG = (
 
 
 class Operands(NamedTuple):
-    """What a layer gives to its operator besides the graph.
+    """The arguments of a layer's operator, except the graph.
 
     Attributes:
         nodes: tensors [N, H, …], or [N · B, H, …] with a batch, in the order of the operator's
@@ -50,14 +50,13 @@ class Operands(NamedTuple):
 class AttentionConv(nn.Module):
     """Base class of the attention layers: one call, from the caller's inputs to PyG's results.
 
-    A layer sets :attr:`operator` and defines :meth:`projections` and :meth:`project`; where it
-    differs from the others it sets the class attributes below or overrides :meth:`finish`,
-    :meth:`result_dtype`, :meth:`split` or :meth:`plain_inputs`. A forward with other arguments
-    passes them on to :meth:`attend`.
+    A layer sets :attr:`operator` and defines :meth:`projections` and :meth:`project`. It may set
+    the class attributes below and override :meth:`finish`, :meth:`result_dtype`, :meth:`split` and
+    :meth:`plain_inputs`. A forward with other arguments calls :meth:`attend`.
 
     The constructor sets ``in_channels``, ``out_channels`` and ``heads`` (for :meth:`split_heads`
-    and the repr) and, if the layer has edge features, ``edge_dim`` and ``lin_edge``. Arguments
-    that a layer lacks keep the values below.
+    and the repr) and, if the layer has edge features, ``edge_dim`` and ``lin_edge``. The defaults
+    below hold for layers without these arguments.
 
     Args:
         *sizes: the constructor's arguments of which -1 stands for the size of the first input.
@@ -66,16 +65,16 @@ class AttentionConv(nn.Module):
         operator: an attention function of :mod:`gat_ext.functional`, as a ``staticmethod``.
         reads: what each linear map is given, "src", "dst" or "edge", by its name; maps of size -1
             draw their parameters in this order.
-        edge_dim: size of edge features, -1 for that of the first ones, None for none.
+        edge_dim: size of the edge features; -1: taken from the first call; None: no edge features.
         add_self_loops: replace the graph's self-loops by one for every node.
         fill_value: edge features of the added self-loops.
         concat: concatenate the heads, else average them.
-        dropout: probability with which an attention weight is dropped in training.
+        dropout: probability of dropping an attention weight in training.
         accepts_sources_alone: x may be (tensor, None).
-        returns_weights_before_dropout: else weights are returned as applied.
+        returns_weights_before_dropout: return the weights before dropout, else as applied.
 
     Raises:
-        TypeError: a derived class defines a method of PyG's message passing, and no forward that
+        TypeError: a derived class defines a method of PyG's MessagePassing, but no forward that
             could call it.
     """
 
@@ -101,8 +100,8 @@ class AttentionConv(nn.Module):
         ignored = [name for name in _METHODS_OF_PYG if name in vars(cls)]
         if ignored and "forward" not in vars(cls):
             raise TypeError(
-                f"{cls.__name__} defines {', '.join(ignored)}, which layers of gat_ext have no use "
-                "for: attention and sum are one operator; override forward, or derive from the "
+                f"{cls.__name__} defines {', '.join(ignored)}, which layers of gat_ext never call, "
+                "because attention and sum are one operator; override forward, or derive from the "
                 "layer of torch_geometric"
             )
 
@@ -116,7 +115,7 @@ class AttentionConv(nn.Module):
     # ---- what a layer defines
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """The linear maps that x of the sources and x of the destinations have to fit."""
+        """The linear maps that check the sizes of x_src and x_dst."""
         raise NotImplementedError
 
     def project(
@@ -126,36 +125,35 @@ class AttentionConv(nn.Module):
 
         Args:
             x_src: [N_src, F], or [N_src, B, F] with a batch.
-            x_dst: likewise; the same object as x_src where x is one tensor.
+            x_dst: likewise; the same object as x_src if x is one tensor.
             edge_attr: [E', edge_dim], of the edges that the layer attends over.
             num_dst: N_dst, or N_dst · B with a batch.
         """
         raise NotImplementedError
 
     def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
-        """Adds to out [N_dst, C] what does not come from the edges; x_dst as in project."""
+        """Adds bias and residual to out [N_dst, C]; x_dst as in project."""
         return out
 
     def result_dtype(self, x: Features, out: Tensor) -> torch.dtype | None:
         """The dtype of PyG's result; None for that of out.
 
-        Under autocast the result of PyG is float32 where a projection is multiplied by a parameter
-        of the layer.
+        Under autocast PyG returns float32 if a parameter of the layer multiplies a projection.
         """
         return None
 
     def split(self, x: NodeFeatures) -> tuple[Features, Features | None, int | None]:
-        """(x of the sources, x of the destinations, B), checked; a batch as [N, B, F]."""
+        """Checks x and splits it into (x_src, x_dst, B); a batch becomes [N, B, F]."""
         x, batch = nodes_first(x)
         return *split_features(x, *self.projections(), self), batch
 
     def plain_inputs(
         self, x: Any, adjacency: Adjacency, edge_attr: Tensor | None
     ) -> tuple[Any, Tensor | Graph, Tensor | None]:
-        """(x, edge_index or Graph, edge_attr) of any other form of edges."""
+        """Converts any other form of edges: (x, edge_index or Graph, edge_attr)."""
         return plain_inputs(x, adjacency, edge_attr, self.edge_dim)
 
-    # ---- what all layers share
+    # ---- shared by all layers
 
     def forward(
         self,
@@ -182,7 +180,7 @@ class AttentionConv(nn.Module):
         return_attention_weights: bool | None,
         edge_mask: Tensor | None,
     ) -> Tensor | tuple[Tensor, Attention]:
-        """The whole call; ``size`` is (N_src, N_dst) where the caller gave it."""
+        """Implements forward; ``size`` is (N_src, N_dst), or None if the caller gave none."""
         adjacency = edge_index
         if not is_plain(adjacency):
             x, edge_index, edge_attr = self.plain_inputs(x, adjacency, edge_attr)
@@ -218,12 +216,15 @@ class AttentionConv(nn.Module):
         adjacency: Tensor | Graph,
         size: tuple[int, int] | None,
     ) -> tuple[int, int]:
-        """(N_src, N_dst) from what is known of the destinations."""
+        """(N_src, N_dst); without x_dst, N_dst is that of size or the Graph, else N_src."""
         num_src = x_src.shape[0]
         if x_dst is not None:
             num_dst = x_dst.shape[0]
         elif not self.accepts_sources_alone:
-            raise ValueError(f"{self} needs the features of the destinations; x is (tensor, None)")
+            raise ValueError(
+                f"x is (tensor, None); {self} expects features of the destinations too: pass "
+                "(x_src, x_dst)"
+            )
         elif size is not None:
             num_dst = size[1]
         else:
@@ -231,12 +232,12 @@ class AttentionConv(nn.Module):
         if size is not None and tuple(size) != (num_src, num_dst):
             raise ValueError(
                 f"size is {tuple(size)}, but x has {num_src} sources and {num_dst} destinations; "
-                "leave size out, or give these"
+                f"expected ({num_src}, {num_dst}), or no size"
             )
         return num_src, num_dst
 
     def _edge_channels(self) -> int | None:
-        """The size of edge features: None for none, -1 where it is that of the first ones."""
+        """The size of the edge features; -1 before the first call fixes it; None for no features."""
         if self.edge_dim != -1:
             return self.edge_dim
         weight = weight_of(self.lin_edge)
@@ -250,7 +251,7 @@ class AttentionConv(nn.Module):
         batch: int | None,
         asked: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """(out [N_dst, H, C], weights [E', H] or None); of a batch [N_dst, B, H, C], [E', B, H]."""
+        """(out [N_dst, H, C], weights [E', H] or None); batched: [N_dst, B, H, C], [E', B, H]."""
         attend: Any = self.operator if batch is None else Folded(self.operator, batch)
         nodes, options = operands
         dropout_p = self.dropout if self.training else 0.0
@@ -269,7 +270,7 @@ class AttentionConv(nn.Module):
         return (result[0], result[1]) if asked else (result, None)
 
     def _attention(self, weights: Tensor, graph: GraphLike, adjacency: Adjacency) -> Any:
-        """(edges attended over, weights), in the form that goes with the given adjacency."""
+        """(edges attended over, weights), in the form of the given adjacency."""
         if isinstance(graph, TracedGraph):
             return graph.edges_with(weights)
         edges = graph.edge_index
@@ -280,7 +281,7 @@ class AttentionConv(nn.Module):
         return edges, weights
 
     def split_heads(self, projected: Tensor) -> Tensor:
-        """[N, H, C] of [N, H · C], or [N · B, H, C] of [N, B, H · C]."""
+        """Reshapes [N, H · C] to [N, H, C], or [N, B, H · C] to [N · B, H, C]."""
         return projected.view(-1, self.heads, self.out_channels)
 
     def project_edges(self, edge_attr: Tensor | None) -> Tensor | None:
@@ -298,7 +299,7 @@ class AttentionConv(nn.Module):
 def add_residual(
     out: Tensor, res: nn.Module | None, x_dst: Features | None, bias: Tensor | None
 ) -> Tensor:
-    """``out`` plus the residual, where there are destination features, plus the bias."""
+    """``out`` plus the residual, if x_dst is given, plus the bias."""
     if res is not None and x_dst is not None:
         out = linear_maps.add(out, res(x_dst))
     return out if bias is None else linear_maps.add(out, bias)

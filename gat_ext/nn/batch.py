@@ -18,7 +18,7 @@ from gat_ext.nn.inputs import NodeFeatures
 
 
 def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, int | None]:
-    """([N, B, F], B) of a batch [B, N, F], or of a pair of them; (x, None) of anything else.
+    """Moves the batch behind the nodes: ([N, B, F], B) for x [B, N, F], or a pair; else (x, None).
 
     Raises:
         ValueError: the batch is empty, or only one of sources and destinations is a batch, or their
@@ -27,7 +27,7 @@ def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, int | None]:
     if isinstance(x, Tensor):
         return (_moved(x), x.shape[0]) if x.dim() == 3 else (x, None)
     if not isinstance(x, (tuple, list)) or len(x) != 2:
-        return x, None  # for the layer to take or to refuse
+        return x, None  # the layer checks it
     sizes = [t.shape[0] if isinstance(t, Tensor) and t.dim() == 3 else None for t in x]
     if sizes == [None, None]:
         return x, None
@@ -36,7 +36,7 @@ def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, int | None]:
         given = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in x]
         raise ValueError(
             f"x of the sources has shape {given[0]}, x of the destinations {given[1]}; expected "
-            "[B, N_src, F] and [B, N_dst, F] with one B, or no batches"
+            "[B, N_src, F] and [B, N_dst, F] with the same B, or two matrices"
         )
     assert isinstance(x_src, Tensor)
     moved = _moved(x_src)
@@ -48,16 +48,16 @@ def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, int | None]:
 
 def _moved(x: Tensor) -> Tensor:
     if x.shape[0] == 0:
-        raise ValueError(f"x has shape {list(x.shape)}; expected at least one element of a batch")
+        raise ValueError(f"x has shape {list(x.shape)}; expected a batch of at least one element")
     return x.transpose(0, 1).contiguous()
 
 
 class Folded(NamedTuple):
     """An attention operator for a batch of B, whose elements are concatenated as heads.
 
-    Called as the operator: with the graph, tensors of nodes [N · B, H, …], the B rows of a node
-    together, and keyword arguments. Returns out [N_dst, B, H, F]; with ``return_weights`` also the
-    weights [E, B, H].
+    Takes the operator's arguments: the graph, node tensors [N · B, H, …], in which the B rows of a
+    node are adjacent, and keyword arguments. Returns out [N_dst, B, H, F] and, with
+    ``return_weights``, the weights [E, B, H].
     """
 
     operator: Callable[..., Any]
@@ -83,11 +83,11 @@ class Folded(NamedTuple):
         return result[0].unflatten(1, shape), result[1].unflatten(1, shape)
 
     def _repeat(self, name: str, shared: Tensor | None, heads: int) -> Tensor | None:
-        """What the elements share, for all their heads: att [H, D], or [E, H]."""
+        """Repeats an argument that the elements share, att [H, D] or one [E, H], for their heads."""
         if shared is None or (
             name == "edge_mask" and (shared.dim() == 1 or shared.shape[1] != heads)
         ):
-            return shared  # one for all heads, or for the operator to refuse
+            return shared  # one for all heads, or invalid: the operator checks it
         if name == "att":
             return shared.repeat(self.batch, 1)
         return shared.repeat(1, self.batch)
@@ -95,7 +95,7 @@ class Folded(NamedTuple):
     def _one_by_one(
         self, graph: GraphLike, nodes: tuple[Tensor, ...], options: dict[str, Any]
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Edge features [E, H, D] would have to be stored B times: so one call for each element."""
+        """One call for each element: in one call, edge features [E, H, D] would be copied B times."""
         split = [t.reshape(-1, self.batch, *t.shape[1:]).unbind(1) for t in nodes]
         results = [
             self.operator(graph, *element, **options) for element in zip(*split, strict=True)

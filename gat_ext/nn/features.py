@@ -15,24 +15,25 @@ from gat_ext.ops import linear_maps
 
 
 class SparseFeatures:
-    r"""A sparse feature matrix [N, C], stored by rows: what a layer's first projection reads.
+    r"""A sparse feature matrix [N, C], stored by rows, as input of a layer's first projection.
 
     Its product with a weight [C', C] costs :math:`O(\mathrm{nnz} \, C')` instead of
-    :math:`O(N C C')`. Layers and models take it in place of a dense x, as they take a torch sparse
-    CSR tensor.
+    :math:`O(N C C')`. Layers and models take it, or a torch sparse CSR tensor, in place of a dense
+    x.
 
     Args:
         matrix: [N, C], a torch tensor of layout sparse CSR, CSC or COO, a SciPy sparse matrix, or a
-            dense tensor, whose zeros are left out. Entries stored twice add up.
+            dense tensor, whose zeros are left out. Duplicate entries are summed.
 
     Attributes:
         graph: the stored entries as edges, from columns to rows.
-        values: [nnz], one number an edge.
+        values: [nnz], one number for each edge.
 
     Raises:
         TypeError: matrix is none of these, or not of floating-point numbers.
-        ValueError: it is no matrix, or its row or column pointers do not ascend from 0 to nnz.
-        IndexError: an index is beyond its shape.
+        ValueError: it is not two-dimensional, or its row or column pointers do not ascend from 0 to
+            nnz.
+        IndexError: an index is out of range.
 
     Example:
         >>> import torch
@@ -45,7 +46,7 @@ class SparseFeatures:
     """
 
     def __init__(self, matrix: Any) -> None:
-        """Takes the stored entries; see the class for the arguments."""
+        """Reads the stored entries; see the class for the arguments."""
         if is_scipy(matrix):
             matrix = scipy_to_torch(matrix)
         if not isinstance(matrix, Tensor):
@@ -63,7 +64,7 @@ class SparseFeatures:
                 f"SparseFeatures got shape {list(matrix.shape)}; expected a matrix [N, C]"
             )
         if matrix.layout == torch.strided:
-            # A sparse tensor's own conversion would copy what the graph holds already.
+            # to_sparse() would copy indices that the graph holds already.
             position = matrix.nonzero().t()
             self.values = matrix[position[0], position[1]]
             self.graph = Graph(position.flip(0), num_src=matrix.shape[1], num_dst=matrix.shape[0])
@@ -86,12 +87,12 @@ class SparseFeatures:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the values."""
+        """The dtype of the values."""
         return self.values.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of graph and values."""
+        """The device of graph and values."""
         return self.values.device
 
     def dim(self) -> int:
@@ -104,7 +105,7 @@ class SparseFeatures:
         return self.graph.nbytes + self.values.nbytes
 
     def to(self, *args: Any, **kwargs: Any) -> SparseFeatures:
-        """On another device or of another dtype; arguments as those of ``Tensor.to``."""
+        """Converts device and dtype; takes the arguments of ``Tensor.to``."""
         values = self.values.to(*args, **kwargs)
         return self._of(self.graph.to(values.device), values)
 
@@ -112,7 +113,7 @@ class SparseFeatures:
         """Dropout of the stored entries, on the same graph.
 
         Args:
-            p: probability with which an entry is dropped; the others are multiplied by 1 / (1 - p).
+            p: probability of dropping an entry; the others are multiplied by 1 / (1 - p).
             training: False returns the features themselves.
 
         Raises:
@@ -124,7 +125,7 @@ class SparseFeatures:
         return self if values is self.values else self._of(self.graph, values)
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``torch.nn.functional.linear`` of the features, with gradients for all that need one.
+        """``torch.nn.functional.linear`` of the features, differentiable in all its inputs.
 
         Args:
             weight: [C', C].
@@ -135,14 +136,14 @@ class SparseFeatures:
 
         Raises:
             TypeError: weight has another dtype than the values.
-            ValueError: weight has not C columns, or is on another device.
+            ValueError: weight does not have C columns, or is on another device.
         """
         if weight.dim() != 2 or weight.shape[1] != self.shape[1]:
             raise ValueError(
                 f"weight has shape {list(weight.shape)}; {self} expects [C', {self.shape[1]}]"
             )
         out = spmm(self.graph, weight.t(), self.values)
-        return out if bias is None else out + bias.to(out.dtype)  # which autocast may have narrowed
+        return out if bias is None else out + bias.to(out.dtype)  # autocast may have narrowed out
 
     def __repr__(self) -> str:
         """Shape and number of stored entries."""
@@ -151,14 +152,14 @@ class SparseFeatures:
 
 
 def as_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
-    """x, or where it is a torch sparse tensor, its ``SparseFeatures``.
+    """Converts a torch sparse tensor to ``SparseFeatures``; returns any other x unchanged.
 
     The graph is cached until the index tensors of x are modified. The values are not: they are a
-    view of x, which would keep it alive. Of an uncoalesced tensor they are a copy, so it is sorted
-    again at each call.
+    view of x and would keep it alive. An uncoalesced tensor is sorted again at each call, because
+    its values are a copy.
 
     Raises:
-        TypeError: x has another sparse layout than CSR, CSC and COO.
+        TypeError: x has a sparse layout other than CSR, CSC and COO.
     """
     if not isinstance(x, Tensor) or x.layout == torch.strided:
         return x
@@ -173,7 +174,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
     Args:
         x: of any shape.
-        p: probability with which an element is dropped; the others are multiplied by 1 / (1 - p).
+        p: probability of dropping an element; the others are multiplied by 1 / (1 - p).
         training: False returns x itself.
 
     Example:

@@ -1,4 +1,4 @@
-"""Inputs of a layer: node features, edges and edge features, with their types and checks."""
+"""Types and checks of a layer's inputs: node features, edges and edge features."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Attention = tuple[Tensor, Tensor]
 def split_features(
     x: NodeFeatures, lin_src: nn.Linear, lin_dst: nn.Linear, layer: nn.Module
 ) -> tuple[Features, Features | None]:
-    """(features of the sources, features of the destinations), checked; one tensor is both."""
+    """Checks x and splits it into (x_src, x_dst), the same object if x is one tensor."""
     both = (x, x) if isinstance(x, (Tensor, SparseFeatures)) else x
     if not isinstance(both, (tuple, list)) or len(both) != 2:
         raise TypeError(
-            f"x is a {type(x).__name__}; {layer} expects a tensor [N, C], or a tuple of one for "
-            "the sources and one, or None, for the destinations"
+            f"x is a {type(x).__name__}; {layer} expects a tensor [N, C], or a tuple (x_src, x_dst)"
+            ", where x_dst may be None"
         )
     x_src = as_features(both[0])
     x_dst = x_src if both[1] is both[0] else None if both[1] is None else as_features(both[1])
@@ -48,35 +48,36 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
     channels = None if weight is None else weight.shape[1]
     if x.dim() not in (2, 3) or (channels is not None and x.shape[-1] != channels):
         shape, wanted = list(x.shape), channels or "in_channels"
-        if x.dim() == 3:  # a batch, whose nodes were moved to the front
+        if x.dim() == 3:  # a batch, as [N, B, F]
             shape[:2] = shape[1::-1]
         raise ValueError(
-            f"{name} has shape {shape}; {layer} expects [N, {wanted}], or [B, N, {wanted}] of a "
+            f"{name} has shape {shape}; {layer} expects [N, {wanted}], or [B, N, {wanted}] for a "
             "batch"
         )
     check_kind(name, x, lin, layer)
 
 
 def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module) -> None:
-    """Raises unless an input has the dtype and the device of a projection's weight.
-
-    Under autocast dtypes may differ.
-    """
+    """Raises unless an input has the dtype, or autocast is on, and the device of a projection."""
     weight = lin._parameters.get("weight")
     if weight is None:
-        weight = next(lin.parameters(), None)  # of what computes or replaces it
+        weight = next(lin.parameters(), None)  # of a parametrisation, or of a substitute module
     if weight is None:
         return
     if x.dtype != weight.dtype and not checks.autocast_is_on(x.device):
-        raise TypeError(f"{name} has dtype {x.dtype}, {layer} has {weight.dtype}; cast one of them")
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, {layer} has {weight.dtype}; expected the same dtype: "
+            "cast one of them"
+        )
     if x.device != weight.device:
         raise ValueError(
-            f"{name} is on {x.device}, {layer} is on {weight.device}; move one of them with .to()"
+            f"{name} is on {x.device}, {layer} is on {weight.device}; expected the same device: "
+            "move one of them with .to()"
         )
 
 
 def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | TracedGraph:
-    """The graph of an edge_index, or the graph itself once its sizes are checked."""
+    """The graph of an edge_index; a Graph is returned itself, after a check of its sizes."""
     if not isinstance(adjacency, Graph):
         check_edge_index(adjacency)
         if is_tracing():
@@ -85,19 +86,19 @@ def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | Traced
         return cached((adjacency,), key, lambda: Graph(adjacency, num_src=num_src, num_dst=num_dst))
     if (adjacency.num_src, adjacency.num_dst) != (num_src, num_dst):
         raise ValueError(
-            f"{adjacency!r} does not go with features of {num_src} sources and {num_dst} "
-            "destinations; give one row for each node"
+            f"x has {num_src} rows for the sources and {num_dst} for the destinations, but the "
+            f"graph is {adjacency!r}; expected one row for each node"
         )
     return adjacency
 
 
 def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tensor:
-    """Edge features as [E, edge_dim]; a vector is one feature an edge.
-
-    With edge_dim -1 any number of features is accepted.
-    """
+    """Edge features as [E, edge_dim]; a vector [E] becomes [E, 1]; -1 accepts any edge_dim."""
     if edge_dim is None:
-        raise ValueError("edge_attr was given, but the layer was made without edge_dim")
+        raise ValueError(
+            "edge_attr was given, but the layer has edge_dim=None; construct it with edge_dim, or "
+            "leave edge_attr out"
+        )
     checks.floating(edge_attr, "edge_attr")
     matrix = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
     channels = max(matrix.shape[-1], 1) if edge_dim == -1 else edge_dim

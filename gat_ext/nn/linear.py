@@ -1,8 +1,4 @@
-"""Linear maps of the layers, and how their parameters start.
-
-They accept sparse features, take the number of inputs from the first input where it is -1, and are
-initialised as PyG's.
-"""
+"""Linear maps of the layers: sparse inputs, lazy sizes and PyG's initialisation."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from gat_ext.ops import linear_maps
 
 
 def reset_(*parts: nn.Module | Tensor | None) -> None:
-    """Draws new parameters for linear maps and, by Glorot's distribution, for vectors, in order."""
+    """Resets linear maps, and tensors with Glorot's distribution, in the given order."""
     for part in parts:
         if isinstance(part, nn.Module):
             part.reset_parameters()  # type: ignore[operator]
@@ -26,26 +22,26 @@ def reset_(*parts: nn.Module | Tensor | None) -> None:
 
 
 def glorot_(tensor: Tensor) -> None:
-    """Uniform in ±sqrt(6 / (rows + columns)) of the last two dimensions (Glorot and Bengio)."""
+    """Draws from U(±sqrt(6 / (rows + columns))) of the last two dimensions (Glorot and Bengio)."""
     bound = math.sqrt(6 / (tensor.shape[-2] + tensor.shape[-1]))
     nn.init.uniform_(tensor, -bound, bound)
 
 
 class _TakesSparse(nn.Linear):
     def forward(self, x: Tensor | SparseFeatures) -> Tensor:
-        """[N, out_features] of [N, in_features]."""
+        """Maps [N, in_features] to [N, out_features]."""
         if isinstance(x, SparseFeatures):
             return x.linear(self.weight, self.bias)
         return linear_maps.linear(x, self.weight, self.bias)
 
     @property
     def in_channels(self) -> int:
-        """in_features, by the name that it has in PyG's layers."""
+        """PyG's name for in_features."""
         return self.in_features
 
     @property
     def out_channels(self) -> int:
-        """out_features, by the name that it has in PyG's layers."""
+        """PyG's name for out_features."""
         return self.out_features
 
 
@@ -54,10 +50,7 @@ class Projection(_TakesSparse):
 
 
 class LazyProjection(_TakesSparse, nn.LazyLinear):
-    """A ``Projection`` that takes its number of inputs from its first input.
-
-    The bias has its size before, as PyG's.
-    """
+    """A ``Projection`` that takes in_features from its first input; its bias has a size at once."""
 
     cls_to_become = Projection  # type: ignore[assignment]
 
@@ -76,10 +69,10 @@ class LazyProjection(_TakesSparse, nn.LazyLinear):
 
 
 class GlorotLinear(Projection):
-    """A ``Projection`` whose weight starts with Glorot's distribution."""
+    """A ``Projection`` with Glorot's initialisation."""
 
     def reset_parameters(self) -> None:
-        """Draws new parameters, as many random numbers as PyG's."""
+        """Resets the parameters; draws as many random numbers as PyG's."""
         glorot_(self.weight)
         if self.bias is not None:
             bound = self.in_features**-0.5
@@ -87,18 +80,18 @@ class GlorotLinear(Projection):
 
 
 class LazyGlorotLinear(LazyProjection):
-    """A ``GlorotLinear`` that takes its number of inputs from its first input."""
+    """A ``GlorotLinear`` that takes in_features from its first input."""
 
     cls_to_become = GlorotLinear  # type: ignore[assignment]
 
     def reset_parameters(self) -> None:
-        """Draws new parameters, once their shape is known."""
+        """Resets the parameters, if their shape is known."""
         if self.in_features > 0:
             GlorotLinear.reset_parameters(self)  # type: ignore[arg-type]
 
 
 def linear(in_channels: int, out_channels: int, *, bias: bool, glorot: bool = True) -> nn.Linear:
-    """A linear map; of ``in_channels`` -1 the size is that of the first input."""
+    """Creates a linear map; with ``in_channels`` -1 the first input sets the size."""
     if in_channels == -1:
         lazy = LazyGlorotLinear if glorot else LazyProjection
         return lazy(out_channels, bias=bias)
@@ -107,10 +100,10 @@ def linear(in_channels: int, out_channels: int, *, bias: bool, glorot: bool = Tr
 
 
 def weight_of(lin: nn.Module) -> Tensor | None:
-    """The weight [out, in] of a projection as it is stored; None where it has no size yet.
+    """The stored weight [out, in] of a projection; None if it has no size yet.
 
-    None, too, where the weight is recomputed each time (``torch.nn.utils.parametrize``), or where
-    the projection was replaced by a module without a weight.
+    None, too, if the weight is recomputed at each access (``torch.nn.utils.parametrize``), or if a
+    module without a weight replaced the projection.
     """
     parametrized = "weight" in lin._modules.get("parametrizations", ())  # type: ignore[operator]
     weight = None if parametrized else getattr(lin, "weight", None)
@@ -119,7 +112,7 @@ def weight_of(lin: nn.Module) -> Tensor | None:
 
 
 def is_plain_product(lin: nn.Module) -> bool:
-    """Whether a call of this projection is the product with its weight alone, without hooks."""
+    """True if a call of this projection only multiplies by its weight and runs no hooks."""
     return (
         type(lin).forward is _TakesSparse.forward
         and weight_of(lin) is not None

@@ -1,4 +1,4 @@
-"""Edge masks of the layers: from the caller's edges to those that a layer attends over."""
+"""Maps edge masks from the caller's edges to the edges that a layer attends over."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ def mask_of_layer(
 
     Args:
         edge_mask: [E] or [E, H], of the caller's edges.
-        adjacency: these edges.
+        adjacency: the caller's edges.
         sizes: (N_src, N_dst).
-        add_self_loops: whether the layer replaces self-loops by its own.
+        add_self_loops: whether the layer replaces the caller's self-loops.
         layer: named in errors.
 
     Raises:
-        TypeError: the mask is no tensor of floating-point numbers.
-        ValueError: it does not have one row for each of the caller's edges.
+        TypeError: the mask is not a floating-point tensor.
+        ValueError: the mask does not have one row for each of the caller's edges.
     """
     looped = loops_of(adjacency, *sizes) if add_self_loops else None
     given = as_graph(adjacency, *sizes).num_edges if looped is None else looped.num_given
     if not isinstance(edge_mask, Tensor) or not edge_mask.is_floating_point():
         kind = edge_mask.dtype if isinstance(edge_mask, Tensor) else type(edge_mask).__name__
         raise TypeError(
-            f"edge_mask is a {kind}; {layer} expects a tensor of floating-point numbers, [{given}] "
-            f"or [{given}, heads]: convert it with torch.as_tensor(edge_mask, dtype=x.dtype)"
+            f"edge_mask is a {kind}; {layer} expects a floating-point tensor [{given}] or "
+            f"[{given}, heads]: convert it with torch.as_tensor(edge_mask, dtype=x.dtype)"
         )
     if edge_mask.dim() not in (1, 2) or edge_mask.shape[0] != given:
         raise ValueError(
             f"edge_mask has shape {list(edge_mask.shape)}; {layer} expects [{given}] or "
-            f"[{given}, heads], for {given} edges were given; its own self-loops count 1"
+            f"[{given}, heads], a row for each of the {given} given edges; added self-loops are "
+            "not masked"
         )
     if looped is None:
         return edge_mask

@@ -1,4 +1,4 @@
-"""Parameters of GATConv under the names that older versions of PyTorch Geometric saved them by."""
+"""Renames parameters of GATConv that older versions of PyTorch Geometric saved."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def rename(state: dict[str, Tensor], prefix: str, out_channels: int, *, shared: 
     ===========  ==============================================  ======================
 
     Args:
-        state: of a model; changed in place.
-        prefix: of the layer's keys.
+        state: the state_dict of a model, modified in place.
+        prefix: prefix of the layer's keys.
         out_channels: C.
         shared: whether the layer has one projection for both ends of an edge.
     """
@@ -39,8 +39,8 @@ def rename(state: dict[str, Tensor], prefix: str, out_channels: int, *, shared: 
     elif f"{prefix}lin.weight" not in state:
         for one, other in (("lin_src", "lin_dst"), ("lin_l", "lin_r")):
             first, second = state.get(f"{prefix}{one}.weight"), state.get(f"{prefix}{other}.weight")
-            # Two projections that differ are those of a layer for two kinds of nodes: to be refused
-            # by name.
+            # Two different projections belong to a layer with a pair of in_channels: their names
+            # stay, so that torch reports them as unexpected.
             if first is not None and (second is None or first.equal(second)):
                 state[f"{prefix}lin.weight"] = first
                 take(f"{one}.weight"), take(f"{other}.weight")

@@ -1,4 +1,4 @@
-"""Any layer or model on a renumbered graph, behind the caller's numbering."""
+"""Runs a layer or model on a renumbered graph."""
 
 from __future__ import annotations
 
@@ -21,42 +21,45 @@ from gat_ext.ops.state import is_tracing
 
 
 class Reordered(nn.Module):
-    """A layer or model that sees the nodes in a better order, while its caller does not.
+    """Wraps a layer or model to run on a renumbered graph with better cache locality.
 
-    ``Reordered(module, method)(x, graph, ...)`` is ``module(x, graph, ...)`` to rounding, and
-    faster where the order spares more than it costs: the module works on
-    ``graph.reorder(method)`` and on the rows of x in that order, and the rows of what it returns
-    come back in the caller's. So wrap a whole model rather than each of its layers; only the rows
-    of its input and its output are then moved. The order of a Graph is found at the first call and
-    cached for as long as the Graph lives; that of an edge_index or a matrix until it is modified.
-    Objects that are read at every call, such as a graph of NetworkX, are ordered at every call. The
-    rows of a constant x are cached, too, until x is modified in a way that torch counts; in shared
-    memory, or while ``torch.distributed`` is initialised, in any way.
+    ``Reordered(module, method)(x, graph, ...)`` equals ``module(x, graph, ...)`` up to rounding.
+    The module runs on ``graph.reorder(method)`` with the rows of x in that order; the rows of its
+    result are moved back to the caller's order. Wrap a whole model rather than each layer, so that
+    only the rows of its input and output are moved. It is faster if the better locality saves more
+    time than these moves cost.
 
-    ``state_dict`` has the keys of the module alone, so a checkpoint fits with and without. The
-    module is the attribute ``module``; its other methods, such as a model's ``attention_weights``,
-    are as before.
+    The order of a Graph is computed at the first call and cached as long as the Graph lives; that
+    of an edge_index or a matrix, until it is modified. Objects that are read at every call, such as
+    NetworkX graphs, are ordered at every call. The reordered rows of an x without gradient are
+    cached, too, until x is modified; in-place changes are noticed by torch's version counter, or by
+    contents for tensors in shared memory and while ``torch.distributed`` is initialised.
+
+    ``state_dict`` has the keys of the module itself, so checkpoints load with and without the
+    wrapper. The attribute ``module`` is the wrapped module; its other methods, such as a model's
+    ``attention_weights``, are not affected.
 
     Args:
-        module: takes ``(x [N, C], Graph, ...)``; every layer and model of this package does.
+        module: takes ``(x [N, C], Graph, ...)``, as every layer and model of this package.
         method: one of :data:`gat_ext.graph.ORDERS`; see :meth:`gat_ext.Graph.reorder`.
 
     Shapes:
-        As the module's. x is one tensor or ``SparseFeatures``; other arguments go through as they
-        are, those with a row for each edge too, since edges keep their order. Of the result, every
-        tensor with N rows comes back in the caller's order, every pair (edge_index, alpha) in the
-        caller's numbering, with added self-loops by ascending node; other tensors are left alone.
+        As the module's. x is one tensor or ``SparseFeatures``. Other arguments are passed on
+        unchanged, also those with a row for each edge, because edges keep their order. In the
+        result, every tensor with N rows is returned in the caller's order, and every pair
+        (edge_index, alpha) in the caller's numbering, with added self-loops by ascending node;
+        other tensors are not changed.
 
     Raises:
-        TypeError: module is no module; x is neither tensor nor ``SparseFeatures``; the module
-            returns something else than tensors and tuples of them.
-        ValueError: unknown method; the graph is bipartite, or x is a pair; x has not one row for
-            each node, or is on another device.
+        TypeError: module is not a torch.nn.Module; x is neither a tensor nor ``SparseFeatures``;
+            the module returns anything but tensors and tuples of them.
+        ValueError: unknown method; the graph is bipartite, or x is a pair; x does not have one row
+            for each node, or is on another device.
         ImportError: see :meth:`gat_ext.Graph.reorder`.
 
     Note:
-        Feature dropout draws its numbers by the order of the rows, so in training mode a seed
-        drops other elements than it would without.
+        Feature dropout draws random numbers in the order of the rows, so a seed drops other
+        elements than it does without the wrapper.
 
     Example:
         >>> from gat_ext.nn import GATConv
@@ -86,9 +89,10 @@ class Reordered(nn.Module):
 
         Args:
             x: [N, C].
-            edge_index: Graph, int [2, E], or what the layers take besides.
-            args: for the module.
-            kwargs: for the module.
+            edge_index: a Graph, an edge_index [2, E], or another form of edges; see
+                :mod:`gat_ext.nn`.
+            args: other arguments of the module.
+            kwargs: other keyword arguments of the module.
         """
         adjacency = edge_index
         if not is_plain(adjacency):
@@ -99,8 +103,8 @@ class Reordered(nn.Module):
         x = as_features(x)
         if isinstance(x, (tuple, list)):
             raise ValueError(
-                "x is a pair, for sources and destinations; Reordered gives both the same numbers "
-                "and needs one x: call the module itself on a bipartite graph"
+                "x is a pair (x_src, x_dst); Reordered expects one tensor x, because it renumbers "
+                "sources and destinations alike: call the module itself on a bipartite graph"
             )
         if not isinstance(x, (Tensor, SparseFeatures)):
             raise TypeError(
@@ -112,8 +116,8 @@ class Reordered(nn.Module):
         order = find(edge_index, x.shape[0], self.method)
         if x.device != order.graph.device:
             raise ValueError(
-                f"x is on {x.device}, the graph on {order.graph.device}; expected one device: move "
-                "them with to()"
+                f"x is on {x.device}, the graph on {order.graph.device}; expected the same device: "
+                "move one of them with .to()"
             )
         result = order.returned(self.module(order.rows(x), order.graph, *args, **kwargs))
         if is_plain(adjacency) or not isinstance(result, tuple) or len(result) != 2:
@@ -147,7 +151,7 @@ def _rename(state: dict[str, Any], before: str, after: str) -> None:
 
 
 class _Order(NamedTuple):
-    """A renumbered graph, and how rows get there and back."""
+    """A renumbered graph and its permutation."""
 
     graph: Graph
     permutation: Tensor  # [N], the old number of each new node
@@ -171,14 +175,14 @@ class _Order(NamedTuple):
         return Graph(edges, num_src=graph.num_src, num_dst=graph.num_dst)
 
     def returned(self, result: Any) -> Any:
-        """What a module returned, in the caller's order and numbering."""
+        """Maps a module's result to the caller's order and numbering."""
         if isinstance(result, Tensor):
             of_nodes = result.dim() > 0 and result.shape[0] == self.graph.num_nodes
             return result.index_select(0, self.new_number) if of_nodes else result
         if not isinstance(result, tuple):
             raise TypeError(
-                f"the module returned a {type(result).__name__}; Reordered brings tensors and "
-                "tuples of them back to the caller's order: return these"
+                f"the module returned a {type(result).__name__}; Reordered expects tensors or "
+                "tuples of tensors, whose rows it moves back to the caller's order"
             )
         if _is_attention(result):
             return self._attention(*result)
@@ -186,7 +190,7 @@ class _Order(NamedTuple):
 
     def _attention(self, edge_index: Tensor, alpha: Tensor) -> Attention:
         old, num_loops = self.permutation[edge_index], self.graph.num_nodes
-        # Loops that the module added are last, by ascending new number.
+        # The module's added self-loops are last, by ascending new number.
         added = ends_with_loops(edge_index, num_loops)
         if not added or torch.equal(edge_index, self.graph.edge_index):
             return old, alpha
@@ -225,11 +229,13 @@ def _untraced_order_of() -> Callable[..., _Order]:
 def _check_nodes(graph: Graph, num_nodes: int) -> None:
     if graph.num_src != graph.num_dst:
         raise ValueError(
-            f"{graph!r} is bipartite; Reordered needs a graph whose sources and destinations are "
+            f"{graph!r} is bipartite; Reordered expects a graph whose sources and destinations are "
             "the same nodes: call the module itself"
         )
     if graph.num_nodes != num_nodes:
-        raise ValueError(f"x has {num_nodes} rows, but {graph!r}; give one row for each node")
+        raise ValueError(
+            f"x has {num_nodes} rows, but the graph is {graph!r}; expected one row for each node"
+        )
 
 
 def _new_order(edges: Tensor | Graph, num_nodes: int, method: str) -> _Order:

@@ -22,7 +22,7 @@ _REDUCTIONS = {
 
 
 def check_fill_value(fill_value: float | Tensor | str) -> None:
-    """Raises unless it is a number, a tensor of numbers or the name of a reduction."""
+    """Raises unless fill_value is a number, a tensor of real numbers or the name of a reduction."""
     if isinstance(fill_value, str) and fill_value not in _REDUCTIONS:
         names = ", ".join(map(repr, _REDUCTIONS))
         raise ValueError(
@@ -38,14 +38,14 @@ def check_fill_value(fill_value: float | Tensor | str) -> None:
 def loop_features(
     edge_attr: Tensor, dst: Tensor, sizes: tuple[int, int], fill_value: float | Tensor | str
 ) -> Tensor:
-    """Edge features of the loops, [number of loops, D].
+    """Edge features of the self-loops, [num_loops, D].
 
     Args:
         edge_attr: [E, D], of the other edges.
         dst: [E], their destinations.
-        sizes: how many destinations there are, and how many loops.
+        sizes: (num_dst, num_loops).
         fill_value: the features of every loop, or the name of a reduction over the features of
-            the edges into its node; a node without such edges gets 0, for "mul" 1.
+            the edges into its node; a node without such edges gets 0, or 1 with "mul".
     """
     num_dst, num_loops = sizes
     if isinstance(fill_value, str):
@@ -53,8 +53,8 @@ def loop_features(
     fill = torch.as_tensor(fill_value, dtype=edge_attr.dtype, device=edge_attr.device)
     if fill.numel() != 1 and fill.numel() != edge_attr.shape[1]:
         raise ValueError(
-            f"fill_value has shape {list(fill.shape)}; expected [{edge_attr.shape[1]}], "
-            "as many values as edge features, or one"
+            f"fill_value has shape {list(fill.shape)}; expected [{edge_attr.shape[1]}], one value "
+            "for each edge feature, or a single value"
         )
     return fill.reshape(1, -1).expand(num_loops, edge_attr.shape[1])
 
@@ -68,7 +68,7 @@ def _reduce(values: Tensor, index: Tensor, size: int, how: str) -> Tensor:
 
 
 def loops_of(adjacency: Adjacency, num_src: int, num_dst: int) -> SelfLoops:
-    """The graph of a layer with its self-loops replaced, once the sizes of a Graph are checked."""
+    """Checks the sizes of a Graph, then replaces its self-loops by one for every node."""
     if isinstance(adjacency, Graph):
         as_graph(adjacency, num_src, num_dst)
     return with_self_loops(adjacency, num_src, num_dst)
@@ -82,7 +82,7 @@ def graph_and_edges(
     fill_value: float | Tensor | str,
     add_self_loops: bool,
 ) -> tuple[GraphLike, Tensor | None]:
-    """The graph that a layer attends over and its edge features [E', edge_dim], checked."""
+    """The graph that a layer attends over and its edge features [E', edge_dim]; checks both."""
     if not add_self_loops:
         graph = as_graph(adjacency, *sizes)
         matrix = None if edge_attr is None else edge_matrix(edge_attr, graph.num_edges, edge_dim)

@@ -16,14 +16,13 @@ WALK_MODES = ("sample", "greedy", "uniform")
 
 
 class Walks(NamedTuple):
-    """What B agents did in T steps, and what they had in mind.
+    """The walks of B agents over T steps.
 
     Attributes:
-        nodes: int64 [B, T + 1], where each agent was, its start first.
+        nodes: int64 [B, T + 1], the node of each agent, from its start on.
         log_prob: [B, T], log-probability of each move.
-        hidden: [B, T, H], the history after each move.
-        rank: [B, T, R], how much each agent preferred each type when it made each move; the first
-            row is uniform.
+        hidden: [B, T, H], the hidden state of the LSTM after each move.
+        rank: [B, T, R], the agent's rank of each type before each move; rank[:, 0] is uniform.
     """
 
     nodes: Tensor
@@ -33,10 +32,10 @@ class Walks(NamedTuple):
 
 
 class WalkAgent(nn.Module):
-    r"""A recurrent agent that walks on a graph and learns which types of nodes to go to.
+    r"""A recurrent agent that walks on a graph and learns which types of nodes to visit.
 
-    From node :math:`c_{t-1}` it moves to a neighbour :math:`c_t`, looks at it, and ranks the R
-    types anew:
+    From node :math:`c_{t-1}` it moves to a neighbour :math:`c_t`, reads its attributes
+    :math:`d_{c_t}`, and computes new ranks of the R types:
 
     .. math::
         P(c_t = j) = \frac{r_{t-1}[\mathrm{type}(j)]}{\sum_{k \in N(c_{t-1})}
@@ -51,11 +50,10 @@ class WalkAgent(nn.Module):
 
     Args:
         num_types: R.
-        hidden_channels: H, of the LSTM.
-        step_channels: sizes of the step network: of each of the two inputs' spaces, and of their
-            combination.
-        attribute_channels: size of the node attributes d; None: the type is the attribute, as a
-            one-hot vector (which is looked up, never made).
+        hidden_channels: H, the hidden size of the LSTM.
+        step_channels: sizes of the step network: (rows of W_d and W_ρ, rows of W_s).
+        attribute_channels: size D of the node attributes d; None: d is the one-hot vector of the
+            type, which is looked up and never materialised.
 
     Shapes:
         graph of N nodes, block-diagonal for several; node_type int64 [N]; start int64 [B];
@@ -63,12 +61,11 @@ class WalkAgent(nn.Module):
         H], rank [B, T, R]).
 
     Raises:
-        TypeError: a tensor has another dtype than it should, or num_steps is not an integer.
+        TypeError: a tensor has the wrong dtype, or num_steps is not an integer.
         ValueError: a size is below 1, shapes or devices do not match, or the mode is unknown.
         IndexError: start or node_type is out of range.
 
-    Cost: a step of all agents together is one matrix product for each linear map, and a native walk
-    step.
+    Cost: a step of all agents is one matrix product for each linear map, and one native walk step.
 
     Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section
     3.
@@ -112,19 +109,19 @@ class WalkAgent(nn.Module):
         self.combine = nn.Linear(2 * space, combined)
         self.cell = nn.LSTMCell(combined, hidden_channels)
         self.rank = nn.Linear(hidden_channels, num_types)
-        self._tell_types_apart()
+        self._init_type_columns()
 
     def reset_parameters(self) -> None:
-        """Draws all parameters anew."""
+        """Resets all parameters."""
         for layer in (self.attribute, self.preference, self.combine, self.cell, self.rank):
             layer.reset_parameters()
-        self._tell_types_apart()
+        self._init_type_columns()
 
-    def _tell_types_apart(self) -> None:
-        """The columns for one-hot types start as those of an embedding, in N(0, 1).
+    def _init_type_columns(self) -> None:
+        """Initialises the columns of W_d for one-hot types from N(0, 1), as those of an embedding.
 
-        With the small weights of a linear layer all types look alike at first, and agents that
-        seldom see what decides the class do not learn to look for it.
+        With the small weights of a linear layer all types have nearly equal embeddings at first,
+        and agents that rarely see the type that decides the class do not learn to visit it.
         """
         if self.attribute_channels is None:
             nn.init.normal_(self.attribute.weight)
@@ -148,14 +145,14 @@ class WalkAgent(nn.Module):
             num_steps: T, at least 1.
             mode: ``"sample"`` draws each move by the formula, ``"greedy"`` takes the best-ranked
                 neighbour, ``"uniform"`` ignores the ranks.
-            attributes: of the nodes; given exactly where ``attribute_channels`` is.
-            seed: int64 tensor of one element that decides all draws; None draws one from torch's
-                generator.
+            attributes: [N, D], of the nodes; required with ``attribute_channels``, else None.
+            seed: int64 tensor of one element, which determines all draws; None draws one from
+                torch's generator.
         """
         self._check(graph, node_type, num_steps, mode, attributes)
         if seed is None:
             seed = torch.randint(2**63 - 1, (1,), device=start.device)
-        looks = self._looks(node_type, attributes)
+        attribute_part = self._attribute_part(node_type, attributes)
         preference = self.combine.weight[:, self.preference.out_features :].t()
         drawn = random_walk(graph, start, num_steps, seed=seed) if mode == "uniform" else None
         weight = self.preference.weight
@@ -170,7 +167,9 @@ class WalkAgent(nn.Module):
             else:
                 node = drawn[:, step + 1]
                 log_prob = -_degree(graph, nodes[-1]).clamp(min=1).to(rank.dtype).log()
-            seen = F.relu(torch.addmm(looks(node), F.relu(self.preference(rank)), preference))
+            seen = F.relu(
+                torch.addmm(attribute_part(node), F.relu(self.preference(rank)), preference)
+            )
             hidden, cell = self.cell(seen, (hidden, cell))
             nodes.append(node)
             log_probs.append(log_prob)
@@ -181,7 +180,9 @@ class WalkAgent(nn.Module):
         stacks = (torch.stack(each, dim=1) for each in (nodes, log_probs, history, ranks))
         return Walks(*stacks)
 
-    def _looks(self, node_type: Tensor, attributes: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def _attribute_part(
+        self, node_type: Tensor, attributes: Tensor | None
+    ) -> Callable[[Tensor], Tensor]:
         """A function from nodes [B] to W_s relu(W_d d + b_d) + b_s, [B, combined]."""
         weight = self.combine.weight[:, : self.attribute.out_features].t()
         bias = self.combine.bias
@@ -189,7 +190,7 @@ class WalkAgent(nn.Module):
             return lambda node: torch.addmm(
                 bias, F.relu(self.attribute(attributes.index_select(0, node))), weight
             )
-        # A one-hot vector picks a column of the weight: R rows in all, computed once.
+        # A one-hot vector selects a column of the weight: a table of R rows, computed once.
         table = torch.addmm(bias, F.relu(self.attribute.weight.t() + self.attribute.bias), weight)
         return lambda node: F.embedding(node_type.index_select(0, node), table)
 
@@ -223,7 +224,10 @@ class WalkAgent(nn.Module):
         expected = (graph.num_nodes, channels)
         if channels is not None and (attributes is None or attributes.shape != expected):
             given = "not given" if attributes is None else f"of shape {list(attributes.shape)}"
-            raise ValueError(f"attributes are {given}; expected {list(expected)}")
+            raise ValueError(
+                f"attributes are {given}; expected a tensor {list(expected)}, because the agent "
+                f"has attribute_channels={channels}"
+            )
 
     def __repr__(self) -> str:
         """The sizes."""

@@ -35,21 +35,22 @@ AdjacencyAttentionBackward = _arguments("adjacency_attention_backward")
 Results = _record("Results", [r.name for r in ops.edge_attention.default._schema.returns])
 """out, lse, softmax, out_acc, selected, weights, some of which may be absent (:func:`is_absent`)"""
 
-_DIMS = _C.input_dims()
+DIMS = _C.input_dims()
+"""Of each differentiable input, a letter for each dimension; see csrc/torch/schema.h"""
 
-Inputs = _record("Inputs", _DIMS)
+Inputs = _record("Inputs", DIMS)
 """The differentiable inputs"""
 
 _FIELDS = EdgeAttention._fields
 Constants = _record("Constants", _FIELDS[_FIELDS.index("score") : _FIELDS.index("top_k")])
 """The numbers and flags that the gradients share with the operators: score … dropout_p"""
 
-PER_EDGE = tuple(name for name, dims in _DIMS.items() if dims.startswith("E"))
+PER_EDGE = tuple(name for name, dims in DIMS.items() if dims.startswith("E"))
 """Inputs with a row for each edge"""
 
 HEADS = {
     **dict.fromkeys((*Results._fields, "grad_out", "grad_lse", "grad_weights"), 1),
-    **{name: dims.index("H") for name, dims in _DIMS.items()},
+    **{name: dims.index("H") for name, dims in DIMS.items()},
 }
 """The dimension of the heads in the tensors that have one"""
 

@@ -18,7 +18,7 @@ from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
 
 
 class AGNNConv(AttentionConv):
-    r"""Propagation by cosine attention: no weights but one inverse temperature.
+    r"""Propagation by cosine attention; the only parameter is an inverse temperature β.
 
     .. math::
         x'_i = \sum_{j \in N(i) \cup \{i\}} \alpha_{ij} x_j, \qquad
@@ -27,22 +27,21 @@ class AGNNConv(AttentionConv):
     Args:
         requires_grad: learn beta; else it stays 1.
         add_self_loops: replace the graph's self-loops by one for every node.
-        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
-            layer's defaults there.
+        **message_passing: arguments of PyG's MessagePassing (aggr, flow, …); accepted if they have
+            the defaults of PyG's layer.
 
     Shapes:
-        x [N, C]; edge_index [2, E] or a Graph,
-        or other forms of edges, see :mod:`gat_ext.nn`; returns [N, C]. With
-        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', 1])), self-loops
-        last, mask included (an addition to PyG's layer).
-        ``edge_mask`` [E] or [E, 1] multiplies the attention weights of the caller's edges, and may
-        learn; self-loops that the layer adds count 1. x may be a batch [B, N, C] of features on one
-        graph; then out is [B, N, C] and alpha [E', B, 1].
+        x [N, C]; edge_index [2, E], a Graph or another form of edges, see :mod:`gat_ext.nn`;
+        returns [N, C]. With ``return_attention_weights=True``, which PyG's layer lacks, returns
+        (out, (edge_index, alpha [E', 1])), with self-loops last and alpha masked.
+        ``edge_mask`` [E] or [E, 1] multiplies the attention weights of the caller's edges and is
+        differentiable; it does not apply to added self-loops. x may be a batch [B, N, C] of
+        features on one graph; then out is [B, N, C] and alpha [E', B, 1].
 
     Raises:
-        TypeError: x is not a dense tensor of floating-point numbers.
+        TypeError: x is not a dense floating-point tensor.
         ValueError: sizes do not match.
-        IndexError: edge_index names a node that does not exist.
+        IndexError: a node number in edge_index is out of range.
 
     Source: Thekumparampil, Wang, Oh, Li, "Attention-based Graph Neural Network for Semi-supervised
     Learning", 2018, eq. 5.
@@ -71,7 +70,7 @@ class AGNNConv(AttentionConv):
             self.register_buffer("beta", torch.ones(1))
 
     def reset_parameters(self) -> None:
-        """Sets beta to 1 where it is learned."""
+        """Resets beta to 1 if it is learned."""
         if self.requires_grad:
             nn.init.ones_(self.beta)
 
@@ -93,11 +92,11 @@ class AGNNConv(AttentionConv):
         return x, unwrap(adjacency), None
 
     def split(self, x: NodeFeatures) -> tuple[Features, Features | None, int | None]:
-        """(x, x, B); there is no projection that could take sparse features."""
+        """(x, x, B); raises for sparse x, because the layer has no projection."""
         if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
             raise TypeError(
                 f"x is sparse ({type(x).__name__}); {self} has no projection and expects a dense "
-                "torch.Tensor [N, C]: project x first, with SparseFeatures(x).linear(weight)"
+                "torch.Tensor [N, C]: project x first with SparseFeatures(x).linear(weight)"
             )
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}; {self} expects a torch.Tensor [N, C]")
@@ -110,12 +109,12 @@ class AGNNConv(AttentionConv):
     def project(
         self, x_src: Features, x_dst: Features | None, edge_attr: Tensor | None, num_dst: int
     ) -> Operands:
-        """Features as they are, with one head."""
+        """X itself, as one head."""
         assert isinstance(x_src, Tensor)
         return Operands((x_src.flatten(0, -2).unsqueeze(1),), {"beta": self.beta})
 
     def result_dtype(self, x: Features, out: Tensor) -> torch.dtype:
-        """Of features times beta."""
+        """The dtype of x times beta."""
         return torch.promote_types(x.dtype, self.beta.dtype)
 
     def __repr__(self) -> str:

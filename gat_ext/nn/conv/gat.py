@@ -26,43 +26,41 @@ class GATConv(AttentionConv):
         (a_{dst}^\top W x_i + a_{src}^\top W x_j + a_{edge}^\top W_e e_{ij})
 
     Args:
-        in_channels: size of the input features, or a pair (source, destination) with a projection
-            each; -1 takes the size from the first input.
+        in_channels: size of the input features, or a pair (source, destination), which gives each
+            end a projection of its own; -1 takes the size from the first input.
         out_channels: size C of a head's output.
         heads: H.
         concat: concatenate the heads, else average them.
         negative_slope: of LeakyReLU.
-        dropout: probability with which an attention weight is dropped in training.
+        dropout: probability of dropping an attention weight in training.
         add_self_loops: replace the graph's self-loops by one for every node.
-        edge_dim: size of edge features, -1 for that of the first ones, None for none; without it
-            edge_attr is ignored.
+        edge_dim: size of the edge features; -1 takes it from the first input; None ignores
+            edge_attr.
         fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
             the edges into the node ("add", "mean", "min", "max", "mul").
         bias: add a learned bias.
         residual: add a learned linear map of the destination's features.
-        feat_dropout: dropout of the projected features that are summed, after the attention was
-            computed from them (the second feature dropout of the authors' code). Not in PyG's
-            layer.
-        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
-            layer's defaults there.
+        feat_dropout: dropout of the projected features in the weighted sum, but not in the scores
+            (the second feature dropout of the authors' code). Not in PyG's layer.
+        **message_passing: arguments of PyG's MessagePassing (aggr, flow, …); accepted if they have
+            the defaults of PyG's layer.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in] or None); edge_index [2, E] or a
-        Graph, or other forms of edges, see :mod:`gat_ext.nn`; edge_attr [E, edge_dim] or [E]; size
-        (N_src, N_dst), needed where x has no destinations and their number is not that of the
-        sources; returns [N_dst, H · C], or
-        [N_dst, C] without concat. With ``return_attention_weights=True`` returns
-        (out, (edge_index, alpha [E', H])), self-loops last, alpha as applied, dropout and mask
-        included.
-        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
-        learn; self-loops that the layer adds count 1.
-        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
-        alpha [E', B, H]: the elements share edges and edge features, which are not copied.
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in] or None); edge_index [2, E], a
+        Graph or another form of edges, see :mod:`gat_ext.nn`; edge_attr [E, edge_dim] or [E]; size
+        (N_src, N_dst), required if x_dst is None and N_dst differs from N_src; returns
+        [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
+        (out, (edge_index, alpha [E', H])), with self-loops last and alpha as applied, after dropout
+        and mask.
+        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges and is
+        differentiable; it does not apply to added self-loops.
+        x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
+        alpha [E', B, H]. The elements share edges and edge features, which are not copied.
 
     Raises:
-        TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
+        TypeError: x is neither a tensor nor a pair, or its dtype is not the layer's.
         ValueError: sizes do not match.
-        IndexError: edge_index names a node that does not exist.
+        IndexError: a node number in edge_index is out of range.
 
     Source: Veličković et al., "Graph Attention Networks", ICLR 2018, eq. 3 to 6.
 
@@ -130,7 +128,7 @@ class GATConv(AttentionConv):
         self.reset_parameters()
 
     def _create_projections(self, width: int) -> None:
-        """One projection, or one for each end of an edge where in_channels is a pair."""
+        """Creates one projection, or one for each end of an edge if in_channels is a pair."""
         self.lin: nn.Linear | None = None
         self.lin_src: nn.Linear | None = None
         self.lin_dst: nn.Linear | None = None
@@ -142,7 +140,7 @@ class GATConv(AttentionConv):
             self.lin = linear(src_channels, width, bias=False)
 
     def reset_parameters(self) -> None:
-        """Draws new parameters."""
+        """Resets all parameters."""
         reset_(self.lin, self.lin_src, self.lin_dst, self.lin_edge, self.res)
         reset_(self.att_src, self.att_dst, self.att_edge)
         if self.bias is not None:
@@ -163,7 +161,7 @@ class GATConv(AttentionConv):
         return self.attend(x, edge_index, edge_attr, size, return_attention_weights, edge_mask)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """One map for both ends of an edge, or one for each."""
+        """(lin, lin), or (lin_src, lin_dst) if in_channels is a pair."""
         lin = self.lin
         if lin is not None:
             return lin, lin
@@ -173,7 +171,7 @@ class GATConv(AttentionConv):
     def project(
         self, x_src: Features, x_dst: Features | None, edge_attr: Tensor | None, num_dst: int
     ) -> Operands:
-        """W x of the sources, and what each end of an edge adds to its score."""
+        """W x of the sources, and the terms of the score from sources, destinations and edges."""
         lin_src, lin_dst = self.projections()
         src = self.split_heads(lin_src(x_src))
         if x_dst is x_src and lin_dst is lin_src:
@@ -194,13 +192,13 @@ class GATConv(AttentionConv):
         return add_residual(out, self.res, x_dst, self.bias)
 
     def result_dtype(self, x: Features, out: Tensor) -> torch.dtype:
-        """Of W x times the attention vectors."""
+        """The dtype of W x times the attention vectors."""
         return torch.promote_types(out.dtype, self.att_src.dtype)
 
     def _edge_term(self, edge_attr: Tensor) -> Tensor:
         """a_edge · W_e e of every edge, [E, H].
 
-        W_e is folded into [edge_dim, H] first, unless a hook is to see W_e e.
+        Multiplies a_edge and W_e first, to [edge_dim, H], unless a hook needs W_e e.
         """
         assert self.lin_edge is not None and self.att_edge is not None
         check_kind("edge_attr", edge_attr, self.lin_edge, self)
@@ -218,12 +216,12 @@ class GATConv(AttentionConv):
 
 
 def _dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
-    """Products of every head of x [N, H, C] with its vector of each att [1, H, C]: [N, H] each.
+    """Dot products of x [N, H, C] with each of K vectors att [1, H, C], head by head: K × [N, H].
 
-    As one matrix product with their block-diagonal [K · H, H · C], which reads x once and allocates
-    no [N, H, C].
+    Computed as one product with a block-diagonal matrix [K · H, H · C], which reads x once and
+    allocates no [N, H, C].
     """
-    # Autocast to float16 joins no vectors of bfloat16.
+    # Under autocast to float16, torch.cat raises for bfloat16 vectors.
     joined = torch.cat([a if a.dtype == x.dtype else a.to(x.dtype) for a in att])
     blocks = torch.diag_embed(joined.transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
     terms = linear_maps.linear(

@@ -16,7 +16,7 @@ from gat_ext.nn.self_loops import check_fill_value
 
 
 class GATv2Conv(AttentionConv):
-    r"""Multi-head graph attention whose ranking of neighbours depends on the query.
+    r"""Multi-head graph attention in which the ranking of neighbours depends on the query.
 
     .. math::
         x'_i = \Vert_h \sum_{j \in N(i) \cup \{i\}} \alpha^h_{ij} W_l^h x_j, \qquad
@@ -30,33 +30,33 @@ class GATv2Conv(AttentionConv):
         heads: H.
         concat: concatenate the heads, else average them.
         negative_slope: of LeakyReLU.
-        dropout: probability with which an attention weight is dropped in training.
+        dropout: probability of dropping an attention weight in training.
         add_self_loops: replace the graph's self-loops by one for every node.
-        edge_dim: size of edge features, -1 for that of the first ones, None for none.
+        edge_dim: size of the edge features; -1 takes it from the first input; None for none.
         fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
             the edges into the node ("add", "mean", "min", "max", "mul").
-        bias: learned biases, of the projections and of the output.
+        bias: add learned biases to the projections and to the output.
         share_weights: one projection for both ends of an edge: W_l = W_r.
         residual: add a learned linear map of the destination's features.
-        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
-            layer's defaults there.
+        **message_passing: arguments of PyG's MessagePassing (aggr, flow, …); accepted if they have
+            the defaults of PyG's layer.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph,
-        or other forms of edges, see :mod:`gat_ext.nn`;
-        edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
-        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E', H])), self-loops
-        last, alpha as applied, dropout and mask included.
-        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges, and may
-        learn; self-loops that the layer adds count 1.
-        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
-        alpha [E', B, H]: the elements share edges and edge features, which are not copied;
-        with edge features one element is computed after the other.
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E], a Graph or
+        another form of edges, see :mod:`gat_ext.nn`; edge_attr [E, edge_dim] or [E]; returns
+        [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
+        (out, (edge_index, alpha [E', H])), with self-loops last and alpha as applied, after dropout
+        and mask.
+        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges and is
+        differentiable; it does not apply to added self-loops.
+        x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
+        alpha [E', B, H]. The elements share edges and edge features, which are not copied; with
+        edge features the elements are computed one by one.
 
     Raises:
-        TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
+        TypeError: x is neither a tensor nor a pair, or its dtype is not the layer's.
         ValueError: sizes do not match, or edge_attr was given to a layer without edge_dim.
-        IndexError: edge_index names a node that does not exist.
+        IndexError: a node number in edge_index is out of range.
 
     Source: Brody, Alon, Yahav, "How Attentive are Graph Attention Networks?", ICLR 2022, eq. 7.
 
@@ -103,8 +103,9 @@ class GATv2Conv(AttentionConv):
         src_channels, dst_channels = arguments.pair(in_channels)
         if share_weights and src_channels != dst_channels:
             raise ValueError(
-                f"share_weights projects both ends of an edge by one matrix, but in_channels is "
-                f"{in_channels}; give one size, or leave share_weights out"
+                f"in_channels is {in_channels}; with share_weights=True expected one size, because "
+                "one matrix projects both ends of an edge: give one size, or leave share_weights "
+                "out"
             )
         self.in_channels, self.out_channels, self.heads = in_channels, out_channels, heads
         self.concat, self.negative_slope, self.dropout = concat, negative_slope, dropout
@@ -120,7 +121,7 @@ class GATv2Conv(AttentionConv):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws new parameters."""
+        """Resets all parameters."""
         reset_(self.lin_l, self.lin_r, self.lin_edge, self.res, self.att)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -138,7 +139,7 @@ class GATv2Conv(AttentionConv):
         return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """W_l and W_r."""
+        """(W_l, W_r)."""
         return self.lin_l, self.lin_r
 
     def project(
@@ -160,5 +161,5 @@ class GATv2Conv(AttentionConv):
         return add_residual(out, self.res, x_dst, self.bias)
 
     def result_dtype(self, x: Features, out: Tensor) -> torch.dtype:
-        """Of W x times the attention vectors."""
+        """The dtype of W x times the attention vectors."""
         return torch.promote_types(out.dtype, self.att.dtype)

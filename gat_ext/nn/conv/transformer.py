@@ -23,8 +23,8 @@ class TransformerConv(AttentionConv):
         \alpha_{ij} = \mathrm{softmax}_j\,
         \frac{(W_q x_i)^\top (W_k x_j + W_e e_{ij})}{\sqrt{C}}
 
-    With ``beta`` a gate mixes the two summands, r_i = W_s x_i and the sum m_i:
-    β_i r_i + (1 - β_i) m_i with β_i = σ(w^T [m_i, r_i, m_i - r_i]).
+    With ``beta``, a gate mixes r_i = W_s x_i and the sum over neighbours m_i:
+    x'_i = β_i r_i + (1 - β_i) m_i with β_i = σ(w^T [m_i, r_i, m_i - r_i]).
 
     Args:
         in_channels: size of the input features, or a pair (source, destination); -1 takes the size
@@ -32,30 +32,30 @@ class TransformerConv(AttentionConv):
         out_channels: size C of a head's output.
         heads: H.
         concat: concatenate the heads, else average them.
-        beta: mix with a learned gate; needs root_weight.
-        dropout: probability with which an attention weight is dropped in training.
-        edge_dim: size of edge features, -1 for that of the first ones, None for none.
-        bias: learned biases of the projections.
+        beta: mix with a learned gate; no effect without root_weight.
+        dropout: probability of dropping an attention weight in training.
+        edge_dim: size of the edge features; -1 takes it from the first input; None for none.
+        bias: add learned biases to the projections.
         root_weight: add W_s x_i.
-        **message_passing: arguments of PyG's base class (aggr, flow, …), taken where they are the
-            layer's defaults there.
+        **message_passing: arguments of PyG's MessagePassing (aggr, flow, …); accepted if they have
+            the defaults of PyG's layer.
 
     Shapes:
-        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E] or a Graph,
-        or other forms of edges, see :mod:`gat_ext.nn`;
-        edge_attr [E, edge_dim] or [E]; returns [N_dst, H · C], or [N_dst, C] without concat. With
-        ``return_attention_weights=True`` returns (out, (edge_index, alpha [E, H])), alpha before
-        dropout (which in training costs a second pass), mask included. ``edge_mask`` [E] or [E, H]
-        multiplies the attention weights, and may learn.
-        x may be a batch [B, N, in_channels] of features on one graph, then out is [B, N, ...] and
-        alpha [E, B, H]: the elements share edges and edge features, which are not copied;
-        with edge features one element is computed after the other.
+        x [N, in_channels], or a tuple ([N_src, in], [N_dst, in]); edge_index [2, E], a Graph or
+        another form of edges, see :mod:`gat_ext.nn`; edge_attr [E, edge_dim] or [E]; returns
+        [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
+        (out, (edge_index, alpha [E, H])), alpha masked but before dropout; this costs a second pass
+        in training. ``edge_mask`` [E] or [E, H] multiplies the attention weights and is
+        differentiable.
+        x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
+        alpha [E, B, H]. The elements share edges and edge features, which are not copied; with
+        edge features the elements are computed one by one.
 
     Raises:
-        TypeError: x is neither a tensor nor a pair, or of another dtype than the layer.
-        ValueError: sizes do not match, or edge_attr is missing, or it was given to a layer without
+        TypeError: x is neither a tensor nor a pair, or its dtype is not the layer's.
+        ValueError: sizes do not match; edge_attr is missing, or was given to a layer without
             edge_dim.
-        IndexError: edge_index names a node that does not exist.
+        IndexError: a node number in edge_index is out of range.
 
     Source: Shi et al., "Masked Label Prediction: Unified Message Passing Model for Semi-Supervised
     Classification", IJCAI 2021, eq. 3 to 5.
@@ -110,7 +110,7 @@ class TransformerConv(AttentionConv):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws new parameters."""
+        """Resets all parameters."""
         reset_(self.lin_key, self.lin_query, self.lin_value, self.lin_edge)
         reset_(self.lin_skip, self.lin_beta)
 
@@ -127,7 +127,7 @@ class TransformerConv(AttentionConv):
         return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """W_k and W_q."""
+        """(W_k, W_q)."""
         return self.lin_key, self.lin_query
 
     def project(
@@ -135,7 +135,10 @@ class TransformerConv(AttentionConv):
     ) -> Operands:
         """Queries of the destinations, keys and values of the sources, and W_e e."""
         if self.lin_edge is not None and edge_attr is None:
-            raise ValueError(f"{self} was made with edge_dim={self.edge_dim}; edge_attr is missing")
+            raise ValueError(
+                f"edge_attr is None, but {self} has edge_dim={self.edge_dim}; expected edge "
+                f"features [E, {self.edge_dim}]"
+            )
         edge_feat = self.project_edges(edge_attr)
         query = self.split_heads(self.lin_query(x_dst))
         key = self.split_heads(self.lin_key(x_src))
@@ -143,7 +146,7 @@ class TransformerConv(AttentionConv):
         return Operands((query, key, value), {"edge_feat": edge_feat})
 
     def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
-        """Adds W_s x, or mixes it in by the gate."""
+        """Adds W_s x, or mixes it with out by the gate."""
         if not self.root_weight:
             return out
         root: Tensor = self.lin_skip(x_dst)
