@@ -192,7 +192,7 @@ def test_refuses_arguments(arguments, message):
 
 
 def test_refuses_graphs_and_numbers(irregular):
-    with pytest.raises(ValueError, match="the graph has 6 nodes; this model embeds 5"):
+    with pytest.raises(ValueError, match="the graph has 6 nodes; expected the 5 nodes"):
         make_model(5).loss(irregular)
     with pytest.raises(ValueError, match="num_pairs is 0"):
         make_model(6).loss(irregular, num_pairs=0)

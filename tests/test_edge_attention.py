@@ -512,9 +512,9 @@ GRAPH = sample_graph("unsorted")
 GOOD = sample_inputs("dot", GRAPH, heads=2, channels=4, dtype=torch.float32)["plain"]
 BAD = [
     ({"score": "dott"}, ValueError, "'dot'"),
-    ({"score": "cosine"}, ValueError, "needs dst_term"),
-    ({"att": torch.ones(2, 4)}, ValueError, "does not use att"),
-    ({"query": None}, ValueError, "needs query"),
+    ({"score": "cosine"}, ValueError, "dst_term is None"),
+    ({"att": torch.ones(2, 4)}, ValueError, "att was given, but"),
+    ({"query": None}, ValueError, "query is None"),
     ({"value": torch.ones(8, 2)}, ValueError, r"\[8, H, F\]"),
     ({"value": torch.ones(7, 2, 4)}, ValueError, "num_src = 8"),
     ({"value": torch.ones(8, 2, 4, dtype=torch.int64)}, TypeError, "int64"),
@@ -560,9 +560,9 @@ def test_inputs_that_a_score_does_not_read_are_refused(score, device):
             functional.edge_attention(graph, **more)
             ops.edge_attention(*raw_arguments(more, graph))
             continue
-        with pytest.raises(ValueError, match=f"does not use {name}"):
+        with pytest.raises(ValueError, match=f"{name} was given, but"):
             ops.edge_attention(*raw_arguments(more, graph))
-        with pytest.raises(ValueError, match=f"does not use {name}"):
+        with pytest.raises(ValueError, match=f"{name} was given, but"):
             functional.edge_attention(graph, **more)
 
 

@@ -82,5 +82,5 @@ def test_a_new_score_lacks_and_refuses_inputs_by_its_traits(decay):
     graph = sample_graph("unsorted")
     inputs = sample_inputs(decay, graph, 2, 3)["plain"]
     for name in ("query", "key", "att", "dst_term", "src_term"):
-        with pytest.raises(ValueError, match=f"'decay' needs {name}"):
+        with pytest.raises(ValueError, match=f"{name} is None; score 'decay' expects"):
             functional.edge_attention(graph, **(inputs | {name: None}))

@@ -1,10 +1,10 @@
 """Models: attention layers for nodes, walking agents for graphs, and node embeddings.
 
-With the papers' settings as presets. A network of layers maps node features [N, in_channels] and a
-graph to scores [N, out_channels]; one of agents maps node types [N] and the G graphs they are of to
-scores of the graphs.
+Presets have the papers' settings. A model of layers maps node features [N, in_channels] and a graph
+to logits [N, out_channels]; a model of agents maps node types [N] of G graphs to logits of the
+graphs.
 
-Uses ``nn``, ``functional``, ``graph`` and ``ops``. Offers the models and their presets by name.
+Uses ``nn``, ``functional``, ``graph`` and ``ops``. Models are found by name.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def build(name: str) -> type[AttentionModel]:
     """The class of a model that classifies nodes.
 
     Raises:
-        ValueError: there is none of that name; the message lists those there are, the closest
-            first.
+        ValueError: unknown name; the message lists the known names, the closest first.
 
     Example:
         >>> build("gat").__name__

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 class AGNN(AttentionModel):
     """Attention-based graph neural network.
 
-    A linear layer with ReLU, propagation layers of cosine attention, a linear layer.
+    A linear layer with ReLU, propagation layers of cosine attention, and a linear layer.
 
     Args:
         in_channels: size of the node features.
         hidden_channels: size of the propagated features.
         out_channels: number of classes.
         num_layers: number of propagation layers.
-        dropout: of the inputs of the two linear layers.
+        dropout: dropout probability of the inputs of the two linear layers.
         learn_first_beta: learn the inverse temperature of the first propagation layer; else it is
             0, which averages the neighbourhood.
 
@@ -86,12 +86,12 @@ class AGNN(AttentionModel):
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """The paper's network: 16 features and 2 propagation layers, on pubmed 4.
+        """The paper's network: 16 features and 2 propagation layers, 4 on pubmed.
 
         On cora the first propagation layer has beta 0.
 
         Args:
-            dataset: cora, citeseer or pubmed; any other name gives the network of citeseer.
+            dataset: cora, citeseer or pubmed; other names give citeseer's network.
             in_channels: size of the node features.
             out_channels: number of classes.
         """
@@ -115,7 +115,7 @@ class AGNN(AttentionModel):
         if x.dim() not in (2, 3) or x.shape[-1] != self.lin_in.in_features:
             raise ValueError(
                 f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
-                f"[B, N, {self.lin_in.in_features}] of a batch"
+                f"[B, N, {self.lin_in.in_features}] for a batch"
             )
         hidden = linear_maps.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
         for layer, mask in zip(self.layers, masks, strict=True):

@@ -18,9 +18,9 @@ class AttentionWalkLoss(NamedTuple):
     """The three parts of the loss, each a scalar.
 
     Attributes:
-        positive: of pairs that walks join.
-        negative: of pairs that no edge joins.
-        penalty: on the logits of the context distribution.
+        positive: loss of pairs that walks connect.
+        negative: loss of pairs without an edge.
+        penalty: L2 penalty on the logits of the context distribution.
     """
 
     positive: Tensor
@@ -33,43 +33,43 @@ class AttentionWalkLoss(NamedTuple):
 
 
 class AttentionWalk(nn.Module):
-    r"""Embeddings of the nodes of a graph, with learned attention to the lengths of random walks.
+    r"""Node embeddings with learned attention to the lengths of random walks.
 
-    Node i has two vectors, :math:`l_i` as the start of a walk and :math:`r_i` as a node on one; its
-    embedding is both. Walks of k steps count with the weight :math:`q_k`, the context distribution
-    :math:`q = \mathrm{softmax}(\theta)` over 1 to C, which is learned with the rest. With T the
-    transition matrix of the random walk and :math:`n` walks from each node, the expected number of
-    times that a walk from i meets j, and the negative log graph likelihood that is minimised, are
+    Node i has two vectors, :math:`l_i` as the start of a walk and :math:`r_i` as a node on a walk;
+    its embedding is their concatenation. Walks of k steps have the weight :math:`q_k` of the
+    context distribution :math:`q = \mathrm{softmax}(\theta)` over 1 to C, which is learned, too.
+    With the transition matrix T of the random walk and :math:`n` walks from each node, the expected
+    number of visits to j from i, and the negative log graph likelihood to minimise, are
 
     .. math::
         D = n \sum_{k=1}^{C} q_k T^k, \qquad
         \frac{1}{nN} \sum_{i,j} \big( -D_{ij} \log \sigma(l_i^\top r_j)
             - [A_{ij} = 0] \log (1 - \sigma(l_i^\top r_j)) \big) + \beta \lVert \theta \rVert^2
 
-    The paper's sum is divided by nN, so that :math:`\beta` means the same on graphs of any size.
-    Neither D nor any other N × N matrix is made: :meth:`loss` estimates the first sum from random
-    walks and the second from the pairs of two random sets of nodes, both without bias. The weights
-    :math:`q_k` multiply the steps of a walk and are not drawn, so their gradient is unbiased too.
+    The paper's sum is divided by nN, so that :math:`\beta` has the same effect on graphs of any
+    size. No N × N matrix is allocated: :meth:`loss` estimates the first sum from random walks and
+    the second from the pairs of two random sets of nodes, both without bias. The weights
+    :math:`q_k` multiply the steps of a walk and are not sampled, so their gradient is unbiased too.
 
-    Walks move as those of :func:`gat_ext.functional.random_walk`: from a node to the source of one
-    of its in-edges; on a directed graph, walk on ``graph.reverse()`` for the other direction. A
-    node without neighbours stays, and meets itself.
+    Walks move as in :func:`gat_ext.functional.random_walk`, from a node to the source of one of its
+    in-edges; for the other direction of a directed graph, pass ``graph.reverse()``. A walk at a
+    node without neighbours stays there.
 
     Args:
         num_nodes: N.
-        embedding_channels: size of an embedding, even: half for either vector.
-        window: C, the longest walk.
-        num_walks: n, which weighs pairs on walks against pairs without an edge.
-        beta: of the penalty. Without one q ends on a single length, for the objective is linear in
-            it.
+        embedding_channels: size of an embedding, an even number: half for each vector.
+        window: C, the length of the longest walk.
+        num_walks: n, the weight of pairs on walks relative to pairs without an edge.
+        beta: weight of the penalty. With 0, q degenerates to a single length, because the objective
+            is linear in q.
         context: ``"learned"``, or ``"uniform"`` for :math:`q_k = 1 / C`, fixed.
 
     Shapes:
         returns the embeddings, [N, embedding_channels].
 
     Raises:
-        ValueError: a size is below 1, embedding_channels is odd, num_walks or beta is no positive
-            number (beta may be 0), or the context is unknown.
+        ValueError: a size is below 1, embedding_channels is odd, num_walks is not positive and
+            finite, beta is negative or not finite, or the context is unknown.
 
     Cost: a step of B walks and S × S pairs takes O((B C + S²) embedding_channels + N) time.
 
@@ -130,7 +130,7 @@ class AttentionWalk(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws all embeddings anew, in N(0, 0.3²), and makes the context distribution uniform."""
+        """Draws all embeddings from N(0, 0.3²) and resets the context distribution to uniform."""
         nn.init.normal_(self.left, std=0.3)
         nn.init.normal_(self.right, std=0.3)
         nn.init.zeros_(self.theta)
@@ -156,12 +156,11 @@ class AttentionWalk(nn.Module):
 
         Args:
             graph: of N nodes.
-            start: int64 [B], drawn uniformly from the nodes, from each of which one walk starts;
-                None: every node once.
-            num_pairs: S: the pairs without an edge are looked for among S drawn starts times S
-                drawn ends; at most N count.
-            seed: int64 tensor of one element that decides the walks; None draws one from torch's
-                generator, which draws the sets of pairs in any case.
+            start: int64 [B], start nodes of the walks, drawn uniformly; None: every node once.
+            num_pairs: S: pairs without an edge are taken from S random starts × S random ends; at
+                most N of each.
+            seed: int64 tensor of one element, which determines the walks; None draws one from
+                torch's generator. The random sets of pairs always use torch's generator.
 
         Raises:
             ValueError: the graph has another number of nodes, or num_pairs is below 1.
@@ -169,7 +168,8 @@ class AttentionWalk(nn.Module):
         """
         if graph.num_nodes != self.num_nodes:
             raise ValueError(
-                f"the graph has {graph.num_nodes} nodes; this model embeds {self.num_nodes}"
+                f"the graph has {graph.num_nodes} nodes; expected the {self.num_nodes} nodes that "
+                "this model embeds"
             )
         if num_pairs < 1:
             raise ValueError(f"num_pairs is {num_pairs}; expected at least 1")
@@ -208,7 +208,7 @@ class AttentionWalk(nn.Module):
 
 
 def _joined(graph: Graph, starts: Tensor, ends: Tensor) -> Tensor:
-    """Whether a step of a walk leads from each start to each end, bool [S, T]."""
+    """True where an edge leads from a start to an end, bool [S, T]."""
     first = graph.rowptr.index_select(0, starts)
     count = graph.rowptr.index_select(0, starts + 1) - first
     row = torch.repeat_interleave(count)

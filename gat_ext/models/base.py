@@ -1,4 +1,4 @@
-"""What the models share: a stack of attention layers, and a look at their attention."""
+"""Base classes of the models: a stack of attention layers, with access to their attention."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 Attention = tuple[Tensor, Tensor]
 """(edge_index [2, E], alpha [E, H])"""
 Masks = tuple[Tensor | None, ...]
-"""Of each attention layer: [E], [E, H] or None"""
+"""The edge mask of each attention layer: [E], [E, H] or None"""
 
 
 class _LayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
-        """As torch's, whose weight and bias have gradients that depend on the number of threads."""
+        """As torch's; its gradients of weight and bias depend on the number of threads."""
         if not torch.are_deterministic_algorithms_enabled():
             return super().forward(input)
         return F.layer_norm(input, self.normalized_shape, eps=self.eps) * self.weight + self.bias
@@ -36,7 +36,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": _LayerNorm, "batch": n
 
 
 def make_norm(name: str | None, channels: int) -> nn.Module:
-    """A normalisation by name; None is the identity."""
+    """Creates a normalisation by name; None is the identity."""
     if name is None:
         return nn.Identity()
     if name not in _NORMS:
@@ -46,32 +46,32 @@ def make_norm(name: str | None, channels: int) -> nn.Module:
 
 
 def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
-    """A normalisation of [B, N, C], whose rows are B · N nodes."""
+    """Normalises [B, N, C] as B · N rows."""
     out: Tensor = norm(x.flatten(0, 1)).view(x.shape)
     return out
 
 
 def check_depth(num_layers: int) -> None:
-    """Raises ValueError for a network without layers."""
+    """Raises ValueError unless there is at least one layer."""
     if num_layers < 1:
         raise ValueError(f"num_layers is {num_layers}; expected at least 1")
 
 
 def check_dropout(dropout: float) -> None:
-    """Raises unless it is a probability."""
+    """Raises ValueError unless ``dropout`` is a probability."""
     if not 0 <= dropout <= 1:
         raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
 
 
 class AttentionModel(nn.Module, ABC):
-    """A network of attention layers, which are its ``layers``."""
+    """A network whose attention layers are in the attribute ``layers``."""
 
     layers: nn.ModuleList
 
     @classmethod
     @abstractmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """The paper's architecture for a data set, or a sensible one for any other name.
+        """The paper's architecture for a data set; other names give a default.
 
         Args:
             dataset: name of the data set.
@@ -92,7 +92,7 @@ class AttentionModel(nn.Module, ABC):
         Args:
             x: features.
             graph: the graph.
-            attention: takes what each layer attended to, where a list is given.
+            attention: a list to which each layer's attention is appended, or None.
             masks: the edge mask of each layer.
         """
 
@@ -103,23 +103,23 @@ class AttentionModel(nn.Module, ABC):
         *,
         edge_mask: Tensor | Sequence[Tensor | None] | None = None,
     ) -> Tensor:
-        """Scores of the classes.
+        """Logits of the classes.
 
         Args:
             x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On
-                the CPU a constant that is mostly zeros is taken for sparse. [B, N, in_channels] for
-                a batch of features on one graph.
-            graph: a Graph, an edge_index [2, E], or what the layers take besides.
-            edge_mask: [E] or [E, H], multiplies the attention weights of these edges in every
-                layer; or a sequence with a mask, or None, for each attention layer. Self-loops that
-                the layers add count 1.
+                the CPU an x without gradient that is mostly zeros is converted to SparseFeatures.
+                [B, N, in_channels] for a batch of features on one graph.
+            graph: a Graph, an edge_index [2, E] or another form of edges, see :mod:`gat_ext.nn`.
+            edge_mask: [E] or [E, H], multiplies the attention weights of the caller's edges in
+                every layer; or a sequence of such masks, or None, one for each attention layer. It
+                does not apply to added self-loops.
 
         Returns:
             [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
 
         Raises:
-            ValueError: there is not one mask for each attention layer, or a mask does not fit the
-                edges or the heads.
+            ValueError: the number of masks is not that of attention layers, or a mask does not
+                match the edges or the heads.
         """
         x = input_features(x)
         return self._run(x, unwrap(graph), None, self._masks(edge_mask))
@@ -128,15 +128,15 @@ class AttentionModel(nn.Module, ABC):
     def attention_weights(
         self, x: Tensor | SparseFeatures, graph: Graph | Tensor
     ) -> list[Attention]:
-        """What each attention layer attends to, without dropout.
+        """The attention of each layer, without dropout.
 
         Args:
             x: [N, in_channels], dense or sparse, or [B, N, in_channels].
-            graph: as in a call of the model.
+            graph: as for :meth:`forward`.
 
         Returns:
-            (edge_index [2, E'], alpha [E', H]) for every attention layer, added self-loops last;
-            alpha [E', B, H] of a batch.
+            (edge_index [2, E'], alpha [E', H]) for every attention layer, with added self-loops
+            last; alpha [E', B, H] for a batch.
         """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -169,7 +169,7 @@ def apply_layer(
     attention: list[Attention] | None,
     edge_mask: Tensor | None,
 ) -> Tensor:
-    """The output of a layer, whose attention is appended where a list is given."""
+    """Calls a layer; appends its attention if a list is given."""
     options: dict[str, Any] = {} if edge_mask is None else {"edge_mask": edge_mask}
     if attention is None:
         out: Tensor = layer(x, graph, **options)
@@ -200,16 +200,14 @@ class LayerFactory(Protocol):
 
 
 class StackedModel(AttentionModel):
-    """Attention layers, each with dropout before and normalisation and activation after it.
-
-    The last one is followed by nothing.
+    """Attention layers with dropout before each, and normalisation and activation between them.
 
     Args:
-        make_layer: makes a layer of given sizes.
+        make_layer: creates a layer of given sizes.
         shape: sizes of the stack.
         norm: None, "layer" or "batch": normalisation after each hidden layer.
-        activation: after each normalisation.
-        dropout: probability with which an element of a layer's input is dropped in training.
+        activation: applied after each normalisation.
+        dropout: probability of dropping an element of a layer's input in training.
     """
 
     def __init__(

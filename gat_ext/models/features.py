@@ -1,4 +1,4 @@
-"""What models do with the node features they are given."""
+"""Preparation of the models' node features."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _SPARSE = 0.25  # share of nonzero elements below which only they are stored
 
 
 def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
-    """The features of a model's first layer, sparse where x is sparse, or constant and mostly 0.
+    """The input of a model's first layer: sparse if x is sparse, or if x is constant and mostly 0.
 
-    A bag of words, of which one element in a hundred is not zero, so costs a hundredth of the
-    projection and of the random numbers of dropout. They are cached until the tensor is modified in
-    a way that torch counts; in shared memory, or while ``torch.distributed`` is initialised, in any
-    way. On the CPU only: a GPU multiplies such matrices faster than it looks for their zeros.
+    For a bag of words with one nonzero element in a hundred, the projection and the random numbers
+    of dropout then cost a hundredth. The sparse features are cached until x is modified; in-place
+    changes are noticed by torch's version counter, or by contents for tensors in shared memory and
+    while ``torch.distributed`` is initialised. CPU only: a GPU multiplies such matrices in less
+    time than it takes to find their zeros.
 
     Args:
         x: [N, C], dense or sparse.
@@ -37,7 +38,7 @@ def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
 
 
 def _sparse_or_none(x: Tensor) -> SparseFeatures | None:
-    """Sparse features where they are worth it."""
+    """Sparse features, or None if x has too many nonzero elements."""
     few = torch.count_nonzero(x) <= _SPARSE * x.numel()
     return SparseFeatures(x) if few else None
 
@@ -50,7 +51,7 @@ def _may_be_sparse(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.is_floating_point()
         and not x.requires_grad
-        and not x.is_inference()  # does not count the writes to it
+        and not x.is_inference()  # has no version counter
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -58,7 +59,7 @@ def _may_be_sparse(x: Tensor) -> bool:
 def dropout_features(
     x: Tensor | SparseFeatures, p: float, training: bool
 ) -> Tensor | SparseFeatures:
-    """Dropout of features [N, C], of sparse ones on the stored elements."""
+    """Dropout of features [N, C]; of sparse features, only of the stored elements."""
     if isinstance(x, SparseFeatures):
         return x.dropout(p, training)
     return dropout(x, p, training)

@@ -20,12 +20,12 @@ class GAM(WalkModel):
         num_classes: K.
         num_steps: T, moves of each agent.
         num_agents: M, agents of each graph.
-        hidden_channels: of the agents' LSTM.
-        step_channels: of the agents' step network, see :class:`gat_ext.nn.WalkAgent`.
+        hidden_channels: hidden size of the agents' LSTM.
+        step_channels: sizes of the agents' step network, see :class:`gat_ext.nn.WalkAgent`.
         attribute_channels: size of the node attributes; None: the type is the attribute.
         walk: how agents move: "attention" (drawn by their ranks), "greedy" (to the best-ranked
             neighbour) or "uniform".
-        gamma: discount of the reward for each move that is left to the end.
+        gamma: discount of the reward for each remaining move.
 
     Raises:
         ValueError: a size is below 1, gamma is not in (0, 1], or the walk is unknown.
@@ -69,8 +69,7 @@ class GAMMemory(WalkModel):
         p_i = \sum_t u_{i,t} h_{i,t}, \quad u_{i,\cdot} = \mathrm{softmax}_t(w^\top h_{i,t}), \qquad
         m = \frac{1}{M} \sum_i p_i, \qquad P(y) = \mathrm{softmax}(W m + b)
 
-    The constructor's arguments are those of :class:`GAM`, as are the errors; 10 agents unless told
-    otherwise.
+    Arguments and errors are those of :class:`GAM`; the default of num_agents is 10.
 
     Source: Lee, Rossi, Kong, "Graph Classification using Structural Attention", KDD 2018, section
     3.

@@ -24,10 +24,10 @@ class GAT(StackedModel):
         num_layers: number of GATConv layers.
         heads: heads of the hidden layers, concatenated.
         out_heads: heads of the last layer, averaged.
-        dropout: of every layer's input.
-        attn_dropout: of the attention weights.
-        feat_dropout: of the projected features that are summed, after the attention was computed
-            from them.
+        dropout: dropout probability of every layer's input.
+        attn_dropout: dropout probability of the attention weights.
+        feat_dropout: dropout probability of the projected features in the weighted sum, but not in
+            the scores.
         residual: add a linear map of its input to each hidden layer but the first.
         norm: None, "layer" or "batch": normalisation after each hidden layer.
 
@@ -78,13 +78,13 @@ class GAT(StackedModel):
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """The paper's network: 8 heads of 8, then 1 (pubmed: 8) averaged.
+        """The paper's network: a layer of 8 heads of size 8, then one of 1 head (pubmed: 8).
 
-        ppi: 4 heads of 256, twice, then 6 averaged, with a residual across the middle layer and no
-        dropout.
+        On ppi: two layers of 4 heads of size 256, then one of 6 averaged heads, with a residual
+        across the middle layer and no dropout.
 
         Args:
-            dataset: cora, citeseer, pubmed or ppi; any other name gives the network of cora.
+            dataset: cora, citeseer, pubmed or ppi; other names give cora's network.
             in_channels: size of the node features.
             out_channels: number of classes.
         """

@@ -24,8 +24,8 @@ class GATv2(StackedModel):
         num_layers: number of GATv2Conv layers.
         heads: heads of the hidden layers, concatenated.
         out_heads: heads of the last layer, averaged.
-        dropout: of every layer's input.
-        attn_dropout: of the attention weights.
+        dropout: dropout probability of every layer's input.
+        attn_dropout: dropout probability of the attention weights.
         share_weights: one projection for both ends of an edge.
         residual: add a linear map of its input to each hidden layer but the first.
         norm: None, "layer" or "batch": normalisation after each hidden layer.
@@ -79,10 +79,10 @@ class GATv2(StackedModel):
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
         """The shapes of GAT's presets.
 
-        Both ends of an edge share their weights but on ppi, so that the size is GAT's too.
+        Both ends of an edge share their weights, except on ppi, so that the model has GAT's size.
 
         Args:
-            dataset: cora, citeseer, pubmed or ppi; any other name gives the network of cora.
+            dataset: cora, citeseer, pubmed or ppi; other names give cora's network.
             in_channels: size of the node features.
             out_channels: number of classes.
         """

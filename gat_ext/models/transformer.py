@@ -24,16 +24,16 @@ class GraphTransformer(StackedModel):
         num_layers: number of TransformerConv layers.
         heads: heads of the hidden layers, concatenated.
         out_heads: heads of the last layer, averaged.
-        dropout: of every layer's input.
-        attn_dropout: of the attention weights.
-        residual: mix each layer's input in through a learned gate.
+        dropout: dropout probability of every layer's input.
+        attn_dropout: dropout probability of the attention weights.
+        residual: add each layer's input through a learned gate.
         norm: None, "layer" or "batch": normalisation after each hidden layer.
 
     Raises:
         ValueError: a size or probability is out of range, or the norm is unknown.
 
-    Source: Shi et al., "Masked Label Prediction", IJCAI 2021, section 3.1; labels are not
-    propagated here.
+    Source: Shi et al., "Masked Label Prediction", IJCAI 2021, section 3.1, without its label
+    propagation.
 
     Example:
         >>> import torch
@@ -77,10 +77,10 @@ class GraphTransformer(StackedModel):
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
-        """On ppi three layers of two heads of 128, else two layers of two heads of 32.
+        """Three layers of two heads of size 128 on ppi, else two layers of two heads of size 32.
 
-        The paper trains on larger graphs, with label propagation: these sizes, and the strong
-        dropout of the latter network, are this package's own.
+        The paper trains on larger graphs with label propagation, so these sizes, and the strong
+        dropout of the smaller network, are not the paper's.
 
         Args:
             dataset: name of the data set.

@@ -1,4 +1,4 @@
-"""What the walking models share: where agents start, what they learn from."""
+"""Base class of the walking models: starts of the agents, forward pass and loss."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 WALKS = {"attention": "sample", "greedy": "greedy", "uniform": "uniform"}
-"""Ways of walking, and what WalkAgent calls them."""
+"""Ways of walking, and WalkAgent's names for them."""
 
 
 class WalkOutput(NamedTuple):
-    """What a walking model says of G graphs of K classes, with M agents in each.
+    """The output of a walking model for G graphs of K classes, with M agents in each.
 
     Attributes:
-        logits: [G, M, K], of each agent; of a model with shared memory [G, 1, K].
-        baseline: [G, M, T - 1], the return that each agent expects before each move but the first.
-        walks: of the G·M agents, those of a graph side by side.
-        walked: whether each move was drawn by the ranks: only then is there something to reinforce.
+        logits: [G, M, K], of each agent; [G, 1, K] for a model with shared memory.
+        baseline: [G, M, T - 1], each agent's expected return before each move except the first.
+        walks: walks of the G·M agents; those of a graph are adjacent.
+        walked: True if moves were drawn by the ranks, so that REINFORCE applies.
     """
 
     logits: Tensor
@@ -38,7 +38,7 @@ class WalkOutput(NamedTuple):
 
     @property
     def probabilities(self) -> Tensor:
-        """[G, K], the average of the agents' softmax."""
+        """[G, K], the softmax averaged over the agents."""
         return self.logits.softmax(dim=2).mean(dim=1)
 
 
@@ -47,8 +47,8 @@ class WalkLoss(NamedTuple):
 
     Attributes:
         classification: cross-entropy of the class, mean over predictions.
-        reinforce: its gradient is the estimate of that of minus the expected reward.
-        baseline: mean squared error of the baseline, whose gradient reaches the baseline alone.
+        reinforce: a surrogate whose gradient estimates that of the negative expected reward.
+        baseline: mean squared error of the baseline; its gradient reaches only the baseline.
     """
 
     classification: Tensor
@@ -56,24 +56,24 @@ class WalkLoss(NamedTuple):
     baseline: Tensor
 
     def total(self, reinforce: float = 1.0) -> Tensor:
-        """Their sum, with a weight for the part of the walks."""
+        """The sum of the parts, with a weight for ``reinforce``."""
         return self.classification + reinforce * self.reinforce + self.baseline
 
 
 class WalkModel(nn.Module, ABC):
-    """A classifier of graphs by agents that walk on them.
+    """A graph classifier whose agents walk on the graphs.
 
     Args:
         num_types: R, number of node types.
         num_classes: K.
         num_steps: T, moves of each agent.
         num_agents: M, agents of each graph.
-        hidden_channels: of the agents' LSTM.
-        step_channels: of the agents' step network.
+        hidden_channels: hidden size of the agents' LSTM.
+        step_channels: sizes of the agents' step network.
         attribute_channels: size of the node attributes; None: the type is the attribute.
         walk: how agents move: "attention" (by their ranks), "greedy" (to the best-ranked neighbour)
             or "uniform".
-        gamma: discount of the reward for each move that is left to the end.
+        gamma: discount of the reward for each remaining move.
     """
 
     def __init__(
@@ -142,12 +142,11 @@ class WalkModel(nn.Module, ABC):
             node_ptr: int64, graph g has the nodes ``node_ptr[g]:node_ptr[g + 1]``, at least one.
             graphs: int64 [G], the numbers of the graphs to classify; None: all. The others cost
                 nothing.
-            start: int64 [G, M], the node that each agent starts from; None: a random one of its
-                graph.
-            num_agents: of each graph where ``start`` is not given; None: the model's. More of them
-                than in training make a prediction depend less on chance.
-            attributes: of the nodes; given exactly where ``attribute_channels`` is.
-            seed: int64 tensor of one element that decides the starts and the walks; None draws one
+            start: int64 [G, M], the start node of each agent; None: a random node of its graph.
+            num_agents: agents of each graph if ``start`` is None; None: the model's number. More
+                agents than in training reduce the variance of predictions.
+            attributes: [N, D], of the nodes; required with ``attribute_channels``, else None.
+            seed: int64 tensor of one element, which determines starts and walks; None draws one
                 from torch's generator.
         """
         if seed is None:
@@ -166,8 +165,8 @@ class WalkModel(nn.Module, ABC):
             graph, node_type, start.flatten(), self.num_steps, mode, attributes, seed
         )
         hidden = walks.hidden.unflatten(0, start.shape)
-        # The baseline of a move is of the history before it: one that knew the move would bias the
-        # gradient.
+        # The baseline of a move may depend only on the history before it; otherwise it would bias
+        # the gradient.
         baseline = self.baseline(hidden[:, :, :-1].detach()).squeeze(-1)
         return WalkOutput(self._logits(hidden), baseline, walks, mode == "sample")
 
@@ -179,17 +178,17 @@ class WalkModel(nn.Module, ABC):
     def loss(self, output: WalkOutput, y: Tensor) -> WalkLoss:
         r"""Cross-entropy of the class, and REINFORCE for the walk.
 
-        A prediction's reward R is 1 where it is right and -1 where it is wrong; every agent of the
-        prediction gets it. With :math:`\pi_t` the probability of move t, from 1 to T, the
-        reinforced part is, for a prediction,
+        The reward R of a prediction is 1 if it is right and -1 if it is wrong; every agent of the
+        prediction receives it. With :math:`\pi_t` the probability of move t, from 1 to T, the
+        REINFORCE part of a prediction is
 
         .. math:: -\sum_{agents} \sum_{t=2}^{T} \log \pi_t \, (\gamma^{T-t+1} R - b_{t-1})
 
-        The first move follows the uniform ranks, which have no gradient. The part is 0 where moves
+        The first move follows the uniform ranks, which have no gradient. This part is 0 if moves
         are not drawn by the ranks.
 
         Args:
-            output: of :meth:`forward`.
+            output: the result of :meth:`forward`.
             y: int64 [G], the class of each graph.
         """
         logits, baseline, walks, walked = output

@@ -137,7 +137,7 @@ class TransformerConv(AttentionConv):
         if self.lin_edge is not None and edge_attr is None:
             raise ValueError(
                 f"edge_attr is None, but {self} has edge_dim={self.edge_dim}; expected edge "
-                f"features [E, {self.edge_dim}]"
+                "features [E, edge_dim]"
             )
         edge_feat = self.project_edges(edge_attr)
         query = self.split_heads(self.lin_query(x_dst))
