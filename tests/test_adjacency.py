@@ -336,7 +336,7 @@ def test_what_holds_no_edges():
             layer(x, wrong)
     with pytest.raises(ValueError, match="x has 7 rows for the sources"):
         layer(x, scipy.sparse.eye_array(3))
-    with pytest.raises(ValueError, match="features of 5 sources"):
+    with pytest.raises(ValueError, match="x has 5 rows for the sources"):
         models.GAT(5, 4, 3)(x[:5], DENSE.to_sparse_csr())
 
 

@@ -133,7 +133,7 @@ def test_sbm_chances_and_blocks() -> None:
         ("digits", {"metric": "crow"}, "crow"),
         ("digits", {"train_per_class": 175}, "class 8 has 174 nodes"),
         ("digits", {"num_val": 1597}, "num_val is 1597, but 1597 nodes are left"),
-        ("digits", {"train_per_class": 0}, "must be at least 1"),
+        ("digits", {"train_per_class": 0}, "expected at least 1"),
         ("karate", {"num_val": 32}, "num_val is 32, expected 1 to 31"),
         ("sbm", {"p_in": 1.5}, "p_in is 1.5, expected a probability"),
         ("sbm", {"num_classes": 2000}, "num_classes 2000"),
@@ -360,7 +360,7 @@ def test_ppi_refuses(tmp_path: Path, name: str, message: str) -> None:
 def test_ppi_refuses_single_format(tmp_path: Path) -> None:
     write_single(tmp_path)
     edit_json(tmp_path / "ppi-id_map.json", lambda rows: rows.update(p3=4))
-    with pytest.raises(ValueError, match="id_map does not number the 16 nodes from 0 to 15"):
+    with pytest.raises(ValueError, match="id_map does not map the 16 nodes to 0 to 15"):
         load("ppi", tmp_path)
     write_single(tmp_path)
     edit_json(tmp_path / "ppi-G.json", lambda graph: graph["links"][0].update(source=99))

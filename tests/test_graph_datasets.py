@@ -109,7 +109,7 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     ("edge_index", torch.tensor([[0], [10]]), ValueError, "edge_index spans 0 to 10"),
     ("edge_index", torch.tensor([0, 1]), ValueError, r"edge_index has shape \[2\]"),
     ("edge_index", torch.tensor([[0, 2], [1, 3]]), ValueError, r"edge 1, \[2, 3\], joins graph 0"),
-    ("edge_index", torch.tensor([[4, 0], [5, 1]]), ValueError, "edge 1 is of graph 0 and follows"),
+    ("edge_index", torch.tensor([[4, 0], [5, 1]]), ValueError, "edge 1 of graph 0 follows"),
     ("x", torch.zeros(10), ValueError, r"x has shape \[10\], expected \[N, C\]"),
     ("x", torch.zeros(9, 2), ValueError, r"x has shape \[9, 2\], expected \[10, 2\]"),
     ("x", torch.full((10, 1), torch.inf), ValueError, "not finite"),
@@ -134,7 +134,7 @@ def test_balanced() -> None:
     assert not torch.equal(subset.node_type, data.balanced(300, seed=2).node_type)
     with pytest.raises(ValueError, match="num_graphs is 100, expected a positive multiple of 3"):
         data.balanced(100)
-    with pytest.raises(ValueError, match="but class 2 has 174; ask for 522 or fewer"):
+    with pytest.raises(ValueError, match="but class 2 has 174; expected at most 522"):
         data.balanced(525)
 
 
@@ -161,7 +161,7 @@ def test_folds() -> None:
         ({"k": 1}, "k is 1, expected 2 to 2, the size of the smallest class"),
         ({"k": 3}, "k is 3, expected 2 to 2"),
         ({"k": 2, "val_fraction": 1.0}, "val_fraction is 1.0, expected more than 0"),
-        ({"k": 2, "val_fraction": 0.5}, "does not leave every class a graph"),
+        ({"k": 2, "val_fraction": 0.5}, "leaves a class without a graph"),
     ],
 )
 def test_folds_refused(options: dict[str, Any], message: str) -> None:
@@ -302,7 +302,7 @@ def test_digit_grids_of_some_classes() -> None:
         ("digit_grids", {"levels": 1}, "levels is 1, expected 2 to 17"),
         ("digit_grids", {"classes": (1,)}, r"classes is \[1\], expected two or more"),
         ("digit_grids", {"classes": (1, 1)}, r"classes is \[1, 1\]"),
-        ("digit_grids", {"classes": (1, 10)}, "different digits from 0 to 9"),
+        ("digit_grids", {"classes": (1, 10)}, "distinct digits from 0 to 9"),
     ],
 )
 def test_refused_values(name: str, options: dict[str, Any], message: str) -> None:

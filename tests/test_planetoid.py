@@ -128,7 +128,7 @@ MISFITS = {
     ),
     "test.index has 2 different": lambda values: values.update({"test.index": [510, 510, 513]}),
     "names node 3, which allx holds": lambda values: values.update({"test.index": [3, 510, 513]}),
-    "not one node number a line": lambda values: values.update({"test.index": ["five"]}),
+    "one node number in each line": lambda values: values.update({"test.index": ["five"]}),
     "not finite": lambda values: values["allx"].data.__setitem__(0, np.nan),
 }
 

@@ -8,7 +8,7 @@ A new family is a new module of this package that registers its loader:
     @register_graphs("mine")
     def mine(root: Path | None = None, *, seed: int = 0) -> GraphDataset: ...
 
-Uses ``graph``. Offers data sets by name; nothing else of the package knows a file format.
+Uses ``graph``. All knowledge of file formats is in this package.
 """
 
 from __future__ import annotations

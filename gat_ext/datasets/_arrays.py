@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 def undirected_edges(pairs: Array, num_nodes: int) -> Tensor:
-    """Each pair of different nodes once in each direction: no duplicates, no self-loops.
+    """Adds the reverse of every edge and removes duplicates and self-loops.
 
     Args:
         pairs: The ends of the given edges, [2, E'] integers in [0, num_nodes).
@@ -38,13 +38,13 @@ def mask(nodes: Array, num_nodes: int) -> Tensor:
 def split_per_class(
     y: Array, *, train_per_class: int, num_val: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw training nodes of each class, validation nodes from the others; the rest is the test.
+    """Draw training nodes from each class and validation nodes from the rest; others are for test.
 
     Args:
         y: Classes, [N] integers from 0.
         train_per_class: Training nodes of each class.
-        num_val: Validation nodes, of all classes together.
-        seed: The same seed draws the same split.
+        num_val: Number of validation nodes, over all classes.
+        seed: Seed of the random split.
 
     Returns:
         Masks for training, validation and test, bool [N] each.
@@ -54,19 +54,20 @@ def split_per_class(
     """
     if train_per_class < 1 or num_val < 1:
         raise ValueError(
-            f"train_per_class is {train_per_class} and num_val {num_val}; both must be at least 1"
+            f"train_per_class is {train_per_class} and num_val is {num_val}; expected at least 1 "
+            "for both"
         )
     counts = np.bincount(y)
     if counts.min() < train_per_class:
         raise ValueError(
             f"train_per_class is {train_per_class}, but class {counts.argmin()} has "
-            f"{counts.min()} nodes; ask for fewer"
+            f"{counts.min()} nodes; expected at most that many"
         )
     left = len(y) - train_per_class * len(counts)
     if num_val >= left:
         raise ValueError(
-            f"num_val is {num_val}, but {left} nodes are left after training; "
-            "ask for fewer than that"
+            f"num_val is {num_val}, but {left} nodes are left after training; expected fewer than "
+            "that, so that some are left for the test"
         )
     order = np.random.default_rng(seed).permutation(len(y))
     train = np.concatenate(

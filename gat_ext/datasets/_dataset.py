@@ -1,4 +1,4 @@
-"""What every loader returns: a graph, its node features and labels, the split of its nodes."""
+"""NodeDataset, the result of every loader for node classification."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from gat_ext.graph import Graph
 class NodeDataset:
     """A graph with node features, labels and a split into training, validation and test nodes.
 
-    The masks are disjoint; a node may be in none. Self-loops are left to the models.
+    The masks are disjoint; a node may be in none. Models add self-loops themselves.
 
     Attributes:
-        name: The name that it was loaded by.
+        name: Name of the data set, as given to ``load``.
         x: Node features, float32 [N, C].
-        y: Class of each node, int64 [N], -1 where it is unknown (never in a mask); with
+        y: Class of each node, int64 [N], -1 if unknown (then the node is in no mask); with
             ``multilabel``, float32 [N, K] of zeros and ones.
         edge_index: Sources and destinations, int64 [2, E], sorted by destination, then source.
-        train_mask: Nodes whose labels a model may train on, bool [N].
-        val_mask: Nodes whose labels may choose settings and the moment to stop, bool [N].
-        test_mask: Nodes whose labels are for the final figure alone, bool [N].
+        train_mask: Nodes for training, bool [N].
+        val_mask: Nodes for the choice of settings and early stopping, bool [N].
+        test_mask: Nodes for the final result only, bool [N].
         num_classes: K.
-        multilabel: Whether a node has any number of the K labels instead of one.
-        graph_ids: Which graph each node is of, int64 [N] counted from 0, where the data set is
-            several graphs side by side; no edge joins two of them. None: one graph.
+        multilabel: True if a node has any number of the K labels instead of one class.
+        graph_ids: The graph of each node, int64 [N] counted from 0, if the data set consists of
+            several graphs without edges between them. None: one graph.
 
     Raises:
-        TypeError: A tensor has another dtype than the one named here.
-        ValueError: Shapes disagree, an index is out of range, a feature is not finite, masks
+        TypeError: A tensor does not have the dtype given here.
+        ValueError: Shapes do not match, an index is out of range, a feature is not finite, masks
             overlap, or a label in a mask is unknown.
 
     Example:
@@ -80,7 +80,7 @@ class NodeDataset:
 
     def _check_values(self) -> None:
         if not bool(self.x.isfinite().all()):
-            raise ValueError(f"{self.name}: x has a value that is not finite")
+            raise ValueError(f"{self.name}: x has a NaN or an infinite value; expected finite ones")
         edges = self.edge_index
         if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < self.num_nodes:
             raise ValueError(
@@ -117,30 +117,26 @@ class NodeDataset:
         return self.edge_index.shape[1]
 
     def require_splits(self) -> None:
-        """Raises if a data set has no training, validation or test nodes.
-
-        Raises:
-            ValueError: naming the empty split.
-        """
+        """Raises ValueError if a split has no nodes."""
         for split in ("train", "val", "test"):
             if not getattr(self, f"{split}_mask").any():
                 raise ValueError(f"{self.name}: {split}_mask is empty; every split needs a node")
 
     def to(self, device: torch.device | str) -> NodeDataset:
         """The same data set with its tensors on ``device``."""
-        moved = copy.copy(self)  # the values stay as they were checked
+        moved = copy.copy(self)  # copy() skips the checks: the values are unchanged
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), Tensor):
                 object.__setattr__(moved, field.name, value.to(device))
         return moved
 
     def reorder(self, method: str) -> tuple[NodeDataset, Tensor]:
-        """The same data set with its nodes renumbered, so that neighbours lie closer in memory.
+        """Renumbers the nodes so that neighbours are closer in memory.
 
-        A model trains on it as on this one, faster on a large graph whose order is poor.
+        Training is equivalent, and faster on a large graph with poor locality.
 
         Args:
-            method: As of :meth:`gat_ext.Graph.reorder`.
+            method: As for :meth:`gat_ext.Graph.reorder`.
 
         Returns:
             The new data set and int64 [N], the old number of each new node.
@@ -159,7 +155,7 @@ class NodeDataset:
         graph, permutation = Graph(self.edge_index, num_nodes=self.num_nodes).reorder(method)
         edges = graph.edge_index
         by_ends = torch.argsort(edges[1] * self.num_nodes + edges[0], stable=True)
-        reordered = copy.copy(self)  # the values stay as they were checked
+        reordered = copy.copy(self)  # copy() skips the checks: the values are unchanged
         object.__setattr__(reordered, "edge_index", edges[:, by_ends])
         for field in ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids"):
             if (value := getattr(self, field)) is not None:

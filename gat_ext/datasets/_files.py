@@ -1,4 +1,4 @@
-"""Where a data set's files are: a folder of the user's, or the cache, filled by download."""
+"""Finds a data set's files, in the user's folder or in the cache, and downloads them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from pathlib import Path, PurePath
 
 from gat_ext.datasets._optional import require
 
-# A folder on disk or inside a zip file. Members of a zip are read in place: nothing is unpacked.
+# A folder on disk or inside a zip file, which is read without unpacking it.
 Folder = Path | zipfile.Path
 
 
 def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
-    """The folder that holds every file of one of the formats.
+    """The folder that has all files of one of the formats.
 
     It is ``root``, ``root/family``, or inside ``family.zip`` in one of them.
 
     Args:
         root: Where to look.
-        family: Name of the family, such as ``ppi``: of the folder below ``root``, and of the zip
-            file, ``ppi.zip``. With a folder before it, as in ``tudataset/NCI1``, that folder is
-            left out of the names where it is not there.
-        *formats: Names of the files that belong together, one sequence for each format.
+        family: Name of the family, such as ``ppi``, of its folder below ``root`` and of its zip
+            file, ``ppi.zip``. A parent folder, as in ``tudataset/NCI1``, is optional on disk.
+        *formats: The file names of each format.
 
     Raises:
         FileNotFoundError: No format is complete.
-        ValueError: The zip file is not one.
+        ValueError: ``<family>.zip`` is not a zip file.
     """
     name = PurePath(family).name
     folders = list(dict.fromkeys([root, root / name, root / family]))
@@ -39,7 +38,7 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
                 inside = zipfile.Path(archive)
             except zipfile.BadZipFile as error:
                 raise ValueError(
-                    f"{archive} is not a zip file; get it again from its source"
+                    f"{archive} is not a valid zip file; download it again from its source"
                 ) from error
             places += [inside, inside / name]
     lacks = [
@@ -50,7 +49,7 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
     fewest = min(lacks, key=len)
     if fewest:
         raise FileNotFoundError(
-            f"{root} lacks {', '.join(fewest)}; expected in it or in {root / family}. "
+            f"{root} has no {', '.join(fewest)}; expected in it or in {root / family}. "
             "Leave root out to download the files"
         )
     return places[lacks.index(fewest) // len(formats)]
@@ -60,7 +59,7 @@ def local_folder(root: Path | None, family: str, *formats: Sequence[str]) -> Fol
     """``find_folder`` in ``root``, else in the folder that ``GAT_EXT_DATA`` names.
 
     Returns:
-        The folder; None where ``root`` is None and ``GAT_EXT_DATA`` is not set or lacks a file.
+        The folder; None if ``root`` is None and ``GAT_EXT_DATA`` is not set or lacks a file.
 
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
@@ -78,17 +77,17 @@ def local_folder(root: Path | None, family: str, *formats: Sequence[str]) -> Fol
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``GAT_EXT_CACHE``, or the user's cache folder."""
+    """The folder of downloads: ``GAT_EXT_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("GAT_EXT_CACHE") or require("pooch").os_cache("gat_ext"))
 
 
 def fetch(url: str, sha256: str | None, path: Path) -> Path:
-    """Download ``url`` to ``path`` unless the file is there with that digest already.
+    """Download ``url`` to ``path``, unless the file exists with the given digest.
 
     Args:
-        url: What to fetch, http or https.
-        sha256: Digest of the content, 64 hexadecimal digits; None: any content will do.
-        path: Where to keep it; written only when the download is complete and the digest fits.
+        url: The http or https address.
+        sha256: Digest of the content, 64 hexadecimal digits; None accepts any content.
+        path: The file; written only when the download is complete and the digest matches.
 
     Returns:
         ``path``.
@@ -100,7 +99,7 @@ def fetch(url: str, sha256: str | None, path: Path) -> Path:
     """
     pooch = require("pooch")
     failures = require("requests").exceptions.RequestException
-    by_hand = "or get the file by hand and pass the folder that it is in as root"
+    by_hand = "or download the file by hand and pass its folder as root"
     try:
         pooch.retrieve(
             url,
@@ -111,7 +110,7 @@ def fetch(url: str, sha256: str | None, path: Path) -> Path:
         )
     except failures as error:
         raise ConnectionError(
-            f"cannot download {url}: {error}. Try again when the server answers, {by_hand}"
+            f"cannot download {url}: {error}. Try again later, {by_hand}"
         ) from error
     except ValueError as error:
         raise ValueError(

@@ -13,7 +13,7 @@ from gat_ext.datasets._optional import require
 
 
 class Fold(NamedTuple):
-    """Numbers of the graphs of one fold, int64, sorted: disjoint, together all graphs."""
+    """The graph numbers of one fold, int64, sorted; the three parts partition all graphs."""
 
     train: Tensor
     val: Tensor
@@ -21,13 +21,13 @@ class Fold(NamedTuple):
 
 
 def stratified_folds(y: Array, k: int, *, seed: int, val_fraction: float) -> list[Fold]:
-    """Folds whose parts have the classes' shares.
+    """Folds in which every part has the class proportions of the data set.
 
     Args:
         y: Classes, [G] integers from 0.
         k: Number of folds.
-        seed: The same seed draws the same folds.
-        val_fraction: Share of validation graphs among those that are not tested.
+        seed: Seed of the random folds.
+        val_fraction: Share of validation graphs among those that are not in the test part.
 
     Raises:
         ValueError: ``k`` is below 2 or above the size of the smallest class, ``val_fraction`` is
@@ -50,9 +50,9 @@ def stratified_folds(y: Array, k: int, *, seed: int, val_fraction: float) -> lis
             )
         except ValueError as error:
             raise ValueError(
-                f"val_fraction is {val_fraction}, which does not leave every class a graph in "
-                f"training and validation of {len(rest)} graphs ({error}); "
-                "choose another share or smaller k"
+                f"val_fraction is {val_fraction}, which leaves a class without a graph in the "
+                f"training or validation part of {len(rest)} graphs ({error}); choose another "
+                "fraction or a smaller k"
             ) from error
         folds.append(Fold(*(torch.from_numpy(np.sort(part)) for part in (train, val, test))))
     return folds

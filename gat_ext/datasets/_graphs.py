@@ -1,4 +1,4 @@
-"""What every loader of graph data sets returns: graphs side by side, a type for each node."""
+"""GraphDataset, the result of every loader for graph classification."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["Fold", "GraphDataset"]
 
 @dataclass(frozen=True, eq=False)
 class GraphDataset:
-    """Graphs of one class each, stored as one: nodes numbered through, edges block diagonal.
+    """Labelled graphs, stored as one block-diagonal graph with consecutive node numbers.
 
     Attributes:
-        name: The name that it was loaded by.
+        name: Name of the data set, as given to ``load_graphs``.
         edge_index: Sources and destinations, int64 [2, E], numbered over all nodes; the edges of a
-            graph stand together, in the order of the graphs, and stay inside it.
+            graph are consecutive, in the order of the graphs, and join nodes of that graph.
         node_ptr: Graph g has the nodes ``node_ptr[g]:node_ptr[g + 1]``, at least one; int64
             [G + 1].
         node_type: Type of each node, int64 [N] in [0, num_types).
-        num_types: R. Not every type need occur.
+        num_types: R; some types may not occur.
         y: Class of each graph, int64 [G] in [0, num_classes).
         num_classes: K.
-        x: Node attributes, float32 [N, C]; None: the type is all that is known of a node.
-        signal_types: The types that decide the class, where that is known.
+        x: Node attributes, float32 [N, C]; None: nodes have types only.
+        signal_types: The types that decide the class, if known.
 
     Raises:
-        TypeError: A tensor has another dtype than the one named here.
-        ValueError: Shapes disagree, a value is out of range or not finite, a graph has no nodes, or
-            an edge joins two graphs or stands among another graph's.
+        TypeError: A tensor does not have the dtype given here.
+        ValueError: Shapes do not match, a value is out of range or not finite, a graph has no
+            nodes, or an edge joins two graphs or is among another graph's edges.
 
     Example:
         >>> two = GraphDataset(
@@ -78,7 +78,9 @@ class GraphDataset:
             self._check_dimensions("x", "[N, C]")
             self._check("x", torch.float32, (self.num_nodes, self.x.shape[1]))
             if not bool(self.x.isfinite().all()):
-                raise ValueError(f"{self.name}: x has a value that is not finite")
+                raise ValueError(
+                    f"{self.name}: x has a NaN or an infinite value; expected finite ones"
+                )
         self._check_graphs()
         self._check_range("node_type", self.num_types)
         self._check_range("y", self.num_classes)
@@ -123,7 +125,7 @@ class GraphDataset:
             number = int(empty.int().argmax())
             raise ValueError(
                 f"{self.name}: graph {number} has {int(self.graph_sizes[number])} nodes, expected "
-                "at least 1; leave it out"
+                "at least 1; leave the graph out"
             )
 
     def _check_edges(self) -> None:
@@ -138,8 +140,8 @@ class GraphDataset:
         if bool((target.diff() < 0).any()):
             edge = int((target.diff() < 0).int().argmax()) + 1
             raise ValueError(
-                f"{self.name}: edge {edge} is of graph {int(target[edge])} and follows one of "
-                f"graph {int(target[edge - 1])}; sort the edges by graph"
+                f"{self.name}: edge {edge} of graph {int(target[edge])} follows an edge of graph "
+                f"{int(target[edge - 1])}; expected edges sorted by graph"
             )
 
     def __len__(self) -> int:
@@ -148,12 +150,12 @@ class GraphDataset:
 
     @property
     def num_nodes(self) -> int:
-        """N, of all graphs together."""
+        """N, the nodes of all graphs."""
         return self.node_type.shape[0]
 
     @property
     def num_edges(self) -> int:
-        """E of all graphs together, each undirected edge counted in both directions."""
+        """E, the edges of all graphs, each undirected edge counted in both directions."""
         return self.edge_index.shape[1]
 
     @property
@@ -163,13 +165,13 @@ class GraphDataset:
 
     @cached_property
     def graph_ids(self) -> Tensor:
-        """Which graph each node is of, int64 [N]."""
+        """The graph of each node, int64 [N]."""
         numbers = torch.arange(len(self), device=self.node_ptr.device)
         return numbers.repeat_interleave(self.graph_sizes, output_size=self.num_nodes)
 
     @cached_property
     def graph(self) -> Graph:
-        """All graphs as one block-diagonal graph, built at the first call and kept."""
+        """All graphs as one block-diagonal graph, built at the first access and cached."""
         return Graph(self.edge_index, num_nodes=self.num_nodes)
 
     @cached_property
@@ -200,10 +202,10 @@ class GraphDataset:
     def subset(self, indices: Tensor | Sequence[int]) -> GraphDataset:
         """The data set of some of the graphs, in the order given.
 
-        Cost: of the size of the result; no loop over graphs or nodes.
+        Cost: linear in the size of the result; no loop over graphs or nodes.
 
         Args:
-            indices: Numbers of graphs, int64 [K] or a sequence; one may come more than once.
+            indices: Numbers of graphs, int64 [K] or a sequence; may repeat.
 
         Raises:
             TypeError: ``indices`` are not integers.
@@ -221,7 +223,7 @@ class GraphDataset:
         if chosen.dim() != 1 or chosen.dtype not in (torch.int64, torch.int32):
             raise TypeError(
                 f"indices have shape {list(chosen.shape)} and dtype {chosen.dtype}, expected "
-                "integers [K]; of a mask, pass mask.nonzero().flatten()"
+                "integers [K]; for a mask, pass mask.nonzero().flatten()"
             )
         chosen = chosen.long()
         if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
@@ -242,14 +244,14 @@ class GraphDataset:
         )
 
     def balanced(self, num_graphs: int, seed: int = 0) -> GraphDataset:
-        """A random subset with equally many graphs of each class, in the order of this data set.
+        """A random subset with the same number of graphs of each class, in this data set's order.
 
         Args:
             num_graphs: Size of the subset, a multiple of ``num_classes``.
-            seed: The same seed draws the same subset.
+            seed: Seed of the random subset.
 
         Raises:
-            ValueError: ``num_graphs`` is no such multiple, or a class has too few graphs.
+            ValueError: ``num_graphs`` is not such a multiple, or a class has too few graphs.
 
         Example:
             >>> from gat_ext.datasets import load_graphs
@@ -267,7 +269,7 @@ class GraphDataset:
         if counts.min() < each:
             raise ValueError(
                 f"num_graphs is {num_graphs}, {each} of each class, but class {counts.argmin()} "
-                f"has {counts.min()}; ask for {counts.min() * self.num_classes} or fewer"
+                f"has {counts.min()}; expected at most {counts.min() * self.num_classes}"
             )
         order = np.random.default_rng(seed).permutation(len(y))
         classes = range(self.num_classes)
@@ -275,12 +277,12 @@ class GraphDataset:
         return self.subset(torch.from_numpy(np.sort(chosen)))
 
     def folds(self, k: int = 5, seed: int = 0, val_fraction: float = 0.1) -> list[Fold]:
-        """Split the graphs k times, each being tested once; every part has the classes' shares.
+        """Stratified cross-validation: k splits, in which each graph is tested once.
 
         Args:
             k: Number of folds.
-            seed: The same seed draws the same folds.
-            val_fraction: Share of validation graphs among those that are not tested.
+            seed: Seed of the random folds.
+            val_fraction: Share of validation graphs among those that are not in the test part.
 
         Returns:
             k triples ``(train, val, test)`` of graph numbers, int64, sorted, for ``subset``.
@@ -299,20 +301,20 @@ class GraphDataset:
         return stratified_folds(self.y.cpu().numpy(), k, seed=seed, val_fraction=val_fraction)
 
     def with_types(self, how: str, *, rounds: int = 1, max_types: int = 64) -> GraphDataset:
-        """The same graphs with other node types.
+        """Replaces the node types.
 
-        No label plays a part, but types are made from all graphs: call this before splitting.
+        The new types do not depend on labels, but on all graphs: call this before splitting.
 
         Args:
-            how: ``"label"``: the types as they are. ``"degree"``: each in-degree that occurs is a
-                type, numbered by rising degree; where there are more than ``max_types``, the
-                highest share the last. ``"wl"``: colours of Weisfeiler-Lehman refinement from the
-                types as they are (take ``with_types("degree").with_types("wl")`` to begin with
-                degrees): two nodes keep one type where their types, and how often each type occurs
-                among their in-neighbours, agree. Types are numbered from the most frequent; where
-                there are more than ``max_types``, the rarest become one, the last.
-            rounds: Of ``"wl"``: a colour tells the surroundings up to so many steps away.
-            max_types: The most types there may be.
+            how: ``"label"``: the present types. ``"degree"``: a type for each in-degree that
+                occurs, by increasing degree; if there are more than ``max_types``, the highest
+                degrees share the last type. ``"wl"``: colours of Weisfeiler-Lehman refinement of
+                the present types: two nodes have the same new type if their types, and the counts
+                of each type among their in-neighbours, are equal. Types are numbered from the most
+                frequent; if there are more than ``max_types``, the rarest share the last type. Use
+                ``with_types("degree").with_types("wl")`` to refine degrees.
+            rounds: Rounds of ``"wl"``; a colour depends on nodes up to this many steps away.
+            max_types: Largest number of types.
 
         Raises:
             ValueError: Unknown ``how``, ``rounds`` below 1, or ``max_types`` below 2.
@@ -353,7 +355,7 @@ class GraphDataset:
 
 
 def _ranges(ptr: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions ``ptr[g]:ptr[g + 1]`` for each chosen g in turn, and the row pointers of these."""
+    """Positions ``ptr[g]:ptr[g + 1]`` of all chosen g, concatenated, and their row pointers."""
     counts = ptr.diff()[chosen]
     new_ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     total = int(new_ptr[-1])

@@ -1,4 +1,4 @@
-"""Packages that only some data sets need."""
+"""Optional dependencies of some data sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def require(module: str) -> Any:
-    """Import ``module``, or say how to get it.
+    """Import ``module``; the error says how to install it.
 
     Raises:
         ImportError: The package is not installed.

@@ -1,4 +1,4 @@
-"""Data sets by name: those of nodes and those of graphs, each in a registry of its own."""
+"""Data sets by name, with one registry for node and one for graph classification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gat_ext.datasets._graphs import GraphDataset
 Data = TypeVar("Data")
 Loader = TypeVar("Loader", bound=Callable[..., Any])
 
-# How the name of a family of data sets ends, and what stands there for the name inside the family.
+# Suffix of the name under which a family of data sets is registered.
 ANY = ":NAME"
 
 
@@ -32,12 +32,12 @@ class Registry(Generic[Data]):
         self._loaders: dict[str, Callable[..., Data]] = {}
 
     def register(self, name: str) -> Callable[[Loader], Loader]:
-        """Decorator that adds a loader; ValueError where the name is taken."""
+        """Decorator that adds a loader; raises ValueError if the name is registered already."""
 
         def add(loader: Loader) -> Loader:
             if name in self._loaders:
                 raise ValueError(
-                    f"a data set named {name!r} is registered already; choose another name"
+                    f"a data set is already registered as {name!r}; choose another name"
                 )
             self._loaders[name] = loader
             return loader
@@ -49,7 +49,7 @@ class Registry(Generic[Data]):
         return sorted(self._loaders)
 
     def load(self, name: str, root: str | os.PathLike[str] | None, options: dict[str, Any]) -> Data:
-        """Call the loader; ValueError for an unknown name, TypeError for an unknown option."""
+        """Calls the loader; ValueError for an unknown name, TypeError for an unknown option."""
         loader = self._find(name)
         parameters = inspect.signature(loader).parameters.values()
         known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
@@ -57,7 +57,7 @@ class Registry(Generic[Data]):
         if unknown:
             raise TypeError(
                 f"data set {name!r} has no option {', '.join(unknown)}; "
-                f"its options: {', '.join(known)}"
+                f"expected one of its options: {', '.join(known)}"
             )
         return loader(None if root is None else Path(root), **options)
 
@@ -79,19 +79,19 @@ _GRAPHS: Registry[GraphDataset] = Registry()
 
 
 def register(name: str) -> Callable[[Loader], Loader]:
-    """Decorator: makes a loader known to ``load`` as ``name``.
+    """Decorator that registers a loader for ``load`` as ``name``.
 
     The loader is called with ``root`` (a Path or None) and takes its options as keyword-only
     arguments.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is registered already.
     """
     return _NODES.register(name)
 
 
 def available() -> list[str]:
-    """The names that ``load`` knows, sorted.
+    """The names of the data sets for ``load``, sorted.
 
     Example:
         >>> "cora" in available()
@@ -105,11 +105,11 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
 
     Args:
         name: One of ``available()``.
-        root: Folder with the data set's files, or with a folder of them named after its family
-            (``planetoid``, ``ppi``); nothing is downloaded then. None: the folder that the
-            environment variable ``GAT_EXT_DATA`` names, where it has the files, else the cache,
-            filled by download. Data sets that read no files do not look at it.
-        **options: The loader's own, documented with it.
+        root: Folder with the data set's files, or with a subfolder of them named after its family
+            (``planetoid``, ``ppi``); nothing is downloaded. None: the folder in the environment
+            variable ``GAT_EXT_DATA`` if it has the files, else the cache, to which they are
+            downloaded. Data sets without files ignore it.
+        **options: Options of the loader, documented there.
 
     Returns:
         The data set, on the CPU. The same arguments give the same data set.
@@ -129,19 +129,19 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
 
 
 def register_graphs(name: str) -> Callable[[Loader], Loader]:
-    """Decorator: makes a loader known to ``load_graphs`` as ``name``.
+    """Decorator that registers a loader for ``load_graphs`` as ``name``.
 
     As ``register``; a loader registered as ``family:NAME`` loads every ``family:<name>`` and is
     called with ``<name>`` before ``root``.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is registered already.
     """
     return _GRAPHS.register(name)
 
 
 def available_graphs() -> list[str]:
-    """The names that ``load_graphs`` knows, sorted; NAME stands for any name of that family.
+    """The names of the data sets for ``load_graphs``, sorted; NAME is any name of that family.
 
     Example:
         >>> available_graphs()
@@ -157,11 +157,11 @@ def load_graphs(
 
     Args:
         name: One of ``available_graphs()``, such as ``shapes`` or ``tu:NCI1``.
-        root: Folder with the data set's files, or with the folder ``tudataset/<name>`` of them;
-            nothing is downloaded then. None: the folder that the environment variable
-            ``GAT_EXT_DATA`` names, where it has the files, else the cache, filled by download. Data
-            sets that read no files do not look at it.
-        **options: The loader's own, documented with it.
+        root: Folder with the data set's files, or with a subfolder ``tudataset/<name>`` of them;
+            nothing is downloaded. None: the folder in the environment variable ``GAT_EXT_DATA`` if
+            it has the files, else the cache, to which they are downloaded. Data sets without files
+            ignore it.
+        **options: Options of the loader, documented there.
 
     Returns:
         The data set, on the CPU. The same arguments give the same data set.

@@ -1,4 +1,4 @@
-"""Node types made from the graph: degrees, and colours of Weisfeiler-Lehman refinement."""
+"""Node types computed from the graph: degrees, and colours of Weisfeiler-Lehman refinement."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from gat_ext.datasets._arrays import Array
 
 
 def degree_types(degrees: Array, max_types: int) -> Array:
-    """A type for each degree that occurs, the highest sharing the last of ``max_types``.
+    """A type for each degree that occurs; the highest degrees share the last of ``max_types``.
 
     Args:
         degrees: [N] integers.
-        max_types: The most types there may be.
+        max_types: Largest number of types.
 
     Returns:
-        int64 [N], numbered from 0 by rising degree.
+        int64 [N], numbered from 0 by increasing degree.
     """
     rank = np.unique(degrees, return_inverse=True)[1]
     return np.minimum(rank, max_types - 1).astype(np.int64)
@@ -27,18 +27,18 @@ def refined_types(rowptr: Array, col: Array, types: Array, *, rounds: int, max_t
     Args:
         rowptr: CSR by destination, [N + 1].
         col: The neighbours, [E].
-        types: Colours at the start, [N] integers from 0.
-        rounds: How often a node's colour takes in those of its neighbours.
-        max_types: The most colours there may be at the end: the ``max_types - 1`` most frequent
-            ones and one for all the others.
+        types: Initial colours, [N] integers from 0.
+        rounds: Number of refinement rounds.
+        max_types: Largest number of final colours: the ``max_types - 1`` most frequent ones, and
+            one for all others.
 
     Returns:
         int64 [N].
     """
     rng = np.random.default_rng(0)
     for _ in range(rounds):
-        # A multiset of colours is told by the sum of random 64-bit numbers, one for each colour,
-        # modulo 2^64: two different ones of N sums agree with chance below N^2 / 2^65. Differences
+        # The hash of a multiset of colours is the sum modulo 2^64 of a random number for each
+        # colour: among N multisets, the probability of a collision is below N^2 / 2^65. Differences
         # of running sums are exact modulo 2^64.
         own, near = rng.integers(0, 2**64, size=(2, int(types.max(initial=0)) + 1), dtype=np.uint64)
         running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(near[types[col]])])
@@ -47,7 +47,7 @@ def refined_types(rowptr: Array, col: Array, types: Array, *, rounds: int, max_t
     _, first, types, counts = np.unique(
         types, return_index=True, return_inverse=True, return_counts=True
     )
-    by_count = np.lexsort([first, -counts])  # of equally frequent ones, the first seen first
+    by_count = np.lexsort([first, -counts])  # by frequency, then by first occurrence
     rank = np.empty(len(counts), np.int64)
     rank[by_count] = np.arange(len(counts))
     return np.minimum(rank[types], max_types - 1)

@@ -1,10 +1,10 @@
-"""Reads the pickles that some data sets were published as, without running what a pickle asks for.
+"""Reads the pickles in which some data sets are published, without executing their code.
 
-A pickle names functions and classes for the reader to call. This reader knows the few names that
-Python-2 pickles of NumPy arrays, SciPy CSR matrices and adjacency dicts need, and refuses any other
-before importing its module. For the NumPy and SciPy names it calls stand-ins that only record their
-arguments: NumPy and SciPy trust the state that a pickle gives them, so a crafted state could
-corrupt memory. The arrays are then built, and checked, from what was recorded.
+A pickle names functions and classes for the reader to call. This reader accepts only the names in
+Python-2 pickles of NumPy arrays, SciPy CSR matrices and adjacency dicts, and raises for any other
+before importing its module. For the accepted names it calls substitutes that record their
+arguments, because NumPy and SciPy trust the state in a pickle, and a crafted state could corrupt
+memory. The arrays are then built from the record, and checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gat_ext.datasets._optional import require
 
 
 class _DType:
-    """Stands in for ``numpy.dtype``."""
+    """Substitute for ``numpy.dtype``."""
 
     def __init__(self, code: str, align: int = 0, copy: int = 0) -> None:
         if not re.fullmatch(r"b1|[iu][1248]|f[248]", code):
@@ -34,7 +34,7 @@ class _DType:
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray`` and for the function that makes an empty one."""
+    """Substitute for ``numpy.ndarray`` and for the function that creates an empty one."""
 
     def __init__(self, cls: type, shape: tuple[int, ...], code: str) -> None:
         if cls is not _Array:
@@ -49,21 +49,21 @@ class _Array:
             raise pickle.UnpicklingError(
                 f"an array of shape {shape!r} and dtype {dtype!r} is not plain data"
             )
-        # A Python-2 string arrives decoded as latin-1.
+        # Python-2 strings were decoded as latin-1.
         data = raw.encode("latin-1") if isinstance(raw, str) else raw
         flat = np.frombuffer(data, dtype.value).astype(dtype.value.newbyteorder("="))
         self.value = flat.reshape(shape, order="F" if fortran else "C")
 
 
 class _CsrMatrix:
-    """Stands in for ``scipy.sparse.csr_matrix``."""
+    """Substitute for ``scipy.sparse.csr_matrix``."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.shape = state["_shape"]
         self.parts = [state[part] for part in ("data", "indices", "indptr")]
 
     def build(self) -> Any:
-        """The scipy matrix; ValueError where its parts do not fit together."""
+        """Builds the SciPy matrix; raises ValueError if its parts do not match."""
         if not all(isinstance(part, _Array) for part in self.parts):
             raise ValueError("a CSR matrix whose parts are not arrays")
         data, indices, indptr = (part.value for part in self.parts)
@@ -95,8 +95,8 @@ class _Unpickler(pickle.Unpickler):
         admitted = _ADMITTED.get((module, name))
         if admitted is None:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}; only NumPy arrays, SciPy CSR matrices, dicts and "
-                "lists are read. This is not the published file: get it again from its source"
+                f"it calls {module}.{name}; expected only NumPy arrays, SciPy CSR matrices, dicts "
+                "and lists. This is not the published file: download it again from its source"
             )
         return admitted
 
@@ -118,8 +118,8 @@ def read_csr(path: Folder) -> Any:
     """The SciPy CSR matrix pickled in ``path``, its index arrays checked.
 
     Raises:
-        pickle.UnpicklingError: The file is damaged, asks for any other class or function, or holds
-            something else.
+        pickle.UnpicklingError: The file is damaged, calls any other class or function, or does not
+            hold a CSR matrix.
         ImportError: scipy is missing.
     """
     loaded = _load(path)
@@ -141,7 +141,7 @@ def read_array(path: Folder) -> Array:
 
 
 def read_adjacency(path: Folder) -> dict[int, list[int]]:
-    """The dict from a node to the list of its neighbours pickled in ``path``.
+    """The pickled dict in ``path``, from a node to the list of its neighbours.
 
     Raises:
         pickle.UnpicklingError: As ``read_csr``.

@@ -1,4 +1,4 @@
-"""Handwritten digits as grids of pixels, one graph each; nothing to download."""
+"""Handwritten digits as graphs of pixels; no download."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SIDE, INTENSITIES = 8, 17
 def digit_grids(
     root: Path | None = None, *, levels: int = 4, classes: Sequence[int] = tuple(range(10))
 ) -> GraphDataset:
-    """scikit-learn's 1,797 digits: a node for each of the 8 x 8 pixels, joined to those beside it.
+    """scikit-learn's 1,797 digits: a node for each of 8 x 8 pixels, with edges to adjacent pixels.
 
-    The type of a node is its intensity v, 0 (paper) to 16, in steps: floor(v * levels / 17). Where
-    in the image a pixel lies is told by the graph alone.
+    The type of a node is its quantised intensity floor(v * levels / 17), with v from 0 (paper) to
+    16. Only the graph has information on the position of a pixel.
 
     Args:
-        root: Not used: the images come with scikit-learn.
+        root: Not used: the images are part of scikit-learn.
         levels: Number of types, 2 to 17.
-        classes: The digits to take, different ones; the first becomes class 0, and so on.
+        classes: Distinct digits to load; the first becomes class 0, and so on.
 
     Raises:
-        ValueError: ``levels`` out of range, or ``classes`` are not at least two different digits.
+        ValueError: ``levels`` out of range, or ``classes`` are not at least two distinct digits.
         ImportError: scikit-learn is missing.
 
     Source:
@@ -48,7 +48,7 @@ def digit_grids(
         raise ValueError(f"levels is {levels}, expected 2 to {INTENSITIES}")
     wanted = list(classes)
     if len(wanted) < 2 or len(set(wanted)) < len(wanted) or not set(wanted) <= set(range(10)):
-        raise ValueError(f"classes is {wanted}, expected two or more different digits from 0 to 9")
+        raise ValueError(f"classes is {wanted}, expected two or more distinct digits from 0 to 9")
     pixels, digits = require("sklearn.datasets").load_digits(return_X_y=True)
     taken = np.isin(digits, wanted)
     pixels, digits = pixels[taken].astype(np.int64), digits[taken]

@@ -1,4 +1,4 @@
-"""Handwritten digits joined to their nearest neighbours; nothing to download."""
+"""Nearest-neighbour graph of handwritten digits; no download."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def digits(
 ) -> NodeDataset:
     """The k-NN graph of scikit-learn's 1,797 digits of 8 x 8 pixels, in 10 classes.
 
-    i and j are joined where either is among the ``n_neighbors`` nearest of the other. Features are
-    the pixels, scaled to [0, 1]. The labels play no part in the graph.
+    i and j have an edge if one is among the ``n_neighbors`` nearest of the other. Features are the
+    pixels, scaled to [0, 1]. The graph does not depend on the labels.
 
     Args:
-        root: Not used: the images come with scikit-learn.
+        root: Not used: the images are part of scikit-learn.
         n_neighbors: k.
-        metric: Distance between images, any name that ``sklearn.neighbors.NearestNeighbors`` knows.
+        metric: Distance between images, a metric of ``sklearn.neighbors.NearestNeighbors``.
         train_per_class: Training labels of each digit.
         num_val: Validation nodes; the rest is the test set.
-        seed: Of the split.
+        seed: Seed of the split.
 
     Raises:
-        ValueError: A count out of range, or a metric that scikit-learn does not know.
+        ValueError: A count out of range, or a metric unknown to scikit-learn.
         ImportError: scikit-learn is missing.
 
     Source:
@@ -56,9 +56,7 @@ def digits(
         raise ValueError(f"n_neighbors is {n_neighbors}, expected 1 to {num_nodes - 1}")
     x = (pixels / 16.0).astype(np.float32)
     search = require("sklearn.neighbors").NearestNeighbors(n_neighbors=n_neighbors, metric=metric)
-    nearest = search.fit(x).kneighbors(
-        return_distance=False
-    )  # [N, k], a node not its own neighbour
+    nearest = search.fit(x).kneighbors(return_distance=False)  # [N, k], without the node itself
     pairs = np.stack([np.repeat(np.arange(num_nodes), n_neighbors), nearest.ravel()])
     train, val, test = split_per_class(
         labels, train_per_class=train_per_class, num_val=num_val, seed=seed

@@ -17,16 +17,16 @@ INSTRUCTOR, PRESIDENT = 0, 33
 
 @register("karate")
 def karate(root: Path | None = None, *, num_val: int = 8, seed: int = 0) -> NodeDataset:
-    """The 34 members of a karate club that split in two, joined by 78 friendships.
+    """The 34 members and 78 friendships of a karate club that split in two.
 
-    The class is the club that a member went to: 0 the instructor's, 1 the president's. Features are
-    one-hot, so that only the graph tells the members apart. The two leaders are the only training
-    labels.
+    The class is the club that a member joined: 0 the instructor's, 1 the president's. Features are
+    one-hot numbers of the members, so only the graph has information. The two leaders are the
+    training nodes.
 
     Args:
-        root: Not used: the graph comes with networkx, which torch installs.
+        root: Not used: the graph is part of networkx, a dependency of torch.
         num_val: Validation nodes; the rest is the test set.
-        seed: Of the split between validation and test.
+        seed: Seed of the split between validation and test.
 
     Raises:
         ValueError: ``num_val`` out of range.

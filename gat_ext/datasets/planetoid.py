@@ -19,7 +19,7 @@ URL = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/"
 NUM_VAL = 500
 PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
 
-# Of the published files, in the order of PARTS.
+# Digests of the published files, in the order of PARTS.
 SHA256 = {
     "cora": (
         "23cfa55d91c6f624233f5eb7b6e3f141f1bd2b2ae39608a63cf5d084bb27baab",
@@ -57,7 +57,7 @@ SHA256 = {
 def planetoid(
     name: str, root: Path | None = None, *, row_normalize: bool = True, url: str = URL
 ) -> NodeDataset:
-    """Papers joined by citations; features say which words a paper has, the class is its field.
+    """Citation graphs of papers; features are the words of a paper, the class is its field.
 
     | name | nodes | directed edges | features | classes | train / val / test |
     |---|---|---|---|---|---|
@@ -66,24 +66,24 @@ def planetoid(
     | pubmed | 19,717 | 88,648 | 500 | 3 | 60 / 500 / 1,000 |
 
     The split is the published one: 20 nodes of each class, the next 500, and the 1,000 of the test
-    index. Citations count in both directions; repeated ones and a paper's citations of itself are
-    dropped. 15 nodes of citeseer lie between the test nodes and have edges but neither features nor
-    a label in the files: their features are zero, their label is -1, and they are in no mask.
+    index. Citations are edges in both directions, without duplicates and self-citations. 15 nodes
+    of citeseer, numbered among the test nodes, have edges but neither features nor a label in the
+    files: their features are zero, their label is -1, and they are in no mask.
 
     Args:
         name: ``cora``, ``citeseer`` or ``pubmed``.
-        root: Folder with the files ``ind.<name>.x`` and so on, or with a folder ``planetoid`` of
+        root: Folder with the files ``ind.<name>.x`` and so on, or with a subfolder ``planetoid`` of
             them.
-        row_normalize: Scale each node's features to sum 1, as the GAT and AGNN papers do; all-zero
-            rows stay zero.
-        url: Folder that the files are downloaded from.
+        row_normalize: Scale each node's features to sum to 1, as the GAT and AGNN papers do;
+            all-zero rows stay zero.
+        url: Folder from which the files are downloaded.
 
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: A download failed.
         pickle.UnpicklingError: A file is damaged, or holds anything but arrays, matrices, dicts and
             lists.
-        ValueError: The files do not fit together, or a downloaded one is not the published one.
+        ValueError: The files are inconsistent, or a downloaded one is not the published one.
         ImportError: scipy, or pooch for a download, is missing.
 
     Source:
@@ -132,7 +132,7 @@ class _Files(NamedTuple):
 
 
 def _folder(name: str, root: Path | None, url: str) -> Folder:
-    """Where the files are, after downloading those that are not there."""
+    """The folder of the files; downloads those that are missing."""
     filenames = [f"ind.{name}.{part}" for part in PARTS]
     folder = local_folder(root, "planetoid", filenames)
     if folder is None:
@@ -153,7 +153,7 @@ def _read(folder: Folder, name: str) -> _Files:
     try:
         test_index = np.array(index_file.read_text(encoding="ascii").split(), dtype=np.int64)
     except ValueError as error:
-        raise ValueError(f"{index_file} is not one node number a line: {error}") from error
+        raise ValueError(f"{index_file} must have one node number in each line: {error}") from error
     features = {
         part: read_csr(folder / f"ind.{name}.{part}").toarray() for part in ("x", "tx", "allx")
     }
@@ -163,11 +163,11 @@ def _read(folder: Folder, name: str) -> _Files:
 
 
 def _check(name: str, files: _Files) -> None:
-    """Refuse files that do not fit together."""
+    """Raises ValueError if the files are inconsistent."""
 
     def expect(holds: bool, message: str) -> None:
         if not holds:
-            raise ValueError(f"the files ind.{name}.* do not fit together: {message}")
+            raise ValueError(f"the files ind.{name}.* are inconsistent: {message}")
 
     for part, other in (("x", "y"), ("tx", "ty"), ("allx", "ally")):
         features, labels = getattr(files, part), getattr(files, other)

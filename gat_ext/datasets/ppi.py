@@ -1,4 +1,4 @@
-"""Protein interactions in 24 human tissues: training and test nodes are in different graphs."""
+"""Protein interactions in 24 human tissues, with training and test nodes in different graphs."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ SINGLE_FILES = ["ppi-G.json", "ppi-feats.npy", "ppi-class_map.json", "ppi-id_map
 
 @register("ppi")
 def ppi(root: Path | None = None, *, standardize: bool = True, url: str = URL) -> NodeDataset:
-    """24 graphs side by side; 50 features; 121 labels, of which a node has any number.
+    """24 graphs with 50 features and any number of 121 labels for each node.
 
-    20 graphs are for training, 2 for validation, 2 for the test: 56,944 nodes (44,906 / 6,514 /
-    5,524) and 1,587,264 directed edges. Interactions count in both directions; repeated ones and
-    self-loops are dropped.
+    20 graphs are for training, 2 for validation and 2 for test: 56,944 nodes (44,906 / 6,514 /
+    5,524) and 1,587,264 directed edges. Interactions are edges in both directions, without
+    duplicates and self-loops.
 
-    Two formats of the same data are read, which order the nodes differently: GraphSAGE's
+    The data may be in one of two formats, which order the nodes differently: GraphSAGE's
     (``ppi-G.json``, ``ppi-feats.npy``, ``ppi-class_map.json``, ``ppi-id_map.json``) and DGL's
-    (``train_``, ``valid_`` and ``test_`` before ``graph.json``, ``feats.npy``, ``labels.npy`` and
-    ``graph_id.npy``). GraphSAGE's files do not number the graphs: there a graph is a run of
-    consecutive nodes that no edge leaves.
+    (``graph.json``, ``feats.npy``, ``labels.npy`` and ``graph_id.npy``, each with the prefixes
+    ``train_``, ``valid_`` and ``test_``). GraphSAGE's files have no graph numbers: a graph is a
+    run of consecutive nodes without edges to other nodes.
 
     Args:
-        root: Folder with the files of either format, with ``ppi.zip`` of them, or with a folder
-            ``ppi`` of either.
+        root: Folder with the files of either format, with ``ppi.zip`` of them, or with a subfolder
+            ``ppi`` of them.
         standardize: Shift and scale each feature to mean 0 and variance 1 over the training nodes,
-            as GraphSAGE and GAT do. DGL's files are so already.
+            as GraphSAGE and GAT do. No effect on DGL's files, which are standardised.
         url: Zip file in DGL's format to download.
 
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: The download failed.
-        ValueError: A file is damaged, the files do not fit together, or the download is not the
+        ValueError: A file is damaged, the files are inconsistent, or the download is not the
             published one.
         ImportError: pooch is missing and there are no local files.
 
@@ -85,7 +85,7 @@ def ppi(root: Path | None = None, *, standardize: bool = True, url: str = URL) -
 
 
 class _Parts(NamedTuple):
-    """What either format holds."""
+    """The contents of the files, the same for both formats."""
 
     x: Array  # [N, C]
     y: Array  # [N, K]
@@ -105,7 +105,8 @@ def _read(root: Path | None, url: str) -> _Parts:
         return read(folder)
     except (BadZipFile, EOFError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"the ppi files in {folder} are damaged: {error!r}; get them again from their source"
+            f"the ppi files in {folder} are damaged: {error!r}; download them again from their "
+            "source"
         ) from error
 
 
@@ -120,7 +121,7 @@ def _json(file: Folder) -> dict[str, Any]:
 
 
 def _links(graph: dict[str, Any]) -> Array:
-    """Links of a node-link graph, [2, E']; an end is a position in its list of nodes."""
+    """Links of a node-link graph, [2, E'], as positions in its list of nodes."""
     ends = np.array(
         [(link["source"], link["target"]) for link in graph["links"]], dtype=np.int64
     ).reshape(-1, 2)
@@ -142,7 +143,7 @@ def _read_split(folder: Folder) -> _Parts:
         if not len(graph["nodes"]) == len(x) == len(y) == len(graph_id):
             raise ValueError(
                 f"{split}: {len(graph['nodes'])} nodes, {len(x)} rows of features, "
-                f"{len(y)} of labels, {len(graph_id)} graph ids"
+                f"{len(y)} rows of labels, {len(graph_id)} graph ids; expected the same number"
             )
         features.append(x)
         labels.append(y)
@@ -161,7 +162,7 @@ def _read_split(folder: Folder) -> _Parts:
 
 
 def _read_single(folder: Folder) -> _Parts:
-    """GraphSAGE's format: one graph, whose nodes say which split they are of."""
+    """GraphSAGE's format: one graph, whose nodes have an attribute for their split."""
     graph, row_of, labels_of = (
         _json(folder / f"ppi-{part}.json") for part in ("G", "id_map", "class_map")
     )
@@ -170,8 +171,8 @@ def _read_single(folder: Folder) -> _Parts:
     rows = np.array([row_of[str(node["id"])] for node in nodes], dtype=np.int64)
     if not np.array_equal(np.sort(rows), np.arange(len(x))):
         raise ValueError(
-            f"id_map does not number the {len(nodes)} nodes from 0 to {len(x) - 1}, "
-            "the rows of the features"
+            f"id_map does not map the {len(nodes)} nodes to 0 to {len(x) - 1}, the rows of the "
+            "features"
         )
     order = np.argsort(rows)
     links = rows[_links(graph)]
@@ -187,7 +188,7 @@ def _read_single(folder: Folder) -> _Parts:
 
 
 def _runs(links: Array, num_nodes: int) -> Array:
-    """Number the runs of consecutive nodes that no link leaves, [N]."""
+    """The number of each node's run of consecutive nodes without links to other nodes, [N]."""
     reach = np.arange(num_nodes)
     np.maximum.at(reach, links.min(axis=0), links.max(axis=0))
     reach = np.maximum.accumulate(reach)
@@ -196,7 +197,7 @@ def _runs(links: Array, num_nodes: int) -> Array:
 
 
 def _check(parts: _Parts) -> None:
-    """Refuse wrong shapes, empty splits, and graphs that share a link or lie in two splits."""
+    """Raises for wrong shapes, empty splits, links between graphs and graphs in two splits."""
     if not parts.x.ndim == parts.y.ndim == 2 or len(parts.x) != len(parts.y):
         raise ValueError(
             f"ppi: features have shape {parts.x.shape}, labels {parts.y.shape}; "
@@ -204,17 +205,15 @@ def _check(parts: _Parts) -> None:
         )
     for number, split in enumerate(SPLITS):
         if not (parts.split == number).any():
-            raise ValueError(f"ppi: no node is of the {split} split; expected some of each")
+            raise ValueError(f"ppi: the {split} split has no nodes; expected some in every split")
     source, target = parts.graph[parts.links]
     if (source != target).any():
         link = parts.links[:, int((source != target).argmax())].tolist()
-        raise ValueError(
-            f"ppi: the link {link} joins two graphs; expected links inside a graph only"
-        )
+        raise ValueError(f"ppi: link {link} joins two graphs; expected links inside a graph")
     for graph in np.unique(parts.graph):
         splits = np.unique(parts.split[parts.graph == graph])
         if len(splits) > 1:
             names = " and ".join(SPLITS[split] for split in splits)
             raise ValueError(
-                f"ppi: graph {graph} has nodes of {names}; expected whole graphs in a split"
+                f"ppi: graph {graph} has nodes of {names}; expected all its nodes in one split"
             )

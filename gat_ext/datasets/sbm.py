@@ -26,22 +26,22 @@ def sbm(
     num_val: int = 200,
     seed: int = 0,
 ) -> NodeDataset:
-    """Blocks of equal size; nodes are joined with chance p_in inside, p_out across blocks.
+    """Blocks of equal size, with edge probability p_in inside and p_out between blocks.
 
-    x_i = signal * m_c + e_i: a centre m_c for each class c and noise e_i for each node, both
+    x_i = signal * m_c + e_i, with a centre m_c of each class c and noise e_i of each node, both
     standard normal.
 
     Args:
         root: Not used: the graph is generated.
         num_nodes: N; node i is in block i * num_classes // N.
-        num_classes: Blocks.
-        p_in: Chance of an edge between two nodes of a block.
-        p_out: Chance of an edge between nodes of different blocks.
+        num_classes: Number of blocks.
+        p_in: Probability of an edge between two nodes of a block.
+        p_out: Probability of an edge between nodes of different blocks.
         num_features: C.
-        signal: How far apart the classes' features are; 0 leaves only the graph.
+        signal: Scale of the class centres; with 0 only the graph has information on the classes.
         train_per_class: Training labels of each class.
         num_val: Validation nodes; the rest is the test set.
-        seed: Of the edges, the features and the split.
+        seed: Seed of the edges, the features and the split.
 
     Raises:
         ValueError: A count below 1, more classes than nodes, a probability outside [0, 1], or too
@@ -85,7 +85,7 @@ def sbm(
 
 
 def _sample_edges(rng: np.random.Generator, sizes: Array, p_in: float, p_out: float) -> Array:
-    """Undirected edges, each once, [2, E']: a binomial count of node pairs for each two blocks."""
+    """Undirected edges, each once, [2, E']; draws a binomial number for each pair of blocks."""
     first = np.cumsum(sizes) - sizes
     edges = []
     for a, size in enumerate(sizes):
@@ -94,8 +94,8 @@ def _sample_edges(rng: np.random.Generator, sizes: Array, p_in: float, p_out: fl
             num_pairs = int(size * (size - 1) // 2 if inside else size * sizes[b])
             count = rng.binomial(num_pairs, p_in if inside else p_out)
             step, i = np.divmod(rng.choice(num_pairs, count, replace=False), size)
-            # Inside a block, place its n nodes on a circle: the first n * (n - 1) / 2 of the pairs
-            # (i, i + step + 1 mod n) name every unordered pair once.
+            # Inside a block of n nodes, the first n * (n - 1) / 2 of the pairs
+            # (i, i + step + 1 mod n) are all unordered pairs, once each.
             j = (i + step + 1) % size if inside else step
             edges.append(np.stack([first[a] + i, first[b] + j]))
     return np.concatenate(edges, axis=1)

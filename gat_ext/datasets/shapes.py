@@ -1,4 +1,4 @@
-"""Generated graphs whose class is a small motif at the end of a trail, hidden in noise."""
+"""Generated graphs with noise and a trail of nodes to a small motif that decides the class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gat_ext.datasets._arrays import Array, undirected_edges
 from gat_ext.datasets._graphs import GraphDataset
 from gat_ext.datasets._registry import register_graphs
 
-NOISE_NEIGHBOURS = 3  # draws of a noise node that an entrance is joined to
+NOISE_NEIGHBOURS = 3  # noise nodes drawn, with repetition, as neighbours of an entrance
 
 
 @register_graphs("shapes")
@@ -26,32 +26,33 @@ def shapes(
     motif_size: int = 4,
     seed: int = 0,
 ) -> GraphDataset:
-    """Two classes, told apart only by which end of a motif a trail of signposts leads to.
+    """Two classes that differ only in the end of a motif to which a trail of signposts leads.
 
-    A graph has three parts. The noise is a random connected graph whose nodes have random noise
-    types. The entrances, of the first signpost type, are each joined to up to three random nodes of
-    the noise and all to the first node of a path: ``trail_length - 1`` signposts, of one type each,
-    then the motif, half of it of one motif type and half of the other. In class 0 the trail ends at
-    the first motif type, in class 1 at the second; nothing else depends on the class. So no count
-    of types or degrees tells anything; the edge between trail and motif does. Of the graphs of the
-    default size, 20 uniform walks of 12 steps cross it in 51 %; in 98 % where each signpost is
-    twice as attractive as the one before it, an entrance twice as attractive as noise, and the
-    motif twice as attractive as the last signpost.
+    A graph has three parts: noise, entrances and a path. The noise is a random connected graph
+    whose nodes have random noise types. The entrances have the first signpost type; each has edges
+    to up to three random noise nodes and to the first node of the path. The path consists of
+    ``trail_length - 1`` signposts, each of its own type, and of the motif, one half of which has
+    one motif type and the other half the other. In class 0 the trail ends at the first motif type,
+    in class 1 at the second; nothing else depends on the class. So counts of types or degrees have
+    no information on the class; only the edge between trail and motif does. At the default size, at
+    least one of 20 uniform walks of 12 steps crosses this edge in 51 % of the graphs; in 98 %, if
+    each signpost has twice the rank of the one before, an entrance twice that of noise, and the
+    motif twice that of the last signpost.
 
     Types: noise 0 to Z - 1 (Z = ``num_noise_types``), signposts Z to Z + ``trail_length`` - 1 in
     the order of the trail, then the two of the motif, the ``signal_types``.
 
     Args:
         root: Not used: the graphs are generated.
-        num_graphs: G; the classes differ by one graph at most.
-        num_nodes: Noise nodes of a graph on average; each graph draws from 80 % to 120 % of it. The
-            more, the smaller the chance that a uniform walk gets to the motif.
+        num_graphs: G; class sizes differ by at most one.
+        num_nodes: Average number of noise nodes in a graph, drawn from 80 % to 120 % of it. With
+            more of them, a uniform walk is less likely to reach the motif.
         num_noise_types: Z.
-        num_entrances: Ways from the noise to the trail. The more, the nearer is one to a node of
-            the noise, and the more often a uniform walk leaves the trail by another one.
-        trail_length: Signpost types.
-        motif_size: Nodes of the motif, an even number.
-        seed: Of everything.
+        num_entrances: Number of entrances. With more of them, one is closer to each noise node, and
+            a uniform walk leaves the trail through another one more often.
+        trail_length: Number of signpost types.
+        motif_size: Number of nodes of the motif, an even number.
+        seed: Seed of all random numbers.
 
     Raises:
         ValueError: A count below 1, ``num_graphs`` or ``num_nodes`` below 2, or ``motif_size`` odd.
@@ -117,17 +118,17 @@ def _block(first: Array, length: int) -> Array:
 
 
 def _grid(first: Array, length: int, *, to: Array, along: bool = False) -> Array:
-    """Pairs of each node of a block and the node ``to``, or with ``along`` the one that far on."""
+    """Pairs of each node of a block with node ``to``, or with ``along``, with node + ``to``."""
     targets = _block(to, length) if along else np.repeat(to[:, None], length, axis=1)
     return np.stack([_block(first, length).ravel(), targets.ravel()])
 
 
 def _noise_edges(rng: np.random.Generator, first: Array, sizes: Array) -> Array:
-    """A random tree on each graph's noise nodes and as many random pairs again, [2, E']."""
+    """A random tree on each graph's noise nodes, and as many random pairs, [2, E']."""
     start, size = np.repeat(first, sizes), np.repeat(sizes, sizes)
     number = np.concatenate([np.arange(one) for one in sizes])  # of a node inside its graph
     parent = start + (rng.random(len(number)) * number).astype(np.int64)
-    tree = np.stack([start + number, parent])  # the first node is its own parent: a loop, dropped
+    tree = np.stack([start + number, parent])  # the root's loop is removed later
     extra = start + (rng.random((2, len(number))) * size).astype(np.int64)
     return np.concatenate([tree, extra], axis=1)
 
@@ -135,7 +136,7 @@ def _noise_edges(rng: np.random.Generator, first: Array, sizes: Array) -> Array:
 def _entrance_edges(
     rng: np.random.Generator, first: Array, sizes: Array, entrance: Array, count: int
 ) -> Array:
-    """Each entrance and the noise nodes drawn for it, [2, G * count * NOISE_NEIGHBOURS]."""
+    """Pairs of each entrance and its random noise nodes, [2, G * count * NOISE_NEIGHBOURS]."""
     draws = rng.random((len(sizes), count * NOISE_NEIGHBOURS)) * sizes[:, None]
     entrances = np.repeat(_block(entrance, count), NOISE_NEIGHBOURS, axis=1)
     return np.stack([entrances.ravel(), (first[:, None] + draws.astype(np.int64)).ravel()])

@@ -17,14 +17,14 @@ from gat_ext.datasets._registry import register_graphs
 
 URL = "https://www.chrsmrrs.com/graphkerneldatasets/"
 UNCHECKED = "unchecked"
-LARGEST_MEMBER = 2**30  # bytes, of a file inside a zip, unpacked
+LARGEST_MEMBER = 2**30  # unpacked bytes of a file inside a zip
 
 
 @register_graphs("tu:NAME")
 def tudataset(
     name: str, root: Path | None = None, *, url: str = URL, sha256: str | None = None
 ) -> GraphDataset:
-    """Any data set in the text format of TUDataset, by its name there.
+    """Any data set in the text format of TUDataset, by its name in the collection.
 
     | name | graphs | nodes | directed edges | node types | classes |
     |---|---|---|---|---|---|
@@ -34,27 +34,26 @@ def tudataset(
     | tu:PTC | 344 | 8,792 | 17,862 | 19 | 2 |
     | tu:IMDB-BINARY | 1,000 | 19,773 | 193,062 | 64 | 2 |
 
-    Edges count in both directions; repeated ones, loops and edge labels are dropped. Classes are
-    the graph labels, renumbered from 0 in rising order; node types are the node labels, likewise
-    (rows of several labels: each different row a type). Where there are no node labels, as in
-    IMDB-BINARY, the types are degrees: ``with_types("degree")``. Node attributes become ``x``.
+    Edges are in both directions, without duplicates, self-loops and edge labels. Classes are the
+    graph labels, renumbered from 0 in increasing order; node types are the node labels, renumbered
+    likewise (for rows of several labels, each distinct row is a type). Without node labels, as in
+    IMDB-BINARY, types are degrees, as with ``with_types("degree")``. Node attributes become ``x``.
 
     Args:
-        name: Such as ``NCI1``.
-        root: Folder with the files ``<name>_A.txt`` and so on, or with a folder ``<name>`` or
-            ``tudataset/<name>`` of them, or with ``<name>.zip``. The zip is read in place: nothing
-            is unpacked.
-        url: Folder that ``<name>.zip`` is downloaded from.
+        name: Name of the data set, such as ``NCI1``.
+        root: Folder with the files ``<name>_A.txt`` and so on, with a subfolder ``<name>`` or
+            ``tudataset/<name>`` of them, or with ``<name>.zip``, which is read without unpacking.
+        url: Folder from which ``<name>.zip`` is downloaded.
         sha256: Digest of the zip, 64 hexadecimal digits. The publisher gives none, so a download
-            needs one of yours, or ``"unchecked"`` to take what the server sends. Not looked at
-            where the files are there already.
+            requires one from you, or ``"unchecked"`` to accept any content. Ignored if the files
+            are on this machine.
 
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: The download failed.
-        ValueError: The files do not fit together or are damaged, the download has another digest,
-            or one is needed and ``sha256`` is not given.
-        ImportError: pooch is missing, for a download.
+        ValueError: The files are inconsistent or damaged, the download has another digest, or a
+            download is required and ``sha256`` is None.
+        ImportError: A download is required and pooch is missing.
 
     Source:
         Morris et al., "TUDataset: A collection of benchmark datasets for learning with graphs",
@@ -66,9 +65,7 @@ def tudataset(
         4110
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(
-            f"{name!r} is no name of a TUDataset; expected letters, digits, - and _, as in 'NCI1'"
-        )
+        raise ValueError(f"name is {name!r}; expected letters, digits, - and _, as in 'NCI1'")
     folder = _folder(name, root, url, sha256)
 
     def file(part: str) -> Folder:
@@ -102,7 +99,7 @@ def tudataset(
 
 
 def _folder(name: str, root: Path | None, url: str, sha256: str | None) -> Folder:
-    """Where the files are, after downloading the zip where they are not there."""
+    """The folder of the files; downloads the zip if they are missing."""
     files = [f"{name}_{part}.txt" for part in ("A", "graph_indicator", "graph_labels")]
     folder = local_folder(root, f"tudataset/{name}", files)
     if folder is not None:
@@ -111,31 +108,33 @@ def _folder(name: str, root: Path | None, url: str, sha256: str | None) -> Folde
     archive, source = cache / f"{name}.zip", f"{url.rstrip('/')}/{name}.zip"
     if sha256 is None and not archive.is_file():
         raise ValueError(
-            f"tu:{name} is not on this machine, and {source} has no published checksum to check a "
-            "download by. Get it by hand and pass its folder as root, or pass its digest as "
-            f"sha256, or sha256={UNCHECKED!r} to take what the server sends"
+            f"tu:{name} is not on this machine, and {source} has no published checksum. Download "
+            "it by hand and pass its folder as root, or pass its digest as sha256, or "
+            f"sha256={UNCHECKED!r} to accept any content"
         )
     if sha256 is not None:
         fetch(source, None if sha256 == UNCHECKED else sha256, archive)
     if not zipfile.is_zipfile(archive):
         archive.unlink()
-        raise ValueError(f"{source} did not send a zip file; is {name!r} the name that it has?")
+        raise ValueError(f"{source} did not return a zip file; check the name {name!r}")
     return find_folder(cache, name, files)
 
 
 def _text(file: Folder) -> str:
-    """Content of a file; of one in a zip, at most ``LARGEST_MEMBER`` bytes."""
+    """The content of a file; raises if a file in a zip has more than ``LARGEST_MEMBER`` bytes."""
     if isinstance(file, zipfile.Path):
-        size = file.root.getinfo(file.at).file_size  # what zipfile reads at most
+        size = file.root.getinfo(file.at).file_size  # zipfile never reads more
         if size > LARGEST_MEMBER:
             raise ValueError(
                 f"{file} unpacks to {size} bytes, expected at most {LARGEST_MEMBER}; "
-                "unpack it by hand if you trust it, and pass the folder as root"
+                "if you trust it, unpack it by hand and pass the folder as root"
             )
     try:
         return file.read_text(encoding="ascii")
     except (UnicodeDecodeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is damaged: {error}; get it again from its source") from error
+        raise ValueError(
+            f"{file} is damaged: {error}; download it again from its source"
+        ) from error
 
 
 def _table(
@@ -148,13 +147,13 @@ def _table(
     """The numbers of a file of comma-separated lines, [lines, columns], int64 or float64.
 
     Args:
-        file: What to read.
+        file: The file.
         columns: Numbers in a line; None: as many as in the first.
-        rows: How many lines there must be, and what there is one of for each.
+        rows: The required number of lines, and what each line is for.
         number: ``int`` or ``float``.
 
     Raises:
-        ValueError: A line has other content, or there are too few or too many.
+        ValueError: A line has other content, or the number of lines is wrong.
     """
     lines = _text(file).rstrip().splitlines()
     if rows is not None and len(lines) != rows[0]:
@@ -176,7 +175,7 @@ def _table(
 def _blame(
     file: Folder, lines: list[str], columns: int, number: Callable[[str], float]
 ) -> ValueError:
-    """The error that names the first line that is not ``columns`` numbers."""
+    """An error that names the first line that does not consist of ``columns`` numbers."""
     kind = "integers" if number is int else "numbers"
     for position, line in enumerate(lines, 1):
         cells = line.split(",")
@@ -189,11 +188,11 @@ def _blame(
                 f"{file}, line {position}: {line[:60]!r}; expected {columns} {kind}, "
                 "separated by commas"
             )
-    return ValueError(f"{file} is damaged; get it again from its source")
+    return ValueError(f"{file} is damaged; download it again from its source")
 
 
 def _graphs_of_nodes(file: Folder) -> Array:
-    """Number of each node's graph, int64 [N], from 0, rising by 0 or 1."""
+    """The number of each node's graph, int64 [N], from 0, increasing by 0 or 1."""
     indicator = _table(file, columns=1)[:, 0]
     if not len(indicator):
         raise ValueError(f"{file} is empty, expected the number of a graph for each node")
@@ -215,8 +214,8 @@ def _links(file: Folder, graph_of: Array) -> Array:
     if outside.any():
         line = int(outside.argmax())
         raise ValueError(
-            f"{file}, line {line + 1}: edge {(links[:, line] + 1).tolist()} has a node of no "
-            f"graph; expected nodes from 1 to {len(graph_of)}"
+            f"{file}, line {line + 1}: edge {(links[:, line] + 1).tolist()} has an unknown node; "
+            f"expected nodes from 1 to {len(graph_of)}"
         )
     source, target = graph_of[links]
     if (source != target).any():
