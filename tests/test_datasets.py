@@ -157,12 +157,14 @@ def test_unknown_name(given_name: str, meant: str) -> None:
 
 
 def test_unknown_option() -> None:
-    with pytest.raises(TypeError, match="'cora' has no option k; its options: row_normalize, url"):
+    with pytest.raises(
+        TypeError, match="'cora' has no option k; expected one of its options: row_normalize, url"
+    ):
         load("cora", k=3)
 
 
 def test_taken_name() -> None:
-    with pytest.raises(ValueError, match="'karate' is registered already"):
+    with pytest.raises(ValueError, match="already registered as 'karate'"):
         datasets.register("karate")(lambda root: load("karate"))
 
 
@@ -176,7 +178,7 @@ def test_missing_package() -> None:
     [
         ("x", torch.zeros(34), ValueError, r"x has shape \[34\], expected \[N, C\]"),
         ("x", torch.zeros(34, 2).double(), TypeError, "x is torch.float64, expected torch.float32"),
-        ("x", torch.full((34, 2), torch.nan), ValueError, "not finite"),
+        ("x", torch.full((34, 2), torch.nan), ValueError, "infinite value"),
         ("y", torch.zeros(33, dtype=torch.int64), ValueError, r"y has shape \[33\]"),
         ("y", torch.full((34,), 2), ValueError, "span 2 to 2, expected 0 to 1"),
         ("y", torch.full((34,), -1), ValueError, "span -1 to -1, expected 0 to 1"),
@@ -343,10 +345,10 @@ def damage(name: str, folder: Path) -> None:
     ("name", "message"),
     [
         ("objects", "damaged.*allow_pickle"),
-        ("rows", "test: 4 nodes, 4 rows of features, 1 of labels"),
+        ("rows", "test: 4 nodes, 4 rows of features, 1 rows of labels"),
         ("flat", r"labels \(16,\); expected a row for each node"),
         ("two splits", "graph 0 has nodes of train and valid"),
-        ("joined", r"the link \[4, 5\] joins two graphs"),
+        ("joined", r"link \[4, 5\] joins two graphs"),
         ("range", "damaged.*train: 8 nodes"),
         ("text", "damaged.*JSONDecodeError"),
     ],
@@ -375,10 +377,10 @@ def test_ppi_refuses_single_format(tmp_path: Path) -> None:
 def test_ppi_missing_file_and_bad_zip(tmp_path: Path) -> None:
     write_single(tmp_path)
     (tmp_path / "ppi-feats.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks ppi-feats\.npy; expected"):
+    with pytest.raises(FileNotFoundError, match=r"has no ppi-feats\.npy; expected"):
         load("ppi", tmp_path)
     (tmp_path / "ppi.zip").write_bytes(b"<html>")
-    with pytest.raises(ValueError, match=r"ppi\.zip is not a zip file"):
+    with pytest.raises(ValueError, match=r"ppi\.zip is not a valid zip file"):
         load("ppi", tmp_path)
 
 

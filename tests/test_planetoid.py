@@ -100,7 +100,7 @@ def test_folder_from_the_environment(
 def test_missing_file_is_named(tmp_path: Path, write: Any) -> None:
     write(tmp_path, parts())
     (tmp_path / "ind.cora.ally").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks ind\.cora\.ally; expected"):
+    with pytest.raises(FileNotFoundError, match=r"has no ind\.cora\.ally; expected"):
         load("cora", tmp_path)
 
 
@@ -129,7 +129,7 @@ MISFITS = {
     "test.index has 2 different": lambda values: values.update({"test.index": [510, 510, 513]}),
     "names node 3, which allx holds": lambda values: values.update({"test.index": [3, 510, 513]}),
     "one node number in each line": lambda values: values.update({"test.index": ["five"]}),
-    "not finite": lambda values: values["allx"].data.__setitem__(0, np.nan),
+    "infinite value": lambda values: values["allx"].data.__setitem__(0, np.nan),
 }
 
 
@@ -225,12 +225,12 @@ def test_file_that_the_server_lacks(served: Any, tmp_path: Path) -> None:
 
 def test_server_down(served: Any, tmp_path: Path) -> None:
     served.stop()
-    with pytest.raises(ConnectionError, match=r"cannot download .*ind\.cora\.x.*pass the folder"):
+    with pytest.raises(ConnectionError, match=r"cannot download .*ind\.cora\.x.*pass its folder"):
         load("cora", url=served.url)
     assert cached(tmp_path) == []
 
 
 def test_root_is_never_completed_by_download(served: Any, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="lacks"):
+    with pytest.raises(FileNotFoundError, match="has no"):
         load("cora", tmp_path, url=served.url)
     assert served.requests == []

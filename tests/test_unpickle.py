@@ -64,7 +64,7 @@ ATTACKS = {
 def test_no_code_runs(tmp_path: Path, name: str, dumps: Any) -> None:
     mark, file = tmp_path / "mark", tmp_path / "file"
     file.write_bytes(dumps(ATTACKS[name](mark)))
-    refusal = rf"cannot read .*file: it asks for \S+\.(__import__|{name});"
+    refusal = rf"cannot read .*file: it calls \S+\.(__import__|{name});"
     for read in (read_csr, read_array, read_adjacency):
         with pytest.raises(pickle.UnpicklingError, match=refusal):
             read(file)

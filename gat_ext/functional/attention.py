@@ -16,21 +16,21 @@ from gat_ext.ops.registry import draw_seed, needs_grad
 
 
 class WithWeights(NamedTuple):
-    """Result of :func:`edge_attention` with ``return_weights``: out [N_dst, H, F], weights [E, H]."""
+    """Result of edge_attention with ``return_weights``: out [N_dst, H, F], weights [E, H]."""
 
     out: Tensor
     weights: Tensor
 
 
 class WithLse(NamedTuple):
-    """Result of :func:`edge_attention` with ``return_lse``: out [N_dst, H, F], lse [N_dst, H]."""
+    """Result of edge_attention with ``return_lse``: out [N_dst, H, F], lse [N_dst, H]."""
 
     out: Tensor
     lse: Tensor
 
 
 class WithWeightsAndLse(NamedTuple):
-    """Result of :func:`edge_attention` with ``return_weights`` and ``return_lse``; see the two."""
+    """Result of edge_attention with ``return_weights`` and ``return_lse``; shapes as above."""
 
     out: Tensor
     weights: Tensor

@@ -1,8 +1,8 @@
-"""Graphs: what a destination attends to, sorted once.
+"""Graphs, sorted by destination.
 
-Uses ``ops`` for native building only. Offers :class:`Graph` to everybody; to ``functional`` and
-``nn`` also ``traced`` (graphs inside torch.compile and torch.func), ``protocol`` (what both kinds
-have), ``self_loops``, ``formats`` (edges of other libraries, a file each) and ``cache`` (what was
+Uses ``ops``, only to build graphs. :class:`Graph` is public; ``functional`` and ``nn`` also use
+``traced`` (graphs inside torch.compile and torch.func), ``protocol`` (the interface of both kinds),
+``self_loops``, ``formats`` (edges of other libraries, one file for each) and ``cache`` (results
 computed from edges and features).
 """
 

@@ -1,9 +1,9 @@
-"""The one cache of what is computed from edges, matrices, features and graphs.
+"""The cache of results computed from edges, matrices, features and graphs.
 
-A result is valid as long as :func:`gat_ext.graph.contents.state_of` of every tensor that it was
-computed from is the same. Its owners are held weakly: results die with them. Beyond ``LIMIT`` bytes
-the results used least recently are dropped, except those of the ``RECENT`` owners used last, so
-that a step on one huge graph always finds its own.
+A result is valid as long as :func:`gat_ext.graph.contents.state_of` is unchanged for every tensor
+from which it was computed. The cache holds weak references to these owners and drops their results
+with them. Above ``LIMIT`` bytes it drops the least recently used results, except those of the
+``RECENT`` most recently used owners, so that training on one huge graph never evicts its own.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def _memory() -> int:
     return installed
 
 
-LIMIT = min(2**30, _memory() // 16)  # bytes, of all devices together
+LIMIT = min(2**30, _memory() // 16)  # bytes on all devices
 RECENT = 16  # owners whose results are kept, whatever their size
-PER_OWNER = 16  # results, for example graphs of one edge_index with different numbers of nodes
-_OVERHEAD = 4096  # bytes charged for a result beside its tensors
+PER_OWNER = 16  # results, such as graphs of one edge_index with different numbers of nodes
+_OVERHEAD = 4096  # bytes counted for each result in addition to its tensors
 
 
 class _Slot:
-    """The results of the same owners."""
+    """The results of one set of owners."""
 
     def __init__(self, refs: list[weakref.ref[Any]], state: list[State]) -> None:
         self.refs, self.state, self.nbytes = refs, state, 0
@@ -55,7 +55,7 @@ class _Slot:
 
 
 class Cache:
-    """Results by owner and key, in the order of their last use. Any thread may call any method.
+    """Results by owners and key, in the order of their last use. Thread-safe.
 
     Example:
         >>> cache, edges = Cache(), torch.tensor([[0], [1]])
@@ -70,10 +70,10 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        """An empty cache."""
+        """Creates an empty cache."""
         self.nbytes = 0
         self._slots: OrderedDict[tuple[int, ...], _Slot] = OrderedDict()
-        # Reentrant: dropping a result may free the owner of another.
+        # Reentrant, because dropping a result may free the owner of another.
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -84,20 +84,20 @@ class Cache:
     def get(
         self, owners: Owners, key: Hashable, make: Callable[[], Made], *, large: bool = False
     ) -> Made:
-        """``make()``, or what it returned for these owners and this key before.
+        """Returns the cached result for these owners and this key, else that of ``make()``.
 
-        Nothing is cached while operations are recorded, nor of inference tensors, which have no
-        version, nor of subclasses of Tensor other than PyG's EdgeIndex.
+        Nothing is cached while tracing, nor for inference tensors, which have no version, nor for
+        subclasses of Tensor other than PyG's EdgeIndex.
 
         Args:
-            owners: what the result is computed from.
-            key: what else it depends on.
-            make: computes the result, which must not hold an owner. What it raises is not cached.
+            owners: the objects from which the result is computed.
+            key: all other dependencies of the result.
+            make: computes the result, which must not hold an owner. Exceptions are not cached.
             large: see :func:`gat_ext.graph.contents.state_of`.
         """
         if is_tracing():
             return make()
-        state = []  # before make, so that a modification meanwhile shows at the next call
+        state = []  # read before make(), so that the next call notices a modification during it
         for owner in owners:
             if isinstance(owner, Tensor):
                 if not _counts_versions(owner):
@@ -111,7 +111,7 @@ class Cache:
                 slot.results.move_to_end(key)
                 found: Made = slot.results[key]
                 return found
-        # It may serve a later backward, which tensors of inference mode cannot.
+        # The result may be needed in a later backward, which excludes inference tensors.
         with torch.inference_mode(False):
             made = make()
         with self._lock:
@@ -120,7 +120,7 @@ class Cache:
                 self._drop(ids)
                 drop = partial(self._drop, ids)
                 slot = self._slots[ids] = _Slot([weakref.ref(o, drop) for o in owners], state)
-            elif key in slot.results:  # another thread was faster
+            elif key in slot.results:  # another thread stored it meanwhile
                 found = slot.results[key]
                 return found
             self._store(slot, key, made)
@@ -157,7 +157,7 @@ def _counts_versions(tensor: Tensor) -> bool:
 
 
 def _bytes_of(made: Any) -> int:
-    """Bytes of a result: a tensor, something else with ``nbytes``, or a tuple of these."""
+    """Bytes of a result: a tensor, an object with ``nbytes``, or a tuple of these."""
     if isinstance(made, tuple):
         return sum(map(_bytes_of, made))
     return int(getattr(made, "nbytes", 0))
@@ -169,9 +169,9 @@ os.register_at_fork(after_in_child=lambda: setattr(_cache, "_lock", threading.RL
 
 
 def empty_cache() -> None:
-    """Frees what is cached: sorted graphs, sparse and reordered features, blocks of memory.
+    """Frees cached graphs, sparse and reordered features, and blocks of memory.
 
-    What is in use stays, and no result changes; what is needed later is computed again.
+    Objects in use are not affected; cached results that are needed later are computed again.
     """
     _cache.clear()
     _C.empty_cache()

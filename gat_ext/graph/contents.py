@@ -1,4 +1,4 @@
-"""Whether a tensor is still what a cached result was computed from: the one rule of validity."""
+"""Detects modifications of tensors, to decide if cached results are still valid."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ State = tuple[Hashable, ...]
 
 
 def state_of(tensor: Tensor, *, large: bool = False) -> State:
-    """Equal for two calls between which the tensor was not modified, and different if it was.
+    """A value that is equal for two calls unless the tensor was modified between them.
 
-    Modifications through torch raise the version of a tensor. Others do not: collectives and
-    receives of ``torch.distributed``, also those by which DDP broadcasts buffers; another process
-    that shares the memory; NumPy, DLPack, ``.data``, and tensors put on the same storage by
-    ``set_``; operators of ``torch.library`` for which no autograd kernel was registered. So on the
-    CPU the contents are part of the state, as a number of 64 bits. To read contents on a GPU would
-    synchronise: there they are part of the state only while ``torch.distributed`` is initialised,
-    and no CUDA graph is being captured.
+    In-place operations of torch raise the version of a tensor. Other writes do not: collectives and
+    receives of ``torch.distributed``, including DDP's broadcasts of buffers; other processes with
+    shared memory; NumPy, DLPack, ``.data``, and tensors put on the same storage by ``set_``;
+    operators of ``torch.library`` without an autograd kernel. So on the CPU the state includes a
+    64-bit hash of the contents. Reading contents on a GPU would synchronise; there the state
+    includes them only while ``torch.distributed`` is initialised and no CUDA graph is being
+    captured.
 
-    Of a sparse tensor the state is that of its index tensors: its values are no part of it. Of
-    PyG's EdgeIndex it is that of the tensor inside, with the version of the wrapper, which alone
-    counts what is modified through the wrapper.
+    The state of a sparse tensor is that of its index tensors, without its values. The state of
+    PyG's EdgeIndex is that of the inner tensor, with the version of the wrapper, because in-place
+    operations on the wrapper raise only the latter.
 
     Args:
-        tensor: of any dtype, outside of inference mode and of traces.
-        large: it takes longer to read than what is cached saves, as with features [N, C]; so read
-            it only where others may modify it: in shared memory, or while ``torch.distributed`` is
-            initialised.
+        tensor: of any dtype, outside inference mode and tracing.
+        large: reading the tensor, such as features [N, C], takes longer than the cached result
+            saves; so hash its contents only if it is in shared memory, or while
+            ``torch.distributed`` is initialised.
     """
     if tensor.layout != torch.strided:
         return (tensor._version, tensor.shape, *map(state_of, index_tensors(tensor)))

@@ -1,4 +1,4 @@
-"""From a caller's edge list to CSR: the checks of a graph, its transpose, block-diagonal unions."""
+"""Builds the CSR of an edge list: checks, sorting, the transpose, and block-diagonal unions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gat_ext.graph.formats import constructors
 
 ops = torch.ops.gat_ext
 
-# One less than the largest int32, so that a number of rows plus one is an int32 too.
+# One less than the largest int32, so that a number of rows plus one fits into int32, too.
 _INT32_LIMIT = 2**31 - 2
 
-_MOST_NODES = 2**48  # a pointer to each row of more takes no machine's memory
+_MOST_NODES = 2**48  # no machine has memory for more row pointers
 
 Csr = tuple[Tensor, Tensor, Tensor | None]  # rowptr, col, edge_id
 
@@ -31,8 +31,8 @@ class Transpose(NamedTuple):
             ``rowptr[j + 1]``.
         col: ``[E]``, the destination of each edge.
         pos: ``[E]``, the position of each edge in the CSR by destination; ascends within a source.
-        edge_id: ``[E]``, the position of each edge in the caller's order; the tensor ``pos`` itself
-            when the CSR by destination is in the caller's order.
+        edge_id: ``[E]``, the position of each edge in the caller's order; the same tensor as
+            ``pos`` if the CSR by destination is in the caller's order.
     """
 
     rowptr: Tensor
@@ -42,10 +42,7 @@ class Transpose(NamedTuple):
 
 
 def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dtype) -> Csr:
-    """CSR by destination of checked edges; edges of a row keep their order.
-
-    Shares no memory with ``edge_index``.
-    """
+    """CSR by destination of checked edges; stable, and shares no memory with ``edge_index``."""
     src, dst = edge_index[0].to(dtype, copy=True), edge_index[1].to(dtype)
     if is_sorted:
         return row_pointers(dst.contiguous(), num_dst), src.contiguous(), None
@@ -53,25 +50,25 @@ def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dt
 
 
 def traced_csr(edge_index: Tensor, counts: tuple[int, int], dtype: torch.dtype | None) -> Csr:
-    """CSR by destination of edges whose values are not there yet; checked when they are.
+    """CSR by destination of edges in a trace; the traced program checks their values.
 
     Args:
         edge_index: [2, E].
         counts: (num_src, num_dst).
-        dtype: of the indices; None for the narrowest.
+        dtype: dtype of the indices; None for the narrowest.
     """
     dtype = index_dtype_for(max(*counts, edge_index.shape[1]), dtype)
     return ops.checked_csr(edge_index, *counts, dtype == torch.int32)  # type: ignore[no-any-return]
 
 
 def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:
-    """The CSR by source of a CSR by destination; edges of a source keep their CSR order."""
+    """The CSR by source of a CSR by destination; stable."""
     t_rowptr, t_col, pos = ops.csr_transpose(rowptr, col, num_src)
     return Transpose(t_rowptr, t_col, pos, pos if edge_id is None else edge_id[pos])
 
 
 def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
-    """int64 ``[num_rows + 1]``: where each row starts in an ascending list of rows."""
+    """int64 ``[num_rows + 1]``: the start of each row in an ascending list of rows."""
     bounds = torch.arange(num_rows + 1, dtype=ascending.dtype, device=ascending.device)
     return torch.searchsorted(ascending, bounds)
 
@@ -116,27 +113,28 @@ def check_edge_index(edge_index: Tensor) -> None:
         )
     if edge_index.is_meta:
         raise ValueError(
-            "edge_index is on meta, where tensors have no values; expected one with node numbers"
+            "edge_index is on the meta device, where tensors have no values; expected one on a CPU "
+            "or GPU"
         )
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(
             f"edge_index has shape {list(edge_index.shape)}; expected [2, E] with sources in row 0 "
-            "and destinations in row 1: an [E, 2] list of pairs needs edge_index.t()"
+            "and destinations in row 1: pass edge_index.t() for a list of pairs [E, 2]"
         )
 
 
 def scan(edge_index: Tensor) -> tuple[tuple[int, int], bool]:
-    """The largest source and destination, -1 without edges, and whether destinations ascend.
+    """((largest source, largest destination), destinations ascend); -1 without edges.
 
     Raises:
         IndexError: an index is negative.
     """
     if edge_index.shape[1] == 0:
         return (-1, -1), True
-    # A row at a time: along a dimension torch starts all threads, however few the edges.
+    # Row by row: aminmax with a dim starts all threads, even for a few edges.
     bounds = [bound for row in edge_index for bound in torch.aminmax(row)]
     ascending = (edge_index[1, 1:] >= edge_index[1, :-1]).all()
-    # One transfer from the device for all five numbers.
+    # One transfer from the device for all numbers.
     numbers = torch.stack([*bounds, ascending.to(edge_index.dtype)]).tolist()
     for row, low in enumerate(numbers[:4:2]):
         if low < 0:
@@ -154,11 +152,11 @@ def node_counts(
     num_src: int | None,
     num_dst: int | None,
 ) -> tuple[int, int]:
-    """(num_src, num_dst) from what the caller gave and from the largest indices.
+    """(num_src, num_dst) from the caller's arguments, else from the largest indices.
 
     Raises:
-        TypeError: a count is not a whole number.
-        ValueError: a count is negative, or the counts given exclude each other.
+        TypeError: a count is not an integer.
+        ValueError: a count is negative, or the combination of counts is invalid.
         IndexError: an index is not below its count.
     """
     num_nodes = _checked_count("num_nodes", num_nodes)
@@ -166,7 +164,7 @@ def node_counts(
     if (num_src is None) != (num_dst is None) or (num_nodes is not None and num_src is not None):
         raise ValueError(
             f"got num_nodes={num_nodes}, num_src={num_src}, num_dst={num_dst}; expected num_nodes "
-            "alone, num_src and num_dst together, or none of the three"
+            "only, num_src and num_dst, or none of the three"
         )
     names = ("num_src", "num_dst")
     if num_src is None or num_dst is None:
@@ -189,18 +187,18 @@ def node_counts(
 def traced_counts(
     num_nodes: int | None, num_src: int | None, num_dst: int | None
 ) -> tuple[int, int]:
-    """(num_src, num_dst) where the edges are not there to look at.
+    """(num_src, num_dst) in a trace, where the values of edges are not known.
 
     Raises:
-        ValueError: the counts given exclude each other, or are too few.
+        ValueError: the combination of counts is invalid, or counts are missing.
     """
     if num_nodes is not None and num_src is None and num_dst is None:
         return num_nodes, num_nodes
     if num_nodes is None and num_src is not None and num_dst is not None:
         return num_src, num_dst
     raise ValueError(
-        "a Graph that is made within a compiled function needs num_nodes alone, or num_src and "
-        "num_dst together: they cannot depend on the indices there"
+        f"got num_nodes={num_nodes}, num_src={num_src}, num_dst={num_dst} in a compiled function; "
+        "expected num_nodes only, or num_src and num_dst: there they cannot depend on the indices"
     )
 
 
@@ -216,16 +214,16 @@ def index_dtype_for(largest: int, wanted: torch.dtype | None) -> torch.dtype:
         raise ValueError(f"index_dtype is {wanted}; expected torch.int32, torch.int64 or None")
     if wanted == torch.int32 and largest > _INT32_LIMIT:
         raise ValueError(
-            f"index_dtype is torch.int32, but the graph has {largest} nodes or edges, above "
-            f"{_INT32_LIMIT}: pass torch.int64 or None"
+            f"index_dtype is torch.int32, but the graph has {largest} nodes or edges; expected at "
+            f"most {_INT32_LIMIT}: pass torch.int64 or None"
         )
     return wanted
 
 
 def check_batch(graphs: Sequence[Any], kind: type) -> None:
-    """Raises unless there are graphs, all of ``kind`` and on one device."""
+    """Raises unless there is at least one graph, and all are of ``kind`` and on one device."""
     if len(graphs) == 0:
-        raise ValueError("batch got no graph; expected at least one")
+        raise ValueError("batch got an empty sequence; expected at least one graph")
     for position, graph in enumerate(graphs):
         if not isinstance(graph, kind):
             raise TypeError(
@@ -234,7 +232,7 @@ def check_batch(graphs: Sequence[Any], kind: type) -> None:
     devices = sorted({str(graph.device) for graph in graphs})
     if len(devices) > 1:
         raise ValueError(
-            f"batch got graphs on {', '.join(devices)}; expected one device: move them with to()"
+            f"batch got graphs on {', '.join(devices)}; expected one device: move them with .to()"
         )
 
 
@@ -245,12 +243,12 @@ def _checked_count(name: str, count: int | None) -> int | None:
         raise TypeError(f"{name} is {count!r} of type {type(count).__name__}; expected an int")
     whole = operator.index(count)
     if whole < 0:
-        raise ValueError(f"{name} is {whole}; expected a number >= 0")
+        raise ValueError(f"{name} is {whole}; expected at least 0")
     if whole > _MOST_NODES:
-        raise ValueError(f"{name} is {whole}; expected a number up to {_MOST_NODES}")
+        raise ValueError(f"{name} is {whole}; expected at most {_MOST_NODES}")
     return whole
 
 
 def _find(values: Tensor, value: int) -> int:
-    """The first position of a value that is there."""
+    """The first position of a value that occurs."""
     return int((values == value).nonzero()[0])

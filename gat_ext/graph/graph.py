@@ -1,4 +1,4 @@
-"""The graph that operators take: CSR by destination, its transpose, the caller's edge order."""
+"""Graph: CSR by destination, its transpose, and the caller's edge order."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class Graph:
     """A directed graph from ``num_src`` sources to ``num_dst`` destinations, CSR by destination.
 
     Edge e goes from ``edge_index[0, e]`` to ``edge_index[1, e]``. Multi-edges and self-loops are
-    kept. A tensor with one entry per edge is in the caller's order, that of ``edge_index``,
-    wherever it enters or leaves the package; the graph knows the permutation to CSR order. Indices
-    are checked once, here. A graph is immutable and shares no memory with ``edge_index``.
+    kept. Tensors with one entry per edge are in the caller's order, that of ``edge_index``, in all
+    public functions; the graph holds the permutation to CSR order. The constructor checks all
+    indices. A graph is immutable and shares no memory with ``edge_index``.
 
     Args:
         edge_index: int32 or int64 ``[2, E]``: sources, then destinations. Any device.
-        num_nodes: number of nodes, where sources and destinations are the same nodes. Default: the
+        num_nodes: number of nodes, if sources and destinations are the same nodes. Default: the
             largest index plus one.
-        num_src: number of sources of a bipartite graph; needs ``num_dst``, excludes ``num_nodes``.
+        num_src: number of sources of a bipartite graph; requires ``num_dst``, not ``num_nodes``.
         num_dst: number of destinations of a bipartite graph.
-        index_dtype: dtype of ``col`` and ``edge_id``. Default: int32 when the numbers of nodes and
+        index_dtype: dtype of ``col`` and ``edge_id``. Default: int32 if the numbers of nodes and
             edges fit, else int64.
 
     Raises:
         TypeError: ``edge_index`` is not a dense int32 or int64 tensor, or a count is not an int.
-        ValueError: ``edge_index`` is not ``[2, E]``; counts are negative or exclude each other;
-            ``index_dtype`` is not int32 or int64, or too narrow.
-        IndexError: an index is negative, or not below its number of nodes.
+        ValueError: ``edge_index`` is not ``[2, E]``; a count is negative, or the combination of
+            counts is invalid; ``index_dtype`` is not int32 or int64, or too narrow.
+        IndexError: an index is out of range.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 2, 1], [1, 1, 0]]), num_nodes=3)
@@ -73,7 +73,7 @@ class Graph:
         num_dst: int | None = None,
         index_dtype: torch.dtype | None = None,
     ) -> None:
-        """Check the edges and sort them by destination."""
+        """Checks the edges and sorts them by destination."""
         csr.check_edge_index(edge_index)
         self._transpose = None
         if torch.compiler.is_compiling():
@@ -81,7 +81,7 @@ class Graph:
             self._num_src = counts[0]
             self._rowptr, self._col, self._edge_id = csr.traced_csr(edge_index, counts, index_dtype)
             return
-        # Tensors made in inference mode could not be saved for a later backward.
+        # Inference tensors could not be saved for a later backward.
         with torch.inference_mode(False):
             edge_index = plain_tensor(edge_index)
             largest, is_sorted = csr.scan(edge_index)
@@ -93,7 +93,7 @@ class Graph:
 
     @classmethod
     def _from_csr(cls, parts: csr.Csr, num_src: int, transpose: Transpose | None = None) -> Graph:
-        """A graph of parts that are known to be right."""
+        """A graph of checked parts."""
         graph = cls.__new__(cls)
         graph._rowptr, graph._col, graph._edge_id = parts
         graph._num_src, graph._transpose = num_src, transpose
@@ -102,12 +102,11 @@ class Graph:
     @classmethod
     def _from_edges(cls, edges: Edges) -> Graph:
         edge_index, counts = edges
-        if counts is None:
-            return cls(edge_index)
-        return cls(edge_index, num_src=counts[0], num_dst=counts[1])
+        num_src, num_dst = counts or (None, None)
+        return cls(edge_index, num_src=num_src, num_dst=num_dst)
 
     def _derive(self, edge_index: Tensor, num_src: int, num_dst: int) -> Graph:
-        """A graph of other edges, with an index dtype no narrower than that of this one."""
+        """A graph of other edges, whose index dtype is not narrower than this graph's."""
         dtype = torch.int64 if self.index_dtype == torch.int64 else None
         return Graph(edge_index, num_src=num_src, num_dst=num_dst, index_dtype=dtype)
 
@@ -117,14 +116,13 @@ class Graph:
     def from_scipy(cls, matrix: Any) -> Graph:
         """The graph of a SciPy sparse matrix ``[num_dst, num_src]``: A[i, j] is an edge j -> i.
 
-        So ``spmm`` with the weights ``A.data`` is ``A @ x``. Edges are in the order of
-        ``A.tocoo()``; stored zeros and repeated entries are edges too.
+        So ``spmm`` with weights ``A.data`` is ``A @ x``. Edges are in the order of ``A.tocoo()``;
+        stored zeros and repeated entries are edges, too.
 
         Raises:
             TypeError: not a sparse matrix.
-            ValueError: not two dimensions; the pointers of a CSR or CSC matrix do not ascend from 0
-                to its number of entries.
-            IndexError: an index is beyond its shape.
+            ValueError: not two dimensions, or row or column pointers that are not valid.
+            IndexError: an index is out of range.
         """
         return cls._from_edges(scipy_sparse.scipy_edges(matrix))
 
@@ -136,18 +134,17 @@ class Graph:
 
         Raises:
             TypeError: another layout.
-            ValueError: not one matrix; its row or column pointers do not ascend from 0 to its
-                number of entries.
-            IndexError: an index is beyond its shape.
+            ValueError: not one matrix, or row or column pointers that are not valid.
+            IndexError: an index is out of range.
         """
         return cls._from_edges(torch_sparse.torch_sparse_edges(matrix))
 
     @classmethod
     def from_networkx(cls, graph: Any) -> Graph:
-        """The graph of a NetworkX graph, its nodes numbered in the order of ``graph.nodes``.
+        """The graph of a NetworkX graph; nodes are numbered in the order of ``graph.nodes``.
 
-        An edge (u, v) is u -> v. Of an undirected graph the edges come first, then their other
-        directions in the same order; a self-loop has one direction only.
+        An edge (u, v) is u -> v. For an undirected graph, the reverses follow in the same order,
+        without those of self-loops.
 
         Raises:
             TypeError: not a NetworkX graph.
@@ -156,27 +153,26 @@ class Graph:
 
     @classmethod
     def from_pyg(cls, data: Any) -> Graph:
-        """The graph of what PyTorch Geometric takes for one.
+        """The graph of an object of PyTorch Geometric.
 
-        ``data`` is a homogeneous ``Data``, an ``edge_index`` (tensor or ``EdgeIndex``), or a
-        transposed adjacency matrix ``adj_t`` (``SparseTensor`` or torch sparse tensor), which has a
-        row for each destination.
+        ``data`` is a homogeneous ``Data``, an ``edge_index`` (tensor or ``EdgeIndex``), or an
+        ``adj_t`` (``SparseTensor`` or torch sparse tensor) with a row for each destination.
 
         Raises:
-            TypeError: nothing of these.
+            TypeError: none of these.
         """
         return cls._from_edges(pyg.pyg_edges(data))
 
     @classmethod
     def from_dgl(cls, graph: Any) -> Graph:
-        """The graph of a DGL graph (1.1 or later) with one edge type, or block; edges by edge id.
+        """The graph of a DGL graph or block (1.1 or later) with one edge type; edges by edge id.
 
         Raises:
             TypeError: not a DGL graph.
         """
         return cls._from_edges(dgl_graph.dgl_edges(graph))
 
-    # ---- what a graph is
+    # ---- properties
 
     @property
     def num_src(self) -> int:
@@ -190,15 +186,11 @@ class Graph:
 
     @property
     def num_nodes(self) -> int:
-        """Number of nodes.
-
-        Raises:
-            ValueError: ``num_src != num_dst``.
-        """
+        """Number of nodes; raises ValueError if ``num_src != num_dst``."""
         if self.num_src != self.num_dst:
             raise ValueError(
-                f"num_nodes was asked of a graph with num_src={self.num_src} and "
-                f"num_dst={self.num_dst}; it needs them to be equal: use num_src or num_dst"
+                f"the graph has num_src={self.num_src} and num_dst={self.num_dst}; num_nodes "
+                "expects them to be equal: use num_src or num_dst"
             )
         return self.num_src
 
@@ -209,7 +201,7 @@ class Graph:
 
     @property
     def device(self) -> torch.device:
-        """Where the index tensors lie."""
+        """The device of the index tensors."""
         return self._col.device
 
     @property
@@ -219,7 +211,7 @@ class Graph:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the index tensors, those of the transpose included, built or not."""
+        """Bytes of the index tensors, including the transpose, even if it is not built yet."""
         index = self._col.element_size()
         copies = 3 if self._edge_id is None else 5
         rows = self.num_src + self.num_dst + 2
@@ -237,7 +229,7 @@ class Graph:
 
     @property
     def edge_id(self) -> Tensor | None:
-        """``[E]``, the caller's position of each edge in CSR order; None when the orders agree."""
+        """``[E]``, the caller's position of each edge in CSR order; None if the orders agree."""
         return self._edge_id
 
     @property
@@ -250,7 +242,7 @@ class Graph:
         return torch.empty_like(by_position).index_copy_(1, self._edge_id.long(), by_position)
 
     def transpose(self) -> Transpose:
-        """The CSR by source, built at the first call and kept.
+        """The CSR by source, built at the first call and cached.
 
         Example:
             >>> graph = Graph(torch.tensor([[1, 0, 1], [0, 1, 1]]))
@@ -258,10 +250,9 @@ class Graph:
             ([0, 1, 3], [1, 0, 1])
         """
         if self._transpose is None:
+            parts = self._rowptr, self._col, self._edge_id
             with torch.inference_mode(False):
-                self._transpose = csr.build_transpose(
-                    self._rowptr, self._col, self._edge_id, self._num_src
-                )
+                self._transpose = csr.build_transpose(*parts, self._num_src)
         return self._transpose
 
     def in_degrees(self) -> Tensor:
@@ -276,18 +267,17 @@ class Graph:
 
     def __repr__(self) -> str:
         """The counts, the index dtype and the device."""
-        nodes = f"num_src={self.num_src}, num_dst={self.num_dst}"
-        if self.num_src == self.num_dst:
-            nodes = f"num_nodes={self.num_src}"
+        n, m = self.num_src, self.num_dst
+        counts = f"num_nodes={n}" if n == m else f"num_src={n}, num_dst={m}"
         return (
-            f"Graph({nodes}, num_edges={self.num_edges}, "
+            f"Graph({counts}, num_edges={self.num_edges}, "
             f"index_dtype={self.index_dtype}, device='{self.device}')"
         )
 
     # ---- other graphs from this one
 
     def to(self, device: torch.device | str | int) -> Graph:
-        """This graph, with its transpose if built, on ``device``; itself if it is there already."""
+        """This graph, with its transpose if built, on ``device``; itself if already there."""
         target = torch.empty(0, device=device).device
         if target == self.device:
             return self
@@ -302,9 +292,7 @@ class Graph:
         return Graph._from_csr(parts, self._num_src, transpose)
 
     def add_self_loops(self) -> Graph:
-        """This graph with a loop at every node ``i < min(num_src, num_dst)`` that has none.
-
-        The loops follow the existing edges, by ascending node. A node with a loop gets no other.
+        """Appends a self-loop for each ``i < min(num_src, num_dst)`` without one, by ascending i.
 
         Example:
             >>> Graph(torch.tensor([[0, 1], [0, 0]])).add_self_loops().edge_index.tolist()
@@ -317,9 +305,9 @@ class Graph:
         return self._derive(torch.cat([edge_index, loops], dim=1), self.num_src, self.num_dst)
 
     def remove_self_loops(self) -> Graph:
-        """This graph without its loops; the other edges keep their order.
+        """Removes self-loops; the other edges keep their order.
 
-        A tensor with one entry per edge follows by ``src, dst = graph.edge_index`` and
+        Filter a tensor with one entry per edge by ``src, dst = graph.edge_index`` and
         ``tensor[src != dst]``.
 
         Example:
@@ -330,11 +318,9 @@ class Graph:
         return self._derive(edge_index[:, src != dst], self.num_src, self.num_dst)
 
     def to_undirected(self) -> Graph:
-        """This graph with the missing reverse edges: v -> u for every u -> v without any v -> u.
+        """Adds the missing reverse edges: v -> u for every u -> v without any v -> u.
 
-        Existing edges, multi-edges included, come first and unchanged; nothing is merged. The
-        reverses follow in the order of the edges that lacked them, one for each edge of a
-        multi-edge.
+        They follow the existing edges in order; a multi-edge gets one for each of its edges.
 
         Raises:
             ValueError: ``num_src != num_dst``.
@@ -350,7 +336,7 @@ class Graph:
         return self._derive(torch.cat([edge_index, reverses], dim=1), num_nodes, num_nodes)
 
     def reverse(self) -> Graph:
-        """This graph with every edge turned round; the order of the edges stays.
+        """Reverses every edge; edges keep their order.
 
         Example:
             >>> Graph(torch.tensor([[0], [2]]), num_src=1, num_dst=3).reverse()
@@ -359,22 +345,21 @@ class Graph:
         return self._derive(self.edge_index.flip(0), self.num_dst, self.num_src)
 
     def reorder(self, method: str) -> tuple[Graph, Tensor]:
-        """This graph with its nodes renumbered, so that neighbours lie closer in memory.
+        """Renumbers the nodes so that neighbours are closer in memory.
 
-        Results come back to the old numbering by hand, or by :class:`gat_ext.nn.Reordered`.
+        :class:`gat_ext.nn.Reordered` moves features and results between the two numberings.
 
         Args:
-            method: one of ``ORDERS``. ``"degree"``: by falling in-degree, then by node.
-                ``"rcm"``: reverse Cuthill-McKee (Cuthill and McKee 1969), for meshes, road maps and
-                other graphs that are large across. ``"community"``: communities (Louvain: Blondel
-                et al. 2008) one after the other, joined ones near each other, for graphs of
-                clusters. The last two take edges for undirected, run on the host, and give the same
-                order at every call.
+            method: one of ``ORDERS``. ``"degree"``: by decreasing in-degree, then by node.
+                ``"rcm"``: reverse Cuthill-McKee (Cuthill and McKee 1969), for meshes, road networks
+                and other graphs of large diameter. ``"community"``: one community (Louvain: Blondel
+                et al. 2008) after the other, connected ones close together, for clustered graphs.
+                The last two treat edges as undirected, run on the host, and are deterministic.
 
         Returns:
-            The new graph, its edges in the same order, and int64 ``permutation`` ``[num_nodes]``,
-            the old number of each new node: features follow by ``x[permutation]``, results return
-            by ``out_old[permutation] = out``.
+            The new graph, with edges in the same order, and int64 ``permutation`` ``[num_nodes]``,
+            the old number of each new node: new features are ``x[permutation]``, and
+            ``out_old[permutation] = out`` restores the old order.
 
         Raises:
             ValueError: unknown method, or ``num_src != num_dst``.
@@ -393,11 +378,11 @@ class Graph:
 
     @staticmethod
     def batch(graphs: Sequence[Graph]) -> Graph:
-        """The disjoint union of graphs, block diagonal: nodes and edges follow one another.
+        """The disjoint union of graphs, block diagonal, with concatenated nodes and edges.
 
         Raises:
             ValueError: no graph, or graphs on different devices.
-            TypeError: something else than a Graph among them.
+            TypeError: an element is not a Graph.
 
         Example:
             >>> edge = Graph(torch.tensor([[0], [1]]))

@@ -1,7 +1,7 @@
-"""Orders of a graph's nodes in which neighbours lie close together in memory.
+"""Orders of a graph's nodes in which neighbours are close in memory.
 
-Each takes edges and their number of nodes and returns int64 ``[num_nodes]``: the old number of each
-new node.
+Each function takes edges and the number of nodes and returns int64 ``[num_nodes]``: the old number
+of each new node.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def node_order(method: str, edge_index: Tensor, num_nodes: int) -> Tensor:
-    """The order that ``Graph.reorder`` knows by a name; of a graph without edges, as it is.
+    """The order with the given name of ``Graph.reorder``; the identity without edges.
 
     Raises:
         ValueError: unknown name.
@@ -29,7 +29,7 @@ def node_order(method: str, edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def inverse(permutation: Tensor) -> Tensor:
-    """int64 ``[N]``: the new number of each old node, where ``permutation`` has the old ones."""
+    """int64 ``[N]``: the inverse permutation."""
     new_number = torch.empty_like(permutation)
     new_number[permutation] = torch.arange(permutation.shape[0], device=permutation.device)
     return new_number
@@ -46,26 +46,26 @@ def _cuthill_mckee(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def _community(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """Communities in reverse Cuthill-McKee order of their quotient graph, nodes in that of theirs.
+    """Communities in reverse Cuthill-McKee order of their quotient graph; in each, nodes likewise.
 
-    Leaving the edges between communities out of the second order keeps what lies close inside a
-    community close: they are what makes everything two steps from everything.
+    The order of nodes ignores edges between communities, because through these almost all nodes
+    are two steps apart.
     """
     weights = _undirected(edge_index, num_nodes, "community")
     try:
         from sknetwork.clustering import Louvain
     except ImportError as error:
         raise _missing("community", "scikit-network") from error
-    # Without shuffle_nodes, the default, it draws no random numbers.
+    # Deterministic: by default shuffle_nodes is False.
     labels = Louvain(return_probs=False, return_aggregate=False).fit_predict(weights)
     between = _merged(weights, labels)
-    place = np.argsort(_reverse_cuthill_mckee(between))  # of each community
+    place = np.argsort(_reverse_cuthill_mckee(between))  # rank of each community
     entries = weights.tocoo()
     inside = labels[entries.row] == labels[entries.col]
     entries.data[~inside] = 0
     own = entries.tocsr()
     own.eliminate_zeros()
-    step = np.argsort(_reverse_cuthill_mckee(own))  # of each node
+    step = np.argsort(_reverse_cuthill_mckee(own))  # rank of each node
     order = np.lexsort((step, place[labels]))
     return torch.as_tensor(order, dtype=torch.int64, device=edge_index.device)
 
@@ -79,7 +79,7 @@ def _missing(method: str, library: str) -> ImportError:
 
 
 def _undirected(edge_index: Tensor, num_nodes: int, method: str) -> Any:
-    """Symmetric SciPy matrix: how many edges join two nodes, in either direction."""
+    """Symmetric SciPy matrix of the number of edges between two nodes, in both directions."""
     try:
         from scipy.sparse import csr_matrix
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What attention needs of a graph, wherever its edges are sorted."""
+"""GraphLike, the interface of Graph and TracedGraph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class GraphLike(Protocol):
-    """A :class:`gat_ext.Graph`, or what stands for one inside a function that is traced."""
+    """A :class:`gat_ext.Graph`, or a TracedGraph inside a traced function."""
 
     @property
     def num_src(self) -> int:
@@ -23,15 +23,15 @@ class GraphLike(Protocol):
 
     @property
     def num_edges(self) -> int:
-        """Number of rows of a tensor of edges."""
+        """Number of rows of per-edge tensors."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the edges lie."""
+        """The device of the edges."""
         ...
 
     @property
     def edge_index(self) -> Tensor:
-        """int64 [2, num_edges], in the order of the tensors of edges."""
+        """int64 [2, num_edges], in the order of per-edge tensors."""
         ...

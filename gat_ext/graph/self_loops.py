@@ -1,7 +1,7 @@
-"""Self-loops: those given are replaced by one for every node that is source and destination.
+"""Replaces the self-loops of a graph by one for every node that is source and destination.
 
-The replaced ones come after the other edges, by ascending node. Tensors of edges follow by
-:meth:`SelfLoops.rows`. C++ does the same inside ``adjacency_attention``.
+The new loops follow the other edges, by ascending node; :meth:`SelfLoops.rows` moves per-edge
+tensors. ``adjacency_attention`` does the same in C++.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class SelfLoops(NamedTuple):
 
     Attributes:
         graph: with one self-loop for every node, last; a TracedGraph while tracing.
-        kept: positions of the edges that stay among those given; None: all of them, which is so in
-            a TracedGraph.
-        num_given: number of edges before.
-        num_loops: number of self-loops after.
+        kept: positions of the kept edges among the given ones; None: all, always so in a
+            TracedGraph.
+        num_given: number of given edges.
+        num_loops: number of new self-loops.
     """
 
     graph: Graph | TracedGraph
@@ -36,18 +36,17 @@ class SelfLoops(NamedTuple):
     num_loops: int
 
     def others(self, given: Tensor) -> Tensor:
-        """The rows of the edges that stay, of a tensor with a row for each edge given."""
+        """The rows of the kept edges in a tensor with a row for each given edge."""
         return given if self.kept is None else given[self.kept]
 
     def rows(self, given: Tensor, loops: Tensor) -> Tensor:
-        """A row for each edge of the graph: of the edges that stay, then of ``loops``."""
+        """The rows of the graph's edges: those of the kept edges, then ``loops``."""
         return torch.cat([self.others(given), loops])
 
     def destinations(self) -> tuple[Tensor, int]:
-        """Destinations of the edges that stay, and a bound of their numbers.
+        """Destinations of the kept edges, and an upper bound of their numbers.
 
-        In a TracedGraph a self-loop to be replaced leads to a further node, which is no
-        destination.
+        In a TracedGraph, replaced self-loops lead to an extra node beyond the destinations.
         """
         num_dst, count = self.graph.num_dst, self.graph.num_edges - self.num_loops
         src, dst = self.graph.edge_index[:, :count]
@@ -57,10 +56,10 @@ class SelfLoops(NamedTuple):
 
 
 def with_self_loops(adjacency: Tensor | Graph, num_src: int, num_dst: int) -> SelfLoops:
-    """One self-loop for every node that is source and destination, after the other edges.
+    """Replaces the self-loops of a graph by one for every node that is source and destination.
 
-    It is cached for as long as a Graph lives, or until an edge_index is modified, so that training
-    on one graph sorts once.
+    The result is cached as long as the Graph lives, or until the edge_index is modified, so that
+    training on one graph sorts once.
     """
     if not isinstance(adjacency, Graph):
         check_edge_index(adjacency)
@@ -78,7 +77,7 @@ def _replaced(adjacency: Tensor | Graph, num_src: int, num_dst: int) -> SelfLoop
     try:
         return _replace_loops(adjacency, num_src, num_dst, None)
     except (TypeError, ValueError, IndexError, RuntimeError):
-        # A faulty edge_index: the error should speak of it, not of the edges with loops.
+        # The error should name the caller's edge_index, not the edges with loops.
         Graph(adjacency, num_src=num_src, num_dst=num_dst)
         raise
 
@@ -88,7 +87,7 @@ def _replace_loops(
 ) -> SelfLoops:
     num_loops = min(num_src, num_dst)
     src, dst = edges
-    # Loops at nodes that do not exist stay, for Graph to raise.
+    # Loops at invalid nodes stay, so that Graph raises for them.
     is_loop = (src == dst) & (src >= 0) & (src < num_loops)
     kept = (~is_loop).nonzero().flatten() if bool(is_loop.any()) else None
     others = edges if kept is None else edges[:, kept]
@@ -98,27 +97,26 @@ def _replace_loops(
     return SelfLoops(graph, kept, edges.shape[1], num_loops)
 
 
-# ---- undone
+# ---- from a layer's edges back to the given ones
 
 
 def ends_with_loops(edge_index: Tensor, num_loops: int) -> bool:
-    """True if the last edges are self-loops at ascending nodes, as a layer adds them."""
+    """True if the last edges are self-loops by ascending node, as a layer adds them."""
     given = edge_index.shape[1] - num_loops
     return given >= 0 and torch.equal(edge_index, with_loops(edge_index[:, :given], num_loops))
 
 
 def given_positions(edges: Tensor, given: Tensor) -> Tensor:
-    """int64 [E'], the position of each edge of a layer among the edges given to it.
+    """int64 [E'], the position of each edge of a layer among the given edges.
 
-    A given self-loop stands for the layer's at its node, the first of several; -1 where none was
-    given.
+    A layer's self-loop has the position of the first given self-loop at its node, or -1.
 
     Args:
-        edges: [2, E'], that the layer attended over.
-        given: [2, E].
+        edges: [2, E'], the edges that the layer attended over.
+        given: [2, E], the edges given to the layer.
 
     Raises:
-        ValueError: the layer's edges do not come from those given.
+        ValueError: the layer's edges are not derived from the given ones.
     """
     num_given, device = given.shape[1], given.device
     if edges.shape == given.shape and torch.equal(edges, given):
@@ -128,8 +126,8 @@ def given_positions(edges: Tensor, given: Tensor) -> Tensor:
     num_loops = edges.shape[1] - kept.numel()
     if num_loops < 0 or not torch.equal(edges, with_loops(given[:, kept], num_loops)):
         raise ValueError(
-            f"edge_index {list(edges.shape)} of the attention is neither these {num_given} edges "
-            "nor these with self-loops last; give the graph that the layer was called with"
+            f"the attention has an edge_index {list(edges.shape)} that is neither the {num_given} "
+            "given edges nor these with self-loops last; expected the edges of the layer's call"
         )
     first = torch.full((num_loops,), num_given, device=device)
     first = first.scatter_reduce(0, given[0, loops], loops, "amin")

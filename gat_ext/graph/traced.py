@@ -15,24 +15,23 @@ from gat_ext.ops.slots import with_loops
 
 
 class TracedGraph:
-    """The edges of an edge_index or a graph, which ``adjacency_attention`` sorts; it has no CSR.
+    """A graph without CSR, whose edges ``adjacency_attention`` sorts.
 
-    It is a :class:`gat_ext.graph.protocol.GraphLike`. Tensors of edges that go with it have a row
-    for each slot: the edges given, in their order, then, with ``self_loops``, one loop for each
-    node that is source and destination. The loops take the place of those among the edges given,
-    whose slots are neither read nor attended to.
+    It is a :class:`gat_ext.graph.protocol.GraphLike`. Per-edge tensors have a row for each slot:
+    the given edges, in their order, then, with ``self_loops``, one loop for each node that is
+    source and destination. These replace the given self-loops, whose slots are not read.
 
     Args:
         adjacency: an edge_index [2, E], or a graph.
         num_src: number of sources.
         num_dst: number of destinations.
-        self_loops: replace the loops.
+        self_loops: replace the self-loops.
     """
 
     def __init__(
         self, adjacency: Tensor | Graph, num_src: int, num_dst: int, self_loops: bool
     ) -> None:
-        """Takes the edges as they are."""
+        """Stores the edges without reading them."""
         parts: tuple[Tensor, Tensor | None, Tensor | None] = (
             (adjacency.rowptr, adjacency.col, adjacency.edge_id)
             if isinstance(adjacency, Graph)
@@ -46,19 +45,18 @@ class TracedGraph:
 
     @property
     def device(self) -> torch.device:
-        """Where the edges lie."""
+        """The device of the edges."""
         return self.given.device
 
     @property
     def edge_index(self) -> Tensor:
-        """int64 [2, num_edges], of all slots."""
+        """int64 [2, num_edges], the edges of all slots."""
         return self._slots(torch.int64)
 
     def edges_with(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """(edge_index [2, E'], weights [E', H]) of weights [num_edges, H], without replaced loops.
 
-        The edge_index has the dtype of the one that was given, and is that one where no loops are
-        replaced.
+        The edge_index has the dtype of the given one, and is the given one without ``self_loops``.
         """
         edge_index = self._slots(None)
         if not self.self_loops:
@@ -72,11 +70,11 @@ class TracedGraph:
         return with_loops(given, self.num_edges - self.num_given) if self.self_loops else given
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Raises for what a Graph has and this has not."""
+        """Raises NotImplementedError for the attributes of Graph that this class lacks."""
         if hasattr(Graph, name) and not name.startswith("__"):
             raise NotImplementedError(
-                f"a graph inside a function that is traced has no {name}: its edges are not sorted "
-                "before the function runs; build a Graph outside of the function and pass it in"
+                f"a graph inside a traced function has no {name}, because its edges are not sorted "
+                "before the function runs; build a Graph outside the function and pass it in"
             )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
@@ -89,7 +87,7 @@ class TracedGraph:
 
 
 def traced(graph: GraphLike) -> TracedGraph:
-    """The graph for operators that sort inside, without other self-loops."""
+    """The TracedGraph of a graph, with unchanged self-loops."""
     if isinstance(graph, TracedGraph):
         return graph
     assert isinstance(graph, Graph)

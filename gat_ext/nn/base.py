@@ -237,7 +237,7 @@ class AttentionConv(nn.Module):
         return num_src, num_dst
 
     def _edge_channels(self) -> int | None:
-        """The size of the edge features; -1 before the first call fixes it; None for no features."""
+        """The size of the edge features; -1 before the first call sets it; None without any."""
         if self.edge_dim != -1:
             return self.edge_dim
         weight = weight_of(self.lin_edge)

@@ -83,7 +83,7 @@ class Folded(NamedTuple):
         return result[0].unflatten(1, shape), result[1].unflatten(1, shape)
 
     def _repeat(self, name: str, shared: Tensor | None, heads: int) -> Tensor | None:
-        """Repeats an argument that the elements share, att [H, D] or one [E, H], for their heads."""
+        """Repeats an argument that the elements share, att [H, D] or [E, H], for all heads."""
         if shared is None or (
             name == "edge_mask" and (shared.dim() == 1 or shared.shape[1] != heads)
         ):
@@ -95,7 +95,7 @@ class Folded(NamedTuple):
     def _one_by_one(
         self, graph: GraphLike, nodes: tuple[Tensor, ...], options: dict[str, Any]
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """One call for each element: in one call, edge features [E, H, D] would be copied B times."""
+        """One call for each element; a single call would copy edge features [E, H, D] B times."""
         split = [t.reshape(-1, self.batch, *t.shape[1:]).unbind(1) for t in nodes]
         results = [
             self.operator(graph, *element, **options) for element in zip(*split, strict=True)

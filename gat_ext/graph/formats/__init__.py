@@ -1,13 +1,12 @@
-"""Forms of edges besides an edge_index and a Graph: a file each, and a row in ``FORMS``.
+"""Forms of edges besides an edge_index and a Graph: one file and one row in ``FORMS`` for each.
 
-Layers, models and ``Reordered`` take any of them; none of the libraries is needed, and none is
-imported.
+Layers, models and ``Reordered`` take any of them. None of the libraries is required or imported.
 
 =================================  =================================================================
 PyG's ``EdgeIndex``                as an edge_index: sorted once, until the tensor is modified
 ``SparseTensor``, torch sparse     a row for each destination, as PyG's ``adj_t``; sorted once;
-(COO, CSR, CSC)                    values of more than one dimension (of a SparseTensor: any) stand
-                                   for edge_attr where the layer has edge_dim
+(COO, CSR, CSC)                    values of more than one dimension (of a SparseTensor: any) are
+                                   the edge_attr of layers with edge_dim
 SciPy sparse matrix                [N_dst, N_src]; read at every call
 NetworkX graph                     u -> v, nodes in the order of ``graph.nodes``; read at every call
 DGL graph or block                 by edge id; for a block x may be the features of its sources;
@@ -43,7 +42,7 @@ def form_of(adjacency: Any) -> Form:
     """The form of an object that holds edges.
 
     Raises:
-        TypeError: it has none of them.
+        TypeError: no form matches.
     """
     for form in FORMS:
         if form.matches(adjacency):
@@ -56,6 +55,6 @@ def form_of(adjacency: Any) -> Form:
 
 
 def constructors() -> str:
-    """The methods of Graph that take these forms, as errors list them."""
+    """The methods of Graph for these forms, as a list for errors."""
     names = [form.constructor for form in FORMS if form.constructor]
     return ", ".join(f"Graph.{name}" for name in dict.fromkeys(names))

@@ -10,7 +10,7 @@ from gat_ext.graph.formats.form import Edges, Form
 
 
 def is_dgl(value: Any) -> bool:
-    """Whether it is a graph or a block of DGL."""
+    """True for a graph or a block of DGL."""
     return hasattr(value, "num_src_nodes") and hasattr(value, "num_dst_nodes")
 
 

@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def plain_tensor(edge_index: Tensor) -> Tensor:
-    """``edge_index``, out of the tensor subclass ``EdgeIndex`` if it is one."""
+    """The inner tensor of an ``EdgeIndex``; other tensors are returned unchanged."""
     return edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index

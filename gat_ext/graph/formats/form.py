@@ -1,4 +1,4 @@
-"""What a form of edges says of itself."""
+"""Form, the description of a form of edges."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-# edge_index [2, E] in the order of the source, and (num_src, num_dst), None if it does not say.
+# edge_index [2, E] in the order of the object, and (num_src, num_dst), or None if unknown.
 Edges = tuple[Tensor, tuple[int, int] | None]
 
 
 class Form(NamedTuple):
-    """A class of objects that hold edges, known by its methods: its library is not imported.
+    """A class of objects that hold edges, recognised by its methods, without its library.
 
     Attributes:
-        name: with an article, as errors list it.
-        matches: whether an object is of this form.
-        edges: its edges; raises for a faulty object.
-        constructor: the method of Graph that takes this form, "" if there is none.
-        depends_on: (tensors, key): the graph is cached until one of these tensors is modified; None
-            reads the object at every call, because it can change unnoticed.
-        values: its entries where they stand for edge features that are not given, else None.
-        with_weights: (object, (num_src, num_dst), edge_index, alpha) to attention in this form;
-            None returns (edge_index, alpha).
-        num_first: the number of destinations of a block whose destinations are the first of its
+        name: with an article, as in lists in errors.
+        matches: returns True if an object has this form.
+        edges: returns an object's edges; raises for an invalid object.
+        constructor: the method of Graph for this form, "" if there is none.
+        depends_on: returns (tensors, key): the graph is cached until one of these tensors is
+            modified; None reads the object at every call, because it can change unnoticed.
+        values: returns the entries that replace a missing edge_attr, or None.
+        with_weights: maps (object, (num_src, num_dst), edge_index, alpha) to attention in this
+            form; None returns (edge_index, alpha).
+        num_first: returns the number of destinations of a block, whose destinations are its first
             sources, else None.
     """
 

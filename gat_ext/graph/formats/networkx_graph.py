@@ -10,15 +10,15 @@ from gat_ext.graph.formats.form import Edges, Form
 
 
 def is_networkx(value: Any) -> bool:
-    """Whether it is a graph of NetworkX."""
+    """True for a graph of NetworkX."""
     return all(hasattr(value, name) for name in ("is_directed", "edges", "nodes"))
 
 
 def networkx_edges(graph: Any) -> Edges:
-    """Edges of a NetworkX graph, nodes numbered in the order of ``graph.nodes``.
+    """Edges of a NetworkX graph; nodes are numbered in the order of ``graph.nodes``.
 
-    Edges come in the order of ``graph.edges``; the other directions of an undirected graph follow
-    in the same order, without those of self-loops.
+    Edges are in the order of ``graph.edges``; the reverses of an undirected graph follow in the
+    same order, without those of self-loops.
     """
     if not is_networkx(graph):
         raise TypeError(f"from_networkx got a {type(graph).__name__}; expected a networkx graph")

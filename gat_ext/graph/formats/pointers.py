@@ -1,4 +1,4 @@
-"""Row pointers of compressed matrices: checked before they are followed."""
+"""Checks of the row pointers of compressed matrices, before anything uses them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gat_ext.ops.scatter import expand_rows
 
 
 def expand(pointers: Tensor, count: int, lines: int, name: str) -> Tensor:
-    """The row of each of ``count`` entries, from the pointers of ``lines`` rows; also of columns.
+    """The row (or column) of each of ``count`` entries, from the pointers of ``lines`` rows.
 
     Raises:
-        ValueError: they do not ascend from 0 to ``count``, so following them could write out of
+        ValueError: the pointers do not ascend from 0 to ``count``; their use could write out of
             bounds.
     """
     check_pointers(pointers, count, lines, name)
@@ -29,7 +29,7 @@ def check_pointers(pointers: Tensor, count: int, lines: int, name: str) -> None:
     if pointers.is_meta:
         return
     falls = pointers[1:] < pointers[:-1]
-    # One transfer from the device for all three numbers.
+    # One transfer from the device for all numbers.
     ends = pointers[0], pointers[-1], falls.any()
     first, last, faulty = torch.stack([end.long() for end in ends]).tolist()
     if (first, last) != (0, count):
@@ -41,6 +41,6 @@ def check_pointers(pointers: Tensor, count: int, lines: int, name: str) -> None:
         place = int(falls.nonzero()[0])
         before, after = pointers[place : place + 2].tolist()
         raise ValueError(
-            f"{name} falls from {before} at position {place} to {after} at position {place + 1}; "
-            "expected numbers that ascend"
+            f"{name} decreases from {before} at position {place} to {after} at position "
+            f"{place + 1}; expected ascending numbers"
         )

@@ -1,4 +1,4 @@
-"""What PyTorch Geometric takes for a graph, for ``Graph.from_pyg``."""
+"""Graphs of PyTorch Geometric, for ``Graph.from_pyg``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from gat_ext.graph.formats.torch_sparse import torch_sparse_edges
 
 
 def pyg_edges(data: Any) -> Edges:
-    """Edges of what PyTorch Geometric takes for a graph.
+    """Edges of an object of PyTorch Geometric.
 
-    A ``Data`` object, an ``edge_index`` (a tensor or an ``EdgeIndex``), or a transposed adjacency
-    matrix as its layers take it: a ``SparseTensor`` or a torch sparse tensor with a row for each
-    destination.
+    It is a ``Data`` object, an ``edge_index`` (a tensor or an ``EdgeIndex``), or a transposed
+    adjacency matrix: a ``SparseTensor`` or a torch sparse tensor with a row for each destination.
     """
     if isinstance(data, Tensor):
         return _pyg_tensor_edges(data)
@@ -32,7 +31,7 @@ def pyg_edges(data: Any) -> Edges:
             return edge_index, counts if num_nodes is None else (num_nodes, num_nodes)
     raise TypeError(
         f"from_pyg got a {type(data).__name__} without edge_index or adj_t; expected a homogeneous "
-        "Data object, an edge_index, an EdgeIndex or a SparseTensor: of a HeteroData pass the "
+        "Data object, an edge_index, an EdgeIndex or a SparseTensor: for a HeteroData, pass the "
         "edge_index of one edge type"
     )
 

@@ -12,7 +12,7 @@ from gat_ext.graph.formats.pointers import expand
 
 
 def is_scipy(value: Any) -> bool:
-    """Whether it is a sparse matrix or array of SciPy."""
+    """True for a sparse matrix or array of SciPy."""
     return hasattr(value, "tocoo")
 
 
@@ -26,7 +26,7 @@ def scipy_edges(matrix: Any) -> Edges:
     if len(matrix.shape) != 2:
         raise ValueError(f"from_scipy got shape {matrix.shape}; expected two dimensions")
     num_rows, num_columns = map(int, matrix.shape)
-    if matrix.format in ("csr", "csc"):  # whose tocoo() would write wherever indptr leads
+    if matrix.format in ("csr", "csc"):  # tocoo() would write out of bounds for invalid indptr
         minor, pointers = torch.as_tensor(matrix.indices), torch.as_tensor(matrix.indptr)
         lines = num_rows if matrix.format == "csr" else num_columns
         major = expand(pointers, minor.shape[0], lines, "indptr of the matrix")
@@ -38,9 +38,9 @@ def scipy_edges(matrix: Any) -> Edges:
 
 
 def scipy_to_torch(matrix: Any) -> Tensor:
-    """A SciPy sparse matrix as a torch sparse CSR or COO tensor that shares nothing with it.
+    """Copies a SciPy sparse matrix to a torch sparse CSR or COO tensor.
 
-    Not by SciPy's own conversions, which write wherever faulty indices lead.
+    SciPy's own conversions would write out of bounds for invalid indices.
     """
     if matrix.format not in ("csr", "csc", "coo"):
         matrix = matrix.tocoo()
@@ -48,7 +48,8 @@ def scipy_to_torch(matrix: Any) -> Tensor:
     values, shape = torch.tensor(matrix.data), tuple(matrix.shape)
     if values.shape != col.shape:
         raise ValueError(
-            f"the matrix has {values.numel()} values and {col.shape[0]} indices; expected as many"
+            f"the matrix has {values.numel()} values and {col.shape[0]} indices; expected the same "
+            "number of both"
         )
     if matrix.format == "csr":
         pointers = torch.tensor(matrix.indptr, dtype=torch.int64)

@@ -13,15 +13,15 @@ from gat_ext.graph.formats.torch_sparse import in_order_of_lines
 
 
 def is_sparse_tensor(value: Any) -> bool:
-    """Whether it is a SparseTensor of torch_sparse."""
+    """True for a SparseTensor of torch_sparse."""
     return hasattr(value, "sparse_sizes") and hasattr(value, "coo")
 
 
 def parts(matrix: Any) -> tuple[Tensor, Tensor, Any]:
-    """(row, col, values or None); row pointers are checked where it has no rows yet.
+    """(row, col, values or None); checks the row pointers if the row indices are not computed yet.
 
     Raises:
-        ValueError: they do not ascend from 0 to the number of entries.
+        ValueError: the row pointers do not ascend from 0 to the number of entries.
     """
     storage = getattr(matrix, "storage", None)
     if storage is not None and not storage.has_row():
@@ -44,7 +44,7 @@ def _values(matrix: Any) -> Tensor | None:
 
 
 def _with_weights(matrix: Any, sizes: tuple[int, int], edge_index: Tensor, alpha: Tensor) -> Any:
-    """A SparseTensor with alpha for values."""
+    """A SparseTensor with alpha as values."""
     src, dst, alpha = in_order_of_lines(edge_index, alpha, sizes)
     return type(matrix)(row=dst, col=src, value=alpha, sparse_sizes=sizes[::-1])
 
@@ -54,7 +54,7 @@ FORM = Form(
     is_sparse_tensor,
     sparse_tensor_edges,
     constructor="from_pyg",
-    # Of both: other matrices may share one of them.
+    # Both tensors, because other matrices may share one of them.
     depends_on=lambda matrix: (parts(matrix)[:2], ("graph", *matrix.sparse_sizes())),
     values=_values,
     with_weights=_with_weights,

@@ -14,7 +14,7 @@ _LAYOUTS = (torch.sparse_csr, torch.sparse_csc, torch.sparse_coo)
 
 
 def is_torch_sparse(value: Any) -> bool:
-    """Whether it is a tensor of a sparse layout."""
+    """True for a tensor with a sparse layout."""
     return isinstance(value, Tensor) and value.layout != torch.strided
 
 
@@ -36,7 +36,7 @@ def torch_sparse_edges(matrix: Tensor) -> Edges:
             "dimensions; expected one matrix, with two sparse dimensions"
         )
     if matrix.layout == torch.sparse_coo:
-        # Uncoalesced entries are multi-edges; indices() would refuse them.
+        # Uncoalesced entries are multi-edges; indices() would raise for them.
         row, col = matrix._indices()
     elif matrix.layout == torch.sparse_csr:
         col = matrix.col_indices().long()
@@ -50,7 +50,7 @@ def torch_sparse_edges(matrix: Tensor) -> Edges:
 
 
 def index_tensors(matrix: Tensor) -> tuple[Tensor, ...]:
-    """What says where the entries of a torch CSR, CSC or COO tensor are; shares their memory."""
+    """The index tensors of a torch CSR, CSC or COO tensor, without copies."""
     _check_layout(matrix)
     if matrix.layout == torch.sparse_coo:
         return (matrix._indices(),)
@@ -60,7 +60,7 @@ def index_tensors(matrix: Tensor) -> tuple[Tensor, ...]:
 
 
 def _values(matrix: Tensor) -> Tensor | None:
-    """Raises ValueError if they need gradients, which torch does not pass to uncoalesced ones."""
+    """Raises ValueError if values of an uncoalesced matrix need gradients, which torch drops."""
     if matrix.dense_dim() == 0:
         return None
     if matrix.layout != torch.sparse_coo or matrix.is_coalesced():
@@ -68,7 +68,7 @@ def _values(matrix: Tensor) -> Tensor | None:
     if matrix.requires_grad:
         raise ValueError(
             "edge_index is a COO matrix that is not coalesced and whose values need gradients; "
-            "give the result of its coalesce(), or the values as edge_attr"
+            "expected a coalesced one: pass edge_index.coalesce(), or the values as edge_attr"
         )
     return matrix._values()
 
@@ -76,7 +76,7 @@ def _values(matrix: Tensor) -> Tensor | None:
 def _with_weights(
     matrix: Tensor, sizes: tuple[int, int], edge_index: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(matrix with alpha for values, alpha), as PyG's layers return them."""
+    """(matrix with alpha as values, alpha), as PyG's layers return them."""
     by_column = matrix.layout == torch.sparse_csc
     src, dst, alpha = in_order_of_lines(edge_index, alpha, sizes, by_column=by_column)
     num_src, num_dst = sizes
@@ -94,7 +94,7 @@ def _with_weights(
 def in_order_of_lines(
     edge_index: Tensor, alpha: Tensor, sizes: tuple[int, int], *, by_column: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(src, dst, alpha) of the edges row by row, or column by column; rows are destinations."""
+    """(src, dst, alpha) of the edges by row, or by column; rows are destinations."""
     src, dst = edge_index
     major, minor = (src, dst) if by_column else (dst, src)
     order = torch.argsort(major * (max(sizes) + 1) + minor, stable=True)
