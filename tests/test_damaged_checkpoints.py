@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,9 +62,14 @@ def interrupt(run, epochs=6):
         run.train(progress)
 
 
+def running(state):
+    """The state of the second training, which was interrupted."""
+    return state["trainers"][1]
+
+
 def moments(state):
     """The optimizer's state of the first parameter with more than one element."""
-    states = state["trainer"]["optimizer"]["state"]
+    states = running(state)["optimizer"]["state"]
     return next(s for s in states.values() if s["exp_avg"].numel() > 1)
 
 
@@ -110,11 +116,11 @@ def weight(place, make):
 
 
 def trained(state):
-    return state["trainer"]["model"]
+    return running(state)["model"]
 
 
 def best(state):
-    return state["trainer"]["best_state"]
+    return running(state)["best_state"]
 
 
 def kept(state):
@@ -122,10 +128,11 @@ def kept(state):
 
 
 def each_history(state):
-    state["trainer"]["history"]["val_loss"].append(0.5)
+    running(state)["history"]["val_loss"].append(0.5)
 
 
-OPTIMIZER = ("trainer", "optimizer")
+RUNNING = ("trainers", 1)
+OPTIMIZER = (*RUNNING, "optimizer")
 GROUP = (*OPTIMIZER, "param_groups", 0)
 # What is changed, and what the error says.
 FAULTS = {
@@ -174,21 +181,23 @@ FAULTS = {
     ),
     "weights of another dtype": (weight(trained, lambda w: w.double()), "is a float64 tensor"),
     "weights that are numbers": (weight(trained, lambda w: 1), "is of type int"),
-    "no weights": (put("trainer", "model", {}), "of another model: model lacks"),
+    "no weights": (put(*RUNNING, "model", {}), "of another model: model lacks"),
     "best weights of another shape": (weight(best, lambda w: w.flatten()[:1]), "best_state."),
-    "best weights None": (put("trainer", "best_state", None), "best_state is None"),
+    "best weights None": (put(*RUNNING, "best_state", None), "best_state is None"),
     "kept weights of another shape": (weight(kept, lambda w: w.flatten()[:1]), "best_models[0]."),
     "kept weights too few": (put("best_models", []), "best_models has 0 values; expected 1"),
     "kept weights a tensor": (put("best_models", torch.ones(2)), "best_models is a float32"),
-    "random state too short": (put("trainer", "random", "cpu", torch.ones(3)), "random.cpu is a"),
+    "random state too short": (put(*RUNNING, "random", "cpu", torch.ones(3)), "random.cpu is a"),
     "random state of zeros": (
-        lambda state: state["trainer"]["random"]["cpu"].zero_(),
-        "random holds no state",
+        lambda state: running(state)["random"]["cpu"].zero_(),
+        "random is not the state",
     ),
-    "random state None": (put("trainer", "random", None), "random is None"),
-    "random state of a device a number": (put("trainer", "random", "cuda", 3), "random.cuda is of"),
+    "random state None": (put(*RUNNING, "random", None), "random is None"),
+    "random state of a device a number": (put(*RUNNING, "random", "cuda", 3), "random.cuda is of"),
     "config None": (put("config", None), "config is of type NoneType"),
-    "config of tensors": (put("config", "recipe", "lr", torch.ones(2)), "recipe differ"),
+    "config of tensors": (put("config", "recipe", "lr", torch.ones(2)), "--lr is of type Tensor"),
+    "recipe a list": (put("config", "recipe", [1]), "recipe is of type list"),
+    "options a number": (put("config", "options", 1), "options is 1 there"),
     "results that are numbers": (put("results", [1]), "results[0] is of type int"),
     "results None": (put("results", None), "results is None"),
     "result without a field": (drop("results", 0, "seconds"), "results[0] lacks 'seconds'"),
@@ -201,19 +210,30 @@ FAULTS = {
         lambda state: state.update(results=state["results"] * 4),
         "4 results of 3",
     ),
-    "trainer a number": (put("trainer", 1), "trainer is of type int"),
-    "no history": (drop("trainer", "history"), "trainer lacks 'history'"),
-    "history empty": (put("trainer", "history", {}), "history lacks 'train_loss'"),
-    "history None": (put("trainer", "history", "val_loss", None), "val_loss is None"),
-    "history of strings": (put("trainer", "history", "val_loss", ["a"]), "val_loss[0] is of type"),
+    "trainers a number": (put("trainers", 1), "trainers is of type int"),
+    "trainer a number": (put(*RUNNING, 1), "trainer is of type int"),
+    "trainer of a later seed": (
+        lambda state: state["trainers"].update({2: running(state)}),
+        "trainers has 2",
+    ),
+    "trainer of no number": (
+        lambda state: state["trainers"].update({"x": running(state)}),
+        "trainers has 'x'",
+    ),
+    "no trainers": (drop("trainers"), "it has no trainers"),
+    "no root": (drop("root"), "it has no root"),
+    "no history": (drop(*RUNNING, "history"), "trainer lacks 'history'"),
+    "history empty": (put(*RUNNING, "history", {}), "history lacks 'train_loss'"),
+    "history None": (put(*RUNNING, "history", "val_loss", None), "val_loss is None"),
+    "history of strings": (put(*RUNNING, "history", "val_loss", ["a"]), "val_loss[0] is of type"),
     "history of one epoch more": (each_history, "history has lists of [2, 3, 2] numbers"),
-    "stopping empty": (put("trainer", "stopping", {}), "stopping lacks 'best_accuracy'"),
-    "stopping of strings": (put("trainer", "stopping", "waited", "1"), "waited is of type str"),
-    "best epoch None": (put("trainer", "best_epoch", None), "best_epoch is None"),
-    "best epoch to come": (put("trainer", "best_epoch", 99), "best_epoch is 99 of 2 epochs"),
-    "seconds None": (put("trainer", "seconds", None), "seconds is None"),
-    "seed a tensor": (put("trainer", "seed", torch.ones(2)), "has seed tensor"),
-    "recipe a tensor": (put("trainer", "recipe", torch.ones(2)), "has recipe tensor"),
+    "stopping empty": (put(*RUNNING, "stopping", {}), "stopping lacks 'best_accuracy'"),
+    "stopping of strings": (put(*RUNNING, "stopping", "waited", "1"), "waited is of type str"),
+    "best epoch None": (put(*RUNNING, "best_epoch", None), "best_epoch is None"),
+    "best epoch to come": (put(*RUNNING, "best_epoch", 99), "best_epoch is 99 of 2 epochs"),
+    "seconds None": (put(*RUNNING, "seconds", None), "seconds is None"),
+    "seed a tensor": (put(*RUNNING, "seed", torch.ones(2)), "has seed tensor"),
+    "recipe a tensor": (put(*RUNNING, "recipe", torch.ones(2)), "has recipe tensor"),
     "format a tensor": (put("format", torch.ones(2)), "has checkpoint format tensor"),
 }
 
@@ -249,7 +269,8 @@ def test_faults(kind, tmp_path):
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
-        cwd=FOLDER,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(FOLDER)])},
         timeout=300,
         check=False,
     )

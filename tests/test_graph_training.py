@@ -134,7 +134,7 @@ def test_interrupted_and_resumed_is_as_if_never_stopped(tmp_path):
     for one, two in zip(whole.results, resumed.results, strict=True):
         assert (one.history, one.test_score) == (two.history, two.test_score)
     other = GraphRun(config(seed=1), paths(), tmp_path / "cut")
-    with pytest.raises(ValueError, match="seed differ"):
+    with pytest.raises(ValueError, match="--seed is 0 there and 1 here"):
         other.resume()
 
 
@@ -240,8 +240,18 @@ def test_mistakes_of_the_command_line(arguments, words, tmp_path, monkeypatch):
 
 
 def test_mistakes_in_the_data(tmp_path):
-    result = cli("train", "gam", "--subset", 7, "--out", tmp_path / "a")
-    assert result.exit_code == 1 and result.output.startswith("Error: num_graphs is 7")
+    for options, words in (
+        (("--subset", 7), "--subset is 7; expected a multiple of 2, the number of classes of"),
+        (("--subset", 2000), "the smallest class of shapes has 500: give at most 1000"),
+        (("--folds", 600), "--folds is 600; expected at most 500, the size of the smallest class"),
+        (
+            ("--dataset", "digit_grids", "--subset", 100, "--folds", 2),
+            "--folds is 2: the validation part of a fold, a tenth of its training graphs, cannot",
+        ),
+    ):
+        result = cli("train", "gam", *options, "--out", tmp_path / "a")
+        assert result.exit_code == 1 and result.output.startswith("Error: "), result.output
+        assert words in result.output
     result = cli(
         "train", "gam", "--dataset", "tu:NCI1", "--root", tmp_path, "--out", tmp_path / "b"
     )

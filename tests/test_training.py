@@ -70,19 +70,6 @@ def test_best_validation():
     assert not rule.stop and not rule.keep(0.1, 0.4) and rule.stop
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("best", [3, 4, 4]), ("last", [9, 9, 9])])
-def test_expected_epochs(data, rule, expected, monkeypatch):
-    """What the progress bar shows: patience of 2, and validation that betters in the second epoch alone."""
-    trainer = make_trainer(data, Recipe(epochs=9, patience=2, stopping=rule))
-    scores = iter([(1.0, 0.5), (0.9, 0.6), (1.0, 0.5)])
-    monkeypatch.setattr(trainer, "_validate", lambda: next(scores))
-    shown = []
-    for _ in range(3):
-        trainer.step()
-        shown.append(trainer.expected_epochs)
-    assert shown == expected
-
-
 def test_unknown_rule_and_patience():
     with pytest.raises(ValueError, match="'paper', 'best', 'last'"):
         make_stopping("never", 3)

@@ -93,15 +93,16 @@ def test_run_over_seeds_resumes_and_reports(data, tmp_path):
     resumed.train(lambda trainer: None)
     for a, b in zip(whole.results, resumed.results, strict=True):
         assert (a.history, a.test_score, a.best_epoch) == (b.history, b.test_score, b.best_epoch)
-    for key, value in whole.best_models[-1].items():
-        assert torch.equal(value, resumed.best_models[-1][key])
+    assert len(whole.best_models) == len(resumed.best_models) == 3
+    for one, other in zip(whole.best_models, resumed.best_models, strict=True):
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
     mean, deviation = whole.summary()
     scores = [r.test_score for r in whole.results]
     assert mean == pytest.approx(np.mean(scores)) and deviation == pytest.approx(
         np.std(scores, ddof=1)
     )
-    with pytest.raises(ValueError, match="seeds differ"):
-        Run(RunConfig("gat", "karate", 0, 4, Recipe(epochs=6), {}), data, tmp_path / "cut").resume()
+    with pytest.raises(ValueError, match=r"--seeds is 3 there and 2 here \(it may grow only\)"):
+        Run(RunConfig("gat", "karate", 0, 2, Recipe(epochs=6), {}), data, tmp_path / "cut").resume()
 
     assert whole.report() == []
     written = {p.name for p in (tmp_path / "whole").iterdir()}
@@ -159,7 +160,7 @@ def test_first_interrupt_waits_for_the_epoch_second_does_not(data, tmp_path, han
         with pytest.raises(error):
             interrupted(config, data, tmp_path / folder, times)
         state = checkpoint.load(tmp_path / folder / "checkpoint.pt")
-        assert len(state["trainer"]["history"]["val_loss"]) == epoch
+        assert len(state["trainers"][0]["history"]["val_loss"]) == epoch
 
 
 def test_a_run_that_ignores_interrupts_or_is_in_a_thread_goes_on(data, tmp_path, handler):
@@ -176,6 +177,7 @@ def test_a_run_that_ignores_interrupts_or_is_in_a_thread_goes_on(data, tmp_path,
 def test_a_long_run_saves_now_and_then(data, tmp_path, monkeypatch):
     """A killed run goes on from the last of them, and ends as if it had not been killed."""
     monkeypatch.setattr(checkpointed, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpointed, "CHECKPOINT_SHARE", 0.0)
     config = RunConfig("gat", "karate", 0, 1, Recipe(epochs=6), {})
     whole, killed = Run(config, data, tmp_path / "whole"), Run(config, data, tmp_path / "killed")
     whole.train(lambda trainer: None)
@@ -190,7 +192,7 @@ def test_a_long_run_saves_now_and_then(data, tmp_path, monkeypatch):
     with pytest.raises(Killed):
         killed.train(kill)
     saved = checkpoint.load(tmp_path / "killed" / "checkpoint.pt")
-    assert len(saved["trainer"]["history"]["val_loss"]) == 3
+    assert len(saved["trainers"][0]["history"]["val_loss"]) == 3
     resumed = Run(config, data, tmp_path / "killed")
     resumed.resume()
     resumed.train(lambda trainer: None)
@@ -294,7 +296,7 @@ def test_resume_needs_the_same_order(tmp_path):
     run("rcm").train(lambda trainer: None)
     run("rcm").resume()
     for other in (None, "degree"):
-        with pytest.raises(ValueError, match="reorder differ"):
+        with pytest.raises(ValueError, match="--reorder is rcm there and"):
             run(other).resume()
 
 

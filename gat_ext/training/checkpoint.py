@@ -1,4 +1,7 @@
-"""Checkpoints: plain dictionaries of tensors and numbers, written whole or not at all, read without running code."""
+"""Checkpoints: dictionaries of tensors and numbers.
+
+They are written whole or not at all, and read without running code.
+"""
 
 from __future__ import annotations
 
@@ -13,34 +16,36 @@ from torch import Tensor
 
 from gat_ext.training.files import replacing
 
-FORMAT = 1
+FORMAT = 2
+"""2 keeps the weights of every seed, and the state of all trainings that can go on"""
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint; a crash in between leaves the old one.
+    """Writes a checkpoint; a crash leaves the old one.
 
     Args:
         state: tensors, numbers, strings, and lists and dictionaries of them.
-        path: where to; the folder is made.
+        path: of the file; its folder is created.
+
+    Raises:
+        OSError: it cannot be written.
     """
     with replacing(path) as file:
         torch.save({"format": FORMAT, **state}, file)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint with ``weights_only=True``: a file that asks for code to run is refused.
+    """Reads a checkpoint with ``weights_only=True``, so that no file makes code run.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it cannot be read.
-        ValueError: the file is no checkpoint of this format.
+        ValueError: the file is not a checkpoint of this format.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no checkpoint {path} to go on from; start without --resume"
-        ) from error
+        raise FileNotFoundError(f"there is no checkpoint {path}; start without --resume") from error
     try:
         # From memory, so that an error of the system is one of the content: a position beyond its
         # end, for instance.
@@ -52,7 +57,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         ) from error
     found = state.get("format") if isinstance(state, dict) else type(state).__name__
     if not isinstance(state, dict) or not same(found, FORMAT):
-        raise ValueError(f"{path} has checkpoint format {found!r}; expected {FORMAT}")
+        older = "" if not same(found, 1) else ", which has the weights of one seed only"
+        raise ValueError(
+            f"{path} has checkpoint format {found!r}{older}; expected format {FORMAT}. Train again: "
+            "--overwrite replaces these results, --out keeps them"
+        )
     return state
 
 
@@ -62,8 +71,8 @@ def random_state() -> dict[str, Any]:
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def restore_random_state(state: Any) -> None:
-    """Puts torch's random number generators where a state was taken.
+def check_random_state(state: Any) -> None:
+    """Raises unless :func:`restore_random_state` can use the state; changes no generator.
 
     Raises:
         ValueError: it is not such a state.
@@ -71,28 +80,39 @@ def restore_random_state(state: Any) -> None:
     number_of_devices = len(state["cuda"]) if _is_list_in(state, "cuda") else 0
     like = {"cpu": torch.get_rng_state(), "cuda": [ANYTHING] * number_of_devices}
     check(state, like, "random", any_device=True)
+    for index, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        check(cuda, torch.cuda.get_rng_state(index), f"random.cuda[{index}]", any_device=True)
     try:
-        torch.set_rng_state(state["cpu"].cpu())
-        for index, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
-            check(cuda, torch.cuda.get_rng_state(index), f"random.cuda[{index}]", any_device=True)
-            torch.cuda.set_rng_state(cuda.cpu(), index)
-    except RuntimeError as error:  # what torch raises for a content that is no state
-        raise ValueError(f"random holds no state of a generator: {error}") from error
+        torch.Generator().set_state(state["cpu"].cpu())
+    except RuntimeError as error:  # what torch raises for content that is not a state
+        raise ValueError(f"random is not the state of a generator: {error}") from error
+
+
+def restore_random_state(state: Any) -> None:
+    """Sets torch's random number generators to a state that :func:`random_state` returned.
+
+    Raises:
+        ValueError: it is not such a state.
+    """
+    check_random_state(state)
+    torch.set_rng_state(state["cpu"].cpu())
+    for index, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(cuda.cpu(), index)
 
 
 def _is_list_in(state: Any, name: str) -> bool:
     return isinstance(state, dict) and isinstance(state.get(name), list)
 
 
-# ---- whether what was read is what was written
+# ---- comparing what was read with what was written
 
 
 ANYTHING = object()
-"""In place of a value: any."""
+"""Stands for any value."""
 
 
 class ListOf:
-    """In place of a list: one of any length, each of whose values is like this one."""
+    """Stands for a list of any length whose values are all like one."""
 
     def __init__(self, like: Any) -> None:
         self.like = like
@@ -100,21 +120,21 @@ class ListOf:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Has a ValueError say which checkpoint it is about."""
+    """Adds the file's name to a ValueError."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"cannot go on from {path}: {error}") from error
+        raise ValueError(f"cannot use {path}: {error}") from error
 
 
 def check(given: Any, like: Any, name: str, any_device: bool = False) -> None:
-    """Raises unless keys, kinds of values, shapes, dtypes and devices are those of ``like``.
+    """Raises unless keys, types, shapes, dtypes and devices are those of ``like``.
 
     Args:
         given: from a checkpoint.
-        like: dictionaries, lists and tuples of tensors and plain values; ``ANYTHING`` or ``ListOf``
-            in place of some.
-        name: what it is called in errors.
+        like: dictionaries, lists and tuples of tensors and plain values; ``ANYTHING`` and
+            ``ListOf`` are placeholders.
+        name: of the value, for errors.
         any_device: tensors may be on another device.
 
     Raises:
@@ -176,7 +196,7 @@ def _kind(value: Any) -> str:
 
 
 def same(given: Any, expected: Any) -> bool:
-    """Whether two plain values, or dictionaries and lists of them, are equal; what is no such value is different."""
+    """Whether two plain values, or dictionaries and lists of them, have equal types and values."""
     try:
         check(given, expected, "")
     except ValueError:
@@ -185,15 +205,15 @@ def same(given: Any, expected: Any) -> bool:
 
 
 def check_optimizer(state: Any, optimizer: torch.optim.Adam, stepped: bool) -> None:
-    """Raises unless the state is one of this Adam, whose fused step checks no shapes or strides.
+    """Raises unless the state fits this Adam, whose fused step checks no shapes or strides.
 
     Args:
         state: from a checkpoint.
-        optimizer: that is to load it; the learning rate alone may differ.
-        stepped: whether it has made a step.
+        optimizer: that is to load it; only the learning rate may differ.
+        stepped: whether the state was saved after a step.
 
     Raises:
-        ValueError: it is of another optimizer.
+        ValueError: it does not fit.
     """
     own = optimizer.state_dict()
     check(state, {"state": ANYTHING, "param_groups": own["param_groups"]}, "optimizer")

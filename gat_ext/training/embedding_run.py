@@ -1,4 +1,4 @@
-"""A whole run of node embeddings: several seeds, a checkpoint to go on from, a report with pictures."""
+"""A run of node embeddings: several seeds, a checkpoint, a report with pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gat_ext.training.files import replacing
 
 @dataclass(frozen=True)
 class EmbeddingRunConfig:
-    """What a run is; a checkpoint goes on only with the same one.
+    """Settings of a run; a checkpoint fits the same settings only, or more seeds.
 
     Attributes:
         model: name of the model.
@@ -50,17 +50,27 @@ class EmbeddingRun(CheckpointedRun[EmbeddingTrainer]):
     Args:
         config: what to train.
         data: on the device to train on.
-        folder: where checkpoint and report go.
+        folder: of the checkpoint and the report.
+        root: folder that the data set was read from, or None.
     """
 
-    def __init__(self, config: EmbeddingRunConfig, data: NodeDataset, folder: Path) -> None:
-        super().__init__(config, data.y.device, folder)
+    may_grow = frozenset({"seeds"})
+
+    def __init__(
+        self, config: EmbeddingRunConfig, data: NodeDataset, folder: Path, root: Path | None = None
+    ) -> None:
+        super().__init__(config, data.y.device, folder, root)
+        self.given = data
         self.config, self.data = config, data
 
     @property
     def trainings(self) -> int:
         """One for each seed."""
         return self.config.seeds
+
+    def make_model(self) -> AttentionWalk:
+        """A new model."""
+        return self.config.make_model(self.data).to(self.data.y.device)
 
     def _make_trainer(self, number: int) -> EmbeddingTrainer:
         return EmbeddingTrainer(
@@ -69,10 +79,6 @@ class EmbeddingRun(CheckpointedRun[EmbeddingTrainer]):
             self.config.recipe,
             self.config.seed + number,
         )
-
-    def _keep(self, state: dict[str, Any]) -> None:
-        # Of all seeds the context, of the last the embeddings.
-        self.best_models = [{"theta": before["theta"]} for before in self.best_models] + [state]
 
     @property
     def headline(self) -> str:
@@ -88,7 +94,10 @@ class EmbeddingRun(CheckpointedRun[EmbeddingTrainer]):
         return torch.stack([state["theta"] for state in self.best_models]).softmax(dim=1).cpu()
 
     def report(self) -> list[str]:
-        """Writes metrics.json, embeddings.pt (a tensor [N, D], of the last seed), curves.png and context.png into the folder."""
+        """Writes metrics.json, embeddings.pt, curves.png and context.png into the folder.
+
+        embeddings.pt is a tensor [N, D], of the last seed.
+        """
         contexts = self.contexts()
         self._write_metrics(context=contexts.tolist())
         last = self.best_models[-1]

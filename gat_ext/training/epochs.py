@@ -1,4 +1,4 @@
-"""What trainers share: epochs with validation, early stopping, the state to go on from."""
+"""Base class of the trainers: epochs with validation, early stopping, a state to go on from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 
@@ -21,14 +21,14 @@ HISTORY = ("train_loss", "val_loss", "val_score")
 
 @dataclass
 class SeedResult:
-    """What a finished run with one seed says.
+    """Outcome of a training with one seed.
 
     Attributes:
         seed: the seed.
         epochs: epochs run.
         best_epoch: the epoch whose weights were kept, from 1.
         val_score: validation accuracy (micro-F1 with several labels) of those weights.
-        test_score: test accuracy of those weights, computed once, at the end.
+        test_score: test accuracy of those weights, computed when training ends.
         seconds: training time.
         history: train_loss, val_loss and val_score of every epoch.
     """
@@ -47,7 +47,7 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 @dataclass(frozen=True)
 class Settings:
-    """What every trainer reads of its recipe; see the recipes for the meaning."""
+    """Settings that every trainer reads; the recipes say what they mean."""
 
     lr: float
     epochs: int
@@ -55,7 +55,7 @@ class Settings:
     stopping: str
 
     def with_overrides(self, **overrides: Any) -> Self:
-        """The recipe with those settings changed that are not None."""
+        """A copy with the settings changed that are not None."""
         given = {name: value for name, value in overrides.items() if value is not None}
         return replace(self, **given)
 
@@ -78,9 +78,15 @@ class EpochTrainer(ABC, Generic[Model]):
     Args:
         model: on the device to train on.
         optimizer: of its parameters.
-        recipe: length and stopping, and what else the subclass reads of it.
-        seed: that the subclass set; for the record.
+        recipe: length and stopping, and the settings of the subclass.
+        seed: that the subclass set; it becomes part of the result.
+
+    Attributes:
+        extendable: whether more epochs continue a training; not where the learning rate of an epoch
+            depends on the number of epochs.
     """
+
+    extendable: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -114,9 +120,14 @@ class EpochTrainer(ABC, Generic[Model]):
         return len(self.history["val_loss"])
 
     @property
+    def limit(self) -> int:
+        """The highest number of epochs."""
+        return self._settings.epochs
+
+    @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.stopping.stop or self.epoch >= self._settings.epochs
+        return self.stopping.stop or self.epoch >= self.limit
 
     def _step(self, loss: torch.Tensor) -> None:
         """Backward pass and a step of the optimizer.
@@ -126,16 +137,12 @@ class EpochTrainer(ABC, Generic[Model]):
         """
         if not loss.isfinite():
             raise FloatingPointError(
-                f"the training loss is {loss.item()} in epoch {self.epoch + 1}; try a smaller learning rate"
+                f"the training loss is {loss.item()} in epoch {self.epoch + 1}; "
+                "try a smaller learning rate"
             )
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-
-    @property
-    def expected_epochs(self) -> int:
-        """How many there will be if no epoch betters the ones so far."""
-        return int(min(self._settings.epochs, self.epoch + self.stopping.left))
 
     def step(self) -> bool:
         """Runs one epoch; whether there is another to run.
@@ -156,7 +163,7 @@ class EpochTrainer(ABC, Generic[Model]):
         return not self.finished
 
     def result(self) -> SeedResult:
-        """Puts the kept weights into the model and looks at the test data, for the first and only time."""
+        """Loads the kept weights and evaluates them on the test data, which nothing else reads."""
         self.model.load_state_dict(self.best_state)
         _, val_score = self._validate()
         _, test_score = self._test()
@@ -171,7 +178,7 @@ class EpochTrainer(ABC, Generic[Model]):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on as if training had never stopped; a copy."""
+        """A copy of all that :meth:`load_state_dict` needs to continue exactly."""
         state = {
             "seed": self.seed,
             "recipe": asdict(self._settings),
@@ -187,15 +194,15 @@ class EpochTrainer(ABC, Generic[Model]):
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from where a state was taken.
+        """Continues from a state.
 
         Raises:
-            ValueError: the state is of another seed, recipe or model, or not of a trainer.
+            ValueError: as :meth:`check_state_dict`.
         """
-        self._check_state(state)
+        self.check_state_dict(state, self.seed)
         # As plain dictionaries, for torch's carry versions of modules, which nobody has checked.
         self.model.load_state_dict(dict(state["model"]))
-        # The optimizer would go on writing into the tensors that it is given.
+        # The optimizer would modify the tensors that it is given.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.stopping.load_state_dict(state["stopping"])
         self.best_state, self.best_epoch = dict(state["best_state"]), state["best_epoch"]
@@ -203,11 +210,20 @@ class EpochTrainer(ABC, Generic[Model]):
         self.seconds = state["seconds"]
         checkpoint.restore_random_state(state["random"])
 
-    def _check_state(self, state: Any) -> None:
+    def check_state_dict(self, state: Any, seed: int) -> None:
+        """Raises unless a trainer like this one can continue from the state.
+
+        Args:
+            state: from a checkpoint.
+            seed: that it must be of.
+
+        Raises:
+            ValueError: the state is of another seed, recipe or model, or not of a trainer.
+        """
         checkpoint.check(state, dict.fromkeys(self.state_dict(), checkpoint.ANYTHING), "trainer")
-        for name, own in (("seed", self.seed), ("recipe", asdict(self._settings))):
-            if not checkpoint.same(state[name], own):
-                raise ValueError(f"the checkpoint has {name} {state[name]}; this run has {own}")
+        if not checkpoint.same(state["seed"], seed):
+            raise ValueError(f"the checkpoint has seed {state['seed']}; this run has {seed}")
+        self._check_recipe(state["recipe"])
         weights = self.model.state_dict()
         try:
             checkpoint.check(state["model"], weights, "model")
@@ -222,3 +238,14 @@ class EpochTrainer(ABC, Generic[Model]):
             checkpoint.check(state[name], getattr(self, name), name)
         if not 0 <= state["best_epoch"] <= epochs:
             raise ValueError(f"best_epoch is {state['best_epoch']} of {epochs} epochs")
+        checkpoint.check_random_state(state["random"])
+
+    def _check_recipe(self, given: Any) -> None:
+        own = asdict(self._settings)
+        expected = dict(own)
+        if self.extendable and isinstance(given, dict):
+            fewer = given.get("epochs")
+            if isinstance(fewer, int) and fewer <= own["epochs"]:
+                expected["epochs"] = fewer
+        if not checkpoint.same(given, expected):
+            raise ValueError(f"the checkpoint has recipe {given}; this run has {own}")

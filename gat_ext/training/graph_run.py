@@ -1,11 +1,11 @@
-"""A whole run on graphs: cross-validation, a checkpoint to go on from, a report with pictures."""
+"""A run of graph classification: cross-validation, a checkpoint, a report with pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from gat_ext.datasets import GraphDataset
+from gat_ext.datasets import Fold, GraphDataset
 from gat_ext.models import build_graphs
 from gat_ext.models.walks import WalkModel
 from gat_ext.training import walk_plots
@@ -18,7 +18,7 @@ _MOST_COLOURS = 256
 
 @dataclass(frozen=True)
 class GraphRunConfig:
-    """What a run is; a checkpoint goes on only with the same one.
+    """Settings of a run; a checkpoint fits the same settings only.
 
     Attributes:
         model: name of the model.
@@ -29,10 +29,9 @@ class GraphRunConfig:
         recipe: how to train.
         options: changes to the constructor arguments of the model's preset; empty for the preset
             itself.
-        types: one of ``TYPES``: what agents tell nodes apart by; the types of the data set,
-            degrees, or the colours of so many rounds of Weisfeiler-Lehman refinement.
-        attributes: whether agents see the data set's attributes of nodes, x, in place of their
-            types.
+        types: one of ``TYPES``, the node types that agents see: those of the data set, degrees, or
+            the colours of so many rounds of Weisfeiler-Lehman refinement.
+        attributes: whether agents see the data set's attributes of nodes, x, instead of types.
     """
 
     model: str
@@ -46,10 +45,10 @@ class GraphRunConfig:
     attributes: bool = False
 
     def make_model(self, data: GraphDataset) -> WalkModel:
-        """A new model for a data set: the preset, with the options in place of what it says.
+        """A new model for a data set: the preset, changed by the options.
 
         Raises:
-            ValueError: agents are to see attributes of nodes, and the data set has none.
+            ValueError: ``attributes`` is set, and the data set has none.
         """
         changes = dict(self.options)
         if self.attributes:
@@ -67,7 +66,8 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
     Args:
         config: what to train.
         data: on the device to train on.
-        folder: where checkpoint and report go.
+        folder: of the checkpoint and the report.
+        root: folder that the data set was read from, or None.
 
     Raises:
         ValueError: the data set is too small for the subset or the folds.
@@ -75,18 +75,25 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
 
     unit = "fold"
 
-    def __init__(self, config: GraphRunConfig, data: GraphDataset, folder: Path) -> None:
+    def __init__(
+        self, config: GraphRunConfig, data: GraphDataset, folder: Path, root: Path | None = None
+    ) -> None:
         data = _typed(data, config.types)
         if config.subset is not None:
+            _check_subset(data, config.subset)
             data = data.balanced(config.subset, seed=config.seed)
-        super().__init__(config, data.y.device, folder)
-        self.config, self.data = config, data
-        self.folds = data.folds(config.folds, seed=config.seed)
+        super().__init__(config, data.y.device, folder, root)
+        self.config, self.data, self.given = config, data, data
+        self.folds = _folds(data, config.folds, config.seed)
 
     @property
     def trainings(self) -> int:
         """One for each fold."""
         return self.config.folds
+
+    def make_model(self) -> WalkModel:
+        """A new model."""
+        return self.config.make_model(self.data).to(self.data.y.device)
 
     def _make_trainer(self, number: int) -> GraphTrainer:
         return GraphTrainer(
@@ -102,8 +109,8 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
         """Model, data set and its sizes."""
         data = self.data
         return (
-            f"{self.config.model} on {data.name}: {len(data)} graphs, {data.num_nodes} nodes, {data.num_edges} edges, "
-            f"{data.num_types} node types, {data.num_classes} classes"
+            f"{self.config.model} on {data.name}: {len(data)} graphs, {data.num_nodes} nodes, "
+            f"{data.num_edges} edges, {data.num_types} node types, {data.num_classes} classes"
         )
 
     def number(self, index: int) -> int:
@@ -111,7 +118,7 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
         return index + 1
 
     def report(self) -> list[str]:
-        """Writes metrics.json, curves.png and walks.png into the folder; the walks are of the first fold's model."""
+        """Writes metrics.json, curves.png and walks.png (of the first fold) into the folder."""
         self._write_metrics(graphs=len(self.data))
         title = f"{self.config.model} on {self.config.dataset}"
         walk_plots.curves(self.results, title, self.folder / "curves.png")
@@ -126,3 +133,37 @@ def _typed(data: GraphDataset, types: str) -> GraphDataset:
         rounds = int(types.removeprefix("wl"))
         return data.with_types("wl", rounds=rounds, max_types=_MOST_COLOURS)
     return data.with_types(types)
+
+
+def _check_subset(data: GraphDataset, subset: int) -> None:
+    """Raises unless there is such a subset with equally many graphs of each class."""
+    classes, smallest = data.num_classes, int(data.y.bincount(minlength=data.num_classes).min())
+    if subset % classes:
+        near = max(subset // classes, 1) * classes
+        raise ValueError(
+            f"--subset is {subset}; expected a multiple of {classes}, the number of classes of "
+            f"{data.name}, such as {near} or {near + classes}"
+        )
+    if subset // classes > smallest:
+        raise ValueError(
+            f"--subset is {subset}, {subset // classes} graphs of each class; the smallest class "
+            f"of {data.name} has {smallest}: give at most {smallest * classes}"
+        )
+
+
+def _folds(data: GraphDataset, folds: int, seed: int) -> list[Fold]:
+    """The folds; ValueError in the words of the command line where there are too few graphs."""
+    smallest = int(data.y.bincount(minlength=data.num_classes).min())
+    if folds > smallest:
+        raise ValueError(
+            f"--folds is {folds}; expected at most {smallest}, the size of the smallest class of "
+            f"these {len(data)} graphs"
+        )
+    try:
+        return data.folds(folds, seed=seed)
+    except ValueError as error:
+        raise ValueError(
+            f"--folds is {folds}: the validation part of a fold, a tenth of its training graphs, "
+            f"cannot have a graph of each of the {data.num_classes} classes; {len(data)} graphs "
+            "are too few: give a larger --subset, or leave it out"
+        ) from error

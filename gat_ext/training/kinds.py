@@ -1,14 +1,22 @@
-"""The kinds of models that can be trained: which they are, on what data, with which options."""
+"""The kinds of models that can be trained: their names, data sets, options and runs."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import typer
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from gat_ext import datasets, models
+from gat_ext.training.checkpointed import CheckpointedRun
+from gat_ext.training.embedding_loop import EmbeddingRecipe
+from gat_ext.training.embedding_run import EmbeddingRun, EmbeddingRunConfig
+from gat_ext.training.epochs import Settings
+from gat_ext.training.graph_loop import GraphRecipe
+from gat_ext.training.graph_run import GraphRun, GraphRunConfig
+from gat_ext.training.recipes import Recipe
+from gat_ext.training.run import Run, RunConfig
 
 
 @dataclass(frozen=True)
@@ -20,8 +28,12 @@ class Kind:
         models: their names.
         datasets: names of the data sets for them; ``FAMILY:NAME`` stands for any name within a
             family.
-        default: the data set unless told.
-        options: those of the command line that not every kind has.
+        default: the default data set.
+        options: of the command line, those that not every kind has.
+        load: loads a data set by name, from a root or None.
+        recipe: class of the settings of a training.
+        config: class of the settings of a run.
+        run: class of a run, made of a config, a data set, a folder and a root.
     """
 
     what: str
@@ -29,6 +41,10 @@ class Kind:
     datasets: Callable[[], list[str]]
     default: str
     options: frozenset[str]
+    load: Callable[..., Any]
+    recipe: type[Settings]
+    config: Callable[..., Any]
+    run: Callable[[Any, Any, Path, Path | None], CheckpointedRun[Any]]
 
     def has_dataset(self, name: str) -> bool:
         """Whether there is such a data set for this kind.
@@ -40,6 +56,21 @@ class Kind:
         family, _, inside = name.partition(":")
         return (f"{family}:NAME" if inside else name) in self.datasets()
 
+    def restored_config(self, settings: dict[str, Any]) -> Any:
+        """The config that ``dataclasses.asdict`` turned into a dictionary.
+
+        Raises:
+            ValueError: the dictionary is not of such a config.
+        """
+        recipe = settings.get("recipe")
+        names = {field.name for field in fields(self.recipe)}
+        if not isinstance(recipe, dict) or recipe.keys() != names:
+            raise ValueError(f"config.recipe is not of a run that {self.what}")
+        try:
+            return self.config(**{**settings, "recipe": self.recipe(**recipe)})
+        except TypeError as error:
+            raise ValueError(f"config is not of a run to {self.what}: {error}") from error
+
 
 NODES = Kind(
     "classify nodes",
@@ -49,6 +80,10 @@ NODES = Kind(
     frozenset(
         {"seeds", "weight_decay", "patience", "layers", "hidden", "heads", "reorder", "bf16"}
     ),
+    datasets.load,
+    Recipe,
+    RunConfig,
+    Run,
 )
 GRAPHS = Kind(
     "classify graphs",
@@ -58,9 +93,13 @@ GRAPHS = Kind(
     frozenset(
         {
             *("folds", "subset", "walk", "types", "attributes"),
-            *("keep", "eval_agents", "patience", "hidden"),
+            *("keep", "eval_agents", "patience", "hidden", "sha256"),
         }
     ),
+    datasets.load_graphs,
+    GraphRecipe,
+    GraphRunConfig,
+    GraphRun,
 )
 EMBEDDINGS = Kind(
     "embed nodes",
@@ -68,58 +107,31 @@ EMBEDDINGS = Kind(
     datasets.available,
     "digits",
     frozenset({"seeds", "weight_decay", "dim", "window", "context"}),
+    datasets.load,
+    EmbeddingRecipe,
+    EmbeddingRunConfig,
+    EmbeddingRun,
 )
 KINDS = (NODES, GRAPHS, EMBEDDINGS)
 
 
 def kind_of(model: str) -> Kind:
-    """The kind of a model that there is."""
-    return next(kind for kind in KINDS if model in kind.models())
+    """The kind of a model.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    for kind in KINDS:
+        if model in kind.models():
+            return kind
+    names = [name for kind in KINDS for name in kind.models()]
+    raise ValueError(f"no model is called {model!r}; expected one of {closest_first(model, names)}")
 
 
 def closest_first(value: str, choices: list[str]) -> str:
-    """The choices, those first that look like the value."""
+    """The choices, those first that are spelled most like the value."""
 
     def likeness(choice: str) -> float:
-        return difflib.SequenceMatcher(None, value.lower(), choice).ratio()
+        return difflib.SequenceMatcher(None, value.lower(), choice.lower()).ratio()
 
     return ", ".join(sorted(choices, key=likeness, reverse=True))
-
-
-def refuse_other_options(context: typer.Context, model: str) -> None:
-    """Raises if options were given that are for other kinds of models.
-
-    Raises:
-        typer.BadParameter: naming the first of them.
-    """
-    mine = kind_of(model)
-    for name in sorted(frozenset.union(*(kind.options for kind in KINDS)) - mine.options):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            others = " or ".join(kind.what for kind in KINDS if name in kind.options)
-            raise typer.BadParameter(
-                f"it is for models that {others}, and {model} is for those that {mine.what}; leave it out",
-                param_hint=f"--{name.replace('_', '-')}",
-            )
-
-
-def data_set_for(model: str, dataset: str | None) -> str:
-    """The data set, once it is known to be for the model's kind; the kind's default for None.
-
-    Raises:
-        typer.BadParameter: with the choices.
-    """
-    mine = kind_of(model)
-    if dataset is None:
-        return mine.default
-    if mine.has_dataset(dataset):
-        return dataset
-    others = [kind.what for kind in KINDS if kind.has_dataset(dataset)]
-    if others:
-        why = f"{dataset!r} is for models that {' or '.join(others)}; {model} needs"
-    else:
-        of_graphs = " of graphs" if mine is GRAPHS else ""
-        why = f"no data set{of_graphs} is called {dataset!r}; choose"
-    raise typer.BadParameter(
-        f"{why} one of {closest_first(dataset, mine.datasets())}", param_hint="--dataset"
-    )

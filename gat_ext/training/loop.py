@@ -49,6 +49,8 @@ class Trainer(EpochTrainer[AttentionModel]):
         3
     """
 
+    extendable = True
+
     def __init__(
         self,
         make_model: Callable[[], AttentionModel],

@@ -1,69 +1,100 @@
-"""How a run looks in a terminal."""
+"""Output of a run in a terminal, in a pipe, or in a log file."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from gat_ext.training.checkpointed import CheckpointedRun
 from gat_ext.training.epochs import EpochTrainer
 
+LINE_SECONDS = 10.0
+"""Seconds between two lines where the output is not a terminal"""
 
-def train(run: CheckpointedRun[Any], console: Console) -> None:
-    """Trains all that is left, says how it goes, reports, and says what came out.
+
+def train(
+    run: CheckpointedRun[Any], console: Console, quiet: bool = False, verbose: bool = False
+) -> None:
+    """Trains all that is left, reports, and prints the outcome.
+
+    Args:
+        run: to train.
+        console: to print to.
+        quiet: print the final score only.
+        verbose: print a line for every epoch.
 
     Raises:
-        Interrupted: on Ctrl-C; the checkpoint holds all of it.
+        Interrupted: on Ctrl-C; the checkpoint is complete.
     """
-    console.print(run.headline)
+    terminal = console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
+    bar = terminal and not quiet and not verbose
+    seconds = math.inf if quiet else 0.0 if verbose else LINE_SECONDS
+    if not quiet:
+        console.print(run.headline)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[score]}"),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
-        task = bars.add_task(run.unit, total=None, score="")
-        shown = len(run.results)
+    start = last = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not bar) as bars:
+        task = bars.add_task(run.headline, total=None)
 
         def progress(trainer: EpochTrainer[Any]) -> None:
-            nonlocal shown
-            shown = _announce(run, console, shown)
-            bars.update(
-                task,
-                description=f"{run.unit} {run.number(len(run.results))}",
-                completed=trainer.epoch,
-                total=trainer.expected_epochs,
-                score=f"validation {100 * trainer.history['val_score'][-1]:.1f} %",
-            )
+            nonlocal last
+            now = time.monotonic()
+            line = f"{run.unit} {run.number(run.index)}: {status(trainer)}"
+            if bar:
+                bars.update(task, description=line)
+            elif now - last >= seconds:
+                console.print(f"{now - start:.0f} s, {line}")
+                last = now
 
-        run.train(progress)
-        _announce(run, console, shown)
-    _report(run, console)
+        def ended(index: int) -> None:
+            if not quiet:
+                console.print(_result(run, index))
 
-
-def _announce(run: CheckpointedRun[Any], console: Console, shown: int) -> int:
-    """Prints the results that are new."""
-    for index, result in enumerate(run.results[shown:], start=shown):
-        console.print(
-            f"{run.unit} {run.number(index)}: test {100 * result.test_score:.1f} %, "
-            f"validation {100 * result.val_score:.1f} %, epoch {result.best_epoch} of {result.epochs}, "
-            f"{result.seconds:.1f} s"
-        )
-    return len(run.results)
+        for index in filter(run.is_over, range(run.trainings)):
+            ended(index)
+        run.train(progress, ended)
+    _report(run, console, quiet)
 
 
-def _report(run: CheckpointedRun[Any], console: Console) -> None:
+def status(trainer: EpochTrainer[Any]) -> str:
+    """Epoch, loss, validation, and how far the training may still go."""
+    end, left = "", trainer.stopping.left
+    if trainer.limit - trainer.epoch <= left:
+        end = f" of {'' if math.isinf(left) else 'at most '}{trainer.limit}"
+    patience = "" if end else f", patience {left:.0f} of {trainer.stopping.patience}"
+    history = trainer.history
+    return (
+        f"epoch {trainer.epoch}{end}, loss {history['train_loss'][-1]:.3f}, "
+        f"validation {100 * history['val_score'][-1]:.1f} %, best epoch {trainer.best_epoch}"
+        f"{patience}"
+    )
+
+
+def _result(run: CheckpointedRun[Any], index: int) -> str:
+    result = run.results[index]
+    return (
+        f"{run.unit} {run.number(index)}: test {100 * result.test_score:.1f} %, "
+        f"validation {100 * result.val_score:.1f} %, epoch {result.best_epoch} of "
+        f"{result.epochs}, {result.seconds:.1f} s"
+    )
+
+
+def _report(run: CheckpointedRun[Any], console: Console, quiet: bool) -> None:
     lines = run.report()
-    console.print(f"Plots, metrics and checkpoint are in {run.folder.resolve()}{os.sep}")
-    for line in lines:
-        console.print(line)
+    if not quiet:
+        console.print(f"Plots, metrics and checkpoint are in {run.folder.resolve()}{os.sep}")
+        for line in lines:
+            console.print(line)
     mean, deviation = run.summary()
     several = run.trainings > 1
     console.print(

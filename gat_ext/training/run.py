@@ -1,4 +1,4 @@
-"""A whole run: several seeds, a checkpoint to go on from, a report with pictures."""
+"""A run of node classification: several seeds, a checkpoint, a report with pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gat_ext.training.recipes import Recipe
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run is; a checkpoint goes on only with the same one.
+    """Settings of a run; a checkpoint fits the same settings only, or more seeds and epochs.
 
     Attributes:
         model: name of the model.
@@ -63,13 +63,19 @@ class Run(CheckpointedRun[Trainer]):
     Args:
         config: what to train.
         data: on the device to train on.
-        folder: where checkpoint and report go.
+        folder: of the checkpoint and the report.
+        root: folder that the data set was read from, or None.
     """
 
-    def __init__(self, config: RunConfig, data: NodeDataset, folder: Path) -> None:
+    may_grow = frozenset({"seeds", "epochs"})
+
+    def __init__(
+        self, config: RunConfig, data: NodeDataset, folder: Path, root: Path | None = None
+    ) -> None:
+        self.given = data  # in the data set's own order
         if config.reorder is not None:
             data, _ = data.reorder(config.reorder)
-        super().__init__(config, data.x.device, folder)
+        super().__init__(config, data.x.device, folder, root)
         self.config, self.data = config, data
         self.metric = "micro-F1" if data.multilabel else "accuracy"
 
@@ -78,6 +84,10 @@ class Run(CheckpointedRun[Trainer]):
         """One for each seed."""
         return self.config.seeds
 
+    def make_model(self) -> AttentionModel:
+        """A new model."""
+        return self.config.make_model(self.data).to(self.data.x.device)
+
     def _make_trainer(self, number: int) -> Trainer:
         return Trainer(
             lambda: self.config.make_model(self.data),
@@ -85,9 +95,6 @@ class Run(CheckpointedRun[Trainer]):
             self.config.recipe,
             self.config.seed + number,
         )
-
-    def _keep(self, state: dict[str, Any]) -> None:
-        self.best_models = [state]  # the report draws the last one's attention
 
     @property
     def headline(self) -> str:
@@ -99,7 +106,10 @@ class Run(CheckpointedRun[Trainer]):
         )
 
     def report(self) -> list[str]:
-        """Writes metrics.json, curves.png and attention.png into the folder; compares with logistic regression on digits."""
+        """Writes metrics.json, curves.png and attention.png (of the last seed) into the folder.
+
+        On digits it compares with logistic regression.
+        """
         lines, extra = [], {}
         if self.config.dataset == "digits":
             x, y = self.data.x, self.data.y
@@ -111,7 +121,7 @@ class Run(CheckpointedRun[Trainer]):
         self._write_metrics(**extra)
         title = f"{self.config.model} on {self.config.dataset}"
         plots.curves(self.results, self.metric, title, self.folder / "curves.png")
-        model = self.config.make_model(self.data).to(self.data.x.device)
+        model = self.make_model()
         model.load_state_dict(self.best_models[-1])
         layers = model.attention_weights(self.data.x, self.data.edge_index)
         plots.attention(layers, self.data.num_nodes, title, self.folder / "attention.png")
