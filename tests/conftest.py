@@ -70,6 +70,21 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture
+def calls_of_pyg(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows by a layer with every call that PyG's own code computes."""
+    pyg = pytest.importorskip("torch_geometric.nn")
+    calls: list[Any] = []
+    for kind in (pyg.GATConv, pyg.GATv2Conv, pyg.TransformerConv, pyg.AGNNConv):
+
+        def counted(self: Any, *inputs: Any, forward: Any = kind.forward, **options: Any) -> Any:
+            calls.append(self)
+            return forward(self, *inputs, **options)
+
+        monkeypatch.setattr(kind, "forward", counted)
+    return calls
+
+
 class FileServer:
     """Serves ``folder`` on the loopback address and lists what was asked for."""
 

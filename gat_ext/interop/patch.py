@@ -1,8 +1,8 @@
-"""The layers of a PyG model on the kernels here."""
+"""The layers of a PyG model on the operators here, and back."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -11,8 +11,8 @@ class PatchReport(NamedTuple):
     """What :func:`patch_pyg` did.
 
     Attributes:
-        swapped: (name of the module, its class) of each layer that now runs on the kernels here.
-        left: (name of the module, why) of each layer of these classes that stayed as it was.
+        swapped: (name of the module, its class) of each layer that now runs on the operators here.
+        left: (name of the module, why) of each of PyG's convolutions that stayed as it was.
     """
 
     swapped: tuple[tuple[str, str], ...]
@@ -26,16 +26,18 @@ class PatchReport(NamedTuple):
 
 
 def patch_pyg(model: nn.Module) -> PatchReport:
-    """Has the attention layers of a PyG model run on the kernels here, in place.
+    """Has the attention layers of a PyG model run on the operators here, in place.
 
-    These are the layers that have the name of one of :mod:`gat_ext.nn`. They and their linear maps
+    These are the layers that have the name of one of :mod:`gat_ext.nn`. They become instances of
+    the classes of :mod:`gat_ext.interop.pyg`, which derive from PyG's; they and their linear maps
     stay the objects they are, with their parameters, buffers, hooks, mode, device and names, so
-    optimizers and checkpoints go on as before; they remain instances of PyG's classes, too.
+    optimizers and checkpoints go on as before. Their repr ends in ``[gat_ext]``.
 
-    PyG's explainers work: edge masks (GNNExplainer) go into the kernels; where a hook asks for
-    messages (AttentionExplainer), or a method of the layer was replaced, that call is computed by
-    PyG's own code. ``to_hetero`` works before or after. It and the explainers know PyG's classes
-    only, not the layers of :mod:`gat_ext.nn`.
+    PyG's explainers and ``to_hetero`` work, before or after. Edge masks (GNNExplainer) go to the
+    operators; where a hook asks for messages (AttentionExplainer), or a method of the layer was
+    replaced, PyG's own code computes the call.
+
+    PyG 2.3 to 2.8 are supported; under a newer one a warning says that it was not tested.
 
     Args:
         model: any module, or a layer itself.
@@ -44,7 +46,8 @@ def patch_pyg(model: nn.Module) -> PatchReport:
         What was swapped and what was left, and why; print it.
 
     Raises:
-        ImportError: torch_geometric is not installed.
+        TypeError: model is no module.
+        ImportError: torch_geometric is not installed, or is too old.
 
     Example:
         >>> import pytest
@@ -53,12 +56,9 @@ def patch_pyg(model: nn.Module) -> PatchReport:
         >>> print(patch_pyg(model))
         swapped module_0: GATConv
     """
-    try:
-        from gat_ext.interop import pyg
-    except ImportError as error:
-        raise ImportError(
-            f"patch_pyg needs PyTorch Geometric: pip install torch_geometric ({error})"
-        ) from error
+    _check_model(model, "patch_pyg")
+    from gat_ext.interop import pyg
+
     swapped, left = [], []
     for name, module in model.named_modules():
         kind = pyg.kind_of(module)
@@ -71,3 +71,42 @@ def patch_pyg(model: nn.Module) -> PatchReport:
         else:
             left.append((name, f"{kind} {why}"))
     return PatchReport(tuple(swapped), tuple(left))
+
+
+def unpatch_pyg(model: nn.Module) -> tuple[str, ...]:
+    """Has the layers that :func:`patch_pyg` swapped run on PyG's own code again, in place.
+
+    Layers that were built by a class of :mod:`gat_ext.interop.pyg` become PyG's, too; those of
+    classes derived from these stay.
+
+    Args:
+        model: any module, or a layer itself.
+
+    Returns:
+        The names of these layers in the model.
+
+    Raises:
+        TypeError: model is no module.
+        ImportError: torch_geometric is not installed, or is too old.
+
+    Example:
+        >>> import pytest
+        >>> pyg = pytest.importorskip("torch_geometric.nn")
+        >>> model = torch.nn.ModuleDict({"conv": pyg.AGNNConv()})
+        >>> _ = patch_pyg(model)
+        >>> unpatch_pyg(model)
+        ('conv',)
+    """
+    _check_model(model, "unpatch_pyg")
+    from gat_ext.interop import pyg
+
+    return tuple(name for name, module in model.named_modules() if pyg.unswap(module))
+
+
+def _check_model(model: Any, function: str) -> None:
+    if isinstance(model, nn.Module):
+        return
+    what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    raise TypeError(
+        f"model is {what}; {function} expects a torch.nn.Module, a model that was built"
+    )

@@ -1,51 +1,143 @@
-"""PyG's layers that compute with the kernels here. Imports torch_geometric."""
+"""PyG's attention layers on the operators here, for code that imports layers from PyG.
+
+:class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv` and :class:`AGNNConv` are subclasses
+of PyG's layers of these names, with their arguments, parameters, state_dicts and results. Unlike the
+layers of :mod:`gat_ext.nn`, ``to_hetero``, the explainers and ``isinstance`` know them:
+
+    from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
+
+Attention and sum are one operator, which sees no messages. So PyG's own code computes a call where
+somebody looks at messages (hooks, as of AttentionExplainer), where a derived class or an object has
+a ``message`` or the like of its own, and where ``aggr``, ``flow`` or ``decomposed_layers`` are not
+the defaults. Edge masks of explanations go to the operator.
+
+Importing this module imports torch_geometric, and raises ImportError where it is missing or too old.
+"""
 
 from __future__ import annotations
 
 import functools
+import inspect
+import re
+import warnings
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch_geometric import nn as pyg
-from torch_geometric.nn.dense import linear
 
 from gat_ext import nn
+from gat_ext.nn.base import AttentionConv
 from gat_ext.nn.linear import Projection
 
-# Hooks of MessagePassing that see messages, which the kernels never make.
+try:
+    import torch_geometric
+    from torch_geometric import nn as pyg
+    from torch_geometric.nn.dense import linear
+except ImportError as error:
+    raise ImportError(
+        f"gat_ext.interop.pyg needs PyTorch Geometric: pip install torch_geometric ({error})"
+    ) from error
+
+__all__ = ["AGNNConv", "GATConv", "GATv2Conv", "TransformerConv"]
+
+OLDEST, NEWEST = (2, 3), (2, 8)
+
+
+def check_version(version: str) -> tuple[int, int]:
+    """(major, minor) of a version of PyG.
+
+    Raises:
+        ImportError: it is older than the oldest that is tested. A newer one is a UserWarning.
+    """
+    major, minor = map(int, re.match(r"(\d+)\.(\d+)", version).groups())  # type: ignore[union-attr]
+    tested = f"PyG {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+    if (major, minor) < OLDEST:
+        raise ImportError(f"PyG {version} is installed; gat_ext.interop needs {tested}")
+    if (major, minor) > NEWEST:
+        message = f"PyG {version} is newer than what gat_ext.interop was tested with, {tested}"
+        warnings.warn(message, stacklevel=2)
+    return major, minor
+
+
+VERSION = check_version(torch_geometric.__version__)
+
+# Maps of GATConv and GATv2Conv, and the version of PyG that has them first. Before it, the layer of
+# gat_ext reads None: one map for both ends of an edge was stored as lin_src and lin_dst, and there
+# was no residual.
+_ABSENT = {name for name, since in {"lin": (2, 5), "res": (2, 6)}.items() if since > VERSION}
+
+# Hooks of MessagePassing that see messages, which the operators never compute.
 _HOOKS = tuple(
     f"_{step}_forward_{when}"
     for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
     for when in ("pre_hooks", "hooks")
 )
 _METHODS = ("message", "explain_message", "aggregate", "update", "edge_update", "edge_updater")
+_OVERRIDES = (*_METHODS, "propagate", "message_and_aggregate")
+_GENERATED = ("propagate", "edge_updater")
+_ASKED = "return_attention_weights"
 
 
 class _Fused:
-    """Decides for each call of a layer who computes it, and hands PyG's mask of an explanation to the kernels."""
+    """Chooses for each call of a layer what computes it, and passes on the mask of an explanation."""
 
     classes: ClassVar[dict[type, type]] = {}  # of PyG: the class that replaces it
     fused: type[torch.nn.Module]
     plain: type[torch.nn.Module]
+    overrides: ClassVar[bool] = False  # a derived class with a method that only PyG's code calls
+    known_to_pyg = True
     feat_dropout = 0.0  # which PyG's layers do not have
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Registers a class with the bases (_Fused, ours, PyG's), and gives it ours' signature."""
+        if _Fused not in cls.__bases__:
+            super(AttentionConv, cls).__init_subclass__(**kwargs)  # type: ignore[misc]
+            # Else it would inherit those that PyG generated from the messages of its own class.
+            general = {name: getattr(pyg.MessagePassing, name) for name in _GENERATED}
+            own = cls.__mro__[: cls.__mro__.index(_Fused.classes[cls.plain])]
+            methods = {item for kind in own for item in vars(kind).items() if item[0] in _OVERRIDES}
+            overridden = dict(methods - general.items())
+            cls.overrides = bool(overridden)
+            for name in general.keys() - overridden.keys():
+                setattr(cls, name, general[name])
+            return
         super().__init_subclass__(**kwargs)
-        if _Fused in cls.__bases__:
-            _, cls.fused, cls.plain = cls.__bases__
-            _Fused.classes[cls.plain] = cls
+        _, cls.fused, cls.plain = cls.__bases__
+        _Fused.classes[cls.plain] = cls
+        forward = cls.fused.forward
+        # Until 2.8 all of PyG's layers returned weights for False, too; TransformerConv still does.
+        false_asks = VERSION < (2, 8) or cls.plain is pyg.TransformerConv
+        position = [*inspect.signature(forward).parameters].index(_ASKED) - 1
+        cls._false_at = position if false_asks else None  # type: ignore[attr-defined]
 
-        @functools.wraps(cls.fused.forward)
-        def forward(self: _Fused, *args: Any, **kwargs: Any) -> Any:
+        @functools.wraps(forward)
+        def wrapped(self: _Fused, *args: Any, **kwargs: Any) -> Any:
             return self._forward(args, kwargs)
 
-        cls.forward = forward  # type: ignore[attr-defined]
+        cls.forward = wrapped  # type: ignore[attr-defined]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the arguments of PyG's layer."""
+        kind = type(self)
+        if kind is _Fused.classes[kind.plain]:
+            # Built as PyG's own, for which PyG generates code that depends on the class.
+            object.__setattr__(self, "__class__", kind.plain)
+        try:
+            kind.plain.__init__(self, *args, **kwargs)  # type: ignore[arg-type]
+        finally:
+            object.__setattr__(self, "__class__", kind)
+        if kind.overrides:
+            return
+        _swap_maps(self)
+        if (why := _settings(self)) is not None:
+            warnings.warn(f"{kind.__name__} {why}, so PyG's own code computes it", stacklevel=2)
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._messages_are_looked_at():
             return self.plain.forward(self, *args, **kwargs)  # type: ignore[arg-type]
+        position: int | None = self._false_at  # type: ignore[attr-defined]
+        if position is not None and (False in (kwargs.get(_ASKED), *args[position:])):
+            args, kwargs = args[:position], kwargs | {_ASKED: True}
         if self.explain:  # type: ignore[attr-defined]
             kwargs["edge_mask"] = self._mask_of_explanation()
         return self.fused.forward(self, *args, **kwargs)  # type: ignore[arg-type]
@@ -55,14 +147,20 @@ class _Fused:
 
     def _messages_are_looked_at(self) -> bool:
         own = vars(self)
-        if own["flow"] != "source_to_target":
-            return True  # turned round since it was swapped
+        if self.overrides or _settings(self) is not None:
+            return True
         if any(own[name] for name in _HOOKS) or any(name in own for name in _METHODS):
             return True
         # PyG itself puts one of its two versions there when an explanation begins and ends.
         propagate = getattr(own.get("propagate"), "__func__", None)
-        its_own = (getattr(self.plain, f"_{name}_propagate", None) for name in ("orig", "jinja"))
-        return propagate is not None and propagate not in its_own
+        if propagate is None:
+            return False
+        its_own = (
+            getattr(kind, f"_{name}_propagate", None)
+            for kind in (self.plain, type(self))
+            for name in ("orig", "jinja")
+        )
+        return propagate not in its_own
 
     def _mask_of_explanation(self) -> Tensor:
         mask: Tensor | None = self._edge_mask  # type: ignore[attr-defined]
@@ -73,21 +171,52 @@ class _Fused:
             )
         return mask.sigmoid() if self._apply_sigmoid else mask  # type: ignore[attr-defined]
 
+    def __repr__(self) -> str:
+        """As PyG's, and whether the operators here compute it."""
+        computed_here = not self.overrides and _settings(self) is None
+        return f"{self.fused.__repr__(self)}{' [gat_ext]' if computed_here else ''}"  # type: ignore[arg-type]
+
+
+def _or_none(self: Any, name: str) -> Any:
+    """None for a map that the layers of this version of PyG lack."""
+    return None if name in _ABSENT else super(_Fused, self).__getattr__(name)  # type: ignore[misc]
+
 
 class GATConv(_Fused, nn.GATConv, pyg.GATConv):  # type: ignore[misc]
-    """PyG's GATConv on the kernels of :class:`gat_ext.nn.GATConv`."""
+    """PyG's GATConv on the operator of :class:`gat_ext.nn.GATConv`.
+
+    Example:
+        >>> import torch_geometric.nn
+        >>> from gat_ext.interop.pyg import GATConv
+        >>> layer = GATConv(16, 8, heads=2)
+        >>> layer, isinstance(layer, torch_geometric.nn.GATConv)
+        (GATConv(16, 8, heads=2) [gat_ext], True)
+    """
+
+    if _ABSENT:
+        __getattr__ = _or_none
+
+    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before PyG 2.5 one tensor goes through the sources' map at both ends of an edge."""
+        x = args[0] if args else kwargs.get("x")
+        if VERSION < (2, 5) and isinstance(x, Tensor) and self.lin_src is not self.lin_dst:
+            return pyg.GATConv.forward(self, *args, **kwargs)
+        return super()._forward(args, kwargs)
 
 
 class GATv2Conv(_Fused, nn.GATv2Conv, pyg.GATv2Conv):  # type: ignore[misc]
-    """PyG's GATv2Conv on the kernels of :class:`gat_ext.nn.GATv2Conv`."""
+    """PyG's GATv2Conv on the operator of :class:`gat_ext.nn.GATv2Conv`."""
+
+    if _ABSENT:
+        __getattr__ = _or_none
 
 
 class TransformerConv(_Fused, nn.TransformerConv, pyg.TransformerConv):  # type: ignore[misc]
-    """PyG's TransformerConv on the kernels of :class:`gat_ext.nn.TransformerConv`."""
+    """PyG's TransformerConv on the operator of :class:`gat_ext.nn.TransformerConv`."""
 
 
 class AGNNConv(_Fused, nn.AGNNConv, pyg.AGNNConv):  # type: ignore[misc]
-    """PyG's AGNNConv on the kernels of :class:`gat_ext.nn.AGNNConv`."""
+    """PyG's AGNNConv on the operator of :class:`gat_ext.nn.AGNNConv`."""
 
 
 class Linear(linear.Linear):  # type: ignore[misc]
@@ -97,16 +226,27 @@ class Linear(linear.Linear):  # type: ignore[misc]
 
 
 def kind_of(module: torch.nn.Module) -> str | None:
-    """The name of the layer's class, of a layer of PyG that could be swapped, or of a class derived from one."""
-    if isinstance(module, _Fused):
+    """The name of a convolution's class; of the layer's that :func:`swap` knows, where it derives from one."""
+    if not isinstance(module, pyg.MessagePassing):
         return None
-    return next((plain.__name__ for plain in _Fused.classes if isinstance(module, plain)), None)
+    derived = (plain.__name__ for plain in _Fused.classes if isinstance(module, plain))
+    return next(derived, type(module).__name__)
 
 
 def reason_to_leave(module: Any) -> str | None:
-    """Why a layer cannot be swapped; None if it can."""
-    if type(module) not in _Fused.classes:
-        return f"is of the derived class {type(module).__name__}, which may compute something else"
+    """Why a convolution cannot be swapped; None if it can."""
+    kind = type(module)
+    if not isinstance(module, tuple(_Fused.classes)):
+        return "has no counterpart in gat_ext"
+    if isinstance(module, _Fused) and not module.overrides:
+        return "is already patched"
+    if kind not in _Fused.classes:
+        return f"is of the derived class {kind.__name__}, which may compute something else"
+    return _settings(module)
+
+
+def _settings(module: Any) -> str | None:
+    """Which setting of a layer the operators lack; None if they have them all."""
     if module.flow != "source_to_target":
         return f"has flow={module.flow!r}"
     if module.aggr not in ("add", "sum"):
@@ -116,9 +256,23 @@ def reason_to_leave(module: Any) -> str | None:
     return None
 
 
+def _swap_maps(module: Any, old: type = linear.Linear, new: type = Linear) -> None:
+    for child in module._modules.values():
+        if type(child) is old:
+            child.__class__ = new
+
+
 def swap(module: Any) -> None:
     """Makes the layer one of the classes above, and its linear maps of PyG such that take the package's products."""
-    for child in module._modules.values():
-        if type(child) is linear.Linear:
-            child.__class__ = Linear
+    _swap_maps(module)
     module.__class__ = _Fused.classes[type(module)]
+
+
+def unswap(module: Any) -> bool:
+    """Makes a layer of one of the classes above PyG's again; False for any other module."""
+    plain = next((plain for plain, kind in _Fused.classes.items() if type(module) is kind), None)
+    if plain is None:
+        return False
+    _swap_maps(module, Linear, linear.Linear)
+    module.__class__ = plain
+    return True
