@@ -6,9 +6,9 @@
     >>> functional.spmm(graph, torch.eye(3)).sum()
     tensor(3.)
 
-``Graph`` holds the edges; ``gat_ext.functional`` the operators; ``gat_ext.nn`` layers;
-``gat_ext.models`` whole networks; ``gat_ext.datasets`` and ``gat_ext.training`` what it takes to
-train them; ``gat_ext.reference`` the same mathematics in plain torch.
+``Graph`` holds edges; ``gat_ext.functional`` has operators, ``gat_ext.nn`` layers and
+``gat_ext.models`` networks; ``gat_ext.datasets`` and ``gat_ext.training`` load data and train;
+``gat_ext.explain`` analyses attention; ``gat_ext.reference`` has the operators in plain torch.
 """
 
 from __future__ import annotations

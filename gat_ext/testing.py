@@ -1,4 +1,4 @@
-"""What tests of the operators share: sample graphs, sample inputs, devices and tolerances."""
+"""Sample graphs, sample inputs, devices and tolerances for tests of the operators."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _self_loops() -> Graph:
 
 
 def _long_row() -> Graph:
-    """A destination with more edges than a kernel handles in one piece, and such a source."""
+    """A destination and a source with more edges than a kernel handles in one tile."""
     generator = torch.Generator().manual_seed(5)
     ends = torch.randint(60, (2, 21_000), generator=generator)
     ends[1, :12_000] = 7
@@ -48,7 +48,7 @@ def _long_row() -> Graph:
 
 
 def _star() -> Graph:
-    """Node 0 receives from every other node and sends to every other node."""
+    """Node 0 has edges from and to every other node."""
     leaves, hub = torch.arange(1, 9), torch.zeros(8, dtype=torch.int64)
     return Graph(torch.stack([torch.cat([leaves, hub]), torch.cat([hub, leaves])]), num_nodes=9)
 
@@ -58,7 +58,7 @@ def _path() -> Graph:
 
 
 def complete_graph(num_src: int, num_dst: int | None = None) -> Graph:
-    """Every source to every destination, self-loops included, in the order of the dense matrix.
+    """Edges from every source to every destination, self-loops included, in row-major order.
 
     Example:
         >>> complete_graph(2).edge_index.tolist()
@@ -95,7 +95,7 @@ SMALL_GRAPHS = tuple(name for name in GRAPHS if name != "long_row")
 def sample_graph(
     name: str, device: torch.device | str = "cpu", index_dtype: torch.dtype | None = None
 ) -> Graph:
-    """A graph of ``GRAPHS`` on a device, with the index dtype asked for.
+    """A graph of ``GRAPHS`` on a device, with a given index dtype.
 
     Raises:
         ValueError: unknown name.
@@ -119,7 +119,7 @@ def sample_graph(
 
 
 def devices() -> list[str]:
-    """Where operators can run here: "cpu", and "cuda" when a GPU is there.
+    """The available devices: "cpu", and "cuda" if there is a GPU.
 
     Example:
         >>> "cpu" in devices()
@@ -131,11 +131,11 @@ def devices() -> list[str]:
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
     """``rtol`` and ``atol`` for ``torch.testing.assert_close`` of a result of order one.
 
-    16-bit results may be off by the rounding of the result, for sums are kept in float32; the rest
-    by the rounding of short sums.
+    16-bit results may differ by the rounding of the result, because sums are float32; others by the
+    rounding of short sums.
 
     Raises:
-        ValueError: no floating-point dtype of the operators.
+        ValueError: not a dtype of the operators.
 
     Example:
         >>> tolerance(torch.float64)
@@ -156,7 +156,7 @@ def tolerance(dtype: torch.dtype) -> dict[str, float]:
 
 
 class _Sampler:
-    """Draws tensors on the host in float64, so that all devices and dtypes see the same numbers."""
+    """Draws tensors in float64 on the CPU: the same values for all devices and dtypes."""
 
     def __init__(
         self, dtype: torch.dtype, device: torch.device | str, seed: int, requires_grad: bool
@@ -182,29 +182,29 @@ def sample_inputs(
     *,
     requires_grad: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Arguments of ``edge_attention`` for a score, by the name of what they exercise.
+    """Arguments of ``edge_attention`` for a score, by the name of the option that they test.
 
-    Every entry holds ``score``, ``value`` and what the score reads, as :func:`score_inputs
-    <gat_ext.reference.score_inputs>` says, plus the option of its name:
+    Every entry has ``score``, ``value`` and the inputs in :func:`score_inputs
+    <gat_ext.reference.score_inputs>`, plus the option of its name:
 
     - "plain"; "bias"; "masked" (a bias with -inf, of all in-edges of destination 0 too);
       "negative_slope"; "scale"; "hard" and "top_k" (1 and 2 kept); "dropout"; "everything";
-    - for a score that reads keys "edge_feat", "edge_in_value", and "uneven" (more value channels
-      than key channels); for a score that reads source terms "edge_term".
+    - for scores that read key: "edge_feat", "edge_in_value", and "uneven" (more value channels than
+      key channels); for scores that read src_term: "edge_term".
 
     Args:
         score: a name in ``reference.SCORES``.
         graph: the graph.
         heads: H.
-        channels: D, and F save for "uneven".
-        dtype: of every tensor; the numbers are those of float64, rounded.
-        device: of every tensor; that of the graph if None.
-        seed: of the numbers.
-        requires_grad: whether the tensors are leaves that require gradients.
+        channels: D, and F except for "uneven".
+        dtype: dtype of all tensors; values are rounded from float64.
+        device: device of all tensors; None: the graph's.
+        seed: seed of the values.
+        requires_grad: True for leaves that require gradients.
 
     Returns:
-        Keyword arguments for ``functional.edge_attention``, graph excepted. For the reference, pass
-        them through :func:`reference_inputs`.
+        Keyword arguments for ``functional.edge_attention``, without the graph. For the reference,
+        convert them with :func:`reference_inputs`.
 
     Raises:
         ValueError: unknown score.
@@ -259,7 +259,7 @@ def _node_inputs(
         draw.normal(num_src, heads),
     )
     if "query" in reads:
-        # Terms beside queries and keys have the size of inverse norms, so that a score that
+        # Terms next to queries and keys have the size of inverse norms, so that a score that
         # multiplies them by a dot product is of order one.
         inputs["dst_term"] = inverse_norm(query) * inputs["dst_term"].sign()
         inputs["src_term"] = inverse_norm(key) * inputs["src_term"].sign()
@@ -285,15 +285,16 @@ def _edge_inputs(
 def reference_inputs(
     graph: Graph, inputs: dict[str, Any], dtype: torch.dtype | None = None
 ) -> dict[str, Any]:
-    """Arguments of ``functional.edge_attention`` as ``reference.edge_attention`` takes them.
+    """Converts arguments of ``functional.edge_attention`` for ``reference.edge_attention``.
 
-    The dropout mask that ``dropout_p`` and ``seed`` stand for takes their place.
+    Replaces ``dropout_p`` and ``seed`` by their dropout mask.
 
     Args:
         graph: the graph.
         inputs: the arguments.
-        dtype: of floating-point tensors; None for their own. Values stay, so that float64 shows
-            the truth for the rounded inputs of a narrower dtype. Changed tensors are new leaves.
+        dtype: dtype of floating-point tensors; None keeps their own. Values are not rounded, so
+            float64 gives exact results for inputs of a narrower dtype. Converted tensors are new
+            leaves.
 
     Example:
         >>> graph = sample_graph("path")

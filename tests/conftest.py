@@ -1,4 +1,4 @@
-"""Fixtures and options: slow tests' switch, folder of published data, file server, old pickles."""
+"""Options and fixtures: slow tests, folder of published data, file server, old pickles."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-# Threads that wait sleep: beside another process, as in parallel runs, they would else take its
-# core.
+# Waiting threads sleep, so that they do not take the cores of other processes in parallel runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
@@ -61,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder with published data files, which GAT_EXT_DATA names."""
+    """The folder of published data files, from GAT_EXT_DATA."""
     given = os.environ.get("GAT_EXT_DATA")
     if not given:
         pytest.skip("needs the published data files: GAT_EXT_DATA is not set to a folder with them")
@@ -86,7 +85,7 @@ def calls_of_pyg(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 class FileServer:
-    """Serves ``folder`` on the loopback address and lists what was asked for."""
+    """Serves ``folder`` on the loopback address and lists the requests."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -108,7 +107,7 @@ class FileServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port; requests are refused from then on."""
+        """Closes the port; later requests fail."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -116,7 +115,7 @@ class FileServer:
 
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
-    """Every test has as many of torch's threads, whatever others have set."""
+    """Resets torch's number of threads for each test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -124,7 +123,7 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture
 def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """A server of an empty folder, with the data sets' cache in another and no proxy in between."""
+    """A server of an empty folder, with another folder as the data sets' cache and no proxy."""
     folder = tmp_path / "served"
     folder.mkdir()
     monkeypatch.setenv("GAT_EXT_CACHE", str(tmp_path / "cache"))
@@ -136,7 +135,7 @@ def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fil
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 wrote: byte strings for all text and data, old names of modules."""
+    """Writes pickles as Python 2 did: byte strings for text and data, old module names."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
     OLD: ClassVar = {
@@ -164,7 +163,7 @@ class Python2Pickler(pickle._Pickler):
 
 @pytest.fixture(scope="session")
 def python2_dumps() -> Callable[[Any], bytes]:
-    """Function that pickles as Python 2 did."""
+    """A function that pickles as Python 2 did."""
 
     def dumps(value: Any) -> bytes:
         file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The table of layers: how each is built, called and varied, and which promises its tests check.
+"""The table of layers: arguments, calls, variants, and the promises that tests check.
 
 A new layer adds one row. The row buys all promises of ``PROMISES``: the tests run the layer through
 each of them, except those that it says it lacks.
@@ -71,12 +71,12 @@ class Layer:
         assert set(PROMISES) >= self.lacks, self.lacks - set(PROMISES)
 
     def supports(self, *promises: str) -> bool:
-        """True if it gives all these promises."""
+        """True if the layer gives all these promises."""
         assert set(promises) <= set(PROMISES), promises
         return self.lacks.isdisjoint(promises)
 
     def sizes(self, *sizes: Any) -> tuple[Any, ...]:
-        """The first arguments of its constructor, (in_channels, out_channels, heads) or fewer."""
+        """The first constructor arguments: (in_channels, out_channels, heads) or fewer."""
         return sizes if self.supports("projections") else ()
 
 
@@ -93,7 +93,7 @@ class Case(NamedTuple):
 
     @property
     def has_edges(self) -> bool:
-        """True if it is called with edge features."""
+        """True if calls have edge features."""
         return self.options.get("edge_dim") is not None
 
     @property
@@ -103,7 +103,7 @@ class Case(NamedTuple):
 
     @property
     def replaces_loops(self) -> bool:
-        """True if it attends over self-loops of its own."""
+        """True if the layer adds self-loops."""
         return self.layer.supports("self_loops") and self.options.get("add_self_loops", True)
 
     def make(self, in_channels: Any = 5, out_channels: int = 4, **more: Any) -> torch.nn.Module:
@@ -118,7 +118,7 @@ class Case(NamedTuple):
         return kind(*self.layer.sizes(in_channels, out_channels), **self.options)
 
     def edge_attr(self, num_edges: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        """The arguments that follow the edges: edge features where it has some."""
+        """The arguments after the edges: edge features, if it has any."""
         if not self.has_edges:
             return ()
         return (torch.randn(num_edges, self.options["edge_dim"], dtype=dtype),)
@@ -200,7 +200,7 @@ def layers_that(*promises: str) -> list[str]:
 
 
 def plain_cases(*promises: str) -> list[Case]:
-    """One case for each layer that gives these promises: two heads, where it has heads."""
+    """One case for each layer that gives these promises, with two heads if it has heads."""
     return [
         Case(name, LAYERS[name], {"heads": 2} if LAYERS[name].supports("projections") else {})
         for name in layers_that(*promises)
@@ -208,14 +208,14 @@ def plain_cases(*promises: str) -> list[Case]:
 
 
 def full_cases(*promises: str) -> list[Case]:
-    """One case for each layer, with all that it can do at once: edge features, residual, …"""
+    """One case for each layer with all options together: edge features, residual, …"""
     return [
         case._replace(options=case.options | case.layer.full) for case in plain_cases(*promises)
     ]
 
 
 def all_cases(*promises: str) -> list[Case]:
-    """Every variant of each layer: those without edge features, and those with."""
+    """Every variant of each layer, with and without edge features."""
     return [
         Case(case.name, case.layer, options)
         for case in plain_cases(*promises)
@@ -235,3 +235,12 @@ def grid_cases(*promises: str) -> list[Case]:
 def over(cases: list[Case]) -> pytest.MarkDecorator:
     """Parametrises a test by cases, as its argument ``case``."""
     return pytest.mark.parametrize("case", cases, ids=str)
+
+
+def random_edges(num_src: int = 9, num_dst: int = 9, seed: int = 0) -> Tensor:
+    """Edges with isolated nodes, multi-edges and self-loops; not sorted."""
+    generator = torch.Generator().manual_seed(seed)
+    src = torch.randint(num_src, (25,), generator=generator)
+    dst = torch.randint(num_dst - 2, (25,), generator=generator)
+    extra = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3]])
+    return torch.cat([torch.stack([src, dst]), extra, torch.stack([src, dst])[:, :4]], dim=1)

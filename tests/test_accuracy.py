@@ -41,7 +41,7 @@ def test_papers(model, dataset, data_dir, tmp_path):
 
 @pytest.mark.slow
 def test_bf16_reaches_the_accuracy_of_float32(data_dir, tmp_path):
-    """Within one point, the means of five seeds."""
+    """Means over five seeds, within one point."""
     data = datasets.load("cora", root=data_dir)
     mean = {}
     for bf16 in (False, True):
@@ -79,7 +79,7 @@ def test_agents_learn_where_to_walk():
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "bar"), [("gam", 62.2), ("gam-mem", 65.7)])
 def test_agents_on_compounds(model, bar, data_dir, tmp_path):
-    """The papers' means less 2, on one balanced draw of 500 graphs."""
+    """At least the papers' means minus 2, on one balanced sample of 500 graphs."""
     data = datasets.load_graphs("tu:NCI1", root=data_dir / "tudataset")
     how = GraphRecipe(epochs=40, stopping="last")
     config = GraphRunConfig(model, "tu:NCI1", 0, 5, 500, how, {}, "wl2")

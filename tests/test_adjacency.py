@@ -2,88 +2,19 @@
 
 from __future__ import annotations
 
-import networkx as nx
 import pytest
 import scipy.sparse
 import torch
 import torch_geometric.nn as pyg
+from forms import COLS, DENSE, EDGES, FORMS, NUM_NODES, ROWS, DGLGraph, SparseTensor
 from layers import over, plain_cases
 from torch.testing import assert_close
 from torch_geometric.data import Data
-from torch_geometric.edge_index import EdgeIndex
 
 from gat_ext import Graph, models, nn
 from gat_ext.explain import record_attention
 from gat_ext.graph import formats
-from gat_ext.graph.cache import _cache
-from gat_ext.interop import patch_pyg
-from gat_ext.nn import adjacency
 
-NUM_NODES = 7
-DENSE = (
-    torch.rand(NUM_NODES, NUM_NODES, generator=torch.Generator().manual_seed(0)) < 0.4
-).double()
-ROWS, COLS = DENSE.nonzero().t()
-EDGES = torch.stack([COLS, ROWS])  # row by row: destinations ascend
-
-
-class SparseTensor:
-    """What layers use of torch_sparse's class."""
-
-    def __init__(self, row, col, value=None, sparse_sizes=None):
-        order = torch.argsort(row * (max(sparse_sizes) + 1) + col)
-        self.row, self.col = row[order], col[order]
-        self.value = None if value is None else value[order]
-        self.sizes = sparse_sizes
-
-    def coo(self):
-        return self.row, self.col, self.value
-
-    def sparse_sizes(self):
-        return self.sizes
-
-
-class DGLGraph:
-    """What layers use of DGL's graphs and blocks."""
-
-    def __init__(self, edge_index, num_src, num_dst, is_block):
-        self.edge_index, self.num_src, self.num_dst = edge_index, num_src, num_dst
-        self.is_block = is_block
-
-    def edges(self):
-        return self.edge_index[0], self.edge_index[1]
-
-    def num_src_nodes(self):
-        return self.num_src
-
-    def num_dst_nodes(self):
-        return self.num_dst
-
-
-def networkx_graph():
-    graph = nx.DiGraph()
-    graph.add_nodes_from(range(NUM_NODES))
-    graph.add_edges_from(EDGES.t().tolist())
-    return graph
-
-
-# By name: the edges, and whether their order is that of EDGES.
-FORMS = {
-    "int32": lambda: EDGES.int(),
-    "Graph": lambda: Graph(EDGES, num_nodes=NUM_NODES),
-    "EdgeIndex": lambda: EdgeIndex(EDGES, sparse_size=(NUM_NODES, NUM_NODES)),
-    "sorted EdgeIndex": lambda: EdgeIndex(
-        EDGES, sparse_size=(NUM_NODES, NUM_NODES), sort_order="col"
-    ),
-    "SparseTensor": lambda: SparseTensor(ROWS, COLS, sparse_sizes=(NUM_NODES, NUM_NODES)),
-    "COO": lambda: DENSE.to_sparse_coo(),
-    "CSR": lambda: DENSE.to_sparse_csr(),
-    "CSC": lambda: DENSE.to_sparse_csc(),
-    "SciPy CSR": lambda: scipy.sparse.csr_array(DENSE.numpy()),
-    "SciPy COO": lambda: scipy.sparse.coo_matrix(DENSE.numpy()),
-    "NetworkX": networkx_graph,
-    "DGL": lambda: DGLGraph(EDGES, NUM_NODES, NUM_NODES, is_block=False),
-}
 CALLED = {case.name: case.make for case in plain_cases("forms")} | {
     "GAT": lambda: models.GAT(5, 4, 3).eval(),
     "AGNN": lambda: models.AGNN(5, 4, 3).eval(),
@@ -96,7 +27,7 @@ def test_every_form_of_edges(name, form):
     module, x = CALLED[name](), torch.randn(NUM_NODES, 5)
     edges = FORMS[form]()
     expected = module(x, EDGES)
-    for _ in range(2):  # the second time from the cache
+    for _ in range(2):  # then from the cache
         assert_close(module(x, edges), expected)
 
 
@@ -137,11 +68,11 @@ def test_reordered_needs_a_square_form():
 
 
 class Pairs(list):
-    """A form of edges that gat_ext does not know: pairs (source, destination)."""
+    """A new form of edges: a list of pairs (source, destination)."""
 
 
 def test_a_new_form_is_one_file_and_one_row(monkeypatch):
-    """What CONTRIBUTING says: everything else reads the rows."""
+    """The recipe of CONTRIBUTING for a form of edges is complete."""
     form = formats.Form(
         "a list of pairs",
         lambda value: isinstance(value, Pairs),
@@ -192,7 +123,7 @@ def matrix_of(form, values):
 
 
 def _dense_parts(result):
-    """The tensors of a layer's result."""
+    """Flattens the result of a layer to its tensors."""
     if isinstance(result, SparseTensor):
         return list(result.coo())
     if isinstance(result, tuple):
@@ -202,7 +133,7 @@ def _dense_parts(result):
 
 @pytest.mark.parametrize("form", ["COO", "SparseTensor"])
 def test_recorded_attention_to_values(form):
-    """The values of a matrix are edge features while attention is recorded, too."""
+    """The values of a matrix are edge features also while attention is recorded."""
     layer, x = nn.TransformerConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
     values = torch.randn(EDGES.shape[1], 2)
     edges = matrix_of(form, values)
@@ -261,7 +192,7 @@ def test_values_of_a_matrix_are_edge_features():
     assert_close(layer(x, SparseTensor(ROWS, COLS, attr, sizes)), expected)
     matrix = torch.sparse_coo_tensor(torch.stack([ROWS, COLS]), attr, (*sizes, 2))
     assert_close(layer(x, matrix), expected)
-    other = torch.randn_like(attr)  # what is given by name is what counts
+    other = torch.randn_like(attr)  # edge_attr has priority over values
     assert_close(layer(x, matrix, other), layer(x, EDGES, other))
     with pytest.raises(ValueError, match="edge_attr is None"):
         layer(x, DENSE.to_sparse_csr())
@@ -291,13 +222,11 @@ def test_matrices_mean_what_they_mean_to_pyg(name, options, form):
     leaf = values.requires_grad_(bool(options))
     out = ours(x, matrix_with_values(form, leaf))
     assert_close(out, theirs(x, matrix_with_values(form, values.detach())))
-    if (
-        options
-    ):  # PyG's self-loops lose the gradient to a COO matrix: compared with that to edge_attr
+    if options:  # with self-loops, PyG drops the gradient of a COO matrix: compare with edge_attr's
         expected = theirs(x, EDGES, leaf)
         grads = [torch.autograd.grad(each.square().sum(), leaf)[0] for each in (out, expected)]
         assert_close(*grads)
-    if name == "AGNNConv" or (options and form == "COO"):  # which PyG cannot give values of alpha
+    if name == "AGNNConv" or (options and form == "COO"):  # PyG cannot return alpha as its values
         return
     matrix = matrix_with_values(form, values.detach())
     (mine, alpha), (other, expected) = (
@@ -311,7 +240,7 @@ def test_gradients_that_would_be_lost():
     values = torch.randn(EDGES.shape[1], 2, requires_grad=True)
     indices, sizes = torch.stack([ROWS, COLS]), (NUM_NODES, NUM_NODES, 2)
     layer, x = nn.GATConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
-    with pytest.raises(ValueError, match=r"not coalesced .* give the result of its coalesce\(\)"):
+    with pytest.raises(ValueError, match=r"not coalesced .* pass edge_index\.coalesce\(\)"):
         layer(x, torch.sparse_coo_tensor(indices, values, sizes))
     fixed = torch.sparse_coo_tensor(indices, values.detach(), sizes)
     assert_close(layer(x, fixed), layer(x, fixed.coalesce()))
@@ -344,121 +273,3 @@ def test_data_of_pyg_belongs_to_graph():
     data = Data(x=torch.randn(NUM_NODES, 5), edge_index=EDGES)
     layer = nn.GATConv(5, 4)
     assert_close(layer(data.x, Graph.from_pyg(data)), layer(data.x, data.edge_index))
-
-
-# ---- caching
-
-
-@pytest.mark.parametrize("form", ["COO", "CSR", "CSC", "SparseTensor"])
-def test_graph_of_a_matrix_is_cached(form):
-    matrix = FORMS[form]()
-    assert adjacency.unwrap(matrix) is adjacency.unwrap(matrix)
-    assert adjacency.unwrap(FORMS[form]()) is not adjacency.unwrap(matrix)
-
-
-def test_matrices_that_share_one_of_their_index_tensors():
-    rows, sizes = ROWS.clone(), (NUM_NODES, NUM_NODES)
-    one = SparseTensor(ROWS, COLS, sparse_sizes=sizes)
-    other = SparseTensor(rows, COLS, sparse_sizes=sizes)
-    third = SparseTensor(ROWS, COLS, sparse_sizes=sizes)
-    other.col, third.row = one.col, one.row
-    other.row = one.row.flip(0)
-    third.col = one.col.flip(0)
-    for matrix in (one, other, third, one):
-        expected = torch.stack([matrix.col, matrix.row])
-        assert torch.equal(adjacency.unwrap(matrix).edge_index, expected)
-    same = SparseTensor(ROWS, COLS, sparse_sizes=sizes)
-    same.row, same.col = one.row, one.col
-    assert adjacency.unwrap(same) is adjacency.unwrap(one)
-
-
-INDICES = {
-    "COO": lambda matrix: matrix._indices()[0],
-    "CSR": lambda matrix: matrix.col_indices(),
-    "CSC": lambda matrix: matrix.row_indices(),
-    "SparseTensor": lambda matrix: matrix.row,
-    "SparseTensor's columns": lambda matrix: matrix.col,
-}
-
-
-@pytest.mark.parametrize("form", INDICES)
-def test_writes_to_the_indices_of_a_matrix_are_noticed(form):
-    matrix = FORMS[form.removesuffix("'s columns")]()
-    before = adjacency.unwrap(matrix).edge_index
-    INDICES[form](matrix).fill_(3)
-    after = adjacency.unwrap(matrix).edge_index
-    assert not torch.equal(before, after)
-    assert torch.equal(after, Graph.from_pyg(matrix).edge_index)
-
-
-def test_edge_index_objects_share_what_their_tensor_has():
-    edges = FORMS["EdgeIndex"]()
-    assert type(adjacency.unwrap(edges)) is torch.Tensor
-    assert adjacency.unwrap(edges) is adjacency.unwrap(edges)
-
-
-def test_what_can_change_is_read_again():
-    layer, x = nn.GATConv(5, 4), torch.randn(NUM_NODES, 5)
-    graph = networkx_graph()
-    layer(x, graph)
-    graph.remove_edge(*EDGES.t().tolist()[0])
-    assert_close(layer(x, graph), layer(x, EDGES[:, 1:]))
-    matrix = scipy.sparse.lil_array(DENSE.numpy())
-    layer(x, matrix)
-    matrix[0, :] = 0
-    assert_close(layer(x, matrix), layer(x, EDGES[:, EDGES[1] != 0]))
-
-
-def test_forgotten_with_the_matrix():
-    matrix = FORMS["CSR"]()
-    adjacency.unwrap(matrix)
-    count = len(_cache)
-    del matrix
-    assert len(_cache) == count - 1
-
-
-WRITES = {
-    "copy": lambda edges, other: edges.copy_(other),
-    "rows": lambda edges, other: edges.__setitem__(slice(None), other),
-    "inner tensor": lambda edges, other: edges.as_tensor().copy_(other),
-}
-
-
-@pytest.mark.parametrize("write", WRITES)
-@pytest.mark.parametrize("patched", [False, True])
-def test_writes_to_an_edge_index_of_pyg(write, patched):
-    """The tensor within it does not count them."""
-    layer, x = (pyg if patched else nn).GATConv(5, 4), torch.randn(NUM_NODES, 5)
-    if patched:
-        patch_pyg(layer)
-    other = EDGES.roll(1, dims=1).flip(0)
-    edges = EdgeIndex(EDGES.clone(), sparse_size=(NUM_NODES, NUM_NODES))
-    assert_close(layer(x, edges), layer(x, EDGES))
-    for new in (other, EDGES, other):
-        WRITES[write](edges, new)
-        for _ in range(2):
-            assert_close(layer(x, edges), layer(x, new))
-
-
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "Graph"])
-def test_edges_made_in_inference_mode(form):
-    layer, x = nn.GATConv(5, 4), torch.randn(NUM_NODES, 5)
-    expected = layer(x, EDGES)
-    with torch.inference_mode():
-        edges = FORMS[form]()
-        if isinstance(edges, torch.Tensor) and edges.layout == torch.strided:
-            edges = edges.clone()
-        for _ in range(2):
-            assert_close(layer(x, edges), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-@pytest.mark.parametrize("add_self_loops", [True, False])
-def test_edges_come_back_as_they_were(add_self_loops, dtype):
-    """As with PyG's layers: of the same dtype, and the same object where no loops were added."""
-    layer, edges = nn.GATConv(5, 4, add_self_loops=add_self_loops), EDGES.to(dtype)
-    x = torch.randn(NUM_NODES, 5)
-    _, (found, _) = layer(x, edges, return_attention_weights=True)
-    assert found.dtype == dtype and (found is edges) == (not add_self_loops)
-    _, (found, _) = nn.TransformerConv(5, 4)(x, edges, return_attention_weights=True)
-    assert found is edges

@@ -26,7 +26,7 @@ def edges_of(num_nodes, num_edges, seed=0):
 
 
 def arguments_of_edges(form, self_loops):
-    """The arguments of the operator that give a graph of 6 nodes and 20 edges."""
+    """The operator's graph arguments for 6 nodes and 20 edges."""
     graph = Graph(edges_of(6, 20), num_nodes=6)
     sizes = {"num_src": 6, "num_dst": 6, "self_loops": self_loops}
     if form == "csr":
@@ -70,7 +70,7 @@ def test_operator_tells_sizes_and_tensors_apart():
     for _ in range(2):
         found = [attend_by_operator(edge_index, x[:n], loops) for n in (5, 6) for loops in (0, 1)]
         assert all(map(torch.equal, found, expected))
-    for seed in range(50):  # tensors that come and go, at the addresses of those before
+    for seed in range(50):  # new tensors at the addresses of freed ones
         fresh = edges_of(6, 20, seed)
         graph = Graph(fresh, num_nodes=6)
         term = x.sum(-1)
@@ -147,7 +147,7 @@ def test_opcheck(form, self_loops):
 
 
 def test_large_node_numbers_are_not_cut_short():
-    """A number above 32 bits, whose low bits are a node."""
+    """A number above 32 bits whose low bits are a valid node."""
     with pytest.raises(IndexError, match="4294967297"):
         attend_by_operator(torch.tensor([[0, 2**32 + 1], [1, 0]]), torch.ones(4, 1, 2))
 
@@ -160,7 +160,7 @@ def test_edges_of_another_kind_are_named():
         attend_by_operator(torch.ones(3, 2, dtype=torch.int64), x)
 
 
-# ---- what the operator keeps
+# ---- the operator's cache
 
 
 def attend_alone(edges, num_nodes=5):
@@ -195,6 +195,6 @@ def test_sorted_edges_are_bounded():
         attend_alone(first, 2**22)
     assert _C.graph_cache_size() == 16
     del edges, others
-    attend_alone(torch.zeros(2, 1, dtype=torch.int64))  # drops those of tensors that died
+    attend_alone(torch.zeros(2, 1, dtype=torch.int64))  # drops results of freed tensors
     assert _C.graph_cache_size() == 2
     gat_ext.empty_cache()

@@ -1,4 +1,4 @@
-"""The arguments of edge_attention are written once; docs/architecture.md lists the places."""
+"""The arguments of edge_attention are listed once; docs/architecture.md names the places."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from gat_ext.testing import sample_inputs
 
 ROOT = Path(__file__).parents[1]
 
-# The files of the binding and of ops that may name an input, with what they do by name.
+# The files of the binding and of ops that may name an input, and why.
 NAMED_IN = {
     "csrc/torch/schema.h",  # the list
-    "csrc/torch/edge_attention.h",  # hands the inputs to the kernels, and validates them
-    "csrc/torch/cpu/edge_attention.cpp",  # which scratch and passes the gradients need
+    "csrc/torch/edge_attention.h",  # validates the inputs and passes them to the kernels
+    "csrc/torch/cpu/edge_attention.cpp",  # scratch memory and passes of the gradients
     "csrc/torch/cuda/edge_attention.cpp",  # the same
     "gat_ext/ops/composed.py",  # the formula in torch's operators
     "gat_ext/ops/scores.py",  # the formulas of the scores
 }
-# Words that other operators use too name nothing of edge_attention.
+# Words that other operators use, too, are not inputs of edge_attention alone.
 COMMON = {"value", "query", "key", "bias"}
 
 

@@ -1,4 +1,4 @@
-"""AttentionWalk: its estimates against the objective with all N × N pairs written out."""
+"""AttentionWalk: its estimates against the objective over all N × N pairs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def undirected(pairs, num_nodes):
 
 @pytest.fixture
 def irregular():
-    """A triangle with a tail, an edge doubled, and a node alone."""
+    """A triangle with a tail, a double edge and an isolated node."""
     return undirected([[0, 1], [1, 2], [2, 0], [2, 3], [2, 3], [3, 4]], 6)
 
 
@@ -42,7 +42,7 @@ def make_model(num_nodes, **options):
 
 
 def transition(graph):
-    """T [N, N]: row i says where a walk at i goes; it stays where there is nowhere to go."""
+    """T [N, N]; a walk at a node without neighbours stays there."""
     src, dst = graph.edge_index
     counts = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
     counts.index_put_((dst, src), torch.ones(len(src), dtype=torch.float64), accumulate=True)
@@ -52,7 +52,7 @@ def transition(graph):
 
 
 def exact(model, graph):
-    """Both sums, over all pairs."""
+    """Both sums of the objective, over all pairs."""
     matrix, joined = transition(graph)
     q = model.theta.softmax(0)
     powers = torch.stack([torch.matrix_power(matrix, k) for k in range(1, WINDOW + 1)])
@@ -103,7 +103,7 @@ def test_a_node_is_not_joined_to_itself_unless_by_an_edge(irregular):
 
 
 def test_estimates_have_no_bias(irregular):
-    """Means of many estimates, of values and of gradients, in units of their standard errors."""
+    """Means of many estimates of values and gradients, in units of their standard errors."""
     model = make_model(6)
     draws = []
     torch.manual_seed(1)

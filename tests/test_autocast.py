@@ -18,7 +18,7 @@ from gat_ext.ops import linear_maps
 
 HALVES = [torch.bfloat16, torch.float16]
 WIDTH, EDGE_DIM = 256, 3
-# Results from 1 << 18 elements on come from the package's own dense operators.
+# Results with at least 1 << 18 elements come from the package's own dense operators.
 BELOW, ABOVE = (1 << 18) // WIDTH - 1, (1 << 18) // WIDTH
 
 
@@ -64,7 +64,7 @@ def determinism():
 
 
 def layers(name, options):
-    """Ours and PyG's with the same parameters; results have WIDTH channels."""
+    """Our layer and PyG's, with the same parameters and WIDTH output channels."""
     heads = 2 if options.get("concat", True) else 1
     sizes = {} if name == "AGNNConv" else {"out_channels": WIDTH // heads, "heads": heads}
     sizes |= {} if name == "AGNNConv" else {"in_channels": 8}
@@ -75,7 +75,7 @@ def layers(name, options):
 
 
 def inputs(name, options, num_nodes):
-    """x, edge_index and what else the layer takes."""
+    """x, edge_index and the layer's other inputs."""
     x = torch.randn(num_nodes, WIDTH if name == "AGNNConv" else 8)
     edge_index = torch.randint(num_nodes, (2, 2 * num_nodes))
     more = {"edge_attr": torch.randn(2 * num_nodes, EDGE_DIM)} if "edge_dim" in options else {}
@@ -111,7 +111,7 @@ def test_dtypes_and_values_are_those_of_pyg(num_nodes, name, options, dtype):
     assert (out - expected).norm() < 2e-2 * expected.norm()
     out.float().square().sum().backward()
     expected.float().square().sum().backward()
-    assert x.grad.norm() > 0  # of float32, as is x
+    assert x.grad.norm() > 0  # float32, as x
     for ours_p, theirs_p in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert (ours_p.grad is None) == (theirs_p.grad is None)
     assert_as_pyg(
@@ -167,7 +167,7 @@ DTYPES = [torch.float32, torch.float64, *HALVES]
 
 
 def outcome(function, *tensors):
-    """The dtype of a result, or None where the tensors are refused."""
+    """The dtype of a result, or None if the call raises."""
     try:
         return function(*tensors).dtype
     except RuntimeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layers import all_cases, over
+from layers import all_cases, over, random_edges
 from torch.testing import assert_close
 
 from gat_ext import Graph, models, nn
@@ -12,21 +12,12 @@ from gat_ext.explain import attention_rollout, match_edges, record_attention
 from gat_ext.ops.registry import ops
 
 F64 = torch.float64
-# Two projections, and no edge features: those are shared, however many ends there are.
+# Bipartite inputs, without edge features, which both ends would share.
 PAIRS = [
     case
     for case in all_cases("batch", "pairs")
     if not case.has_edges and not case.options.get("share_weights")
 ]
-
-
-def random_edges(num_src=9, num_dst=9):
-    """Isolated nodes, multi-edges and self-loops included; not sorted."""
-    generator = torch.Generator().manual_seed(0)
-    src = torch.randint(num_src, (25,), generator=generator)
-    dst = torch.randint(num_dst - 2, (25,), generator=generator)
-    extra = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3]])
-    return torch.cat([torch.stack([src, dst]), extra, torch.stack([src, dst])[:, :4]], dim=1)
 
 
 EDGES = random_edges()
@@ -130,7 +121,7 @@ MODELS = {
 def test_models_equal_a_loop(name):
     torch.manual_seed(0)
     model, x = MODELS[name]().double(), torch.randn(4, 9, 5, dtype=F64)
-    model(x, EDGES)  # in training mode, for the running mean of the batch norm
+    model(x, EDGES)  # in training mode, to update the running mean of the batch norm
     model.eval()
     assert_close(model(x, EDGES), torch.stack([model(element, EDGES) for element in x]))
     mask = torch.rand(EDGES.shape[1], dtype=F64)

@@ -1,4 +1,4 @@
-"""What protects a reader of the benchmarks from a wrong number, and a small run from end to end."""
+"""The checks that keep wrong figures out of the benchmarks, and a small run from end to end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def results(family, item, case):
     return {"out": out, **{f"grad {name}": grad for name, grad in grads.items()}}
 
 
-# ---- the whole way
+# ---- end to end
 
 
 def test_a_run_prints_a_table_and_writes_json_and_a_chart(tmp_path, capsys):
@@ -232,7 +232,7 @@ def test_a_part_of_a_large_graph_shows_a_wrong_result(name, monkeypatch):
         with pytest.raises(check.WrongResultError, match=f"'{wrong}' differs"):
             errors = check.compare(broken, want, part, item)
             check.refuse_unequal(errors, "float32", "gat_ext", "PyG eager")
-    got["out"][-1] = torch.nan  # outside of the part, perhaps
+    got["out"][-1] = torch.nan  # may be outside the part
     assert check.compare(got, want, part, item)["out"] == float("inf")
 
 

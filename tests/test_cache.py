@@ -1,4 +1,4 @@
-"""The one cache: what is kept, for how long, and how much of it."""
+"""The cache: which results it keeps, for how long, and how much memory they take."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_bounded_over_owners(cache, monkeypatch):
         cache.get((owners[0],), "a", object)
     assert cache.nbytes <= 1_000_000 and len(cache) == 20
     held = {ids for (ids,) in cache._slots}
-    # The first was used all the time, of the others the last ones stay.
+    # The first was used repeatedly; of the others, the most recent ones stay.
     assert held == {id(owner) for owner in (owners[0], *owners[-19:])}
 
 

@@ -1,4 +1,4 @@
-"""An edge_index given to a layer again is not sorted again, unless it was modified."""
+"""Layers sort an edge_index once, until it is modified."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gat_ext.nn import AGNNConv, GATConv, TransformerConv
 
 @pytest.fixture
 def sorts(monkeypatch):
-    """Grows by one with every graph that is sorted."""
+    """A list that grows by one for each sorted graph."""
     calls, build = [], csr.build_csr
 
     def counted(*arguments):
@@ -119,7 +119,7 @@ def test_a_recording_holds_no_cached_graph():
 
 
 def test_few_graphs_of_one_edge_index():
-    """An edge_index used with ever other numbers of nodes does not fill the memory."""
+    """An edge_index used with many different numbers of nodes does not fill the memory."""
     edges, layer = make_edges(), GATConv(5, 3)
     for nodes in range(4, 60):
         layer(torch.randn(nodes, 5), edges)

@@ -37,7 +37,7 @@ def test_layers_and_models(name, use_reentrant):
         layer.zero_grad()
         x.grad = None
         loss = call().square().sum()
-        loss.backward()  # autograd.grad does not go through a reentrant checkpoint
+        loss.backward()  # autograd.grad does not support reentrant checkpoints
         return [loss.detach(), x.grad, *(p.grad for p in layer.parameters())]
 
     plain = gradients(lambda: layer(x, GRAPH))

@@ -13,7 +13,7 @@ X = torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
 
 
 def old_checkpoints(state):
-    """What versions of PyG saved a GATConv as, from what it is saved as now."""
+    """Converts a state_dict of GATConv to the names and shapes of older versions of PyG."""
     weight, att_src, att_dst = state["lin.weight"], state["att_src"], state["att_dst"]
     bias = {"bias": state["bias"]}
     return {
@@ -41,7 +41,7 @@ def test_checkpoints_of_older_versions(version, prefix):
     fresh = nn.GATConv(6, 4, heads=2)
     holder = torch.nn.ModuleDict({"module": fresh}) if prefix else fresh
     holder.load_state_dict(saved)
-    assert set(saved) == names  # what was given stays as it is
+    assert set(saved) == names  # the given dict is unchanged
     assert_close(fresh(X, EDGES), layer(X, EDGES))
 
 

@@ -1,4 +1,4 @@
-"""torch.compile: one graph, of any size, with the results of the plain call."""
+"""torch.compile: one program for graphs of any size, with the results of the eager call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES = [
     (5000, 9),
 ]  # nodes and edges, self-loops among them
 FULL = full_cases("compile")
-# Other numbers, a missing bias or a constant beta change nothing of what is traced.
+# Other numbers, a missing bias or a constant beta do not change the trace.
 SAME = {"negative_slope", "bias", "requires_grad"}
 TRACED = [
     case
@@ -67,9 +67,9 @@ def gradients(loss, x, module):
     ids=str,
 )
 def test_layers_compile_once_for_all_sizes(case, form):
-    """Values and gradients, of graphs with changing numbers of nodes and edges.
+    """Values and gradients, for varying numbers of nodes and edges.
 
-    Numbers are constants from the start. Otherwise the compiler takes them for variable, finds that
+    Floats are constants from the start. Otherwise the compiler treats them as variable, finds that
     they cannot be and begins anew, which takes twice as long and is seen to work with the models.
     """
     layer = case.make().double()
@@ -122,7 +122,7 @@ def test_bipartite_layers_compile(case):
     ("name", "form"), [*((name, "edge_index") for name in MODELS), ("GAT", "graph")]
 )
 def test_models_compile_and_train(name, form):
-    """Dropout included: the compiled model draws its seeds in the order of the plain one."""
+    """With dropout: the compiled model draws seeds in the order of the eager one."""
     model = MODELS[name]()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_nodes, num_edges in SIZES:
@@ -139,7 +139,7 @@ def test_models_compile_and_train(name, form):
 
 
 def test_automatic_dynamic_shapes_compile_twice():
-    """By default torch compiles for the first size and, when another one comes, for all."""
+    """By default torch compiles for the first size and, at the second one, for all sizes."""
     layer = nn.GATConv(5, 4)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for position, (num_nodes, num_edges) in enumerate(SIZES):
@@ -231,7 +231,7 @@ def test_compiled_edges_are_checked_at_each_call():
 
 
 def test_large_node_numbers_are_not_cut_short():
-    """A number above 32 bits, whose low bits are a node."""
+    """A number above 32 bits whose low bits are a valid node."""
     edge_index = torch.tensor([[0, 2**32 + 1], [1, 0]])
 
     def gather(edge_index, x):

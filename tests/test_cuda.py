@@ -56,7 +56,7 @@ def test_recorded_launches_see_new_inputs_and_a_new_seed(score):
 @pytest.mark.parametrize("score", SCORES)
 def test_same_bits_in_every_run(score):
     edges = random_graph(300, 20_000)
-    edges[1, :9_000] = 7  # a row that is split
+    edges[1, :9_000] = 7  # a row that kernels split
     graph = Graph(edges.cuda(), num_nodes=300)
     inputs = sample_inputs(score, graph, 3, 9, torch.float32, requires_grad=True)["everything"]
     runs = []

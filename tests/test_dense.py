@@ -19,7 +19,7 @@ from gat_ext.ops.registry import ops
 from gat_ext.reference.edges import philox
 
 F64 = torch.float64
-LARGE = 600  # rows and columns of a result that the block cache takes
+LARGE = 600  # rows and columns of a result in the block cache
 
 
 def draw(*shape, dtype=F64, seed=0):
@@ -32,7 +32,7 @@ def inverse_norm(x, eps=1e-12):
     return torch.where(norm > eps, 1 / norm, 0)
 
 
-# Operator, what it computes, its tensors.
+# Operator, its formula, its tensors.
 STEPS = {
     "linear": (ops.linear, F.linear, lambda n: (draw(n, 5), draw(n, 5, seed=1), draw(n, seed=2))),
     "linear without bias": (
@@ -102,7 +102,7 @@ def test_zero_vector_has_no_inverse_norm_and_no_gradient():
 
 @pytest.mark.parametrize("large", [False, True])
 def test_short_vectors_of_sixteen_bits_have_finite_gradients(large):
-    """The cube of the inverse of their norm is beyond float16, what it is multiplied by is not."""
+    """The cubes of the inverse norms overflow float16; the factors do not."""
     x = (draw(40_000 if large else 100, 1, 16) * 0.003).detach().half().requires_grad_()
     (ours,) = torch.autograd.grad(linear_maps.inverse_norm(x, 1e-12).float().mean() * 100, x)
     exact = x.detach().double().requires_grad_()
@@ -112,7 +112,7 @@ def test_short_vectors_of_sixteen_bits_have_finite_gradients(large):
 
 @pytest.mark.parametrize("needed", list(itertools.product([False, True], repeat=3)))
 def test_opcheck_of_the_gradient_of_linear(needed):
-    """Results that nobody asked for are tensors of their own."""
+    """Results that are not requested share no memory."""
     torch.library.opcheck(
         ops.linear_backward.default,
         (torch.randn(6, 4), torch.randn(6, 3), torch.randn(4, 3), list(needed)),
@@ -126,7 +126,7 @@ def test_wrong_shapes_are_named():
         ops.dropout(torch.ones(2), torch.tensor([1]), 1.5)
 
 
-# ---- which operator runs
+# ---- choice of the operator
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_layers_use_it_and_keep_hooks(layer, calls):
 
 
 def multipliers(n, p, seed):
-    """Element 64 b + 16 w + c takes word w of counter 16 b + c."""
+    """Element 64 b + 16 w + c is decided by word w of counter 16 b + c."""
     blocks = -(-n // 64)
     counter = np.zeros((4, 16 * blocks), dtype=np.uint64)
     counter[0] = np.arange(16 * blocks, dtype=np.uint64)

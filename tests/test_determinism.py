@@ -28,7 +28,7 @@ def deterministic():
 
 
 def assert_same_bits(run, runs=RUNS):
-    """Runs on one thread and on two in turn, and some more; run() returns tensors."""
+    """Compares runs on one thread, two and more, in turn; run() returns tensors."""
     torch.set_num_threads(1)
     first = run()
     for i in range(1, runs):
@@ -38,7 +38,7 @@ def assert_same_bits(run, runs=RUNS):
 
 
 def results_and_gradients(outputs, tensors):
-    """The outputs, and the gradients of a sum of them that differs everywhere."""
+    """The outputs, and the gradients of a weighted sum of them."""
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     live = [out for out in outputs if out.requires_grad]
     upstream = [torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out) for out in live]
@@ -167,7 +167,7 @@ def edges_and_features(num_nodes):
     return edge_index, x, torch.randn(3 * num_nodes, 3, generator=generator)
 
 
-# Some sums are shared out over threads from about 30,000 terms on only.
+# Some sums are split over threads only from about 30,000 terms on.
 @pytest.mark.parametrize(("num_nodes", "runs"), [(1000, RUNS), (40_000, 4)])
 @over(WITH_FEATURES)
 def test_layers(case, num_nodes, runs):
@@ -195,7 +195,7 @@ def test_batches(case):
 
 @over(plain_cases("determinism"))
 def test_gradients_of_autocast(case):
-    """Outside of it, as usual; and the same numbers as without determinism, to rounding."""
+    """Threads are unchanged outside; results equal nondeterministic ones up to rounding."""
     edge_index, x, _ = edges_and_features(200)
     layer = case.make(40)
 
@@ -205,13 +205,13 @@ def test_gradients_of_autocast(case):
         return results_and_gradients(out.float(), [x, *layer.parameters()])
 
     assert_same_bits(run, runs=4)
-    ours = run()[:2]  # the result and the gradient of x
+    ours = run()[:2]  # result and gradient of x
     torch.use_deterministic_algorithms(False)
     for a, b in zip(ours, run()[:2], strict=True):
         assert (a - b).norm() < 2e-2 * b.norm()
 
 
-# Not with norm="batch": torch's batch normalisation sums per thread, forward and backward.
+# Without norm="batch": torch's batch normalisation sums per thread, forward and backward.
 @pytest.mark.parametrize(
     ("name", "options"),
     [*((name, {}) for name in models.available()), ("gat", {"norm": "layer"})],

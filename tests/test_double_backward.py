@@ -29,7 +29,7 @@ def test_every_result_of_edge_attention(score, results):
     """
     graph = sample_graph("isolated")
     for name, inputs in sample_inputs(score, graph, 2, 2, requires_grad=True).items():
-        if name == "masked":  # no finite differences of -inf
+        if name == "masked":  # -inf has no finite differences
             continue
         leaves = {
             n: t for n, t in inputs.items() if isinstance(t, torch.Tensor) and t.requires_grad
@@ -48,7 +48,7 @@ def test_every_result_of_edge_attention(score, results):
 @pytest.mark.parametrize(("order", "bound"), [(2, 1e-9), (3, 1e-8)])
 @pytest.mark.parametrize("score", SCORES)
 def test_gradients_of_higher_order_equal_the_reference(score, order, bound):
-    """Not along one direction, as above, but all of them."""
+    """The whole Hessian, instead of one direction as above."""
     graph = sample_graph("unsorted")
     inputs = sample_inputs(score, graph, 2, 3, requires_grad=True)["everything"]
     exact = reference_inputs(graph, inputs, F64)
@@ -93,5 +93,5 @@ def test_gradient_penalty(case):
         for tensor, step in zip(learned, steps, strict=True):
             if step is not None:
                 tensor -= size * step
-    # The decrease is that of the first order, to the order of the step.
+    # The decrease equals the first-order term, up to the order of the step.
     assert first - penalty().item() == pytest.approx(size * along, rel=1e-3)

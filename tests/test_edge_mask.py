@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch_geometric.nn as pyg
-from layers import all_cases, over
+from layers import all_cases, over, random_edges
 from torch.testing import assert_close
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 
@@ -26,7 +26,7 @@ F64 = torch.float64
 
 
 def random_mask(graph, heads, dtype=F64):
-    """[E] or [E, heads], negative numbers and zeros among them."""
+    """[E] or [E, heads], with negative numbers and zeros."""
     shape = (graph.num_edges,) if heads is None else (graph.num_edges, heads)
     mask = torch.randn(shape, generator=torch.Generator().manual_seed(7), dtype=F64)
     mask[::4] = 0
@@ -53,14 +53,13 @@ def test_equals_reference(score, name, heads, dtype, device):
     variants = sample_inputs(score, graph, heads=3, channels=5, dtype=dtype, requires_grad=True)
     for variant, inputs in variants.items():
         if dtype == torch.bfloat16 and "top_k" in inputs:
-            continue  # scores that rounding makes equal may be chosen differently
+            continue  # top_k may choose differently among scores that rounding makes equal
         given = inputs | {"edge_mask": random_mask(graph, heads, dtype)}
         truth = reference_inputs(graph, given, dtype=F64)
         results = functional.edge_attention(graph, **given, return_weights=True, return_lse=True)
         expected = reference.edge_attention(graph, **truth, return_weights=True, return_lse=True)
         assert torch.equal(results[0], functional.edge_attention(graph, **given)), variant
-        # Weights and their gradients are rounded before they are summed, to less than the largest
-        # of them.
+        # Weights and their gradients are rounded before the sum, relative to the largest.
         bounds = tolerance(dtype)
         bounds |= {"atol": 5 * bounds["atol"]} if dtype != F64 else {}
         generator = torch.Generator(device).manual_seed(2)
@@ -141,7 +140,7 @@ def test_named_forms_take_the_mask():
 
 @pytest.mark.parametrize("with_edges", [False, True])
 def test_no_tensor_of_messages_is_kept(with_edges):
-    """Nothing of E·H·F elements waits for backward but the edge features that were given."""
+    """Backward keeps no tensor of E·H·F elements, except the given edge features."""
     graph = Graph(torch.randint(50, (2, 4000)), num_nodes=50)
     x = torch.randn(50, 4, 16, requires_grad=True)
     edge_feat = torch.randn(4000, 4, 16) if with_edges else None
@@ -271,15 +270,6 @@ def test_faulty_masks_are_refused(mask, error, message):
 
 
 # ---- the layers
-
-
-def random_edges(num_src, num_dst):
-    """Isolated nodes, multi-edges and self-loops included; not sorted."""
-    generator = torch.Generator().manual_seed(0)
-    src = torch.randint(num_src, (25,), generator=generator)
-    dst = torch.randint(num_dst - 2, (25,), generator=generator)
-    extra = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3]])
-    return torch.cat([torch.stack([src, dst]), extra, torch.stack([src, dst])[:, :4]], dim=1)
 
 
 @pytest.mark.parametrize("as_graph", [False, True])

@@ -1,4 +1,4 @@
-"""The examples run, print something and find what they assert."""
+"""The examples run, print results and pass their assertions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARGUMENTS = {"explain_karate.py": ["karate.png"]}
 
 
 def imports(path):
-    """Modules that a script imports at its head."""
+    """Modules that a script imports at the top."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -30,7 +30,7 @@ def imports(path):
 def is_there(module):
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its package is missing
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 

@@ -33,8 +33,8 @@ USES = {
 USES_OF_TORCH = ("from_torch_sparse", "from_pyg", "features", "x of a layer", "edges of a layer")
 USES_OF_SCIPY = ("from_scipy", "features", "edges of a layer")
 POINTERS = {
-    (0, 1000000, 2): "falls from 1000000 at position 1 to 2 at position 2",
-    (0, -5, 2): "falls from 0 at position 0 to -5 at position 1",
+    (0, 1000000, 2): "decreases from 1000000 at position 1 to 2 at position 2",
+    (0, -5, 2): "decreases from 0 at position 0 to -5 at position 1",
     (0, 1, 1): "goes from 0 to 1; expected 0 to 2, the number of stored entries",
     (0, 1, 3): "goes from 0 to 3; expected 0 to 2",
     (1, 1, 2): "goes from 1 to 2; expected 0 to 2",
@@ -56,7 +56,7 @@ def uses(kind):
 
 
 def refusals(*calls):
-    """What each expression of this module is refused with, in another process, which may crash."""
+    """The error of each expression of this module, in another process, which may crash."""
     lines = ["from test_faulty_matrices import *"]
     for call in calls:
         lines += [f"try: {call}; print('taken')"]
@@ -132,7 +132,7 @@ def test_scipy_features(layout):
 
 
 class SparseTensor:
-    """What is used of torch_sparse's class when it holds pointers and no rows yet."""
+    """The methods of torch_sparse's class in use while it has pointers and no rows yet."""
 
     def __init__(self, rowptr, col):
         self.storage = types.SimpleNamespace(
@@ -143,7 +143,7 @@ class SparseTensor:
         return 2, 2
 
     def coo(self):
-        """Follows the pointers."""
+        """Expands the pointers."""
         rowptr, col = self.storage.rowptr(), self.storage.col()
         assert rowptr.tolist() == [0, 1, 2]
         return torch.tensor([0, 1]), col, None
@@ -155,5 +155,5 @@ def test_sparse_tensor():
     assert Graph.from_pyg(edges).edge_index.tolist() == [[1, 0], [0, 1]]
     faulty = SparseTensor(torch.tensor([0, 1000, 2]), col)
     for call in (Graph.from_pyg, lambda edges: layer(X, edges)):
-        with pytest.raises(ValueError, match="rowptr of the SparseTensor falls from 1000"):
+        with pytest.raises(ValueError, match="rowptr of the SparseTensor decreases from 1000"):
             call(faulty)

@@ -1,4 +1,4 @@
-"""Sparse features give what dense ones give."""
+"""Sparse features give the results of dense ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRAPH = Graph(torch.randint(30, (2, 150), generator=torch.Generator().manual_see
 
 
 def features(dtype=torch.float64, rows=30, columns=40, seed=1):
-    """A matrix with a tenth of its elements, an empty row and an empty column."""
+    """A matrix with a tenth of its elements nonzero, an empty row and an empty column."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, columns, generator=generator, dtype=dtype)
     x[torch.rand(rows, columns, generator=generator) > 0.1] = 0
@@ -78,7 +78,7 @@ def test_models(name):
     torch.manual_seed(0)
     model = models.build(name)(40, 8, 3).double().eval()
     x = features()
-    dense = x.clone().requires_grad_()  # not constant: never taken for sparse
+    dense = x.clone().requires_grad_()  # not constant: never converted to sparse
     assert_same(model, dense, {"constant": x, **sparse_forms(x)})
     for ours, theirs in zip(
         model.attention_weights(x.to_sparse_csr(), GRAPH),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
 from gat_ext import _C
+from gat_ext.graph import contents
 from gat_ext.nn import GATConv
 
 SIZES = [0, 1, 7, 64, 1000, 40_000, 600_000]
@@ -86,7 +89,7 @@ def test_the_same_number_with_any_instruction_set(isa, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool])
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 1001])
 def test_features_are_told_apart_by_their_bits(dtype, size):
-    x = torch.rand(size + 1).mul(2).to(dtype)[1:]  # an offset that integers of 64 bits do not have
+    x = torch.rand(size + 1).mul(2).to(dtype)[1:]  # not aligned to 64 bits
     number = _C.fingerprint(x)
     assert number == _C.fingerprint_by_torch(x)
     for place in range(min(size, 20)):
@@ -103,7 +106,7 @@ def test_a_tensor_is_asked_for():
         _C.fingerprint([0, 1])
 
 
-# ---- changes that cancel under a weaker number
+# ---- changes that a weaker hash misses
 
 
 @pytest.mark.parametrize("use", ["number", "compiled", "eager"])
@@ -129,8 +132,8 @@ def test_two_values_change_places(use):
 def test_the_same_change_in_two_places_never_cancels():
     """Swaps of two values: the changes of the terms of a million places are all different.
 
-    With one multiplication a pair in 2^32 of them is equal, which is a hundred here.
-    NumPy's terms are those of the number, as the tests above find.
+    With one multiplication, one pair in 2^32 would be equal: about a hundred here.
+    NumPy's terms are those of the fingerprint, as tested above.
     """
     places = 1 << 20
     place = torch.arange(places) * (0x9E3779B97F4A7C15 - 2**64)
@@ -157,3 +160,22 @@ def test_small_edits_are_told_apart():
         number = _C.fingerprint(edges)
         assert torch.equal(seen.setdefault(number, edges.clone()), edges)
     assert len(seen) > 15_000
+
+
+# ---- when contents are read
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+@pytest.mark.parametrize("initialised", [False, True])
+def test_contents_on_a_gpu_are_read_only_while_versions_miss_writes(
+    monkeypatch, initialised, capturing
+):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: initialised)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
+    for large in (False, True):
+        assert contents._is_read(on_gpu, large) == (initialised and not capturing)
+    edges, read = torch.empty(2, 6, dtype=torch.int64, device="meta"), []
+    monkeypatch.setattr(_C, "fingerprint", lambda t: read.append(t))
+    contents.state_of(edges)
+    assert len(read) == initialised

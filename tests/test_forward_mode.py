@@ -121,7 +121,7 @@ def test_what_has_no_tangent_passes_beside_what_has():
 
 
 def test_dense_steps_have_tangents():
-    """Large ones go through operators that have none; under forward mode they don't."""
+    """Large tensors use operators without tangents, except in forward mode."""
     x, weight = torch.randn(70_000, 4, dtype=F64), torch.randn(4, 4, dtype=F64)
     for call, expected in (
         (lambda t: linear_maps.linear(t, weight), lambda t: t @ weight.t()),

@@ -1,4 +1,4 @@
-"""GAM and GAMMemory: what they compute, and the gradient of REINFORCE against the exact one."""
+"""GAM and GAMMemory: outputs, and the gradient of REINFORCE against the exact one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_more_agents_than_in_training(graphs, name):
         ).std()
         for m in (1, 16)
     ]
-    assert spread[1] < 0.5 * spread[0]  # 0.25, were the agents' classes averaged
+    assert spread[1] < 0.5 * spread[0]  # 0.25 for an average over agents
 
 
 def test_memory_is_the_formula(graphs):
@@ -123,7 +123,7 @@ def test_loss_is_the_formula(graphs, name):
     torch.testing.assert_close(loss.baseline, torch.stack(error).mean())
     torch.testing.assert_close(loss.total(), sum(loss))
     torch.testing.assert_close(loss.total(0.5), sum(loss) - 0.5 * loss.reinforce)
-    # The baseline learns from its own part alone, and nothing else learns from that.
+    # Only the baseline has a gradient of its own part, and none of the others.
     names = [n for n, _ in model.named_parameters()]
     for part, mine in (
         (loss.baseline, True),
@@ -163,7 +163,7 @@ def all_walks(graph, start, num_steps):
 
 @pytest.mark.parametrize(("name", "num_agents", "num_steps"), [("gam", 1, 4), ("gam-mem", 2, 3)])
 def test_reinforce_is_the_gradient_of_the_expected_reward(monkeypatch, name, num_agents, num_steps):
-    """Over all walks: the expectation of the estimate is minus the gradient of the expectation."""
+    """Over all walks, the mean estimate is the negative gradient of the expected reward."""
     pairs = torch.tensor([[0, 1], [1, 2], [2, 0], [2, 3]]).t()
     graph = Graph(torch.cat([pairs, pairs.flip(0)], dim=1))
     types, ptr, y = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 4]), torch.tensor([1])
@@ -172,7 +172,7 @@ def test_reinforce_is_the_gradient_of_the_expected_reward(monkeypatch, name, num
     current_walks: list[list[int]] = []
 
     def forced(graph, current, rank, node_type, *, mode, seed, step):
-        """walk_step that goes where it is told."""
+        """walk_step with given moves."""
         moved, log_probs = [], []
         for agent, walk in enumerate(current_walks):
             begin, end = graph.rowptr[walk[step]], graph.rowptr[walk[step] + 1]
@@ -259,7 +259,7 @@ def test_opcheck_of_starts(graphs, chosen):
 
 @pytest.mark.parametrize(("name", "chosen"), [("gam", None), ("gam-mem", torch.tensor([2, 0]))])
 def test_compiles(graphs, name, chosen):
-    """Starts, walks and the loss as one graph, with the numbers of the plain call."""
+    """Starts, walks and the loss compile to one graph, with the results of the eager call."""
     model, y = make_model(name, num_steps=2), torch.tensor([1, 0, 1])
     y = y if chosen is None else y[chosen]
 

@@ -28,7 +28,7 @@ def edges(graph: Graph) -> list[tuple[int, int]]:
 
 
 def assert_consistent(graph: Graph, edge_index: torch.Tensor) -> None:
-    """The graph holds the edges, and CSR, order and transpose are what slow loops make of them."""
+    """Edges, CSR, order and transpose equal those of slow loops."""
     src, dst = edge_index.tolist()
     by_dst = sorted(range(len(dst)), key=lambda e: dst[e])  # sorted() is stable
     assert graph.rowptr.tolist() == np.searchsorted(sorted(dst), range(graph.num_dst + 1)).tolist()
@@ -161,7 +161,7 @@ BAD_GRAPHS = {
         (torch.tensor([[0], [1]]), 2),
         {"num_src": 2, "num_dst": 2},
         ValueError,
-        "num_nodes alone",
+        "num_nodes only",
     ),
     "negative count": ((torch.tensor([[0], [1]]), -1), {}, ValueError, "num_nodes is -1"),
     "bool count": ((torch.tensor([[0], [1]]), True), {}, TypeError, "num_nodes is True"),
@@ -327,7 +327,7 @@ def test_reverse(name):
 
 @pytest.mark.parametrize("name", BIPARTITE)
 def test_undirected_needs_equal_sides(name):
-    with pytest.raises(ValueError, match="it needs them to be equal"):
+    with pytest.raises(ValueError, match="expects them to be equal"):
         sample_graph(name).to_undirected()
 
 

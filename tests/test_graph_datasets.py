@@ -1,4 +1,4 @@
-"""Data sets of graphs: what each promises, subsets, folds, node types, generated families."""
+"""Data sets of graphs: invariants, subsets, folds, node types, generated families."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GENERATED: dict[str, dict[str, Any]] = {"digit_grids": {}, "shapes": {"num_graph
 
 
 def small() -> GraphDataset:
-    """A path of 3, a single node, an edge, a triangle with a pendant node."""
+    """A path of 3 nodes, a single node, an edge, and a triangle with a pendant node."""
     pairs = [(0, 1), (1, 2), (4, 5), (6, 7), (7, 8), (6, 8), (8, 9)]
     both = sorted(pairs + [(j, i) for i, j in pairs], key=lambda pair: (pair[1], pair[0]))
     return GraphDataset(
@@ -39,7 +39,7 @@ def small() -> GraphDataset:
 
 
 def part(data: GraphDataset, number: int) -> tuple[Any, ...]:
-    """One graph by hand: its edges counted from 0, types, attributes, class."""
+    """One graph: edges counted from 0, types, attributes, class."""
     first, last = data.node_ptr[number], data.node_ptr[number + 1]
     edges = [pair for pair in data.edge_index.T.tolist() if first <= pair[0] < last]
     x = None if data.x is None else data.x[first:last].tolist()
@@ -67,7 +67,7 @@ def test_subset_is_the_graphs_one_by_one(indices: list[int]) -> None:
     assert len(subset) == len(indices)
     for place, number in enumerate(indices):
         assert part(subset, place) == part(data, number)
-    checked = dataclasses.replace(subset)  # runs the checks that subset leaves out
+    checked = dataclasses.replace(subset)  # runs the checks that subset skips
     assert (checked.num_types, checked.signal_types) == (3, (2,))
     assert torch.equal(subset.graph.edge_index, checked.edge_index)
 
@@ -185,7 +185,7 @@ def test_label_types_are_those_given() -> None:
 
 
 def colours(graph: Graph, types: list[int], rounds: int) -> list[Any]:
-    """Refinement by its definition, a colour being a nested tuple."""
+    """Refinement by definition, with nested tuples as colours."""
     source, target = graph.edge_index
     now: list[Any] = list(types)
     for _ in range(rounds):
@@ -207,7 +207,7 @@ def test_wl_types_against_the_definition(num_nodes: int, rounds: int, seed: int)
     refined = data.with_types("wl", rounds=rounds)
     expected = colours(data.graph, types.tolist(), rounds)
     pairs = set(zip(refined.node_type.tolist(), expected, strict=True))
-    assert len(pairs) == len(set(expected)) == refined.num_types  # one to one
+    assert len(pairs) == len(set(expected)) == refined.num_types  # a bijection
     counts = refined.node_type.bincount().tolist()
     assert counts == sorted(counts, reverse=True)
 
@@ -325,5 +325,5 @@ def test_registry() -> None:
         TypeError, match="'tu:NCI1' has no option k; expected one of its options: url, sha256"
     ):
         load_graphs("tu:NCI1", k=3)
-    with pytest.raises(ValueError, match="'shapes' is registered already"):
+    with pytest.raises(ValueError, match="already registered as 'shapes'"):
         datasets.register_graphs("shapes")(lambda root: small())

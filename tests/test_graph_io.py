@@ -18,7 +18,7 @@ DENSE = np.array([[0.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 4.0, 5.
 
 
 def assert_multiplies_like(graph: Graph, weight, dense: np.ndarray) -> None:
-    """spmm with the stored values, in their order, is the product with the matrix."""
+    """spmm with the stored values as weights is the product with the matrix."""
     weight = torch.as_tensor(weight)
     assert (graph.num_dst, graph.num_src) == dense.shape
     torch.testing.assert_close(
@@ -62,7 +62,7 @@ def test_torch_sparse(layout):
 
 
 def test_torch_csc():
-    """Entries column by column, so edges are by source."""
+    """Entries are by column, so edges are by source."""
     matrix = torch.from_numpy(DENSE).to_sparse_csc()
     graph = Graph.from_torch_sparse(matrix)
     assert_multiplies_like(graph, matrix.values(), DENSE)

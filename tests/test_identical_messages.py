@@ -14,7 +14,7 @@ from gat_ext.testing import sample_graph, sample_inputs
 
 
 def gradients(graph, inputs, dtype):
-    """Gradients of the features that a score reads, from the same numbers in a dtype."""
+    """Gradients of the features that a score reads, from the same values in a dtype."""
     given = {
         n: t.detach().to(dtype) if isinstance(t, torch.Tensor) else t for n, t in inputs.items()
     }

@@ -20,7 +20,7 @@ OF_EDGES = ("bias", "edge_term", "edge_feat")
 
 
 def make_graph(device="cpu"):
-    """Rows of 1 to 10 edges, the first third of them twice."""
+    """Rows of 1 to 10 edges, the first third of which are duplicated."""
     pairs = torch.randperm(NODES * NODES, generator=torch.Generator().manual_seed(3))
     edges = torch.stack([pairs % NODES, pairs // NODES])
     edges = edges[:, (edges[0] == 0) | (edges[1] < NODES // 2)][:, :60]
@@ -39,7 +39,7 @@ def make_inputs(score, graph, dtype, *, size=1.0, grain=1.0, edge_feat=False):
         return torch.randint(-2, 3, shape, generator=generator).double()
 
     def nodes(*shape):
-        """Every two nodes alike: edges of equal scores whose values differ."""
+        """Pairs of nodes with equal features: edges with equal scores and different values."""
         return integers(NODES // 2, *shape).repeat(2, *[1] * len(shape))
 
     inputs = {"value": size * torch.randn(NODES, HEADS, CHANNELS, generator=generator).double()}
@@ -77,7 +77,7 @@ def mask_of(graph, masked_with, dtype):
 def results_of(attention, graph, inputs):
     """Outputs, then the first and second derivatives of a sum of them, by name."""
     out, weights, lse = attention(graph, **inputs, return_weights=True, return_lse=True)
-    lse = torch.where(lse == -torch.inf, 0, lse)  # of nodes without edges
+    lse = torch.where(lse == -torch.inf, 0, lse)  # rows without edges
     found = {"out": out, "weights": weights, "lse": lse}
     generator = torch.Generator().manual_seed(11)
 
@@ -104,7 +104,7 @@ def as_leaf(tensor, dtype):
 def check_against_reference(graph, inputs):
     """Within a few roundings of the largest element of the float64 reference, or as its float32.
 
-    The second bound is for differences of equals: what is 0 in theory is rounding in every dtype.
+    The second bound is for exact cancellation: a theoretical 0 is a rounding error in every dtype.
     """
     found = results_of(functional.edge_attention, graph, inputs)
     on_cpu = Graph(graph.edge_index.cpu(), num_nodes=NODES)
@@ -128,7 +128,7 @@ def check_against_reference(graph, inputs):
         assert float((got - want).abs().max()) <= allowed, name
 
 
-# The score's grain has to be representable beside the mask.
+# The grain of the scores must be representable next to the mask.
 MASKS = {
     "-1e4": (-1e4, 2.0**-6),
     "-1e7": (-1e7, 1.0),
@@ -181,9 +181,9 @@ def test_large_features(score, size, dtype, edge_feat, device):
 
 @pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize("dtype, exponent", [(torch.float64, 400), (torch.float32, 50)], ids=str)
-@pytest.mark.parametrize("score", [s for s in SCORES if s != "cosine"])  # which does not grow
+@pytest.mark.parametrize("score", [s for s in SCORES if s != "cosine"])  # bounded
 def test_results_scale_exactly(score, dtype, exponent, device):
-    """Where softmax has saturated, results grow by the powers of two by which features grow."""
+    """With a saturated softmax, results scale with features by the same powers of two."""
     graph, powers = make_graph(device), (27, exponent)
     found = []
     for power in powers:
@@ -240,8 +240,7 @@ def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, dropo
         )
         kept = torch.tensor(1 / (1 - dropout_p), dtype=dtype)
         assert ((weights == 0) | (weights == kept)).all()
-        # Dropped weights are 0, and the multiplier of the others is rounded to 16 bits where they
-        # are a result.
+        # Dropped weights are 0; the factor of the others is rounded to 16 bits in returned weights.
         results = (out, weights) if dropout_p == 0 else (out,)
         grads = torch.autograd.grad(
             results,
@@ -252,7 +251,7 @@ def test_gradients_of_the_only_edge_of_a_row_are_zero(score, dtype, edges, dropo
             assert (grad == 0).all(), (channels, grad.abs().max())
 
 
-# Additive scores of W_e e are differences of products as large: not as exact, in PyG neither.
+# Additive scores of W_e e are differences of large products: less exact, in PyG, too.
 CASES = plain_cases("large_scores", "pyg") + [
     case._replace(options={"heads": 2, "edge_dim": 4})
     for case in plain_cases("large_scores", "pyg", "edge_attr")

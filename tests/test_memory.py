@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 
 import pytest
 import torch
 from layers import full_cases, plain_cases
+from live_memory import live_bytes
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-import gat_ext
 from gat_ext import Graph, functional, models, nn
 from gat_ext.ops.arguments import AdjacencyAttention
 from gat_ext.ops.registry import ops
@@ -20,35 +19,7 @@ from gat_ext.testing import sample_inputs
 
 NODES, EDGES, HEADS, CHANNELS = 1_000, 4_000, 4, 8
 CALLS = 6
-ALLOWED = (
-    NODES * 4 // 2
-)  # bytes a call: half of the smallest tensor that holds a number for each node
-
-
-class Blocks(ctypes.Structure):
-    """What glibc says of its memory."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")
-    ]
-    _fields_ += [(name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks")]
-    _fields_ += [("keepcost", ctypes.c_size_t)]
-
-
-try:
-    mallinfo = ctypes.CDLL(None).mallinfo2
-    mallinfo.restype = Blocks
-except (AttributeError, OSError):
-    pytest.skip("needs mallinfo2 of glibc 2.33", allow_module_level=True)
-
-
-def live_bytes():
-    """Live allocated bytes. Freezes live objects, so that later collections are quick."""
-    gc.collect()
-    gc.freeze()
-    gat_ext.empty_cache()
-    blocks = mallinfo()
-    return blocks.uordblks + blocks.hblkhd
+ALLOWED = NODES * 4 // 2  # bytes per call: half of the smallest tensor with a number for each node
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +29,7 @@ def frozen():
 
 
 def growth(call):
-    """Bytes that each call leaves behind, once caches are full: what is lost is lost each time."""
+    """Bytes that each call leaks, once caches are full."""
     torch.set_num_threads(1)
     for _ in range(2):
         call()
@@ -78,7 +49,7 @@ def test_a_leak_is_seen():
     assert growth(lambda: torch.zeros(NODES)) < ALLOWED
 
 
-# ---- what is called: name -> (function, the tensors it takes)
+# ---- calls: name -> (function, its tensors)
 
 RANDOM = torch.Generator().manual_seed(0)
 EDGE_INDEX = torch.randint(NODES, (2, EDGES), generator=RANDOM)
@@ -168,11 +139,11 @@ OPERATORS = {
 CALLED = OPERATORS | CALLED_LAYERS
 
 
-# ---- what it runs under: functions of the call and its tensors
+# ---- modes: functions of the call and its tensors
 
 
 class Stop(Exception):
-    """Ends a pass that has begun."""
+    """Interrupts a running pass."""
 
 
 def loss(out):
@@ -210,7 +181,7 @@ def double_backward(call, tensors):
 
 def checkpointed(call, tensors):
     backward(lambda *t: checkpoint(call, *t, use_reentrant=False), tensors)
-    checkpoint(call, *tensors, use_reentrant=False)  # and no backward pass
+    checkpoint(call, *tensors, use_reentrant=False)  # without a backward pass
 
 
 def checkpointed_to_the_end(call, tensors):
@@ -226,7 +197,7 @@ def checkpointed_reentrant(call, tensors):
 
 
 def checkpointed_block(call, tensors):
-    """Something before, something after, as in a network of such blocks."""
+    """A layer before and one after, as in a network of such blocks."""
 
     def block(first, *rest):
         out = call(torch.nn.functional.layer_norm(first, first.shape[-1:]), *rest)
@@ -309,7 +280,7 @@ UNDER = [
 ]
 
 
-# Layers are made of operators: of them a few.
+# A few layers, because layers consist of operators.
 OF_LAYERS = [backward, double_backward, checkpointed_block, stopped_while_saving]
 PAIRS = [
     pytest.param(
@@ -342,7 +313,7 @@ def test_compiled(name):
 
 
 def transformed(call, tensors):
-    """Gradient, tangent and batch."""
+    """Gradients, tangents and vmap."""
 
     def first(x):
         return loss(call(x, *tensors[1:]))
@@ -358,14 +329,14 @@ def transformed(call, tensors):
     "name", ["edge_attention, dot, plain", "edge_softmax", "sddmm", "spmm", "GATConv", "AGNNConv"]
 )
 def test_transformed(name):
-    if name == "GATConv":  # without dropout, which torch.func.vmap refuses
+    if name == "GATConv":  # without dropout, which does not support torch.func.vmap
         call, tensors = layer(nn.GATConv(WIDTH, CHANNELS, heads=HEADS))
     else:
         call, tensors = CALLED[name]
     assert growth(lambda: transformed(call, tensors)) < ALLOWED
 
 
-# ---- graphs, and what is kept of them
+# ---- graphs and the cache
 
 
 def new_graph():
@@ -376,7 +347,7 @@ def new_graph():
 
 
 def new_edge_index():
-    """Layers keep what they made of an edge_index for as long as it lives."""
+    """Layers cache the graph of an edge_index as long as it lives."""
     conv = nn.GATConv(WIDTH, CHANNELS, heads=HEADS)
     (x,) = CALLED["GATConv"][1]
     for edges in (EDGE_INDEX.clone(), Graph(EDGE_INDEX, num_nodes=NODES)):

@@ -1,4 +1,4 @@
-"""The native module: what it says of itself, and the sentence that a wrong torch gets."""
+"""The native module: build information, and the error for a wrong version of torch."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_memory_of_results_is_used_again():
     first = gat_ext.functional.spmm(graph, x)
     address, copy = first.data_ptr(), first.clone()
     second = gat_ext.functional.spmm(graph, 2 * x)
-    assert second.data_ptr() != address  # the first one is alive
+    assert second.data_ptr() != address  # the first one is still in use
     assert torch.equal(first, copy)
     del first
     third = gat_ext.functional.spmm(graph, x)
     assert third.data_ptr() == address
     assert torch.equal(third, copy)
-    third.resize_(9000, 128)  # a result is a tensor as any other
+    third.resize_(9000, 128)  # results are ordinary tensors
     assert third.data_ptr() != address
     gat_ext.empty_cache()
     assert torch.equal(third.view(-1)[: copy.numel()], copy.view(-1))

@@ -1,4 +1,4 @@
-"""The recipe of CONTRIBUTING for a layer: a class, its export and a row; the row buys the tests."""
+"""The recipe of CONTRIBUTING for a layer: a class, its export and a row, which adds its tests."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ ROW = Layer(
 
 
 def pytest_configure() -> None:
-    """Adds the row, where this file is given to pytest as a plugin."""
+    """Adds the row if this file is a pytest plugin."""
     nn.MineConv = MineConv  # type: ignore[attr-defined]
     nn.__all__.append("MineConv")
     LAYERS["MineConv"] = ROW
 
 
-# File of tests: how many of them a row like this one has to buy.
+# Test file -> number of tests that this row must add.
 BOUGHT = {
     "test_batch.py": 20,
     "test_compile.py": 5,
@@ -74,7 +74,7 @@ BOUGHT = {
 
 
 def test_a_row_buys_the_promises(tmp_path):
-    """The tests that the table parametrises, run for a layer that exists nowhere but here."""
+    """The tests parametrised by the table pass for a layer that is defined only here."""
     folder = Path(__file__).parent
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     options = ["-q", "-rA", "-k", "MineConv", "-p", "no:cacheprovider", "-p", Path(__file__).stem]

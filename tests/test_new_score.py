@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 MAY_NAME_SCORES = {
     "ops/scores.py",
     "reference/attention.py",
-    "functional/attention.py",  # a function for each score whose inputs follow from others
+    "functional/attention.py",  # a function for each score with derived inputs
 }
 
 
@@ -47,7 +47,7 @@ def test_no_kernel_or_binding_knows_a_score_by_name():
 
 @pytest.fixture
 def decay(monkeypatch):
-    """A score of all inputs, by the two formulas that it needs in Python."""
+    """A score that reads all inputs, defined by its two formulas in Python."""
     name, finish = "decay", lambda acc, s: s.scale * (s.dst_term - (acc + s.src_term).exp())
     term = lambda s: s.att * (s.query - s.key).square()  # noqa: E731
 
@@ -61,7 +61,7 @@ def decay(monkeypatch):
 
 
 def test_a_new_formula_has_every_option(decay):
-    """In torch.func.jvp, where the operator is composed of torch's own and no kernel is needed."""
+    """In torch.func.jvp, which uses torch's own operators and needs no kernel."""
     graph = sample_graph("unsorted")
     for variant, inputs in sample_inputs(decay, graph, 2, 3).items():
         inputs = inputs | {"att": -inputs["att"].abs()}

@@ -7,7 +7,8 @@ import gc
 import pytest
 import torch
 import torch_geometric.nn as pyg
-from layers import LAYERS, Case, grid_cases, layers_that
+from beside_pyg import EDGES, PROJECTING, TOLERANCE, both, compare, make, normal, parameters
+from layers import LAYERS, grid_cases, layers_that, random_edges
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -18,9 +19,7 @@ from gat_ext.graph.self_loops import with_self_loops
 from gat_ext.nn import self_loops
 from gat_ext.nn.features import dropout
 
-PROJECTING = layers_that("projections", "pyg")
 SHAPES = {"homogeneous": (9, 9), "more sources": (11, 6), "more destinations": (6, 11)}
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 def cases():
@@ -28,62 +27,8 @@ def cases():
         for shape in SHAPES if case.layer.supports("pairs") else ["homogeneous"]:
             reduces = isinstance(case.options.get("fill_value", "mean"), str)
             if shape == "more destinations" and case.has_edges and reduces and case.replaces_loops:
-                continue  # PyG cannot: see test_features_of_loops
+                continue  # PyG raises: see test_features_of_loops
             yield pytest.param(case, shape, id=f"{case}-{shape}")
-
-
-def random_graph(num_src, num_dst, seed=0):
-    """Isolated nodes, multi-edges and self-loops included; not sorted."""
-    generator = torch.Generator().manual_seed(seed)
-    src = torch.randint(num_src, (30,), generator=generator)
-    dst = torch.randint(num_dst - 2, (30,), generator=generator)
-    edges = torch.stack([src, dst])
-    extra = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3]])
-    return torch.cat([edges, extra, edges[:, :5]], dim=1)
-
-
-EDGES = random_graph(9, 9)
-
-
-def normal(*size, dtype=torch.float64, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-
-
-def both(name, options, in_channels=5, dtype=torch.float64):
-    """Our layer and PyG's, with PyG's parameters."""
-    case = Case(name, LAYERS[name], options)
-    theirs = case.make_pyg(in_channels).to(dtype)
-    ours = case.make(in_channels).to(dtype)
-    ours.load_state_dict(theirs.state_dict())
-    return ours, theirs
-
-
-def make(name, **options):
-    return Case(name, LAYERS[name], options).make()
-
-
-def compare(outs, leaves, dtype):
-    """Equal values, and equal gradients of the named leaves: (name, ours, theirs)."""
-    bound = TOLERANCE[dtype]
-    assert_close(*outs, rtol=bound, atol=bound)
-    upstream = normal(*outs[0].shape, dtype=dtype, seed=3).detach()
-    grads = [
-        torch.autograd.grad(out, tensors, upstream, allow_unused=True)
-        for out, tensors in zip(outs, zip(*(pair for _, pair in leaves), strict=True), strict=True)
-    ]
-    for (what, _), a, b in zip(leaves, *grads, strict=True):
-        if a is None or b is None:
-            assert (a is None or not a.any()) and (b is None or not b.any()), what
-            continue
-        scale = max(1.0, b.abs().max().item())
-        message = f"gradient of {what}: {{}}".format
-        assert_close(a / scale, b / scale, rtol=bound, atol=bound, msg=message)
-
-
-def parameters(ours, theirs):
-    named = dict(ours.named_parameters())
-    return [(name, (named[name], p)) for name, p in theirs.named_parameters()]
 
 
 # ---- equal to PyG's
@@ -95,7 +40,7 @@ def test_equals_pyg(case, shape, dtype):
     name, options = case.name, case.options
     torch.manual_seed(0)
     num_src, num_dst = SHAPES[shape]
-    edge_index = random_graph(num_src, num_dst)
+    edge_index = random_edges(num_src, num_dst)
     edge_attr = normal(edge_index.shape[1], 3, dtype=dtype) if case.has_edges else None
     if shape == "homogeneous":
         ours, theirs = both(name, options, 5, dtype)
@@ -115,7 +60,7 @@ def test_equals_pyg(case, shape, dtype):
 @pytest.mark.parametrize("edge", [False, True])
 @pytest.mark.parametrize("name", PROJECTING)
 def test_attention_weights_equal_pyg(name, edge):
-    """The edges, self-loops last; the weights; and the gradients that come back through them."""
+    """Edges, with self-loops last, weights, and gradients through the weights."""
     torch.manual_seed(0)
     ours, theirs = both(name, {"heads": 2, **({"edge_dim": 3} if edge else {})})
     x = normal(9, 5)
@@ -134,7 +79,7 @@ def test_sources_alone(add_self_loops):
     options = {"heads": 2, "add_self_loops": add_self_loops, "residual": True}
     ours, theirs = both("GATConv", options, (5, 7))
     x = normal(9, 5)
-    edge_index = random_graph(9, 6)
+    edge_index = random_edges(9, 6)
     expected = theirs((x, None), edge_index, size=(9, 6))
     assert_close(ours((x, None), edge_index, size=(9, 6)), expected)
     assert_close(ours((x, None), Graph(edge_index, num_src=9, num_dst=6)), expected)
@@ -154,7 +99,7 @@ def test_edge_features_are_not_looked_at_without_edge_dim():
 
 
 def test_zero_rows_of_agnn():
-    """cos with a zero vector is 0; no gradient of 1 / 0 comes back."""
+    """cos with a zero vector is 0, and its gradient is finite."""
     ours, theirs = both("AGNNConv", {})
     x = normal(9, 5).detach()
     x[2:4] = 0
@@ -163,85 +108,6 @@ def test_zero_rows_of_agnn():
     assert_close(out, theirs(x, EDGES))
     (grad,) = torch.autograd.grad(out.square().sum(), x)
     assert grad.abs().max() < 1e3
-
-
-# ---- parameters
-
-
-def test_every_layer_has_a_row():
-    assert set(nn.__all__) - {"Reordered", "WalkAgent"} == set(LAYERS)
-
-
-@pytest.mark.parametrize("name", layers_that("pyg"))
-def test_state_dict_moves_both_ways(name):
-    for options in [*LAYERS[name].plain, *LAYERS[name].edge]:
-        ours, theirs = both(name, options)
-        assert list(ours.state_dict()) == list(theirs.state_dict())
-        theirs.load_state_dict(ours.state_dict())
-        assert repr(ours) == repr(theirs)
-
-
-@pytest.mark.parametrize("name", layers_that("pyg"))
-def test_initial_distributions(name):
-    """Bounds and spread of fresh parameters equal PyG's, and of redrawn ones too."""
-    torch.manual_seed(0)
-    arguments, options = (), {}
-    if name in PROJECTING:
-        arguments, options = (64, 32), {"heads": 8, "edge_dim": 16}
-    ours = getattr(nn, name)(*arguments, **options)
-    theirs = getattr(pyg, name)(*arguments, **options)
-    before = [p.detach().clone() for p in ours.parameters()]
-    for _ in range(2):
-        for (key, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-            spread = b.std(correction=0)
-            assert abs(a.std(correction=0) - spread) <= 0.12 * spread + 1e-8, key
-            if a.numel() > 1000:
-                assert_close(a.abs().max(), b.abs().max(), rtol=0.02, atol=0)
-        ours.reset_parameters()
-    for after, old in zip(ours.parameters(), before, strict=True):
-        constant = bool((old == old.flatten()[0]).all())
-        assert torch.equal(after, old) == constant
-
-
-def test_reset_restores_beta():
-    layer = nn.AGNNConv()
-    torch.nn.init.constant_(layer.beta, 3.0)
-    layer.reset_parameters()
-    assert layer.beta.item() == 1
-
-
-LAZY = [(-1, (9, 9)), ((-1, -1), (9, 6))]
-
-
-@pytest.mark.parametrize(("in_channels", "sizes"), LAZY, ids=str)
-@pytest.mark.parametrize("name", PROJECTING)
-def test_sizes_from_the_first_input(name, in_channels, sizes):
-    options = {"GATConv": {"residual": True}, "GATv2Conv": {"residual": True}}.get(name, {})
-    layer = getattr(nn, name)(in_channels, 4, 2, **options)
-    assert repr(layer) == repr(getattr(pyg, name)(in_channels, 4, 2, **options))
-    x, known = normal(9, 5, dtype=torch.float32), 5
-    if in_channels != -1:
-        x, known = (x, normal(sizes[1], 7, dtype=torch.float32)), (5, 7)
-    edge_index = random_graph(*sizes)
-    out = layer(x, edge_index)
-    assert not any(torch.nn.parameter.is_lazy(p) for p in layer.parameters())
-    same = getattr(pyg, name)(known, 4, 2, **options)
-    same.load_state_dict(layer.state_dict())
-    assert_close(out, same(x, edge_index))
-    with pytest.raises(ValueError, match=r"expects \[N, 5\]"):
-        layer(tuple(t[:, :4] for t in x) if isinstance(x, tuple) else x[:, :4], edge_index)
-    glorot = (6 / (5 + 8)) ** 0.5 if name != "TransformerConv" else 5**-0.5
-    weights = next(p for key, p in layer.named_parameters() if key.endswith("weight"))
-    assert weights.shape == (8, 5) and 0.8 * glorot < weights.abs().max() <= glorot
-
-
-@pytest.mark.parametrize("name", PROJECTING)
-def test_lazy_layer_loads_a_state_dict(name):
-    lazy = getattr(nn, name)(-1, 4)
-    theirs = getattr(pyg, name)(5, 4)
-    lazy.load_state_dict(theirs.state_dict())
-    x = normal(9, 5, dtype=torch.float32)
-    assert_close(lazy(x, EDGES), theirs(x, EDGES))
 
 
 # ---- graphs
@@ -270,7 +136,7 @@ def test_graph_without_edges(name, num_nodes):
 
 
 def count_graphs(monkeypatch):
-    """A list that grows by one with every graph that is sorted."""
+    """A list that grows by one for each sorted graph."""
     made = []
     build = Graph.__init__
 
@@ -325,7 +191,7 @@ REDUCE = {
 @pytest.mark.parametrize("how", REDUCE)
 def test_features_of_loops(how, shape):
     num_src, num_dst = SHAPES[shape]
-    edge_index = random_graph(num_src, num_dst)
+    edge_index = random_edges(num_src, num_dst)
     edge_attr = normal(edge_index.shape[1], 3)
     sizes = num_src, num_dst
     _, features = self_loops.graph_and_edges(
@@ -345,7 +211,7 @@ def test_features_of_loops(how, shape):
 
 @pytest.mark.parametrize("name", PROJECTING)
 def test_attention_dropout(name):
-    """In training a weight is dropped or doubled, as the seed says; in evaluation nothing is.
+    """In training the seed decides if a weight is dropped or doubled; evaluation has no dropout.
 
     TransformerConv returns its weights before dropout, PyG's other layers after it.
     """
@@ -396,7 +262,7 @@ def test_sixteen_bits_and_autocast(name):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that an operator returned."""
+    """Records the number of elements of the largest tensor that an operator returned."""
 
     elements = 0
 

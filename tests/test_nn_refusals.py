@@ -1,4 +1,4 @@
-"""Bad arguments of the layers are refused by a named error that says what is wrong."""
+"""Bad arguments of the layers raise errors that name the argument."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ FIRST_TEST, MISSING = 510, 512
 
 
 def parts() -> dict[str, Any]:
-    """514 nodes, 3 words, 2 classes; test nodes 510, 511 and 513; 512 is in the graph alone."""
+    """514 nodes, 3 words, 2 classes; test nodes 510, 511 and 513; 512 has no features."""
     generator = np.random.default_rng(0)
     words = generator.integers(0, 2, (FIRST_TEST + 3, 3)).astype(np.float32)
     words[7] = 0
@@ -28,7 +28,7 @@ def parts() -> dict[str, Any]:
     graph: defaultdict[int, list[int]] = defaultdict(list)
     for node in range(FIRST_TEST + 4):
         graph[node].append((node + 1) % (FIRST_TEST + 4))
-    graph[0] += [1, 0, 5]  # repeated, a loop, and the only direction of 0 - 5
+    graph[0] += [1, 0, 5]  # a duplicate, a self-loop, and one direction of 0 - 5
     graph[1] += [0]
     return {
         "x": scipy.sparse.csr_matrix(words[:4]),
@@ -44,7 +44,7 @@ def parts() -> dict[str, Any]:
 
 @pytest.fixture
 def write(python2_dumps: Any) -> Any:
-    """Function that writes such parts to a folder and returns it."""
+    """A function that writes these parts to a folder and returns it."""
 
     def write_parts(folder: Path, values: dict[str, Any]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def test_rows_are_normalized_by_default(tmp_path: Path, write: Any) -> None:
     folder = write(tmp_path, parts())
     given, scaled = load("cora", folder, row_normalize=False).x, load("cora", folder).x
     total = given.sum(1, keepdim=True)
-    assert (total == 0).any()  # an all-zero row stays as it is
+    assert (total == 0).any()  # all-zero rows stay zero
     torch.testing.assert_close(scaled, given / total.clamp(min=1))
 
 
@@ -179,7 +179,7 @@ def test_digests_are_those_of_the_published_files(data_dir: Path) -> None:
 
 @pytest.fixture
 def served(file_server: Any, monkeypatch: pytest.MonkeyPatch, write: Any) -> Any:
-    """A server of the small files, whose digests are taken for the published ones."""
+    """A server of the small files, with their digests instead of the published ones."""
     write(file_server.folder, parts())
     digests = tuple(
         hashlib.sha256((file_server.folder / f"ind.cora.{part}").read_bytes()).hexdigest()

@@ -23,10 +23,10 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 class Form(NamedTuple):
-    """How a layer is called."""
+    """The form of a layer's inputs."""
 
     in_channels: Any
-    x: Any  # rows of x, or of the sources and of the destinations; None: no features
+    x: Any  # rows of x, or of (x_src, x_dst); None: no features
     size: tuple[int, int] | None = None
     index_dtype: torch.dtype = torch.int64
 
@@ -53,12 +53,12 @@ SIZED = {
 
 
 class Case(NamedTuple):
-    """A layer, its arguments after the sizes, and how it is called."""
+    """A layer, its arguments after the sizes, and the form of its inputs."""
 
     name: str
     options: dict[str, Any]
     form: str = "one"
-    edge: int = 0  # features of an edge; 1: given as a vector
+    edge: int = 0  # edge features; 1: as a vector
 
     def __str__(self) -> str:
         options = ", ".join(
@@ -94,7 +94,7 @@ def gat_cases():
         FORMS | SIZED, combinations(heads=(1, 2), residual=BOTH, add_self_loops=BOTH)
     ):
         yield Case("GATConv", options, form)
-        # PyG reduces only over edges into nodes that get a loop, and fails at others.
+        # PyG reduces only over edges into nodes with a self-loop, and fails for others.
         fill = 0.5 if "destinations" in form else "max"
         yield Case("GATConv", options | {"edge_dim": 3, "fill_value": fill}, form, edge=3)
 
@@ -145,7 +145,7 @@ def make(library, case, form):
 
 
 def features(form, dtype):
-    """The tensors of x, and x as the layer takes it."""
+    """The tensors of x, and x as the layer's argument."""
     if isinstance(form.x, int):
         x = torch.randn(form.x, 5, dtype=dtype, requires_grad=True)
         return [x], x
@@ -158,7 +158,7 @@ def features(form, dtype):
 
 
 def edges(form):
-    """Edges with loops, one of them twice, and a node that none leads to."""
+    """Edges with self-loops, one duplicated, and a node without in-edges."""
     if form.size is not None:
         num_src, num_dst = form.size
     elif isinstance(form.x, int) or form.x[1] is None:
@@ -187,9 +187,9 @@ def test_equals_pyg(case, dtype):
     if case.edge:
         attr = torch.randn(shape_of_edges(case), dtype=dtype, requires_grad=True)
         inputs, options = [*inputs, attr], options | {"edge_attr": attr}
-    their_edges = edge_index.long()  # of int32 edges PyG 2.8.1's gradients are wrong
-    theirs(x, their_edges, **options)  # lazy layers take their sizes
-    with torch.no_grad():  # biases and beta start with values that would hide mistakes
+    their_edges = edge_index.long()  # PyG 2.8.1 has wrong gradients for int32 edges
+    theirs(x, their_edges, **options)  # initialises lazy layers
+    with torch.no_grad():  # initial biases and beta would hide mistakes
         for parameter in theirs.parameters():
             parameter.add_(torch.randn_like(parameter) / 2)
     expected = theirs(x, their_edges, **options)
@@ -206,20 +206,20 @@ def test_equals_pyg(case, dtype):
     )
     for tensor, mine, other in zip([*inputs, *parameters[0].values()], found, wanted, strict=True):
         mine, other = (torch.zeros_like(tensor) if g is None else g for g in (mine, other))
-        assert_same(mine, other, slack=3)  # scores' gradients are small differences
+        assert_same(mine, other, slack=3)  # gradients of scores are small differences
     if case.name != "AGNNConv":
         assert_same_attention(ours, theirs, (x, their_edges), options)
 
 
 def assert_same(ours, theirs, slack=1):
-    """To rounding, measured by the largest element where that is above 1."""
+    """Equal up to rounding, relative to the largest element if that is above 1."""
     scale = max(1.0, theirs.detach().abs().max().item())
     bound = slack * TOLERANCE[theirs.dtype]
     assert_close(ours / scale, theirs / scale, rtol=bound, atol=bound)
 
 
 def assert_same_attention(ours, theirs, given, options):
-    """In the same order, the layers' own loops last."""
+    """In the same order, with added self-loops last."""
     _, (edge_index, alpha) = ours(*given, **options, return_attention_weights=True)
     _, (their_edges, their_alpha) = theirs(*given, **options, return_attention_weights=True)
     assert torch.equal(edge_index, their_edges)
@@ -229,7 +229,7 @@ def assert_same_attention(ours, theirs, given, options):
 
 
 WITHOUT_EDGES = [case for case in all_cases() if not case.has_edges]
-# Every parameter has a size after the first call, and counts.
+# After the first call every parameter has a size.
 COPIED = [
     case
     for case in WITHOUT_EDGES

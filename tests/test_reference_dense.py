@@ -16,7 +16,7 @@ from gat_ext.testing import complete_graph, sample_graph
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 NOTES = Path(__file__).parents[1] / "docs" / "notes"
-MATRICES = ["no_edges", "isolated", "self_loops", "star", "path", "complete"]  # no multi-edges
+MATRICES = ["no_edges", "isolated", "self_loops", "star", "path", "complete"]  # without multi-edges
 
 
 def normal(*shape: int, requires_grad: bool = False) -> torch.Tensor:
@@ -50,7 +50,7 @@ def test_complete_graph_is_scaled_dot_product_attention(num_dst, num_src, scale)
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_masked_graph_is_masked_scaled_dot_product_attention(name):
-    graph = sample_graph(name).add_self_loops()  # torch gives NaN for an empty row
+    graph = sample_graph(name).add_self_loops()  # torch returns NaN for an empty row
     mask = reference.dense_mask(graph)
     query, key, value = (normal(graph.num_nodes, 2, 3) for _ in range(3))
     batched = (t.transpose(0, 1) for t in (query, key, value))
@@ -201,7 +201,7 @@ def test_mask_holds_no_multi_edges():
         reference.dense_mask(sample_graph("multi_edges"))
 
 
-# ---- what is written down
+# ---- documented examples
 
 
 def test_every_dense_formula_is_in_reference():

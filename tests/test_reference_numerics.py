@@ -93,7 +93,7 @@ def test_zero_vectors_are_orthogonal_to_all():
 
 @pytest.mark.parametrize(
     ("counter", "key", "expected"),
-    [  # the known answers published with the generator, philox4x32 with 10 rounds
+    [  # published test vectors of philox4x32 with 10 rounds
         ([0] * 4, 0, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
         ([2**32 - 1] * 4, 2**64 - 1, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
         (

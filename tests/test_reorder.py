@@ -1,4 +1,4 @@
-"""Orders of nodes: what they are, and layers and models that use them unseen.
+"""Orders of nodes, and layers and models wrapped in Reordered.
 
 Training on renumbered nodes is in test_training_run.py.
 """
@@ -33,7 +33,7 @@ def shuffled(edge_index: torch.Tensor, num_nodes: int) -> Graph:
 
 
 def grid(width: int) -> torch.Tensor:
-    """Edges of a square grid, both ways."""
+    """Edges of a square grid, in both directions."""
     node = torch.arange(width * width).reshape(width, width)
     right = torch.stack([node[:, :-1].flatten(), node[:, 1:].flatten()])
     down = torch.stack([node[:-1].flatten(), node[1:].flatten()])
@@ -118,7 +118,7 @@ def test_communities_bring_blocks_together():
 
 
 def test_joined_communities_are_neighbours():
-    """A ring of cliques, each joined to the next by one edge."""
+    """A ring of cliques, each connected to the next by one edge."""
     size, count = 8, 24
     members = torch.arange(size * count).reshape(count, size)
     pairs = torch.combinations(torch.arange(size)).t()
@@ -126,7 +126,7 @@ def test_joined_communities_are_neighbours():
     links = torch.stack([members[:, 0], members.roll(-1, 0)[:, 1]])
     ring = shuffled(torch.cat([cliques, links], dim=1), size * count)
     far = distances(ring.reorder("community")[0])
-    assert far[: cliques.shape[1]].max() < 2 * size  # Louvain joins cliques in pairs
+    assert far[: cliques.shape[1]].max() < 2 * size  # Louvain merges pairs of cliques
     # Cuthill and McKee go round a ring in both directions at once: a link passes over one
     # community.
     assert far[cliques.shape[1] :].max() < 6 * size
@@ -135,7 +135,7 @@ def test_joined_communities_are_neighbours():
 @pytest.mark.parametrize("name", BIPARTITE)
 @pytest.mark.parametrize("method", ORDERS)
 def test_reorder_needs_equal_sides(name, method):
-    with pytest.raises(ValueError, match="it needs them to be equal"):
+    with pytest.raises(ValueError, match="expects them to be equal"):
         sample_graph(name).reorder(method)
 
 
@@ -163,7 +163,7 @@ def inputs(graph: Graph, seed: int = 0) -> torch.Tensor:
 
 
 def results(module, x, adjacency, **options):
-    """(what a module returns, gradients of x and of the parameters)."""
+    """(result of a module, gradients of x and of the parameters)."""
     out = module(x, adjacency, **options)
     tensor = out[0] if isinstance(out, tuple) else out
     weight = torch.linspace(-1, 1, tensor.numel()).reshape(tensor.shape)
@@ -189,7 +189,7 @@ def test_layers_return_the_callers_order(name, case, method, as_graph):
 
 @pytest.mark.parametrize("method", ORDERS)
 def test_edge_features_and_given_loops_stay_with_their_edges(method):
-    """The last edges are a loop at every node, in an order that is that of no numbering."""
+    """The last edges are a self-loop at every node, in an order of no numbering."""
     start, loops = sample_graph("unsorted").edge_index, torch.randperm(8).expand(2, -1)
     graph = Graph(torch.cat([start, loops], dim=1), 8)
     x, edge_attr = inputs(graph), torch.randn(graph.num_edges, 3)
@@ -204,7 +204,7 @@ def test_edge_features_and_given_loops_stay_with_their_edges(method):
 
 
 def test_given_loops_that_look_added_stay_where_they_are():
-    """In the new numbering they ascend, as those that a layer adds would."""
+    """In the new numbering they ascend, as a layer's own would."""
     start = sample_graph("unsorted")
     loops = start.reorder("degree")[1].expand(2, -1)
     graph = Graph(torch.cat([start.edge_index, loops], dim=1), 8)
@@ -303,7 +303,7 @@ def test_a_constant_moves_once_until_written_to(monkeypatch):
     graph, layer = sample_graph("unsorted"), nn.GATConv(5, 4)
     reordered, seen, x = Reordered(layer, "rcm"), [], torch.randn(8, 5)
     layer.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-    with torch.inference_mode():  # what is kept has to serve training later
+    with torch.inference_mode():  # cached results must work in later training
         reordered(x, graph)
     reordered(x, graph).sum().backward()
     assert seen[0] is seen[1]

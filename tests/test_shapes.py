@@ -1,4 +1,4 @@
-"""The data set shapes: what its graphs are made of, and that only attention gets to the class."""
+"""The data set shapes: its graphs, and that only attention finds the class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gat_ext.datasets import GraphDataset, load_graphs
 
 
 def histogram(data: GraphDataset) -> np.ndarray:
-    """How often each type occurs in each graph, [G, R]."""
+    """The number of nodes of each type in each graph, [G, R]."""
     counts = torch.bincount(
         data.graph_ids * data.num_types + data.node_type, minlength=len(data) * data.num_types
     )
@@ -67,7 +67,7 @@ def test_shapes_class_is_in_the_graph() -> None:
 
 
 def crossed(data: GraphDataset, odds: float, *, num_agents: int = 20, length: int = 12) -> float:
-    """Share of graphs where a walker steps over the edge between trail and motif.
+    """Share of graphs in which a walk crosses the edge between trail and motif.
 
     A node of the trail is ``odds`` times as attractive as one of the step before it, noise being
     the step before the entrances.

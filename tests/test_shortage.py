@@ -1,4 +1,4 @@
-"""Where memory is short an operator raises an exception, and works again afterwards."""
+"""Out of memory, an operator raises an exception, and works again afterwards."""
 
 from __future__ import annotations
 

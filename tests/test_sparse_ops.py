@@ -21,7 +21,7 @@ def draw(shape, dtype, device, seed=0):
 
 
 def calls(graph, dtype, device, heads=2, channels=5):
-    """Every operator with its options: name → (function of a module and tensors, tensors)."""
+    """Each operator with its options: name → (function of a module and tensors, tensors)."""
     x = draw((graph.num_dst, heads, channels), dtype, device, 1)
     y = draw((graph.num_src, heads, channels), dtype, device, 2)
     scores = draw((graph.num_edges, heads), dtype, device, 3)
@@ -70,7 +70,7 @@ def test_values_and_gradients_equal_reference(name, dtype, device):
                 and ("max" in what or "min" in what)
                 and "weighted" not in what
             ):
-                continue  # equal values: the gradient goes to one of them here, to another there
+                continue  # of equal values, each implementation may choose another for the gradient
             if dtype in (torch.bfloat16, torch.float16) and (
                 "max" in what or "min" in what or "softmax" in what
             ):
@@ -150,7 +150,7 @@ def test_extremum_edge_cases():
     out = functional.spmm(graph, x, reduce="max")
     assert out[0] == 1 and out[1] == 0 and out[2].isnan()
     (grad,) = torch.autograd.grad(out[0].sum(), x)
-    assert torch.equal(grad.flatten(), torch.tensor([1.0, 0.0, 0.0]))  # all of it to the first edge
+    assert torch.equal(grad.flatten(), torch.tensor([1.0, 0.0, 0.0]))  # only the first edge
 
 
 def test_one_weight_for_all_heads():

@@ -9,14 +9,12 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
 from gat_ext import _C, Graph
-from gat_ext.graph import contents
 from gat_ext.models import GAT
 from gat_ext.nn import AGNNConv, GATConv, Reordered, TransformerConv
 from gat_ext.nn.features import as_features
@@ -34,11 +32,11 @@ def make_layer(**options):
     return GATConv(5, 3, **options)
 
 
-# ---- writes within the process
+# ---- writes in the same process
 
 
 def overwrite(target, source):
-    target.numpy()[...] = source.numpy()  # as a kernel writes to memory
+    target.numpy()[...] = source.numpy()  # as a kernel writes memory
 
 
 def by_operator(target, source):
@@ -106,7 +104,7 @@ def test_edge_index(use, write):
 )
 def test_forms_of_an_edge_index(form):
     layer, x, edges = make_layer(), torch.randn(NODES, 5), form()
-    for place in range(10):  # each of them is looked at
+    for place in range(10):  # each element is read
         row, column = divmod(place, 5)
         changed = (edges[row, column] + 1) % NODES
         assert_notices(
@@ -117,7 +115,7 @@ def test_forms_of_an_edge_index(form):
 
 
 def test_edges_that_only_change_places():
-    """Their sum, and the sets of sources and destinations, stay."""
+    """The sum, and the sets of sources and destinations, are unchanged."""
     layer, x = make_layer(), torch.randn(NODES, 5)
     assert_notices(
         lambda e: layer(x, e), make_edges(), lambda e: e.data[1].copy_(e[1].flip(0).clone())
@@ -253,9 +251,9 @@ def finish(processes):
 
 @pytest.fixture
 def spawning(monkeypatch):
-    """The context of processes that start from nothing.
+    """The context of processes started by spawn.
 
-    They import this module by the name that pytest gave it, and the package as it is installed.
+    They import this module by pytest's name for it, and the installed package.
     """
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[1])])
     return multiprocessing.get_context("spawn")
@@ -304,7 +302,7 @@ def all_to_all(tensor, source, rank):
     distributed.all_to_all_single(tensor, source)
 
 
-# How processes write to a tensor, and whether process 0 does, too.
+# Ways of writing to a tensor, and True if process 0 writes, too.
 COLLECTIVES = {
     "broadcast": (broadcast, False),
     "send": (send, False),
@@ -326,7 +324,7 @@ class WithEdges(nn.Module):
 
 
 def compare(rank, store, results):
-    """In two processes: {name: (right, changed)} of every way to write, of process ``rank``."""
+    """In two processes: {name: (right, changed)} for every way of writing, of process ``rank``."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -380,7 +378,7 @@ def test_distributed(tmp_path, spawning):
     assert [found[0][name] for name in both] == [(True, True)] * len(both)
 
 
-# ---- what is not read
+# ---- tensors that are not read
 
 
 def test_large_features_are_read_only_where_others_may_write(monkeypatch):
@@ -391,17 +389,3 @@ def test_large_features_are_read_only_where_others_may_write(monkeypatch):
     assert words.shape not in read
     use(words.share_memory_())
     assert words.shape in read
-
-
-@pytest.mark.parametrize("capturing", [False, True])
-@pytest.mark.parametrize("initialised", [False, True])
-def test_a_gpu_is_waited_for_only_where_writes_are_not_counted(monkeypatch, initialised, capturing):
-    monkeypatch.setattr(distributed, "is_initialized", lambda: initialised)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
-    on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
-    for large in (False, True):
-        assert contents._is_read(on_gpu, large) == (initialised and not capturing)
-    edges, read = make_edges().to("meta"), []
-    monkeypatch.setattr(_C, "fingerprint", lambda t: read.append(t))
-    contents.state_of(edges)
-    assert len(read) == initialised

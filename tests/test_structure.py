@@ -1,4 +1,4 @@
-"""The house plan, checked: who may include and import whom, and registries that must agree."""
+"""Allowed includes and imports between folders, and registries that must agree."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gat_ext.ops import scores
 ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
 
-# Folder of csrc → the folders of csrc it may include.
+# Folder of csrc → the folders of csrc that it may include.
 MAY_INCLUDE = {
     "core": {"core"},
     "cpu": {"core", "cpu"},
     "cuda": {"core", "cuda"},
     "torch": {"core", "cpu", "cuda", "torch"},
 }
-# Room of gat_ext, or file at its top → the others that it may import.
+# Subpackage or top-level module of gat_ext → the others that it may import.
 MAY_IMPORT = {
     "ops": {"_C"},
     "graph": {"ops", "_C"},
@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "interop": {"nn"},
     "datasets": {"graph"},
     "training": {"models", "datasets", "functional", "graph", "_C", "__version__"},
-    "reference": {"graph"},  # shares no code with what it judges
+    "reference": {"graph"},  # shares no code with what it tests
     "testing": {"reference", "graph"},
 }
 TORCH_PRIVATE = re.compile(r"torch\._C\.|torch\._library|torch\._dynamo\.|forward_ad\._")
@@ -62,7 +62,7 @@ def test_include_directions(folder):
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of gat_ext that a file imports, by their first name below gat_ext."""
+    """The subpackages and top-level modules of gat_ext that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gat_ext"):

@@ -22,14 +22,14 @@ from gat_ext.ops.arguments import AdjacencyAttention
 from gat_ext.ops.registry import ops
 
 THREADS = 64
-TIMEOUT = 30  # seconds, after which a case hangs
+TIMEOUT = 30  # seconds, after which a case is considered to hang
 
 
 def draw(*shape):
     return torch.randn(shape, requires_grad=True)
 
 
-def edges(num_nodes=10, num_edges=6):  # for 20 rows torch's matrix products start threads
+def edges(num_nodes=10, num_edges=6):  # with 20 rows torch's matrix products start threads
     return torch.randint(num_nodes, (2, num_edges))
 
 
@@ -76,7 +76,7 @@ def traced_attention():
 
 
 def graphs():
-    """Everything that sorts edges."""
+    """All calls that sort edges."""
     first = graph()
     first.transpose()
     for other in (first.reverse(), first.to_undirected(), first.add_self_loops()):
@@ -133,7 +133,7 @@ def num_threads():
 
 
 def in_a_fork(run, timeout=TIMEOUT):
-    """What run returned in a forked process, or how that ended."""
+    """The result of run in a forked process, or how the process ended."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -131,7 +131,7 @@ def test_weights_and_lse_under_vmap(edges):
 
 @pytest.fixture
 def total(layer, edges):
-    """A number that a layer makes of x [9, 5]."""
+    """A scalar function of a layer's x [9, 5]."""
     run, parameters = layer
     return lambda x: run(parameters, x, edges).pow(3).sum()
 
@@ -191,7 +191,7 @@ def test_second_derivatives_of_every_option(score, edges):
 
 
 class Watching(TorchDispatchMode):
-    """Sees every operator, as what traces does."""
+    """A dispatch mode that sees every operator, as a tracer does."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return func(*args, **(kwargs or {}))
@@ -282,7 +282,7 @@ def test_compiled_transforms(total, transform):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_sixteen_bits_have_wide_sums(dtype, autocast):
-    """A node of 3000 in-edges, more than 16 bits can count."""
+    """A node with 3000 in-edges, more than float16 and bfloat16 can count exactly."""
     count = 3000
     graph = Graph(torch.stack([torch.arange(count), torch.zeros(count, dtype=torch.int64)]))
     ones = torch.ones(2, count, 1, 2, dtype=torch.float32 if autocast else dtype)
@@ -306,7 +306,7 @@ def test_sixteen_bits_have_wide_sums(dtype, autocast):
                 assert_close(found, plain, rtol=2e-2, atol=0, msg=name)
 
 
-# ---- what says no
+# ---- clear errors
 
 
 def test_no_vmap_over_edges():

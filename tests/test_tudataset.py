@@ -14,7 +14,7 @@ import torch
 
 from gat_ext.datasets import load_graphs, tudataset
 
-# Graphs of 3, 1 and 2 nodes; one edge is listed once, one twice, and there is a loop.
+# Graphs of 3, 1 and 2 nodes; an edge in one direction, an edge in both, and a self-loop.
 FILES = {
     "A": "1, 2\n2, 1\n2, 3\n5, 6\n6,5\n6, 5\n4, 4\n",
     "graph_indicator": "1\n1\n1\n2\n3\n3\n",
@@ -155,7 +155,7 @@ def test_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
     files = write(tmp_path / "files", graph_labels=None)
     archive = zipped(files, tmp_path / "root" / "TINY.zip")
     secret = tmp_path / "secret.txt"
-    secret.write_text("1\n0\n1\n")  # would do, were it read
+    secret.write_text("1\n0\n1\n")  # would be valid
     member = zipfile.ZipInfo("TINY/TINY_graph_labels.txt")
     member.create_system, member.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(archive, "a") as file:

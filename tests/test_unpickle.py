@@ -1,4 +1,4 @@
-"""The reader of published pickles: what it reads, and that nothing else gets through."""
+"""The reader of published pickles reads them and rejects everything else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gat_ext.datasets._unpickle import read_adjacency, read_array, read_csr
 
 @pytest.fixture(params=["python 2", "protocol 3"])
 def dumps(request: pytest.FixtureRequest, python2_dumps: Any) -> Any:
-    """Pickles under the old names, and under those of today."""
+    """Pickles with old and with current names of modules."""
     return python2_dumps if request.param == "python 2" else lambda value: pickle.dumps(value, 3)
 
 
@@ -72,7 +72,7 @@ def test_no_code_runs(tmp_path: Path, name: str, dumps: Any) -> None:
 
 
 def test_the_attacks_would_work(tmp_path: Path, python2_dumps: Any) -> None:
-    """The fixtures are live: the plain unpickler runs them."""
+    """The fixtures work: the plain unpickler executes them."""
     for name in ("system", "exec", "save", "memmap"):
         mark = tmp_path / f"mark-{name}.npy"
         pickle.loads(python2_dumps(ATTACKS[name](mark)))
@@ -85,7 +85,7 @@ def test_no_module_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = tmp_path / "file"
     for module in ("sly_module", "numpy.core.sly_module"):
         file.write_bytes(f"\x80\x02c{module}\nndarray\n.".encode("latin-1"))
-        with pytest.raises(pickle.UnpicklingError, match=f"asks for {module}.ndarray"):
+        with pytest.raises(pickle.UnpicklingError, match=f"calls {module}.ndarray"):
             read_array(file)
     assert "sly_module" not in sys.modules
 
@@ -95,7 +95,7 @@ ARRAY = (
     b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR"
     b"(I1\n%scnumpy\ndtype\n(U%sI0\nI1\ntR%sI00\n%stb"
 )
-# Flags 63 would have NumPy take the 8 bytes for a pointer to an object.
+# With flags 63 NumPy would treat the 8 bytes as a pointer to an object.
 DTYPE_STATE = b"(I3\nU\x01%sNNNI-1\nI-1\nI63\ntb"
 PLAIN = (b"(I1\nt", b"\x02f8", b"", b"U\x08" + b"\0" * 8)
 CRAFTED_ARRAYS = {

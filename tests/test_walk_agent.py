@@ -1,4 +1,4 @@
-"""WalkAgent: the recurrence against its formula, written out for one agent at a time."""
+"""WalkAgent: the recurrence against its formula, computed for one agent at a time."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_an_early_step_changes_all_later_ones():
 
 
 def test_moves_follow_the_ranks(graph, node_type):
-    """The second move of many agents that made the same first one, against its probabilities."""
+    """Second moves of many agents with the same first move, against the probabilities."""
     agent = make_agent()
     with torch.no_grad():
         agent.rank.bias += torch.tensor([0.0, 1.0, 2.0])

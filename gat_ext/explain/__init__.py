@@ -1,13 +1,13 @@
-"""What attends to what: the attention of a model's layers, and what can be read from it.
+"""Explanations of a model by the attention of its layers.
 
-:func:`record_attention` collects the attention of every layer of this package in any
-``torch.nn.Module``; :func:`match_edges` does so for what one layer returned. From these come
+:func:`record_attention` records the attention of every layer of this package in any
+``torch.nn.Module``; :func:`match_edges` converts the attention that one layer returned. Measures:
 
 - :func:`attention_rollout`: how much each input node contributes to given output nodes;
 - :func:`attention_entropy`: how widely each node spreads its attention;
-- :func:`top_edges`: what a node attends to most, and :func:`draw_edges`, a picture of it.
+- :func:`top_edges`: the edges that a node attends to most; :func:`draw_edges` draws them.
 
-All of it is sparse and, but for the picture, differentiable. For explanations that are learned,
+All computations are sparse and, except the drawing, differentiable. For learned explanations,
 layers and models take an ``edge_mask``.
 
 Uses ``nn``, ``functional`` and ``graph``.

@@ -1,4 +1,4 @@
-"""A picture of the edges that a node attends to."""
+"""Draws the edges that a node attends to."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from gat_ext.explain.measures import TopEdges
 
-_COLOURS = "cividis"  # reads the same with and without colour vision
+_COLOURS = "cividis"  # suits colour-blind readers
 _NODE, _CENTRE = "#999999", "#D55E00"
-_MARGIN = 12  # points between the middle of a node and the ends of its edges
+_MARGIN = 12  # points between the centre of a node and the ends of its edges
 _LOOP = 0.12  # radius of a self-loop; rings are 1 apart
 
 
@@ -24,14 +24,14 @@ def draw_edges(
 ) -> Any:
     """Draws the edges that a node attends to most: the node in the middle, a ring for each hop.
 
-    An arrow for every edge goes from its source to its destination; the larger its weight, the
-    thicker and the brighter. A self-loop is a dashed circle at its node.
+    Each edge is an arrow from its source to its destination; larger weights have thicker and
+    brighter arrows. A self-loop is a dashed circle at its node.
 
     Args:
-        edges: of :func:`top_edges`.
-        path: image file to write, in the format of its suffix; None for none.
-        axes: matplotlib axes to draw into; None for those of a new figure.
-        labels: the text of each node of the graph; None for their numbers.
+        edges: the result of :func:`top_edges`.
+        path: image file to write, in the format of its suffix; None writes none.
+        axes: matplotlib axes to draw into; None creates a new figure.
+        labels: the text of each node of the graph; None writes the numbers.
 
     Returns:
         The axes. The figure is ``axes.figure``.
@@ -53,7 +53,7 @@ def draw_edges(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "pictures need matplotlib, which is not installed: pip install 'gat_ext[train]'"
+            "draw_edges needs matplotlib, which is not installed: pip install 'gat_ext[train]'"
         ) from error
     if axes is None:
         axes = Figure(figsize=(6, 5), layout="constrained").subplots()
@@ -80,7 +80,7 @@ def draw_edges(
 
 
 def _patch(source: tuple[float, float], destination: tuple[float, float], **style: Any) -> Any:
-    """An arrow; of a self-loop a circle on top of the node."""
+    """An arrow, or for a self-loop a circle above the node."""
     from matplotlib.patches import Circle, FancyArrowPatch
 
     if source == destination:
@@ -91,7 +91,7 @@ def _patch(source: tuple[float, float], destination: tuple[float, float], **styl
         destination,
         arrowstyle="-|>",
         mutation_scale=12,
-        connectionstyle="arc3,rad=0.08",  # the two directions between a pair lie apart
+        connectionstyle="arc3,rad=0.08",  # separates the two directions of a pair
         shrinkA=_MARGIN,
         shrinkB=_MARGIN,
         **style,

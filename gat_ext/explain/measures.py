@@ -19,22 +19,22 @@ def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> 
 
     .. math:: \eta_i = - \sum_{j \in N(i)} \alpha_{ij} \log \alpha_{ij}
 
-    It lies between 0, all attention on one edge, and log of the in-degree, the same on all edges.
+    It ranges from 0 (all attention on one edge) to the log of the in-degree (uniform attention).
 
     Args:
-        attention: of a layer, H heads.
-        normalize: divide by log of the in-degree, the layer's own self-loops included; nodes of
+        attention: the attention of a layer with H heads.
+        normalize: divide by the log of the in-degree, including added self-loops; nodes of
             in-degree 0 and 1 get 0.
 
     Returns:
-        [N_dst, H]; differentiable, with gradient 0 in weights that are 0. Weights with dropout or a
-        mask in them are no distribution; they are taken as they are.
+        [N_dst, H]; differentiable, with gradient 0 for weights that are 0. Weights after dropout or
+        a mask are not a distribution; they are used unchanged.
 
     Raises:
         ValueError: the layer attended over a batch.
 
-    Source: the diagnostic is that of Ghader and Monz, "What does Attention in Neural Machine
-    Translation Pay Attention to?", IJCNLP 2017.
+    Source: Ghader and Monz, "What does Attention in Neural Machine Translation Pay Attention to?",
+    IJCNLP 2017.
 
     Example:
         >>> from gat_ext.explain import match_edges
@@ -45,7 +45,7 @@ def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> 
     """
     alpha = attention.alpha
     if alpha.dim() != 2:
-        mean_over_heads(attention)  # says what is expected
+        mean_over_heads(attention)  # raises
     positive = alpha > 0
     terms = -alpha * torch.where(positive, alpha, 1).log()
     graph = attention.graph()
@@ -63,9 +63,8 @@ class TopEdges(NamedTuple):
     Attributes:
         node: the node.
         edge_index: [2, K], sources and destinations.
-        alpha: [K], the mean over heads of their weights.
-        edge_id: [K], their positions among the edges that the layer was given, -1 for a self-loop
-            that it added.
+        alpha: [K], their weights, averaged over heads.
+        edge_id: [K], their positions among the layer's given edges, -1 for an added self-loop.
         hop: [K], 1 for edges into the node, 2 for edges into their sources, and so on.
 
     Example:
@@ -90,17 +89,18 @@ def top_edges(
     """The edges with the largest weights into a node, into the sources of these, and so on.
 
     Args:
-        attention: of a layer; or of the layers of a model from first to last: then the first hop is
-            in the last layer, the second in the one before, as information flows.
+        attention: the attention of a layer, or of the layers of a model from first to last; then
+            the first hop is in the last layer, the second in the one before, and so on.
         node: a destination.
-        k: how many edges into each node; of equal weights the first ones.
-        hops: how many times to go on to the sources of the edges found; a node is entered once.
+        k: number of edges into each node; of equal weights, the first ones.
+        hops: number of hops; each hop finds edges into the sources of the previous one. A node is
+            visited once.
 
     Returns:
-        The edges hop by hop, the larger weights first. Their weights are differentiable.
+        The edges by hop, larger weights first. Their weights are differentiable.
 
     Raises:
-        IndexError: the node does not exist.
+        IndexError: the node is out of range.
         ValueError: k or hops is less than 1, there are fewer layers than hops, or a layer attended
             over a batch.
 
@@ -118,11 +118,12 @@ def top_edges(
     layers = [attention] * hops if isinstance(attention, LayerAttention) else list(attention)
     if len(layers) < hops:
         raise ValueError(
-            f"hops is {hops}, but attention has {len(layers)} layers; expected no more"
+            f"hops is {hops}; expected at most {len(layers)}, the number of layers in attention"
         )
     if not 0 <= node < layers[-1].num_dst:
         raise IndexError(
-            f"node {node} does not exist; the last layer has {layers[-1].num_dst} destinations"
+            f"node is {node}; expected 0 to {layers[-1].num_dst - 1}, because the last layer has "
+            f"{layers[-1].num_dst} destinations"
         )
     seen = frontier = torch.tensor([node], device=layers[-1].edge_index.device)
     parts = []
@@ -139,7 +140,7 @@ def top_edges(
 
 
 def _largest_into(nodes: Tensor, dst: Tensor, weights: Tensor, k: int) -> Tensor:
-    """Positions of the k edges of largest weight into each of the nodes, by falling weight."""
+    """Positions of the k edges of largest weight into each of the nodes, by decreasing weight."""
     candidates = torch.isin(dst, nodes).nonzero().flatten()
     by_weight = candidates[weights[candidates].argsort(descending=True, stable=True)]
     row, order = dst[by_weight].sort(stable=True)

@@ -1,4 +1,4 @@
-"""The attention of layers, and the caller's edges that it belongs to."""
+"""Records the attention of layers, and matches it with the caller's edges."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from gat_ext.nn.inputs import Adjacency, as_graph
 
 
 class LayerAttention(NamedTuple):
-    """What a layer attended to in one call.
+    """The attention of a layer in one call.
 
-    A layer that adds self-loops attends over other edges than it was given: the given ones without
-    self-loops, then one loop for every node. ``edge_id`` says which is which: the position of each
-    edge among the given ones, -1 for a self-loop that was not given. A given self-loop stands for
-    the layer's at its node; of several at one node the first does.
+    A layer that adds self-loops attends over the given edges without self-loops, then over one loop
+    for every node. ``edge_id`` is the position of each edge among the given ones, -1 for a
+    self-loop that was not given. For a given self-loop it is the position of the first one at its
+    node.
 
     Attributes:
-        name: of the layer in the recorded model, "" where there is none.
-        edge_index: [2, E'], the edges that the layer attended over, its own self-loops last.
-        alpha: [E', H], their weights as the layer returns them; [E', B, H] of a batch of features
+        name: name of the layer in the recorded model, or "".
+        edge_index: [2, E'], the edges that the layer attended over, with added self-loops last.
+        alpha: [E', H], their weights as the layer returns them; [E', B, H] for a batch of features
             on one graph.
         edge_id: [E'], int64.
         num_given: E, the number of given edges.
@@ -56,13 +56,13 @@ class LayerAttention(NamedTuple):
 
     @property
     def added(self) -> Tensor:
-        """[E'], bool: which edges are self-loops that the layer added and nobody gave."""
+        """[E'], bool: True for self-loops that were not given."""
         return self.edge_id < 0
 
     def of_given_edges(self) -> Tensor:
         """The weights of the given edges in their order, [E, H]; differentiable.
 
-        0 for those that the layer left out: second and further self-loops of a node.
+        0 for edges that the layer omitted: second and further self-loops of a node.
         """
         given = (~self.added).nonzero().flatten()
         zeros = self.alpha.new_zeros((self.num_given, *self.alpha.shape[1:]))
@@ -77,26 +77,26 @@ class LayerAttention(NamedTuple):
     def graph(self) -> Graph:
         """The graph of ``edge_index``."""
         graph = as_graph(self.edge_index, self.num_src, self.num_dst)
-        assert isinstance(graph, Graph)  # nothing is recorded while tracing
+        assert isinstance(graph, Graph)  # tracing records nothing
         return graph
 
 
 def match_edges(
     attention: tuple[Tensor, Tensor], adjacency: Adjacency, *, name: str = ""
 ) -> LayerAttention:
-    """Finds the caller's edges in what a layer returned with ``return_attention_weights=True``.
+    """Matches the result of ``return_attention_weights=True`` with the caller's edges.
 
     Args:
         attention: (edge_index [2, E'], alpha [E', H]) of a layer.
-        adjacency: the Graph or the edge_index [2, E] that the layer was given; a Graph where
+        adjacency: the Graph or the edge_index [2, E] of the layer's call; must be a Graph if
             sources and destinations are not the same nodes.
-        name: to give to the result.
+        name: name of the result.
 
     Returns:
-        The attention with the position of each of its edges among the given ones.
+        The attention with the position of each edge among the given ones.
 
     Raises:
-        ValueError: the layer's edges do not come from these.
+        ValueError: the layer's edges are not derived from the given ones.
 
     Example:
         >>> from gat_ext.nn import AGNNConv
@@ -126,12 +126,11 @@ def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
     """Records the attention of every layer of :mod:`gat_ext.nn` in a module while it runs.
 
     Inside the ``with`` block every call of such a layer, or of one derived from
-    ``gat_ext.nn.base.AttentionConv``, appends to the list, in the order of the calls. The layers
-    return what they would without, and keep nothing afterwards; their other hooks receive edges of
-    another form as a Graph. Call ``model.eval()`` first: in training the weights include dropout,
-    or, for TransformerConv, whose weights do not, a second pass computes them. Gradients flow
-    through what is collected, except under ``torch.no_grad()``. Record a compiled module
-    uncompiled.
+    ``gat_ext.nn.base.AttentionConv``, appends to the list. Results of the layers are unchanged, and
+    hooks are removed afterwards; other hooks of the layers receive edges of another form as a
+    Graph. Call ``model.eval()`` first: in training the weights include dropout, or, for
+    TransformerConv, a second pass computes them. The weights are differentiable, except under
+    ``torch.no_grad()``. Record the uncompiled module of a compiled one.
 
     Args:
         model: any module, or a layer itself.
@@ -140,8 +139,8 @@ def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
         The list, empty at first.
 
     Raises:
-        TypeError: model is no module.
-        ValueError: it has no such layer.
+        TypeError: model is not a torch.nn.Module.
+        ValueError: the model has no such layer.
 
     Example:
         >>> from gat_ext.models import GAT
@@ -157,7 +156,8 @@ def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
     if not found:
         names = ", ".join(kind.__name__ for kind in AttentionConv.__subclasses__())
         raise ValueError(
-            f"{type(model).__name__} has none of the layers {names}; nothing to record"
+            f"{type(model).__name__} has no attention to record; expected a module with one of the "
+            f"layers {names}"
         )
     records: list[LayerAttention] = []
     handles: list[Any] = []
@@ -178,7 +178,7 @@ class _Recorder:
         self.adjacency: Any = None
 
     def attach(self, layer: AttentionConv) -> list[Any]:
-        # The result is put right before any other hook of the layer sees it.
+        # Prepended, so that other hooks of the layer see the caller's form of the result.
         return [
             layer.register_forward_pre_hook(self.before, with_kwargs=True),
             layer.register_forward_hook(self.after, with_kwargs=True, prepend=True),

@@ -25,30 +25,30 @@ def attention_rollout(
         R = A_L \cdots A_2 A_1, \qquad
         A_l = \mathrm{rows}\left(r I + (1 - r) \, \mathrm{mean}_h \, \alpha^{(l, h)}\right)
 
-    with rows divided by their sums. Only the asked rows of R are computed, layer by layer from the
-    last, by sparse products: K nodes of a graph cost O(K (E + N)) a layer, and no matrix N x N is
-    made, unless all nodes are asked for.
+    where rows() divides each row by its sum. Only the requested rows of R are computed, from the
+    last layer to the first, by sparse products: K nodes cost O(K (E + N)) in each layer, and no
+    N x N matrix is allocated unless all nodes are requested.
 
     Args:
-        attention: of the layers from first to last, as :func:`record_attention` collects it, H
-            heads each.
+        attention: the attention of the layers from first to last, as in :func:`record_attention`,
+            with H heads each.
         nodes: a node, or K nodes, of the last layer's destinations.
-        residual: r, the share of a node that goes past the attention. 0.5 stands for a residual
-            connection; 0 for none.
+        residual: r, the share of a node that bypasses the attention: 0.5 for a residual connection,
+            0 for none.
 
     Returns:
-        [N] for a node, [K, N] for K; N the sources of the first layer. Each row sums to 1, save
-        without residual where paths end at nodes without in-edges. Differentiable in the weights,
-        which should not be negative.
+        [N] for a node, [K, N] for K nodes, where N is the number of sources of the first layer.
+        Each row sums to 1, except without residual, if paths end at nodes without in-edges.
+        Differentiable in the weights, which should not be negative.
 
     Raises:
         TypeError: nodes are not integers.
-        ValueError: there is no layer, a layer's sources are not the destinations of the one before,
-            or a layer attended over a batch.
+        ValueError: attention is empty, a layer's sources are not the destinations of the one
+            before, or a layer attended over a batch.
         IndexError: a node is not one of the last layer's destinations.
 
-    A layer whose destinations are not its sources, as in mini-batches of sampled neighbours, takes
-    its first destinations for the same nodes as its first sources, as the layers do for self-loops.
+    In a bipartite layer, as in mini-batches of sampled neighbours, the first destinations are
+    treated as the same nodes as the first sources, as the layers do for self-loops.
 
     Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, section 3.
 
@@ -65,7 +65,7 @@ def attention_rollout(
     """
     probability(residual, "residual")
     if not attention:
-        raise ValueError("attention is empty; record the attention of at least one layer")
+        raise ValueError("attention is empty; expected the attention of at least one layer")
     for before, after in pairwise(attention):
         if before.num_dst != after.num_src:
             raise ValueError(
@@ -95,7 +95,8 @@ def _node_index(nodes: int | Sequence[int] | Tensor, count: int, device: torch.d
     wrong = (index < 0) | (index >= count)
     if bool(wrong.any()):
         raise IndexError(
-            f"node {int(index[wrong][0])} does not exist; the last layer has {count} destinations"
+            f"nodes have the number {int(index[wrong][0])}; expected 0 to {count - 1}, because the "
+            f"last layer has {count} destinations"
         )
     return index.long()
 
@@ -114,7 +115,7 @@ def _through(layer: LayerAttention, relevance: Tensor, residual: float) -> Tenso
 
 
 def mean_over_heads(layer: LayerAttention) -> Tensor:
-    """[E'], of alpha [E', H]."""
+    """The mean over heads [E'] of alpha [E', H]."""
     if layer.alpha.dim() != 2:
         raise ValueError(
             f"alpha of layer {layer.name!r} has shape {list(layer.alpha.shape)}; expected [E, H]: "

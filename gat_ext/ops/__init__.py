@@ -1,6 +1,6 @@
 """How torch sees the native operators: fake kernels, gradients, autocast and vmap, a module each.
 
-Uses the native module only. ``registry`` has the operators themselves, ``state`` what torch is
-doing; ``scatter``, ``scores`` and ``composed`` are the same mathematics in torch's operators.
-Nothing here validates or documents for users: ``functional`` does.
+Uses the native module only. ``registry`` has the operators and ``state`` the modes of torch;
+``scatter``, ``scores`` and ``composed`` implement the same mathematics in torch's operators.
+Validation and documentation for users are in ``functional``.
 """

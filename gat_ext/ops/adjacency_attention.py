@@ -1,8 +1,8 @@
 """adjacency_attention for torch: fake kernels, gradient and autocast.
 
-edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a graph.
-The operator replaces self-loops, sorts and transposes inside itself and caches the outcome, which a
-trace would have to do again at every call.
+edge_attention over the edges of a traced function: an edge_index, or the CSR of a graph. The
+operator replaces self-loops, sorts and transposes inside itself and caches the result; as separate
+steps, the traced program would repeat these at every call.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def _(
     self_loops: bool,
 ) -> Tensor:
     count: Any = num_slots(edges, col, num_src, num_dst, self_loops)
-    if self_loops:  # how many of the edges given are loops is in the data
+    if self_loops:  # the number of given loops depends on the values
         count = torch.library.get_ctx().new_dynamic_size()
     return edges.new_empty(count, dtype=torch.int64)
 
 
 def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Saves the arguments of the gradient, all but what the backward pass gives."""
+    """Saves the arguments of the gradient, except the upstream gradients."""
     ctx.set_materialize_grads(False)
     found = Results(*output)
     ctx.mark_non_differentiable(found.softmax, found.out_acc, found.selected)
@@ -86,7 +86,7 @@ def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def backward(ctx: Any, grads: tuple[Tensor | None, ...], operator: Callable[..., Any]) -> Grads:
-    """The gradient, by ``operator``: adjacency_attention_backward, or what stands for it."""
+    """The gradient by ``operator``: adjacency_attention_backward, or its transformable form."""
     a, grad = saved(ctx), Results(*grads)
     needed = select(Inputs, AdjacencyAttention(*ctx.needs_input_grad))
     grad_out = grad.out
@@ -112,7 +112,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> Grads:
 
 
 def backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Saves what the gradient of the gradient needs."""
+    """Saves the arguments of double backward."""
     ctx.set_materialize_grads(False)
     a = AdjacencyAttentionBackward(*inputs)
     save(ctx, a._replace(out_acc=None, softmax=None, weights=None))  # they are recomputed
@@ -121,12 +121,12 @@ def backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def double_backward(
     ctx: Any, upstream: tuple[Tensor | None, ...], differentiate: Callable[..., composed.Second]
 ) -> Grads:
-    """The gradient of the gradient: that of the composition of torch's own operators.
+    """Double backward, through the composition of torch's own operators.
 
     Args:
-        ctx: of :func:`backward_setup`.
-        upstream: the gradients of the gradients.
-        differentiate: how to: one of the functions of ``composed``.
+        ctx: the context of :func:`backward_setup`.
+        upstream: the gradients of the first gradients.
+        differentiate: ``second_by_autograd`` or ``second_by_transform`` of ``composed``.
     """
     a = saved(ctx)
     return composed.double_backward(a, composed.edges_of_slots(a), upstream, differentiate)

@@ -1,8 +1,7 @@
 """The arguments of edge_attention, adjacency_attention and their gradients by name.
 
 Read from the schemas, which csrc/torch/schema.h defines. There is a namedtuple for the arguments of
-each operator, and one for each group of arguments that several operators share. All
-defaults are None.
+each operator, and for each group of arguments that several operators share. All defaults are None.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ Inputs = _record("Inputs", DIMS)
 
 _FIELDS = EdgeAttention._fields
 Constants = _record("Constants", _FIELDS[_FIELDS.index("score") : _FIELDS.index("top_k")])
-"""The numbers and flags that the gradients share with the operators: score … dropout_p"""
+"""The numbers and flags of the operators and their gradients: score … dropout_p"""
 
 PER_EDGE = tuple(name for name, dims in DIMS.items() if dims.startswith("E"))
 """Inputs with a row for each edge"""
@@ -56,20 +55,17 @@ HEADS = {
 
 
 def select(group: Any, arguments: Any) -> Any:
-    """Those of the arguments that ``group`` has too; ``group`` may be those of another operator."""
+    """The arguments that ``group``, a record of arguments or of another operator, also has."""
     return group(**{n: getattr(arguments, n) for n in group._fields if hasattr(arguments, n)})
 
 
 def gradients(arguments: Any, found: Mapping[str, Tensor | None]) -> Grads:
-    """A gradient for each of the arguments, given those that are not None by name."""
+    """A gradient for each argument, from those found by name; None for the others."""
     return tuple(found.get(name) for name in arguments._fields)
 
 
 def is_absent(result: Tensor) -> bool:
-    """True for a tensor of shape [0].
-
-    That is a result that was not requested, or the gradient of an input that needs none.
-    """
+    """True for a tensor of shape [0]: a result not requested, or a gradient not needed."""
     return result.dim() < 2
 
 
@@ -80,7 +76,7 @@ def absent(like: Tensor) -> Tensor:
 
 # ---- from the forward of an autograd function to its backward
 
-_SAVED = object()  # in place of a tensor, which the context saves
+_SAVED = object()  # placeholder of a tensor that the context saves
 
 
 def save(ctx: Any, arguments: Any) -> None:

@@ -1,9 +1,7 @@
 """edge_attention composed of operators that are differentiable any number of times.
 
-The fused operator is a function of its inputs, and so is its gradient. The gradient of that
-gradient is found by composing the function anew of unfused operators and differentiating the
-composition twice, in such a way that the result can be differentiated again where torch asks for
-that.
+Used for second and higher derivatives: the function is composed of unfused operators, and the
+composition is differentiated twice, with create_graph if torch may differentiate the result again.
 """
 
 from __future__ import annotations
@@ -30,20 +28,20 @@ from gat_ext.ops.state import smaller
 
 Tensors = Sequence[Tensor | None]
 Attention = Callable[[Tensors], tuple[Tensor, Tensor, Tensor]]
-"""(out, weights, lse) of the inputs"""
+"""A function from the inputs to (out, weights, lse)"""
 
 
 class Edges(NamedTuple):
-    """What the composition needs of a graph, edges in the order of the caller's.
+    """The graph of a composition, with edges in the caller's order.
 
     Attributes:
         src: [E], sources.
         dst: [E], destinations.
-        attended: [E, H] or [E, 1], bool: edges that softmax is over; None for all.
+        attended: [E, H] or [E, 1], bool: edges in the softmax; None for all.
         kept: [E, H], bool: weights that dropout keeps; None for all.
-        is_edge: [E], bool: where tensors of edges are read; None for everywhere.
-        csr: the graph arguments of sddmm and spmm, for these operators to be used; None for those
-            of torch alone, which gather rows into [E, H, D] and can be traced and transformed.
+        is_edge: [E], bool: rows of per-edge tensors that are read; None for all.
+        csr: the graph arguments of sddmm and spmm, to use these operators; None uses torch's
+            operators only, which gather rows into [E, H, D] and can be traced and transformed.
     """
 
     src: Tensor
@@ -55,7 +53,7 @@ class Edges(NamedTuple):
 
 
 def edges_of_graph(a: Any) -> Edges:
-    """Of the arguments of edge_attention_backward."""
+    """The edges in the arguments of edge_attention_backward."""
     num_edges, edge_id = a.col.shape[0], a.edge_id
     position = a.t_pos if a.t_edge_id is None else a.t_edge_id
     return Edges(
@@ -76,11 +74,11 @@ def _kept(a: Any, num_edges: int) -> Tensor | None:
 
 
 def edges_of_slots(a: Any) -> Edges:
-    """Every slot of adjacency_attention as an edge, some of them not attended to.
+    """Every slot of adjacency_attention as an edge; replaced self-loops are not attended.
 
     Args:
-        a: the arguments of adjacency_attention_backward; ``selected`` [slots, H] by position in
-            the CSR of the edges that are attended to.
+        a: the arguments of adjacency_attention_backward; ``selected`` [slots, H] is by position
+            in the CSR of the attended edges.
     """
     edges, col, edge_id, num_src, num_dst = a.edges, a.col, a.edge_id, a.num_src, a.num_dst
     if col is None:
@@ -100,7 +98,7 @@ def edges_of_slots(a: Any) -> Edges:
             position = torch.where(is_edge, dst, num_dst).argsort(stable=True)
         attended = to_caller_order(a.selected, position) != 0
     kept = _kept(a, src.shape[0])
-    if kept is not None:  # numbered without the slots that are no edges
+    if kept is not None:  # its rows are numbered without replaced self-loops
         kept = kept[(is_edge.cumsum(0) - 1).clamp(min=0)]
     return Edges(src, dst, attended, kept, is_edge if a.self_loops else None, None)
 
@@ -113,11 +111,11 @@ def compose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse) of edge_attention.
 
-    Features are gathered into [E, H, D] here, and only here, unless the score is a plain dot
-    product of unfused operators.
+    Gathers features into [E, H, D], unless the score is a plain dot product and ``edges.csr`` is
+    given.
 
     Args:
-        edges: of the graph.
+        edges: the edges.
         inputs: ``Inputs``.
         constants: ``Constants``.
         num_dst: N_dst.
@@ -154,7 +152,7 @@ def _read(edges: Edges, inputs: Any) -> Any:
 
 
 def scores_of(edges: Edges, inputs: Any, constants: Any) -> Tensor:
-    """The scores of all edges and heads, [E, H], with bias; -inf where there is no attention."""
+    """The scores of all edges and heads, [E, H], with bias; -inf for edges not attended."""
     return _masked_scores(edges, _read(edges, inputs), constants)
 
 
@@ -169,7 +167,7 @@ def _masked_scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
 
 def _scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
     value, query, key = inputs.value, inputs.query, inputs.key
-    if TRAITS[constants.score].has_term:  # without a query or a key they are the value
+    if TRAITS[constants.score].has_term:  # an absent query or key is the value
         query, key = value if query is None else query, value if key is None else key
     src, dst = edges.src, edges.dst
     dst_e = None if inputs.dst_term is None else inputs.dst_term[dst]
@@ -189,10 +187,10 @@ def _scores(edges: Edges, inputs: Any, constants: Any) -> Tensor:
     return SCORES[constants.score].of_edges(read._replace(query=query_e, key=key_e))
 
 
-# ---- its second derivative
+# ---- second derivatives
 
 Second = tuple[list[Tensor | None], list[Tensor | None]]
-"""Gradients in the inputs, and in the upstream gradients of out, weights and lse."""
+"""Gradients of the inputs, and of the upstream gradients of out, weights and lse."""
 
 
 def double_backward(
@@ -200,13 +198,12 @@ def double_backward(
 ) -> Grads:
     """The gradients of the arguments of edge_attention_backward or adjacency_attention_backward.
 
-    ``out``, ``lse`` and ``weights`` are functions of the inputs; the composition recomputes them,
-    so all of the second derivative goes to the inputs and to the upstream gradients, none to the
-    saved results.
+    The composition recomputes ``out``, ``lse`` and ``weights`` from the inputs, so the second
+    derivative has parts for the inputs and the upstream gradients, and none for the saved results.
 
     Args:
         a: the arguments.
-        edges: of the graph.
+        edges: the edges.
         upstream: the gradients of the operator's results.
         differentiate: :func:`second_by_autograd` or :func:`second_by_transform`.
     """
@@ -226,13 +223,13 @@ def double_backward(
 def second_by_autograd(
     attention: Attention, inputs: Tensors, grads: Tensors, upstream: Tensors
 ) -> Second:
-    """The gradient of the gradient of ``attention``, by torch.autograd.
+    """Double backward of ``attention`` by torch.autograd.
 
     Args:
         attention: the composition.
-        inputs: where to differentiate it.
-        grads: the gradients of its three results that the first derivative was of; None for none.
-        upstream: the gradients of the first derivative, for each of the inputs; None for none.
+        inputs: its inputs.
+        grads: the upstream gradients of its three results in the first derivative, or None.
+        upstream: the upstream gradient of the first derivative for each input, or None.
     """
     again = torch.is_grad_enabled()  # a third derivative may follow
     with torch.enable_grad():

@@ -1,7 +1,6 @@
 """adjacency_attention under torch.func: grad, vjp, jacrev and vmap, in any order.
 
-vmap makes the batch more heads, of which the operator takes any number: the edges are read once for
-all of it.
+vmap folds the batch into the heads, so that the edges are read once for the whole batch.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class AttentionBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        """The gradient of the gradient, by operators of torch, which can be transformed further."""
+        """Double backward by torch's operators, which can be transformed further."""
         return adjacency.double_backward(ctx, grads, second_by_transform)
 
     @staticmethod
@@ -77,16 +76,16 @@ class AttentionBackward(torch.autograd.Function):
 
 
 def _check(a: Any, dims: Any) -> None:
-    """Raises NotImplementedError where a batch cannot be made heads."""
+    """Raises NotImplementedError if the batch cannot be folded into the heads."""
     if any(dim is not None for dim in (dims.edges, dims.col, dims.edge_id)):
         raise NotImplementedError(
-            "vmap over edges: each graph would have to be sorted on its own; join the graphs into "
-            "one with Graph.batch, and map over features only"
+            "vmap over edges is not supported, because each graph would be sorted separately; join "
+            "the graphs with Graph.batch, and map over features only"
         )
     if a.dropout_p > 0:
         raise NotImplementedError(
-            f"vmap over attention with dropout {a.dropout_p}; call eval() on the layer, or give it "
-            "features [B, N, C] instead of using vmap"
+            f"vmap over attention with dropout {a.dropout_p} is not supported; call eval() on the "
+            "layer, or pass features [B, N, C] without vmap"
         )
 
 
@@ -109,7 +108,7 @@ def _fold(batch: int, a: Any, batch_dims: Any) -> Any:
 
 
 def _unfold(batch: int, results: Any) -> tuple[Any, Any]:
-    """The results with the batch as a dimension before the heads, and that dimension of each."""
+    """The results with the batch as a dimension before the heads, and its position in each."""
     dims = tuple(
         None if is_absent(result) else HEADS[name]
         for name, result in zip(results._fields, results, strict=True)

@@ -1,9 +1,9 @@
 """The dense steps of a layer, with large results from the block cache.
 
-The system's memory is new each time: on the CPU, to fault in the pages of a result takes about as
-long as the product that fills it. What is small, sparse or elsewhere goes through torch's own
-operators. Under ``torch.use_deterministic_algorithms(True)`` products have the same bits for any
-number of threads.
+On the CPU, page faults in newly allocated memory take about as long as the product that fills it.
+Small and sparse tensors, and other devices, use torch's own operators. Under
+``torch.use_deterministic_algorithms(True)`` products are bitwise identical for any number of
+threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Product of x [N, C] and the transpose of weight [K, C], plus bias [K]: [N, K]."""
     if _is_deterministic(x):
         return _deterministic_linear(x, weight, bias)
-    # The cheap conditions come first: most calls on small graphs end there.
+    # Cheap conditions first: most calls on small graphs fail one of them.
     if (
         x.dim() == 2
         and (torch.compiler.is_compiling() or x.shape[0] * max(weight.shape) >= _LARGE)
@@ -46,25 +46,25 @@ def _deterministic_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
         weight = weight if weight.dtype == torch.float64 else weight.to(dtype)
         bias = bias if bias is None or bias.dtype == torch.float64 else bias.to(dtype)
     if any(t is not None and t.dtype != x.dtype for t in (weight, bias)):
-        return F.linear(x, weight, bias)  # which refuses them
-    rows = x.reshape(-1, x.shape[-1])  # of a batch, too
+        return F.linear(x, weight, bias)  # raises torch's error
+    rows = x.reshape(-1, x.shape[-1])  # x may be a batch
     out: Tensor = _Product.apply(rows, weight.t())
     out = out.view(*x.shape[:-1], weight.shape[0])
     return out if bias is None else out + bias
 
 
 class _Product(torch.autograd.Function):
-    """Matrix product on one thread, and so its gradients of any order.
+    """Matrix product on one thread; its gradients of any order, too.
 
-    BLAS shares out the sum of a product over threads where it is long, as it is in the gradient of
-    a weight, the sum over all nodes; then the last bits depend on their number. They do in sums of
-    128 terms, too, so pieces of a fixed size are no help.
+    BLAS splits long sums, such as the gradient of a weight, over threads, so that the last bits
+    depend on the number of threads. This happens even for sums of 128 terms, so products of blocks
+    of a fixed size would not help.
     """
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        # Without autocast: the caller has cast what is to be cast.
+        # Without autocast, because the caller has cast the inputs.
         with _one_thread(), torch.autocast("cpu", enabled=False):
             return a @ b
 
@@ -80,7 +80,7 @@ _setting_threads = threading.Lock()
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for BLAS, whose setting is that of the process."""
+    """Sets the number of BLAS threads, a setting of the whole process, to one."""
     with _setting_threads:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -106,7 +106,7 @@ def add(x: Tensor, other: Tensor) -> Tensor:
     if (
         _is_large(x)
         and _is_plain(x)
-        and x.dtype == other.dtype  # else torch widens one of them, under autocast, too
+        and x.dtype == other.dtype  # else torch promotes one of them, under autocast, too
         and _same_kind(x, other)
         and other.shape[-1] == x.shape[-1]
     ):
@@ -116,7 +116,7 @@ def add(x: Tensor, other: Tensor) -> Tensor:
 
 
 def inverse_norm(x: Tensor, eps: float) -> Tensor:
-    """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most eps."""
+    """1 / |x| over the last dimension; 0, with gradient 0, if the norm is at most eps."""
     if _is_large(x) and _is_plain(x):
         out: Tensor = ops.inverse_norm(x, eps)
         return out
@@ -126,10 +126,10 @@ def inverse_norm(x: Tensor, eps: float) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    """Larger of x and 0, elementwise.
+    """max(x, 0), elementwise.
 
-    Compiled too: torch would store a byte for each element to know the sign by, and takes several
-    times as long for that.
+    Used in compiled programs, too: torch's would store a byte for the sign of each element, and
+    takes several times as long.
     """
     if _is_plain(x) and (torch.compiler.is_compiling() or x.numel() >= _LARGE):
         out: Tensor = ops.relu(x)
@@ -162,14 +162,14 @@ def scaled(x: Tensor, factor: float | Tensor) -> Tensor:
         and factor.dtype == x.dtype
         and _is_deterministic(x)
     ):
-        # The gradient of the factor is a sum over everything, which torch shares out over threads.
+        # The gradient of the factor is a sum over all elements, which torch splits over threads.
         out: Tensor = _Product.apply(x.reshape(-1, 1), factor.reshape(1, 1))
         return out.view(x.shape)
     return x * factor
 
 
 def _same_kind(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether torch would need no conversion that autocast does not make."""
+    """True if dtypes and devices agree, or autocast makes the dtypes agree."""
     mixed = torch.is_autocast_enabled("cpu")
     return all(
         o is None or (o.device == x.device and (mixed or o.dtype == x.dtype)) for o in others
@@ -330,7 +330,7 @@ def _inverse_norm_setup(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) 
 
 def _inverse_norm_backward(ctx: Any, grad: Tensor) -> Grads:
     x, inverse = ctx.saved_tensors  # d|x|^-1 = -|x|^-3 x dx
-    cube = inverse.to(accumulate_dtype(x.dtype)) ** 3  # which 16 bits do not hold
+    cube = inverse.to(accumulate_dtype(x.dtype)) ** 3  # may overflow in 16 bits
     return ops.scale(x, -(grad * cube).unsqueeze(-1)), None
 
 

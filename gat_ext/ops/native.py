@@ -15,16 +15,16 @@ OPERATORS = (
     *("graph_building", "linear_maps", "sparse", "walk"),
     *("edge_attention", "adjacency_attention"),
 )
-"""Modules of this folder that register fake kernels, gradients and autocast"""
+"""Modules of this package that register fake kernels, gradients and autocast"""
 
 _MEND = "pip install --no-cache-dir --force-reinstall --no-deps"
 
 
 def built_against() -> str | None:
-    """The version of torch in the requirement that the build wrote into the package's metadata."""
+    """The version of torch that the build wrote into the requirements of the package."""
     try:
         requirements = metadata.requires("gat_ext") or []
-    except metadata.PackageNotFoundError:  # running from a source tree that was built in place
+    except metadata.PackageNotFoundError:  # a source tree that was built in place
         return None
     for requirement in requirements:
         if requirement.startswith("torch=="):
@@ -33,13 +33,13 @@ def built_against() -> str | None:
 
 
 def check_torch() -> None:
-    """Raises ImportError where torch is not the one that gat_ext was built against."""
+    """Raises ImportError unless torch is the version that gat_ext was built against."""
     built, found = built_against(), torch.__version__.split("+")[0]
     if built is not None and built != found:
         raise ImportError(
             f"gat_ext was built against torch {built} but torch {found} is installed; "
             f"build it again with `{_MEND} <the gat_ext source folder>`, "
-            f"or install the torch it knows with `pip install torch=={built}`."
+            f"or install that version of torch with `pip install torch=={built}`."
         )
 
 
@@ -47,8 +47,8 @@ def redirect(path: list[str]) -> bool:
     """Points a source folder without a built extension to the installed package.
 
     Python started in a clone of the repository finds the clone's folder before the installed
-    package. ``path`` is the ``__path__`` of gat_ext, which is changed in place; submodules that
-    were loaded are dropped from ``sys.modules``. Returns True if it was changed.
+    package. ``path`` is the ``__path__`` of gat_ext and is modified in place; loaded submodules are
+    dropped from ``sys.modules``. Returns True if ``path`` was modified.
 
     Warns:
         UserWarning: the two differ, so that edits of the source would have no effect.
@@ -77,7 +77,7 @@ def _has_extension(folder: Path) -> bool:
 
 
 def _differ(source: Path, installed: Path) -> bool:
-    """Whether a module of the source folder is missing or different in the installed package."""
+    """True if a module of the source folder is missing or different in the installed package."""
     names = [str(path.relative_to(source)) for path in source.rglob("*.py")]
     return len(filecmp.cmpfiles(source, installed, names, shallow=False)[0]) < len(names)
 
@@ -86,8 +86,8 @@ def load(folder: Path) -> None:
     """Loads the native module of the package in ``folder`` and registers its operators in Python.
 
     Raises:
-        ImportError: in one sentence, if the folder is a source folder without a built extension,
-            or if this torch lacks the CUDA that the module was built with.
+        ImportError: the folder is a source folder without a built extension, or the installed torch
+            lacks the CUDA that the module was built with.
     """
     try:
         importlib.import_module("gat_ext._C")
@@ -101,8 +101,8 @@ def load(folder: Path) -> None:
         if not any(name in str(error) for name in ("libc10_cuda", "libtorch_cuda", "libcudart")):
             raise
         raise ImportError(
-            f"gat_ext was built for a torch with CUDA, but torch {torch.__version__} here is for "
-            f"{'CUDA ' + torch.version.cuda if torch.version.cuda else 'CPUs only'}; "
+            f"gat_ext was built for a torch with CUDA, but the installed torch {torch.__version__} "
+            f"is for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'CPUs only'}; "
             f"build it again with `{_MEND} <the gat_ext source folder>`, or install the torch it "
             f"was built with. ({error})"
         ) from error

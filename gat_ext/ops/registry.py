@@ -21,12 +21,12 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def draw_seed(device: torch.device) -> Tensor:
-    """The seed of a dropout [1], from torch's generator."""
+    """A random seed, int64 [1], from torch's generator."""
     return torch.randint(2**63 - 1, (1,), dtype=torch.int64, device=device)
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    """Whether a gradient may be asked for in one of these."""
+    """True if one of these tensors may need a gradient."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -34,7 +34,7 @@ _LIBRARY = torch.library.Library("gat_ext", "IMPL")
 
 
 def register_autocast(name: str, to_lower: bool) -> None:
-    """Has an operator run in the dtype of autocast, or in float32."""
+    """Registers casts of an operator's inputs to the dtype of autocast, or to float32."""
     op = getattr(ops, name).default
     for device, key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
         _LIBRARY.impl(name, _autocast_kernel(op, device, key, to_lower), key)
@@ -46,7 +46,7 @@ def _autocast_kernel(op: Any, device: str, key: str, to_lower: bool) -> Callable
 
         def cast(value: Any) -> Any:
             castable = isinstance(value, Tensor) and value.is_floating_point()
-            # float64 is asked for by name; autocast leaves it alone, as torch's own rules do.
+            # As in torch's own rules, autocast does not change float64.
             return value.to(dtype) if castable and value.dtype != torch.float64 else value
 
         with without_dispatch_key(key):

@@ -9,7 +9,7 @@ from torch import Tensor
 def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
     """int64 [E], the row of each edge in CSR order.
 
-    Not by repeat_interleave, which starts all threads for a few edges.
+    Avoids repeat_interleave, which starts all threads even for a few edges.
     """
     starts = rowptr.new_zeros(num_edges + 1, dtype=torch.int64)
     inner = rowptr[1:-1]
@@ -18,19 +18,19 @@ def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
 
 
 def edge_rows(rowptr: Tensor, edge_id: Tensor | None, num_edges: int) -> Tensor:
-    """int64 [E], the row of each edge in the order of the caller."""
+    """int64 [E], the row of each edge in the caller's order."""
     return to_caller_order(expand_rows(rowptr, num_edges), edge_id)
 
 
 def to_caller_order(by_position: Tensor, edge_id: Tensor | None) -> Tensor:
-    """[E, …] in the order of the caller, of values in CSR order."""
+    """Moves values [E, …] from CSR order to the caller's order."""
     if edge_id is None:
         return by_position
     return torch.empty_like(by_position).index_copy(0, edge_id.long(), by_position)
 
 
 def row_sum(values: Tensor, row: Tensor, num_rows: int) -> Tensor:
-    """[num_rows, …], the sum of the values [E, …] of each row; 0 where it has no edge."""
+    """[num_rows, …], the sum of the values [E, …] of each row; 0 for rows without edges."""
     return values.new_zeros((num_rows, *values.shape[1:])).index_add(0, row, values)
 
 
@@ -51,8 +51,8 @@ def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Ten
 
     Rows whose scores are all -inf have alpha 0 and lse -inf.
 
-    With the maximum of these very scores: another's, a rounding away, is far away where scores are
-    large.
+    The maximum must be that of exactly these scores: for large scores, a maximum that differs by a
+    rounding error changes the exponentials substantially.
     """
     largest = row_extremum(scores.detach(), row, num_rows, "amax")
     empty = largest == -torch.inf

@@ -1,7 +1,7 @@
 """The formulas of csrc/core/scores in torch's operators, differentiable any number of times.
 
-Used where the fused operator does not apply. ``gat_ext.reference`` has formulas of its own, which
-the tests compare these with.
+Used where the fused operator does not apply. The tests compare them with the separate formulas of
+``gat_ext.reference``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Traits(NamedTuple):
     """The inputs that a score reads, as csrc/core/scores/score.h defines them.
 
     Attributes:
-        has_term: whether it sums a term of query and key over their channels.
-        required: names of the inputs without which it cannot be computed.
-        optional: names of the inputs of edges that it also accepts.
+        has_term: True if the score sums a term of query and key over their channels.
+        required: names of the required inputs.
+        optional: names of the optional per-edge inputs.
     """
 
     has_term: bool
@@ -40,11 +40,11 @@ class Traits(NamedTuple):
 
 
 TRAITS = {name: Traits.of(*traits) for name, traits in _C.score_traits().items()}
-"""The traits of every score by name."""
+"""The traits of each score by name."""
 
 
 class ScoreInputs(NamedTuple):
-    """Inputs of a score for every edge and head; None where the score does not read them.
+    """Inputs of a score for each edge and head; None if the score does not read them.
 
     Attributes:
         query: [E, H, D], x of the destination.
@@ -52,8 +52,8 @@ class ScoreInputs(NamedTuple):
         att: [H, D].
         dst_term: [E, H], a.
         src_term: [E, H], b.
-        slope: of leaky_relu.
-        scale: of the score.
+        slope: negative slope of leaky_relu.
+        scale: factor of the score.
     """
 
     query: Tensor | None
@@ -81,8 +81,8 @@ class Formula(NamedTuple):
     """A score as ``finish(sum over the channels of term)``.
 
     Attributes:
-        term: [E, H, D] from the inputs; None for a score without a term.
-        finish: [E, H] from the sum, or None without a term, and the inputs.
+        term: computes [E, H, D] from the inputs; None for a score without a term.
+        finish: computes [E, H] from the sum, which is None without a term, and the inputs.
     """
 
     term: Callable[[ScoreInputs], Tensor] | None
@@ -137,7 +137,7 @@ SCORES: dict[str, Formula] = {
     "cosine": Formula(_product, _cosine),
     "supergat_mx": Formula(_product, _supergat_mx),
 }
-"""The formula of every score by name."""
+"""The formula of each score by name."""
 
 DOT_PRODUCTS = frozenset(name for name, formula in SCORES.items() if formula.term is _product)
-"""Scores whose sum over the channels sddmm computes without gathered rows."""
+"""Scores whose sum over the channels is an sddmm, which gathers no rows."""

@@ -190,7 +190,7 @@ def _extremum_backward(ctx: Any, grad: Tensor, _: Tensor) -> Grads:
 
 
 def _gather_winners(x: Tensor, t_rowptr: Tensor, t_edge_id: Tensor, arg: Tensor) -> Tensor:
-    """Features of the source of the winning edge: [N_dst, H, F], 0 where a row has none."""
+    """Features of the source of the winning edge: [N_dst, H, F]; 0 for rows without edges."""
     source = edge_rows(t_rowptr, t_edge_id, t_edge_id.shape[0])
     if source.numel() == 0:
         return torch.zeros_like(arg, dtype=x.dtype)
@@ -201,7 +201,7 @@ def _gather_winners(x: Tensor, t_rowptr: Tensor, t_edge_id: Tensor, arg: Tensor)
 
 
 def _sum_over_winners(values: Tensor, arg: Tensor, num_edges: int) -> Tensor:
-    """Sum over the features of [N_dst, H, F], at the winning edges: [E, H]."""
+    """Adds values [N_dst, H, F] to their winning edges, summed over the features: [E, H]."""
     heads = arg.shape[1]
     head = torch.arange(heads, device=arg.device).view(1, -1, 1).expand_as(arg)
     slot = torch.where(arg < 0, num_edges, arg) * heads + head
@@ -235,7 +235,7 @@ torch.library.register_autograd(
 )
 
 
-# ---- edge_dropout_mask: which weights are kept; not differentiable
+# ---- edge_dropout_mask: not differentiable
 
 
 @torch.library.register_fake("gat_ext::edge_dropout_mask")

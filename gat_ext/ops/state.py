@@ -1,4 +1,4 @@
-"""What torch is doing at this moment: tracing, transforming, differentiating forwards.
+"""The current modes of torch: tracing, transforming, forward-mode differentiation.
 
 The only module that reads torch's private state.
 """
@@ -34,12 +34,12 @@ def is_tracing() -> bool:
 
 
 def in_forward_mode() -> bool:
-    """True where tensors may have tangents, which the native operators would lose."""
+    """True if tensors may have tangents, which the native operators would drop."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
 def is_transformed() -> bool:
-    """True where tensors may have a tangent or a batch, which the native operators would lose."""
+    """True if tensors may have a tangent or a batch, which the native operators would drop."""
     return in_functorch() or in_forward_mode()
 
 
@@ -59,7 +59,7 @@ def have_tangents(*tensors: Any) -> bool:
 
 
 def without_dispatch_key(name: str) -> AbstractContextManager[None]:
-    """Calls below the kernels of a dispatch key, "AutocastCPU" for example."""
+    """Makes calls skip the kernels of a dispatch key, such as "AutocastCPU"."""
     guard: AbstractContextManager[None] = torch._C._ExcludeDispatchKeyGuard(
         torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name))
     )
@@ -67,11 +67,11 @@ def without_dispatch_key(name: str) -> AbstractContextManager[None]:
 
 
 def smaller(a: int, b: int) -> int:
-    """The smaller of two sizes, which may be symbols, without a guard on which it is."""
-    if isinstance(a, Tensor):  # torch.jit.trace has tensors for sizes
+    """The smaller of two sizes, which may be symbols, without a guard on the comparison."""
+    if isinstance(a, Tensor):  # sizes are tensors in torch.jit.trace
         return min(a, b)
     if torch.compiler.is_compiling():
-        # Before torch 2.13 dynamo cannot trace sym_min of numbers that are known.
+        # Before torch 2.13, dynamo cannot trace sym_min of known numbers.
         from torch.fx.experimental.symbolic_shapes import statically_known_true
 
         if statically_known_true(a <= b):

@@ -54,7 +54,7 @@ def _double_backward(ctx: Any, upstream: Tensor) -> Grads:
     # sum_k n_k r_k; with upstream u:
     #   d/dg   = u_m / r_m - s / Z                           s = sum_k u_k n_k
     #   d/dr_k = g (s n_k / Z^2 - [k = m] u_m / r_m^2)
-    # and 0 where Z is 0: the agent had no neighbours, or none of a rank above 0.
+    # and 0 if Z is 0: the agent has no neighbours, or none with a rank above 0.
     rowptr, col, current, moved, rank, node_type, grad = ctx.saved_tensors
     counts = _neighbours_by_type(rowptr, col, current, rank, node_type)
     total = (counts * rank).sum(dim=1)
@@ -74,7 +74,7 @@ def _double_backward(ctx: Any, upstream: Tensor) -> Grads:
 def _neighbours_by_type(
     rowptr: Tensor, col: Tensor, current: Tensor, rank: Tensor, node_type: Tensor
 ) -> Tensor:
-    """How many neighbours of each type each agent has: [B, R], in the dtype of rank."""
+    """The number of neighbours of each type for each agent: [B, R], in the dtype of rank."""
     begin, degree = rowptr[current], rowptr[current + 1] - rowptr[current]
     agent = torch.arange(current.shape[0], device=current.device).repeat_interleave(degree)
     first = degree.cumsum(0) - degree
@@ -91,14 +91,14 @@ torch.library.register_autograd(
 register_autocast("walk_step", to_lower=False)
 
 
-# An operator: a trace has no place for a generator, nor for a look at the sizes.
+# An operator, because a trace cannot contain a generator or a check of sizes.
 @torch.library.custom_op(
     "gat_ext::draw_starts",
     mutates_args=(),
     schema="(Tensor node_ptr, Tensor? graphs, int num_agents, Tensor seed) -> Tensor",
 )
 def draw_starts(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: Tensor) -> Tensor:
-    """A random node of its graph for each agent, int64 [G, M], decided by the seed alone."""
+    """A random node of its graph for each agent, int64 [G, M], determined by the seed."""
     generator = torch.Generator().manual_seed(int(seed))
     sizes, first = node_ptr.diff(), node_ptr[:-1]
     if graphs is not None:
@@ -107,9 +107,9 @@ def draw_starts(node_ptr: Tensor, graphs: Tensor | None, num_agents: int, seed: 
         number = int(sizes.argmin())
         graph = number if graphs is None else int(graphs[number])
         raise ValueError(
-            f"graph {graph} has {int(sizes[number])} nodes; expected at least one to start from"
+            f"graph {graph} has {int(sizes[number])} nodes; expected at least one, to start from"
         )
-    # On the CPU wherever the graphs are, so that every device starts from the same nodes.
+    # Always drawn on the CPU, so that starts are the same for every device.
     uniform = torch.rand(sizes.shape[0], num_agents, dtype=torch.float64, generator=generator)
     return first.unsqueeze(1) + (uniform.to(sizes.device) * sizes.unsqueeze(1)).long()
 

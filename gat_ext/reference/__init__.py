@@ -1,19 +1,17 @@
-"""The oracle: what the native operators compute, in plain torch.
+"""Oracles of the native operators, in plain torch.
 
-Two ways to the same numbers, in any floating-point dtype, on any device, and differentiable to any
-order:
+Two implementations, for any floating-point dtype and device, and differentiable to any order:
 
 - edge lists: :func:`edge_softmax`, :func:`sddmm`, :func:`spmm`, :func:`edge_attention` and its four
-  named forms take the arguments of their namesakes in ``gat_ext.functional`` and gather a row for
-  every edge. Clear, and wasteful: tensors of E·H·F elements are made freely;
-- dense matrices: the ``dense_*`` functions of ``gat_ext.reference.dense``, re-exported here, work
-  on masks ``[N_dst, N_src]``.
+  named forms take the arguments of the same functions in ``gat_ext.functional`` and gather a row
+  for every edge. They are simple and allocate tensors of E·H·F elements;
+- dense matrices: the ``dense_*`` functions of ``gat_ext.reference.dense``, re-exported here, use
+  masks ``[N_dst, N_src]``.
 
-A destination without in-edges, or whose scores are all -inf, gets output 0, weights 0, lse -inf,
-and sends back gradients 0. Everything is computed in the dtype of the inputs: use float64 for a
-truth to compare with.
+A destination without in-edges, or whose scores are all -inf, has output 0, weights 0, lse -inf and
+gradients 0. Results are computed in the dtype of the inputs: use float64 for expected values.
 
-Uses ``graph`` only, and shares no code with what it judges: nothing but tests and
+Uses ``graph`` only, and shares no code with the operators that it tests: only tests and
 ``gat_ext.testing`` may import it.
 """
 

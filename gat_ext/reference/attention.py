@@ -1,4 +1,4 @@
-"""edge_attention edge by edge: one formula for each score."""
+"""edge_attention in plain torch, with a formula for each score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gat_ext.graph import Graph
 from gat_ext.reference.edges import group_softmax, group_sum
 
 # ---- scores: formula(query_e, key_e, att, dst_e, src_e, slope, scale) -> [E, H]
-# query_e, key_e [E, H, D]; att [H, D]; dst_e, src_e [E, H]; what a score does not use is None.
+# query_e, key_e [E, H, D]; att [H, D]; dst_e, src_e [E, H]; None if the score does not use it.
 
 Formula = Callable[..., Tensor]
 
@@ -61,7 +61,7 @@ _NODE_INPUTS = ("query", "key", "att", "dst_term", "src_term")
 
 @cache
 def score_inputs(score: str) -> tuple[str, ...]:
-    """The arguments of :func:`edge_attention` that a score reads, found by differentiating it.
+    """The arguments of :func:`edge_attention` that a score reads, found by differentiation.
 
     Raises:
         ValueError: unknown score.
@@ -104,7 +104,7 @@ def edge_attention(
     return_weights: bool = False,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
-    r"""Attention over the in-edges of every destination, edge by edge.
+    r"""Attention over the in-edges of every destination; gathers a row for every edge.
 
     .. math::
         \mathrm{out}_i = \sum_{j \in N(i)} \alpha_{ij} \, m_{ij} \, v_j, \qquad
@@ -119,24 +119,24 @@ def edge_attention(
         att: ``[H, D]``.
         dst_term: ``[N_dst, H]``.
         src_term: ``[N_src, H]``.
-        edge_term: ``[E, H]``, adds to src_term.
-        bias: ``[E, H]``, adds to the finished score.
-        edge_feat: ``[E, H, D]``, adds to key.
+        edge_term: ``[E, H]``, added to src_term.
+        bias: ``[E, H]``, added to the score.
+        edge_feat: ``[E, H, D]``, added to key.
         edge_in_value: also add edge_feat to value.
         negative_slope: of leaky_relu.
-        scale: factor of the score, where its formula has one.
-        dropout_mask: m, ``[E, H]``, by which weights are multiplied: 0 or 1 / (1 - p).
-        top_k: softmax over the top_k largest scores of each destination and head only; of equal
-            scores the earlier edge counts as larger.
-        edge_mask: ``[E]`` or ``[E, H]``, by which weights are multiplied too.
+        scale: factor of the score, if its formula has one.
+        dropout_mask: m, ``[E, H]``, multiplies the weights: 0 or 1 / (1 - p).
+        top_k: keep only the top_k largest scores of each destination and head (ties: the earlier
+            edge).
+        edge_mask: ``[E]`` or ``[E, H]``, also multiplies the weights.
         return_weights: also return alpha · m, times the mask, ``[E, H]``.
         return_lse: also return lse, ``[N_dst, H]``.
 
     Returns:
-        out ``[N_dst, H, F]``; or a tuple of out, then weights if asked, then lse if asked.
+        out ``[N_dst, H, F]``; or a tuple of out, weights if requested, and lse if requested.
 
     Raises:
-        ValueError: unknown score, or an argument that it lacks or does not use.
+        ValueError: unknown score, or an argument that is missing or not used by the score.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
@@ -178,13 +178,13 @@ def _check_inputs(
 ) -> None:
     required = set(score_inputs(score))
     given = {name for name, tensor in (node | edge).items() if tensor is not None}
-    # Edge features add to keys, edge terms to src_term.
+    # edge_feat is added to key, edge_term to src_term.
     optional = {e for e, n in (("edge_feat", "key"), ("edge_term", "src_term")) if n in required}
     unused = given - required - optional
     if required - given or unused:
         raise ValueError(
-            f"score {score!r} needs {', '.join(sorted(required))}; missing are "
-            f"{sorted(required - given)}, not used are {sorted(unused)}"
+            f"score {score!r} expects {', '.join(sorted(required))}; missing: "
+            f"{sorted(required - given)}, not used: {sorted(unused)}"
         )
 
 
@@ -193,7 +193,7 @@ def _gather(tensor: Any, index: Tensor) -> Any:
 
 
 def rank_by_score(scores: Tensor, dst: Tensor, num_dst: int) -> Tensor:
-    """``[E, H]``: the place of each edge among those of its destination and head, by falling score.
+    """``[E, H]``: the rank of each edge's score in its destination and head, 0 for the largest.
 
     Equal scores rank by position. NaN ranks first, so that top-k does not hide it.
     """
@@ -284,7 +284,7 @@ def dot_attention(
 ) -> Tensor | tuple[Tensor, ...]:
     """QKV, s_ij = scale · ⟨query_i, key_j + edge_feat_ij⟩: Vaswani et al. 2017, eq. 1.
 
-    ``scale`` is 1 / sqrt(D) if None; ``edge_feat`` adds to value too; ``options`` as for
+    ``scale`` is 1 / sqrt(D) if None; ``edge_feat`` is also added to value; ``options`` as for
     :func:`gat_attention`.
 
     Example:
@@ -319,7 +319,7 @@ def cosine_attention(
     """AGNN, s_ij = beta · cos(query_i, key_j): Thekumparampil et al. 2018, eq. 5.
 
     ``key`` is ``query`` if None, ``value`` is ``key`` if None; ``beta`` is a number or a tensor
-    ``[]`` or ``[H]``; a vector of norm up to ``eps`` counts as zero; ``options`` as for
+    ``[]`` or ``[H]``; a vector of norm up to ``eps`` is treated as zero; ``options`` as for
     :func:`gat_attention`.
 
     Example:
@@ -341,7 +341,7 @@ def cosine_attention(
 
 
 def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:
-    """1 / |x| over the last dimension; 0, with gradient 0, where the norm is at most ``eps``.
+    """1 / |x| over the last dimension; 0, with gradient 0, if the norm is at most ``eps``.
 
     Example:
         >>> inverse_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))

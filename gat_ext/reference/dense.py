@@ -1,9 +1,9 @@
-"""Attention on dense matrices: the textbook formulas, with a mask in place of a graph.
+"""Attention on dense matrices: textbook formulas with a mask instead of a graph.
 
-Scores are ``[H, N_dst, N_src]``, a row for each destination; node features ``[N, H, F]``; a mask is
-a bool ``[N_dst, N_src]``, True where the destination of the row may attend to the source of the
-column, or None where it always may. A row whose mask is empty, or whose scores are all -inf, gives
-weights 0, output 0, lse -inf and gradients 0. Memory grows with N_dst · N_src.
+Scores are ``[H, N_dst, N_src]``, a row for each destination; node features are ``[N, H, F]``. A
+mask is bool ``[N_dst, N_src]``, True if the row's destination attends to the column's source; None
+means all True. A row whose mask is all False, or whose scores are all -inf, has weights 0, output
+0, lse -inf and gradients 0. Memory is O(N_dst · N_src).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def dense_mask(graph: Graph) -> Tensor:
     """Bool ``[N_dst, N_src]``, True where the graph has an edge.
 
     Raises:
-        ValueError: the graph has multi-edges, which a mask cannot hold.
+        ValueError: the graph has multi-edges, which a mask cannot represent.
 
     Example:
         >>> dense_mask(Graph(torch.tensor([[0, 1], [1, 1]])))
@@ -33,7 +33,7 @@ def dense_mask(graph: Graph) -> Tensor:
         row, column = (count > 1).nonzero()[0].tolist()
         raise ValueError(
             f"the graph has {int(count[row, column])} edges from {column} to {row}; "
-            "a dense mask holds one edge of a pair"
+            "expected at most one, because a dense mask cannot represent multi-edges"
         )
     return count > 0
 
@@ -49,7 +49,7 @@ def dense_softmax(scores: Tensor, mask: Tensor | None = None) -> tuple[Tensor, T
         mask: bool ``[N_dst, N_src]`` or None.
 
     Returns:
-        alpha, of the shape of ``scores``, and lse ``[..., N_dst]``.
+        alpha, with the shape of ``scores``, and lse ``[..., N_dst]``.
 
     Example:
         >>> alpha, lse = dense_softmax(torch.zeros(2, 2), torch.tensor([[True], [False]]))
@@ -71,7 +71,7 @@ def dense_softmax(scores: Tensor, mask: Tensor | None = None) -> tuple[Tensor, T
 
 
 def dense_soft_attention(scores: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Soft attention: every row is the mean of the values under its softmax.
+    r"""Soft attention: the mean of the values, weighted by the softmax of each row.
 
     .. math:: \mathrm{out}_i = \sum_j \alpha_{ij} v_j
 
@@ -97,23 +97,23 @@ def dense_soft_attention(scores: Tensor, value: Tensor, mask: Tensor | None = No
 def dense_hard_attention(
     scores: Tensor, value: Tensor, k: int = 1, mask: Tensor | None = None
 ) -> Tensor:
-    """Hard attention: the softmax runs over the k largest scores of each row, the rest get 0.
+    """Hard attention: softmax over the k largest scores of each row; other weights are 0.
 
-    With k = 1 every destination reads one source. Of equal scores the earlier source counts as
-    larger. Gradients pass through the kept scores and values only.
+    With k = 1 every destination reads one source. Ties go to the earlier source. Only kept scores
+    and values have gradients.
 
     Args:
         scores: ``[H, N_dst, N_src]``.
         value: v, ``[N_src, H, F]``.
-        k: how many sources a destination keeps.
+        k: number of sources that a destination keeps.
         mask: bool ``[N_dst, N_src]`` or None.
 
     Returns:
         ``[N_dst, H, F]``.
 
-    Source: Xu et al., "Show, attend and tell", ICML 2015, section 4.1, with the largest score in
-    place of a draw; Gao and Ji, "Graph representation learning via hard and channel-wise attention
-    networks", KDD 2019.
+    Source: Xu et al., "Show, attend and tell", ICML 2015, section 4.1, with the largest score
+    instead of a sample; Gao and Ji, "Graph representation learning via hard and channel-wise
+    attention networks", KDD 2019.
 
     Example:
         >>> scores, value = torch.tensor([[[0.0, 5.0]]]), torch.tensor([[[1.0]], [[3.0]]])
@@ -159,7 +159,7 @@ def dense_dot_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
 def dense_concat_scores(
     x_dst: Tensor, x_src: Tensor, weight: Tensor, att: Tensor, negative_slope: float = 0.2
 ) -> Tensor:
-    r"""Additive attention as it is written: one vector against the concatenated pair.
+    r"""Additive attention as in the paper: one vector times the concatenated pair.
 
     .. math:: s_{ij} = \mathrm{LeakyReLU}(a^T [W x_i \,\|\, W x_j])
 
@@ -171,7 +171,7 @@ def dense_concat_scores(
         negative_slope: of LeakyReLU; 1 for none.
 
     Returns:
-        ``[H, N_dst, N_src]``, by way of a tensor ``[H, N_dst, N_src, 2 F]``.
+        ``[H, N_dst, N_src]``; allocates an intermediate ``[H, N_dst, N_src, 2 F]``.
 
     Source: Veličković et al., "Graph attention networks", ICLR 2018, eq. 3.
 
@@ -191,13 +191,13 @@ def dense_concat_scores(
 def dense_split_scores(
     x_dst: Tensor, x_src: Tensor, weight: Tensor, att: Tensor, negative_slope: float = 0.2
 ) -> Tensor:
-    r"""The same additive attention with the vector split: a term per node, added for each pair.
+    r"""The same additive attention with a split vector: a sum of two node terms for each pair.
 
     .. math:: s_{ij} = \mathrm{LeakyReLU}(a_i + b_j), \quad
         a_i = a_{dst}^T W x_i, \quad b_j = a_{src}^T W x_j
 
-    Arguments, result and source are those of :func:`dense_concat_scores`. Nothing larger than the
-    result is made, and ``a_i`` and ``b_j`` are what ``gat_attention`` takes.
+    Arguments, result and source are those of :func:`dense_concat_scores`. No intermediate is larger
+    than the result; ``a_i`` and ``b_j`` are the dst_term and src_term of ``gat_attention``.
 
     Example:
         >>> x = torch.tensor([[1.0], [2.0]])
@@ -218,7 +218,7 @@ def dense_bahdanau_scores(
 
     .. math:: s_{ij} = v^T \tanh(W_1 q_i + W_2 k_j)
 
-    GATv2 has this form, with LeakyReLU for tanh.
+    GATv2 has this form, with LeakyReLU instead of tanh.
 
     Args:
         query: q, ``[N_dst, C_q]``.
@@ -255,7 +255,7 @@ def dense_cosine_scores(
         query: q, ``[N_dst, H, D]``.
         key: k, ``[N_src, H, D]``.
         beta: a number, or a tensor ``[]`` or ``[H]``.
-        eps: the least norm that a vector is divided by, so that the zero vector scores 0.
+        eps: lower bound of the norms in the denominator, so that a zero vector has score 0.
 
     Returns:
         ``[H, N_dst, N_src]``.
@@ -317,7 +317,7 @@ def dense_qkv_attention(
 
     Args:
         x: X, ``[N, C]``.
-        weight_qkv: W_Q, W_K and W_V one above the other, ``[3 H D, C]``, the layout of
+        weight_qkv: W_Q, W_K and W_V, concatenated by rows, ``[3 H D, C]``, as in
             ``torch.nn.MultiheadAttention.in_proj_weight``.
         num_heads: H.
         mask: bool ``[N, N]`` or None.
@@ -326,7 +326,7 @@ def dense_qkv_attention(
         The concatenated heads, ``[N, H D]``.
 
     Raises:
-        ValueError: the rows of ``weight_qkv`` do not divide into three times ``num_heads`` parts.
+        ValueError: the number of rows of ``weight_qkv`` is not a multiple of 3 H.
 
     Source: Vaswani et al., "Attention is all you need", 2017, section 3.2.2, without W_O.
 

@@ -1,4 +1,4 @@
-"""The unfused operators in plain torch, edge by edge, and the dropout mask in plain NumPy."""
+"""The unfused operators in plain torch, and the dropout mask in NumPy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
         by: ``"dst"`` or ``"src"``.
 
     Returns:
-        alpha, of the shape of ``scores``; 0 in a group whose scores are all -inf.
+        alpha, with the shape of ``scores``; 0 for a group whose scores are all -inf.
 
     Raises:
         ValueError: ``by`` is neither "dst" nor "src".
@@ -72,7 +72,7 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
         y: ``[N_src, H, F]``, or ``[N_src, F]``.
 
     Returns:
-        ``[E, H]``, or ``[E]`` where x and y have no head dimension.
+        ``[E, H]``, or ``[E]`` if x and y have no head dimension.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
@@ -84,14 +84,14 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 
 
 def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum") -> Tensor:
-    r"""Sparse-dense matrix product: what every destination gathers from its sources.
+    r"""Sparse-dense matrix product: a reduction over the sources of every destination.
 
     .. math:: \mathrm{out}_i = \mathrm{reduce}_{j \in N(i)} \; w_{ij} \, x_j
 
     Args:
         graph: the graph.
         x: ``[N_src, H, F]``, or ``[N_src, F]``.
-        weight: ``[E, H]``, or ``[E]``, or None for 1.
+        weight: ``[E, H]``, or ``[E]``; None means 1.
         reduce: ``"sum"``, ``"mean"``, ``"max"`` or ``"min"``; the gradient of an extremum goes to
             the first edge that has it.
 
@@ -123,7 +123,7 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
 
 
 def _gather_extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -> Tensor:
-    """Of each destination and feature, the message of the first edge with the extremum, or NaN."""
+    """The extremum of each destination and feature, from the first edge that has it; NaN wins."""
     extremum = _group_extremum(messages.detach(), dst, num_dst, reduce)[dst]
     hit = (messages == extremum) | (messages.isnan() & extremum.isnan())
     num_edges = messages.shape[0]
@@ -138,7 +138,7 @@ def _gather_extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -
 def dropout_mask(
     seed: Tensor, num_edges: int, num_heads: int, dropout_p: float, dtype: torch.dtype
 ) -> Tensor:
-    """What inverted dropout multiplies the weights of all edges and heads by.
+    """The factors of inverted dropout for all edges and heads.
 
     Edge e (in the caller's order) and head h draw the 32-bit word h mod 4 of
     Philox4x32-10(key = seed, counter = (e, h // 4)); words below dropout_p · 2^32 drop the weight.
@@ -147,8 +147,8 @@ def dropout_mask(
         seed: int64 tensor of one element.
         num_edges: E.
         num_heads: H.
-        dropout_p: the probability of 0; the rest is 1 / (1 - dropout_p).
-        dtype: of the result.
+        dropout_p: probability of 0; other factors are 1 / (1 - dropout_p).
+        dtype: dtype of the result.
 
     Returns:
         ``[E, H]`` on the device of ``seed``.
@@ -175,7 +175,7 @@ _LOW, _HALF = np.uint64(2**32 - 1), np.uint64(32)
 
 
 def philox(counter: np.ndarray, key: int) -> list[np.ndarray]:
-    """Four 32-bit words, in uint64 arrays, for the four words of a counter and a 64-bit key."""
+    """Four 32-bit words, in uint64 arrays, from a counter of four words and a 64-bit key."""
     c0, c1, c2, c3 = counter
     k0, k1 = key % 2**32, key >> 32
     for _ in range(10):

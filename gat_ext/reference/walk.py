@@ -1,7 +1,7 @@
-"""The oracle of the walk operators, in plain Python and torch: one agent at a time.
+"""Oracles of the walk operators, in plain Python and torch, for one agent at a time.
 
-Every draw takes its uniform number as an argument, so that a walk can be compared exactly with the
-native one; :func:`uniform_numbers` makes the numbers that the native operators draw.
+Functions take uniform numbers as arguments, so that walks can be compared exactly with the native
+ones; :func:`uniform_numbers` returns the numbers that the native operators draw.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def uniform_numbers(seed: int, num_agents: int, step: int) -> Tensor:
 def draw(weights: Sequence[float], uniform: float) -> int | None:
     """Position of the first weight at which the running sum exceeds uniform · total.
 
-    Sums are kept in float64, from the first weight to the last. None where there is no weight above
-    0, or where the weights are not finite and at least 0.
+    Sums are in float64, from the first weight to the last. None if no weight is above 0, or if a
+    weight is negative or not finite.
 
     Example:
         >>> draw([1.0, 0.0, 3.0], 0.2), draw([1.0, 0.0, 3.0], 0.25), draw([0.0], 0.5)
@@ -74,7 +74,7 @@ def transition_probabilities(graph: Graph, node: int, rank: Tensor, node_type: T
 
     Args:
         graph: the graph.
-        node: where the agent is.
+        node: the agent's node.
         rank: [R], one row of a softmax over the node types.
         node_type: int64 [N].
 

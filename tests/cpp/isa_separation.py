@@ -1,4 +1,4 @@
-"""Checks an archive of kernels: shared (weak) functions must not hold AVX instructions.
+"""Checks that shared (weak) functions in an archive of kernels have no AVX instructions.
 
 The linker keeps one copy of a weak function for all instruction sets; if that copy came from an
 AVX-512 object, the program would die on a machine without it. Kernels carry their instruction set

@@ -1,4 +1,4 @@
-"""Registers, spills, stack and shared memory of every CUDA kernel, as ptxas tells them.
+"""Registers, spills, stack and shared memory of every CUDA kernel, as ptxas reports them.
 
     python tests/cpp/ptxas_report.py                                    compiles csrc/cuda/*.cu by
     nvcc, a minute or more each python tests/cpp/ptxas_report.py build/cmake/cuda/*.log
@@ -34,7 +34,7 @@ class Function:
     """A kernel, or a device function that was not inlined, with its worst figures over all GPUs."""
 
     name: str
-    registers: dict[str, int] = field(default_factory=dict)  # of each architecture; kernels only
+    registers: dict[str, int] = field(default_factory=dict)  # by architecture; kernels only
     spill_stores: int = 0
     spill_loads: int = 0
     stack: int = 0
@@ -71,7 +71,7 @@ def parse(lines: Iterable[str]) -> dict[str, Function]:
 
 
 def shorten(name: str) -> str:
-    """``gat::cuda::`` and the parameters, which repeat the template arguments, say nothing here."""
+    """Removes ``gat::cuda::`` and the parameters, which repeat the template arguments."""
     name = re.sub(r"\((?:int|bool|unsigned int|long)\)", "", name)  # (int)4 → 4
     depth = 0
     for position, letter in enumerate(name):
@@ -95,7 +95,7 @@ def demangle(functions: dict[str, Function]) -> None:
 
 
 def compile_all(architectures: list[str], jobs: int) -> str:
-    """What ptxas says of every .cu of csrc/cuda."""
+    """The output of ptxas for every .cu of csrc/cuda."""
     targets = [f"-gencode=arch=compute_{a[3:]},code={a}" for a in architectures]
     command = ["nvcc", "-std=c++17", "-O3", "-Xptxas", "-v", *targets, "-c", "-o", os.devnull]
 

@@ -29,13 +29,13 @@ FLAGS = [
     "-O2",
     "-fPIC",
     "-fvisibility=hidden",
-    "-fno-strict-aliasing",  # as nvcc compiles device code: rows are accessed as words and vectors
+    "-fno-strict-aliasing",  # as nvcc: rows are accessed as words and vectors
     "-Wall",
     "-Wextra",
     "-Werror",
     "-Wno-psabi",
     "-Wno-unknown-pragmas",  # unroll
-    "-Wno-maybe-uninitialized",  # false alarms on registers that a loop over lanes fills
+    "-Wno-maybe-uninitialized",  # false positives for registers that a loop over lanes fills
 ]
 RULES = """\
 rule compile
@@ -62,7 +62,7 @@ def sources() -> list[Path]:
 
 
 def ninja_file(sanitize: str | None) -> str:
-    """What ninja is to do."""
+    """The build file of ninja."""
     cxx = os.environ.get("CXX", "g++")
     launcher = "ccache " if shutil.which("ccache") else ""
     flags = [*FLAGS, f"-I{HERE / 'include'}", *(f"-isystem {p}" for p in include_paths())]
@@ -86,7 +86,7 @@ def ninja_file(sanitize: str | None) -> str:
 
 
 def build(folder: Path, sanitize: str | None = None) -> Path:
-    """Compile into ``folder`` and return the library."""
+    """Compiles into ``folder`` and returns the library."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text(ninja_file(sanitize))
     jobs = os.environ.get("MAX_JOBS", "2")
@@ -95,7 +95,7 @@ def build(folder: Path, sanitize: str | None = None) -> Path:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description="Compile the CUDA kernels for the emulator.")
     parser.add_argument("folder", type=Path, help="where the library and the objects go")
     parser.add_argument("--sanitize", help="a sanitizer, as -fsanitize takes it")
