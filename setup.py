@@ -1,6 +1,6 @@
 """Builds the native parts of gat_ext against the installed torch; metadata: pyproject.toml.
 
-libgat_ext.so holds the operators and needs torch only, so that C++ can load it; _C is the Python
+libgat_ext.so has the operators and links to torch only, so that C++ can load it; _C is the Python
 module on top of it.
 
 GAT_EXT_CUDA=auto|0|1       build CUDA kernels; auto: if torch has CUDA and a matching nvcc is found
@@ -83,7 +83,7 @@ class Nvcc:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # The path says nothing: it may be a wrapper's, or a layout with folders per target.
+        # Not from the path, which may be a wrapper, or have a layout with folders for each target.
         told = subprocess.run(
             [path, "--dryrun", "-E", "-x", "cu", os.devnull],
             capture_output=True,
@@ -115,9 +115,9 @@ def architectures() -> str:
     if given not in ("", "native"):
         return f"TORCH_CUDA_ARCH_LIST={given}"
     if torch.cuda.is_available():
-        return "the GPU that is here"
+        return "the GPUs of this machine"
     os.environ["TORCH_CUDA_ARCH_LIST"] = DEFAULT_ARCHITECTURES
-    return f"{DEFAULT_ARCHITECTURES}, as no GPU is here; TORCH_CUDA_ARCH_LIST chooses"
+    return f"{DEFAULT_ARCHITECTURES}, because there is no GPU; set TORCH_CUDA_ARCH_LIST for others"
 
 
 def choose_nvcc() -> Nvcc | None:
@@ -137,8 +137,10 @@ def choose_nvcc() -> Nvcc | None:
         missing.append(f"nvcc is {nvcc.version}, torch was built with CUDA {torch.version.cuda}")
     if choice == "1" and missing:
         sys.exit(f"GAT_EXT_CUDA=1, but: {'; '.join(missing)}")
-    said = f"no ({missing[0]})" if missing else f"yes, by nvcc {nvcc.version} for {architectures()}"
-    print(f"gat_ext: torch {torch.__version__}; CUDA kernels: {said}", flush=True)
+    decision = (
+        f"no ({missing[0]})" if missing else f"yes, by nvcc {nvcc.version} for {architectures()}"
+    )
+    print(f"gat_ext: torch {torch.__version__}; CUDA kernels: {decision}", flush=True)
     return None if missing else nvcc
 
 
@@ -155,8 +157,8 @@ def operators(nvcc: Nvcc | None) -> Extension:
         options["include_dirs"] = nvcc.include_dirs
         options["library_dirs"] = nvcc.library_dirs
         if shutil.which("ccache"):
-            # Depend mode: nvcc -E, which ccache would hash, leaves out the code of all
-            # architectures but one.
+            # Depend mode, because ccache would otherwise hash nvcc -E, which has the code of one
+            # architecture only.
             cached = f"env CCACHE_DEPEND=1 ccache {shlex.quote(str(nvcc.path))}"
             os.environ.setdefault("PYTORCH_NVCC", cached)
     sources = {str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern)}
@@ -177,17 +179,17 @@ def module(nvcc: Nvcc | None) -> Extension:
 
 
 class Build(BuildExtension):
-    """Links the module to the library that was built before it."""
+    """Builds the library, then the module that links to it."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Builds one of the two."""
+        """Builds the library or the module."""
         if ext.name == MODULE:
             ext.extra_link_args.append(self.get_ext_fullpath(LIBRARY))
         super().build_extension(ext)
 
 
 def requirement() -> str:
-    """The one torch that the binary fits: the ABI of torch is stable within a release only."""
+    """The required version of torch, whose ABI is stable only within a release."""
     return f"torch=={torch.__version__.split('+')[0]}"
 
 

@@ -1,9 +1,9 @@
 """A training epoch of a two-layer GAT on the chosen graph: forward, backward and Adam.
 
-Heads and features of the hidden layer come from ``--heads`` and ``--channels`` (the paper's: 8 and
-8). The second layer of ``gat_epoch`` has one head of as many features as there are classes, that of
-``gat_epoch_wide`` the heads and features of the first, averaged. Dropout, 0.6 unless told
-otherwise, is on the inputs of both layers and on the attention; results are compared without it.
+Heads and features of the hidden layer are ``--heads`` and ``--channels`` (8 and 8 in the paper).
+The second layer of ``gat_epoch`` has one head with a feature for each class; that of
+``gat_epoch_wide`` has the heads and features of the first, averaged. Dropout, 0.6 by default,
+applies to the inputs of both layers and to the attention; results are compared without it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Network(nn.Module):
 
 
 class NativeNetwork(nn.Module):
-    """gat_ext's own model with these layers, which treats mostly-zero features as sparse."""
+    """gat_ext's model with these layers, which converts mostly-zero features to sparse ones."""
 
     def __init__(self, first: nn.Module, second: nn.Module, dropout: float) -> None:
         from gat_ext.models import GAT

@@ -3,9 +3,9 @@
     python benchmarks/run.py gam
 
 GAM (20 agents per graph, 12 steps, an LSTM of 156) and GAM with memory (10 agents), batches of 32
-graphs: forward, backward and Adam. Before anything is timed, the walks are compared with the slow
-reference's for the same random numbers. NCI1 is read from the folder that GAT_EXT_DATA names, or
-from the cache; where it is in neither, the benchmark is left out.
+graphs: forward, backward and Adam. Before timing, the walks are compared with those of the
+reference for the same random numbers. NCI1 is read from the folder in GAT_EXT_DATA, or from the
+cache; without it, the benchmark is left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TITLE = "training epoch of a walking model"
 
 
 def trainer(name: str, data: GraphDataset) -> GraphTrainer:
-    """Of a model, which trains on all graphs."""
+    """A trainer of a model on all graphs."""
     graphs = torch.arange(len(data))
     fold = Fold(graphs, graphs[:1], graphs[:1])
     preset = build_graphs(name).preset
@@ -43,7 +43,7 @@ def trainer(name: str, data: GraphDataset) -> GraphTrainer:
 
 
 def differing_walks(data: GraphDataset) -> int:
-    """Number of moves that differ from the reference's for equal ranks and numbers."""
+    """Number of moves that differ from the reference's for equal ranks and random numbers."""
     agent = trainer("gam", data).model.agent
     start = torch.arange(COMPARED) * (data.num_nodes // COMPARED)
     walks = agent(data.graph, data.node_type, start, 12, seed=torch.tensor([7]))
@@ -66,7 +66,7 @@ def _epoch(training: GraphTrainer) -> Callable[[], dict[str, float]]:
 
 
 def measure(session: Session) -> Iterator[list[Row]]:
-    """A row for each model; a first epoch, unmeasured, warms up."""
+    """A row for each model, after one epoch as warm-up."""
     try:
         data = load_graphs("tu:NCI1")
     except (OSError, ValueError, ImportError) as error:

@@ -1,7 +1,7 @@
 """Whole layers, projections included: GAT, AGNN, GATv2 and QKV attention in every library.
 
-The weights are drawn once under PyG's parameter names and loaded into every peer. Self-loops are in
-the graph, so no layer adds them. Dropout is on the attention, where the layer has it.
+The weights are drawn once with PyG's parameter names and loaded into every peer. The graph has
+self-loops, so no layer adds them. Dropout applies to the attention, if the layer has it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one layer: ``in_channels -> heads * channels``, or ``channels`` of averaged heads."""
+    """Sizes of a layer: ``in_channels -> heads * channels``, or ``channels`` for averaged heads."""
 
     in_channels: int
     channels: int
@@ -36,13 +36,12 @@ class Layer:
 
     Attributes:
         conv: name of the class in ``gat_ext.nn`` and ``torch_geometric.nn``.
-        shapes: the weights under their names there.
-        options: its constructor's arguments for some sizes.
-        dense: the module of this folder that computes it on N×N.
-        dgl: name of DGL's class, and its arguments for some sizes.
+        shapes: shapes of the weights, by PyG's names.
+        options: constructor arguments for given sizes.
+        dense: the dense N×N module in this folder.
+        dgl: name of DGL's class, and its arguments for given sizes.
         dgl_names: DGL's parameter for each weight, or for each group of weights that it ties.
-        dense_arrays: heads of the N×N scores, and width of an N×N×width array where the score needs
-            one.
+        dense_arrays: heads of the N×N scores, and the width of an N×N×width array, if any.
     """
 
     title: str
@@ -155,7 +154,7 @@ LAYERS: dict[str, Layer] = {
 
 
 class Flat(nn.Module):
-    """DGL's layer in PyG's order of arguments, with heads side by side."""
+    """DGL's layer with PyG's order of arguments and concatenated heads."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
@@ -168,7 +167,7 @@ class Flat(nn.Module):
 def make_layer(
     name: str, family: str, sizes: Sizes, weights: dict[str, Tensor]
 ) -> tuple[nn.Module, dict[tuple[str, ...], nn.Parameter]]:
-    """A library's layer with these weights, and its parameters by PyG's names.
+    """A library's layer with the given weights, and its parameters by PyG's names.
 
     The layer is ``(x, graph) -> [N, heads * channels]``.
     """
@@ -202,7 +201,7 @@ def _conv(family: str, layer: Layer, sizes: Sizes) -> nn.Module:
 def draw(
     shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Weights of unit-variance products: normal, divided by the square root of the last size."""
+    """Normal weights, divided by the square root of the last size, for unit-variance products."""
     return {
         name: normal(shape, dtype, generator) / max(shape[-1], 1) ** 0.5
         for name, shape in shapes.items()
@@ -210,7 +209,7 @@ def draw(
 
 
 def normal(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """On the generator's device."""
+    """A normal tensor on the generator's device."""
     return torch.randn(shape, generator=generator, device=generator.device).to(dtype)
 
 

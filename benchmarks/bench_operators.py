@@ -1,4 +1,4 @@
-"""The operators alone, without projections, against their like in PyG, DGL and dense torch."""
+"""The operators, without projections, against those of PyG, DGL and dense torch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _EDGE_LIBRARIES, _ALL = ("pyg", "dgl"), ("pyg", "dgl", "dense")
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: its inputs in the order in which every library's function takes them.
+    """One operator, with its inputs in the order of every library's function.
 
     Attributes:
-        inputs: by name, the kind of shape: "node" ``[N, H, F]``, "term" ``[N, H]``, "edge"
+        inputs: kinds of shapes by name: "node" ``[N, H, F]``, "term" ``[N, H]``, "edge"
             ``[E, H]`` or "weight" ``[H, F]``.
-        out: the kind of the result.
+        out: kind of the result.
         formula: ``(library, graph, *inputs)``, in the libraries of ``families``.
-        score: the attention's.
-        wide: whether the dense form needs an N×N×width array.
+        score: score of the attention.
+        wide: True if the dense form needs an N×N×width array.
     """
 
     title: str
@@ -91,7 +91,7 @@ OPERATORS: dict[str, Operator] = {
 
 
 def _native(name: str) -> Callable[..., Tensor]:
-    """The operator of gat_ext.functional, imported when called: other peers run without it."""
+    """The operator of gat_ext.functional, imported at the call: other peers run without it."""
 
     def call(graph: Any, *tensors: Tensor) -> Tensor:
         from gat_ext import functional

@@ -1,12 +1,12 @@
-"""The attention operators over one parameter at a time, beside the limit of the machine.
+"""The attention operators over one parameter at a time, with the limit of the machine.
 
     python benchmarks/run.py sweeps --threads 2
 
 The standard case has 100,000 nodes, 2.1 million edges (uniform, self-loops among them) and 4 heads
-of 32 float32 features, on two threads. A sweep changes its threads, dtype, degree distribution,
-number of nodes, degree, features or heads; others number a mesh in several ways, take features
-beyond the caches, or grow the graph to 60 million edges, on which a two-layer GAT trains as well.
-"× base" is the time per edge over that of the point with 1.00.
+of 32 float32 features, on two threads. A sweep varies threads, dtype, degree distribution, number
+of nodes, degree, features or heads; others reorder a mesh, use features larger than the caches, or
+increase the graph to 60 million edges, on which a two-layer GAT is trained, too. "× base" is the
+time per edge relative to the point with 1.00.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from timing import interleave
 
 from gat_ext import Graph
 
-# Too long for a run of everything; no other library takes part, so nothing to compare by name.
+# Too long for a default run, and without other libraries to compare.
 ON_REQUEST = True
 
 ATTENTIONS = tuple(name for name, item in OPERATORS.items() if item.score is not None)
 STANDARD = Setting(threads=2)
 _HERE = Path(__file__).resolve()
-# Features of 1 GB in float32 and half of that in bfloat16: above the caches of today's servers.
+# Features of 1 GB in float32 and 0.5 GB in bfloat16, larger than the caches of current servers.
 _BEYOND = replace(STANDARD, nodes=2_000_000, degree=4)
 _MESH = replace(STANDARD, graph="mesh", nodes=500_000, shuffle=True)
 _GROWTH_DEGREE = 30
@@ -41,11 +41,11 @@ _LARGEST = 60_000_000
 
 @dataclass(frozen=True)
 class Sweep:
-    """Settings that differ in one parameter, by its value.
+    """Settings that differ in one parameter, by the parameter's value.
 
     Attributes:
-        base: the value that times are divided by.
-        apart: measured one after the other, for those that do not fit side by side.
+        base: the value whose times are the divisors.
+        apart: measure the points one after the other, if they do not fit into memory together.
     """
 
     title: str
@@ -64,7 +64,7 @@ def _growth(edges: int) -> Setting:
 
 
 def sweeps() -> list[Sweep]:
-    """Every sweep, the quick ones first."""
+    """All sweeps, the quick ones first."""
     skews = {
         "uniform": STANDARD,
         "power law 3.0": replace(STANDARD, graph="power-law-3.0"),
@@ -131,7 +131,7 @@ def measure(session: Session) -> Iterator[list[Row]]:
 
 
 def _building(setting: Setting) -> Row:
-    """Building a graph from its sorted edges."""
+    """Time of building a graph from its sorted edges."""
     case = make_case(setting)
 
     def build() -> dict[str, float]:

@@ -1,13 +1,13 @@
-"""Steps per second of many agents on many small graphs, beside a NetworkX loop over the agents.
+"""Steps per second of many agents on many small graphs, against a NetworkX loop over agents.
 
     python benchmarks/run.py walk
 
 2,000 agents walk 12 steps on a block-diagonal batch of 100 molecule-like graphs (a ring with a few
 chords and branches, 30 nodes of 37 types each): by the types' ranks (``walk_step``) and uniformly
 (``random_walk``). The loop takes one agent at a time: ``random.choices`` among
-``graph.neighbors(node)`` with the same probabilities; "with log p" it also returns what
-``walk_step`` returns, the log-probability of each move. Before anything is timed, the frequencies
-of the first move of both from one node are compared with the exact probabilities (chi-squared).
+``graph.neighbors(node)`` with the same probabilities; "with log p" also returns the log-probability
+of each move, as ``walk_step`` does. Before timing, the frequencies of the first move from one node
+are compared with the exact probabilities (chi-squared) for both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TITLE = f"{AGENTS:,} agents, {STEPS} steps"
 
 
 class Walks:
-    """The graphs, and what the agents prefer."""
+    """The graphs, and the ranks of the agents."""
 
     def __init__(self) -> None:
         import networkx as nx
@@ -49,7 +49,7 @@ class Walks:
         self.type_list, self.start_list = self.types.tolist(), self.start.tolist()
         self.rank_lists = self.rank.tolist()
 
-    # each from start to start, STEPS steps
+    # all walk STEPS steps from the same starts
 
     def native_ranked(self) -> None:
         node, seed = self.start, torch.randint(2**62, (1,))
@@ -88,7 +88,7 @@ class Walks:
 
 
 def _molecule(rng: random.Random) -> Any:
-    """A ring with two chords and branches: degrees of 1 to 4 or so."""
+    """A ring with two chords and some branches; degrees are about 1 to 4."""
     import networkx as nx
 
     ring = NODES * 2 // 3
@@ -99,7 +99,7 @@ def _molecule(rng: random.Random) -> Any:
 
 
 def p_values(walks: Walks, draws: int = 20_000) -> dict[str, float]:
-    """Of the hypothesis that first moves follow the formula, for both programs and both walks."""
+    """p-values of the first moves under the formula, for both programs and both walks."""
     from scipy.stats import chisquare
 
     random.seed(1)
@@ -127,7 +127,7 @@ def p_values(walks: Walks, draws: int = 20_000) -> dict[str, float]:
 
 
 def _timed(run: Callable[[], None], repeats: int, threads: int) -> Callable[[], dict[str, float]]:
-    """Milliseconds of one run, the mean of some."""
+    """A step that measures the mean milliseconds of some runs."""
 
     def step() -> dict[str, float]:
         torch.set_num_threads(threads)
@@ -140,7 +140,7 @@ def _timed(run: Callable[[], None], repeats: int, threads: int) -> Callable[[], 
 
 
 def measure(session: Session) -> Iterator[list[Row]]:
-    """Rows of each walk: the operator on one and on two threads, and the loops."""
+    """Rows of each walk: the operator on one and two threads, and the loops."""
     try:
         walks = Walks()
         tests = p_values(walks)

@@ -1,9 +1,9 @@
 """Graphs by name, and the case: one graph with one item's tensors, on the CPU or a GPU.
 
 A new graph is a function ``(nodes, degree, generator) -> int64 [2, E]`` with a row in ``GRAPHS``;
-it draws on the generator's device. Every graph gets one more self-loop per node, so that no row is
-empty, and its edges are sorted by destination, then source: libraries that scatter over the edge
-list gain from that order, and the others do not lose.
+it draws on the generator's device. Every graph gets one self-loop per node, so that no row is
+empty. Edges are sorted by destination, then source, which helps libraries that scatter over the
+edge list and does not affect the others.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat1
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, and on what.
+    """The graph, the sizes and the device of a measurement.
 
     Attributes:
-        nodes: of a generated graph; the others have their own sizes.
-        degree: edges per node beside its self-loop.
-        dropout: attention dropout while timing; None leaves it to the item.
+        nodes: nodes of a generated graph; other graphs have fixed sizes.
+        degree: edges per node, without its self-loop.
+        dropout: attention dropout while timing; None: the item's.
         shuffle: renumber the nodes at random.
-        order: then renumber them by this method of ``Graph.reorder``.
-        threads: 0 leaves torch's number unchanged.
-        root: folder of the data sets' files.
+        order: then reorder them by this method of ``Graph.reorder``.
+        threads: number of threads; 0 leaves torch's unchanged.
+        root: folder of the files of data sets.
     """
 
     graph: str = "uniform"
@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def width(self) -> int:
-        """Features of a row: ``heads * channels``."""
+        """Features per row: ``heads * channels``."""
         return self.heads * self.channels
 
 
@@ -60,8 +60,8 @@ class Case:
     """A graph with the tensors of one item.
 
     Attributes:
-        edge_index: int32 where it fits, else int64; ``[2, E]``, sorted by destination.
-        features: ``[N, C]`` of a data set, of unit mean square; None for a generated graph.
+        edge_index: ``[2, E]``, sorted by destination; int32 if it fits, else int64.
+        features: ``[N, C]`` of a data set, with unit mean square; None for a generated graph.
         tensors: inputs and weights by name; "grad_out" is the upstream gradient.
         dropout: attention dropout of the timed layers; results are compared without it.
     """
@@ -83,7 +83,7 @@ class Case:
         return DTYPES[self.setting.dtype]
 
     def to_dtype(self, dtype: str) -> Case:
-        """The case with its floating-point tensors as ``dtype``."""
+        """The case with floating-point tensors converted to ``dtype``."""
         tensors = {name: t.detach().to(DTYPES[dtype]) for name, t in self.tensors.items()}
         return replace(self, setting=replace(self.setting, dtype=dtype), tensors=tensors)
 
@@ -97,13 +97,13 @@ class Case:
 
 
 def _uniform(nodes: int, degree: int, generator: Generator) -> Tensor:
-    """Both ends of ``nodes * degree`` edges drawn uniformly."""
+    """``nodes * degree`` edges with uniform ends."""
     size = (2, nodes * degree)
     return torch.randint(nodes, size, generator=generator, device=generator.device)
 
 
 def _pairs(weight: Tensor, count: int, generator: Generator) -> Tensor:
-    """Both ends drawn with probabilities proportional to ``weight`` ``[N]``."""
+    """Edges whose ends have probabilities proportional to ``weight`` ``[N]``."""
     share = weight.double().cumsum(0)
     uniform = torch.rand((2, count), generator=generator, device=weight.device, dtype=torch.float64)
     return torch.searchsorted(share, uniform.mul_(share[-1])).clamp_(max=len(weight) - 1)
@@ -114,14 +114,14 @@ def _renumber(edges: Tensor, nodes: int, generator: Generator) -> Tensor:
 
 
 def _power_law(nodes: int, degree: int, generator: Generator, exponent: float = 2.5) -> Tensor:
-    """Degrees with this tail exponent (Chung and Lu 2002); ranks are assigned at random."""
+    """Degrees with this tail exponent (Chung and Lu 2002), assigned to nodes at random."""
     rank = torch.arange(1, nodes + 1, device=generator.device, dtype=torch.float64)
     edges = _pairs(rank ** (-1 / (exponent - 1)), nodes * degree, generator)
     return _renumber(edges, nodes, generator)
 
 
 def _hub(nodes: int, degree: int, generator: Generator) -> Tensor:
-    """Node 0 has as many edges, in and out, as there are nodes; the others are uniform."""
+    """Node 0 has N edges in and N out; the others are uniform."""
     weight = torch.ones(nodes, device=generator.device)
     share = min(1 / degree, 0.5)
     weight[0] = (nodes - 1) * share / (1 - share)
@@ -129,7 +129,7 @@ def _hub(nodes: int, degree: int, generator: Generator) -> Tensor:
 
 
 def _mesh(nodes: int, degree: int, generator: Generator) -> Tensor:
-    """A triangulated grid, numbered row by row: right, down and one diagonal, both ways."""
+    """A triangulated grid, numbered by row: right, down and one diagonal, in both directions."""
     width = max(math.ceil(math.sqrt(nodes)), 1)
     node = torch.arange(nodes, device=generator.device)
     inner = node[node % width < width - 1]
@@ -147,7 +147,7 @@ GRAPHS: dict[str, Callable[[int, int, Generator], Tensor]] = {
     "hub": _hub,
     "mesh": _mesh,
 }
-# Nodes, edges (self-loops among them) and about the largest degree of public graphs.
+# Nodes, edges (including self-loops) and approximate largest degrees of public graphs.
 SIZES = {
     "pubmed-size": (19_717, 88_648, 171),
     "arxiv-size": (169_343, 2_315_598, 13_161),
@@ -161,7 +161,7 @@ NAMES = (*GRAPHS, *SIZES, *DATASETS)
 
 
 def _of_size(nodes: int, edges: int, largest: int, generator: Generator) -> Tensor:
-    """Both ends from one power law whose first rank gets ``largest`` of the edges."""
+    """Edges whose ends follow a power law; the first rank gets ``largest`` of them."""
     power = math.log(edges / largest) / math.log(nodes)
     rank = torch.arange(nodes + 1, device=generator.device, dtype=torch.float64)
     weight = (rank / nodes).pow_(power).diff()
@@ -184,7 +184,7 @@ def _graph(setting: Setting) -> Case:
 
 
 def make_case(setting: Setting) -> Case:
-    """The graph that a setting names; the same setting gives the same graph on one device."""
+    """The graph of a setting; deterministic for each device."""
     graph = _graph(replace(setting, heads=1, channels=1, dtype="float32", dropout=None, threads=0))
     return replace(graph, setting=setting)
 
@@ -194,13 +194,13 @@ def _dataset(setting: Setting, generator: Generator) -> Case:
 
     data = datasets.load(setting.graph, root=setting.root)
     edges = _finish(data.edge_index.to(setting.device), data.num_nodes, setting, generator)
-    # With unit mean square, scores are of order one and their gradients well above rounding.
+    # With unit mean square, scores are of order one and their gradients well above rounding errors.
     x = (data.x / data.x.square().mean().sqrt()).to(setting.device)
     return Case(setting, data.num_nodes, edges, features=x, num_classes=data.num_classes)
 
 
 def _finish(edges: Tensor, nodes: int, setting: Setting, generator: Generator) -> Tensor:
-    """Adds the self-loops, renumbers the nodes as required, and sorts."""
+    """Adds self-loops, renumbers nodes as required, and sorts."""
     loops = torch.arange(nodes, device=edges.device)
     edges = torch.cat([edges, loops.expand(2, -1)], dim=1)
     if setting.shuffle:

@@ -1,8 +1,8 @@
-"""Are results equal? Outputs and all gradients against another library in float64, before timing.
+"""Compares outputs and all gradients with another library's in float64, before timing.
 
 A peer runs a small graph of the same kind in float64, where formulas agree to 1e-9. Then its
-results on the very case that is timed, in its dtype, are compared with float64 on a part of that
-graph; a small graph is compared as a whole.
+results on the timed case, in the case's dtype, are compared with float64 on a part of that graph,
+or on all of a small graph.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cases import DATASETS, Case, Setting
 from peers import Item
 from torch import Tensor
 
-# Norm of the difference over the norm of the tensor. A norm over all entries, because a score that
-# rounding moves across the kink of leaky_relu rightly changes the gradients of its two rows.
+# Norm of the difference over the norm of the tensor. Over all entries, because a score that
+# rounding moves across the kink of leaky_relu legitimately changes the gradients of its two rows.
 _TOLERANCE = {"float64": 1e-9, "float32": 3e-4}
-# gat_ext sums 16-bit numbers in float32. Libraries that sum them in 16 bits lose digits on long
-# rows: their error shows it, and is not a wrong formula.
+# gat_ext sums 16-bit numbers in float32. Libraries that sum in 16 bits lose digits on long rows,
+# which is visible in the error and is not a wrong formula.
 _HALF, _HALF_SUMS = 0.1, 0.5
 
 _SMALL_NODES = 200
@@ -34,7 +34,7 @@ class WrongResultError(Exception):
 
 
 def small_setting(setting: Setting) -> Setting | None:
-    """The same in float64 on a small graph of the same kind; None where there is none."""
+    """The setting in float64 with a small graph of the same kind; None for data sets."""
     if setting.graph in DATASETS:
         return None
     graph = setting.graph if not setting.graph.endswith("-size") else "power-law"
@@ -45,13 +45,13 @@ def small_setting(setting: Setting) -> Setting | None:
 
 @dataclass
 class Part:
-    """A part of a case, in float64, and where its results are those of the whole.
+    """A part of a case, in float64, and the rows whose results equal those of the whole case.
 
     Attributes:
-        case: the nodes and edges that the checked results depend on.
-        here: rows of the part that are right, by kind of tensor: "out", "node", "edge".
+        case: the nodes and edges on which the checked results depend.
+        here: checked rows of the part, by kind of tensor: "out", "node", "edge".
         there: the same rows in the whole case.
-        whole: whether the part is the whole case.
+        whole: True if the part is the whole case.
     """
 
     case: Case
@@ -63,8 +63,8 @@ class Part:
 def take_part(case: Case, item: Item) -> Part | None:
     """The whole case if it is small, else a part; None if it is large and the item is not local.
 
-    The part has the output of the longest row and of nodes drawn at random, and the gradients of
-    those nodes. They need every in-edge of each of them and of the destinations that they reach.
+    The part has the outputs of the longest row and of random nodes, and the gradients of these
+    nodes, which need all in-edges of the nodes and of their destinations.
     """
     if case.num_edges <= _PART_EDGES:
         return Part(case.to_dtype("float64"), {}, {}, whole=True)
@@ -113,10 +113,10 @@ def take_part(case: Case, item: Item) -> Part | None:
 
 
 def restrict(tensors: Mapping[str, Tensor], own: Groups, every: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors as far as a peer can express them.
+    """The tensors, restricted to weights that a peer can express.
 
-    Names of one group get the value of the first, since the peer has one weight for all; names that
-    it lacks get 0.
+    Names of one group get the value of the first, because the peer has one weight for all; names
+    that it lacks get 0.
     """
     result = dict(tensors)
     for group in own:
@@ -126,7 +126,7 @@ def restrict(tensors: Mapping[str, Tensor], own: Groups, every: Iterable[str]) -
 
 
 def difference(got: Tensor, want: Tensor) -> float:
-    """``||got - want|| / ||want||``; infinite where shapes differ or an entry is not finite."""
+    """``||got - want|| / ||want||``; infinite if shapes differ or an entry is not finite."""
     if got.shape != want.shape:
         return math.inf
     distance = torch.linalg.vector_norm(got.double() - want.double()).item()
@@ -139,7 +139,7 @@ def difference(got: Tensor, want: Tensor) -> float:
 def compare(
     got: Mapping[str, Tensor], want: Mapping[str, Tensor], part: Part, item: Item
 ) -> dict[str, float]:
-    """The difference of each result of the whole case from a part's; infinite if not finite."""
+    """The difference of each result of a case from a part's; infinite if not finite."""
     errors = {}
     for name, full in got.items():
         members = name.removeprefix("grad ").split("+")
@@ -159,13 +159,13 @@ def compare(
 
 
 def tolerance(dtype: str, peer: str) -> float:
-    """The largest difference that a peer's rounding explains."""
+    """The largest difference that rounding of a peer explains."""
     half = _HALF if peer.startswith("gat_ext") else _HALF_SUMS
     return _TOLERANCE.get(dtype, half)
 
 
 def refuse_unequal(errors: Mapping[str, float], dtype: str, peer: str, against: str) -> None:
-    """Raises WrongResultError, which names the worst tensor, unless all are within tolerance."""
+    """Raises WrongResultError for the worst tensor unless all are within tolerance."""
     name, worst = max(errors.items(), key=lambda entry: entry[1])
     limit = tolerance(dtype, peer)
     if not worst <= limit:

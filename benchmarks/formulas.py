@@ -1,9 +1,8 @@
-"""The attentions as other libraries compute them: each formula once, over four primitives.
+"""The attentions of other libraries: each formula once, over four primitives.
 
-A library has, over its form of the graph, ``add`` (``dst_i + src_j`` for each edge), ``sddmm``
-(``<x_i, y_j>``), ``softmax`` over the in-edges of a node, ``spmm`` (``sum_j weight_ij x_j``).
-Tensors of nodes are ``[N, H, ...]``; scores have one entry per edge and head, of dense torch per
-pair of nodes.
+A library has, for its graph, ``add`` (``dst_i + src_j`` for each edge), ``sddmm`` (``<x_i, y_j>``),
+``softmax`` over the in-edges of a node, and ``spmm`` (``sum_j weight_ij x_j``). Node tensors are
+``[N, H, ...]``; scores have one entry per edge and head, or in dense torch per pair of nodes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SLOPE = 0.2
 
 
 class Edges(NamedTuple):
-    """The graph as PyG's functions take it."""
+    """The graph for PyG's functions."""
 
     src: Tensor
     dst: Tensor
@@ -72,9 +71,9 @@ class DGL:
 
 
 class Dense:
-    """Scores of all pairs ``[N, N, H]`` under a mask, weights ``[H, N, N]``: torch alone.
+    """Scores of all pairs ``[N, N, H]`` with a mask, weights ``[H, N, N]``, in torch only.
 
-    The mask ``[N, N]`` holds the logarithm of the number of edges, -inf for none.
+    The mask ``[N, N]`` is the logarithm of the number of edges, -inf without edges.
     """
 
     def add(self, mask: Tensor, dst: Tensor, src: Tensor) -> Tensor:
@@ -127,7 +126,7 @@ def cosine(lib: Any, graph: Any, x: Tensor, scale: Tensor | float = 1.0) -> Tens
 
 
 class DenseLayer(nn.Module):
-    """A dense attention behind projections by name, each with or without a bias."""
+    """A dense attention with named projections, each with or without a bias."""
 
     def __init__(
         self, in_channels: int, channels: int, heads: int, p: float, names: str, bias: bool

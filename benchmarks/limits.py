@@ -1,7 +1,7 @@
-"""The limits of the machine, measured beside the peers, and the bytes that a pass has to move.
+"""The limits of the machine, measured together with the peers, and the bytes that a pass moves.
 
-Gathering the same rows over the same edges and nothing else bounds the operators on the CPU; the
-bandwidth of a large copy bounds them on a GPU. Both are measured on both, with torch alone.
+On the CPU the limit of the operators is the time of gathering the same rows over the same edges; on
+a GPU it is the bandwidth of a large copy. Both are measured on both devices, with torch only.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def _copy_buffers(device: str) -> tuple[Tensor, Tensor]:
 
 
 class Limits:
-    """What no implementation on this machine can beat, on one case.
+    """Lower bounds of any implementation on this machine, for one case.
 
     Args:
-        projections: dense products of width ``heads * channels`` that an item needs as well.
+        projections: number of dense products of width ``heads * channels`` in an item.
     """
 
     def __init__(self, case: Case, projections: int = 0) -> None:
-        # embedding_bag has a fast loop for 32 and 16 bits only: as many bytes in float32.
+        # embedding_bag is fast only for 32 and 16 bits; so use float32 with as many bytes.
         wide = case.setting.dtype == "float64"
         width, device = case.setting.width * (2 if wide else 1), case.edge_index.device
         dtype = torch.float32 if wide else case.dtype
@@ -50,7 +50,7 @@ class Limits:
             self._projection = Program(F.linear, (x, weight), leaves), grad_out
 
     def sample(self) -> dict[str, float]:
-        """GB/s of a large copy, read plus written, and milliseconds of the others.
+        """GB/s of a large copy (read plus written), and milliseconds of the others.
 
         "gather" reads and sums a row for each edge; "projection forward" and "projection backward"
         are one dense product.
@@ -76,7 +76,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one case: counts, and bytes of a row of features, of terms, of statistics."""
+    """Counts of a case, and bytes of a row of features, of terms and of statistics."""
 
     edges: int
     nodes: int
@@ -95,14 +95,14 @@ class Sizes:
 def bytes_moved(score: str, gathers: int, s: Sizes) -> dict[str, int]:
     """Bytes of the forward pass, and of forward and backward ("total").
 
-    Counts the index, every row that an edge gathers, once per edge, and every other tensor once.
-    Rows that are still in a cache make it less. What the score reads comes from the extension; a
-    row of statistics is a maximum and a sum per head, or a delta.
+    Counts the index and every gathered row once per edge, and every other tensor once; rows that
+    are still in a cache are counted, too. The inputs of the score come from the extension. A row of
+    statistics is a maximum and a sum per head, or a delta.
 
     Args:
         score: a name in ``gat_ext.ops.scores.TRAITS``.
-        gathers: rows that an edge gathers from its source: the value, and the key where it is
-            another tensor.
+        gathers: rows that an edge gathers from its source: the value, and the key if it is another
+            tensor.
         s: counts and bytes of the case.
     """
     from gat_ext.ops.scores import TRAITS
@@ -114,12 +114,12 @@ def bytes_moved(score: str, gathers: int, s: Sizes) -> dict[str, int]:
     forward = s.edges * gathered + s.nodes * once
     delta = s.nodes * (2 * s.row + s.statistic)
     if query:
-        # By destination, which gathers what the forward gathers, then by source.
+        # The pass by destination gathers the rows of the forward pass; then the pass by source.
         by_dst = s.edges * gathered + s.nodes * (8 + 3 * s.row + 3 * s.statistic + 2 * terms)
         by_src = s.edges * (s.index + 2 * s.row + 3 * s.statistic + terms)
         by_src += s.nodes * (8 + 2 * gathers * s.row + 2 * terms)
     else:
-        # By source, which leaves a gradient per edge and head, then the sums of those.
+        # The pass by source writes a gradient per edge and head; then their sums.
         by_src = s.edges * (2 * s.index + s.row + terms + 4 * s.statistic)
         by_src += s.nodes * (8 + 2 * s.row + 2 * terms)
         by_dst = s.edges * s.statistic + s.nodes * (8 + terms)

@@ -1,7 +1,7 @@
-"""The libraries that run the same item, each in this process or under its own interpreter.
+"""The libraries that run an item, in this process or in another interpreter.
 
-A peer is a family (the library, and how it holds a graph) run in one way: eager, compiled by
-torch.compile, or replayed as a CUDA graph. A benchmark ``bench_*.py`` hands over items
+A peer is a family (a library with its form of a graph) run in one way: eager, compiled by
+torch.compile, or replayed as a CUDA graph. A benchmark ``bench_*.py`` defines items
 (``ITEMS: dict[str, Item]``); an item draws its tensors and builds each family's program.
 """
 
@@ -30,22 +30,22 @@ BASE = "gat_ext"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to measure: a layer, an operator.
+    """A layer, an operator or an epoch to measure.
 
     Attributes:
-        title: heads the table.
-        tensors: the inputs, weights and "grad_out" of a case, drawn from a generator on its device.
-        build: by family, the program for a case that has its tensors.
-        rows: whose rows a tensor has, "node" or "edge"; all others are weights. "out" is the
-            result, and "grad_out" follows it.
-        local: whether a result depends on the in-edges of its node alone, as one layer's does.
+        title: title of the table.
+        tensors: draws the inputs, weights and "grad_out" of a case on the generator's device.
+        build: for each family, builds the program of a case with its tensors.
+        rows: "node" or "edge" for tensors with such rows; all others are weights. "out" is the
+            result and determines "grad_out".
+        local: True if a result depends only on the in-edges of its node, as in a single layer.
         gathers: rows of ``heads * channels`` that the forward pass gathers for each edge.
-        projections: dense products of that width beside the attention.
-        dense_bytes: what the dense family needs at its peak, by setting and number of nodes.
-        dropout: attention dropout while timing, where the setting leaves it to the item.
-        score: of the operator, where it has one and does nothing else.
-        on_request: runs only when it is named itself.
-        notes: by family, what a reader has to know to compare.
+        projections: number of dense products of that width in addition to the attention.
+        dense_bytes: peak bytes of the dense family, by setting and number of nodes.
+        dropout: attention dropout while timing, if the setting has None.
+        score: score of an operator that computes nothing else.
+        on_request: runs only if named on the command line.
+        notes: by family, what to know for a comparison.
     """
 
     title: str
@@ -73,8 +73,8 @@ class Peer:
     """A column of the comparison.
 
     Attributes:
-        modules: what has to be importable, the library first.
-        install: what to do where it is not.
+        modules: modules that must be importable, the library first.
+        install: what to do if they are not.
         way: "eager", "compiled" or "replayed".
     """
 
@@ -101,14 +101,14 @@ PEERS: dict[str, Peer] = {
 
 
 class PeerError(Exception):
-    """A peer could not do what it was asked; the message is one sentence."""
+    """A request to a peer failed; the message is one sentence."""
 
 
 def probe(name: str) -> dict[str, str]:
     """Versions of the peer's libraries.
 
     Raises:
-        ImportError: it cannot run here; the message says why and what to do.
+        ImportError: the peer cannot run here; the message says why and what to do.
     """
     peer = PEERS[name]
     if peer.family == "dgl":
@@ -116,7 +116,7 @@ def probe(name: str) -> dict[str, str]:
     for module in peer.modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # DGL raises whatever its shared libraries do
+        except Exception as error:  # DGL raises any error of its shared libraries
             why = [*str(error).strip().splitlines(), type(error).__name__][0]
             raise ImportError(f"cannot import {module}: {why} ({peer.install})") from error
     library = importlib.import_module(peer.modules[0])
@@ -128,7 +128,7 @@ def probe(name: str) -> dict[str, str]:
     }
 
 
-# ---- how each family holds a graph
+# ---- the form of a graph in each family
 
 
 def _gat_ext_graph(case: Case) -> Any:
@@ -140,7 +140,7 @@ def _gat_ext_graph(case: Case) -> Any:
 
 
 def _dense_mask(case: Case) -> Tensor:
-    """``[N, N]``: log of the number of edges, which added to scores counts multi-edges."""
+    """``[N, N]``: log of the number of edges; added to scores, it counts multi-edges."""
     shape = (case.num_nodes, case.num_nodes)
     counts = torch.zeros(shape, dtype=torch.float64, device=case.edge_index.device)
     src, dst = case.edge_index.long()
@@ -165,7 +165,7 @@ _HOLD: dict[str, Callable[[Case], Any]] = {
 
 
 def graph_of(family: str, case: Case) -> Any:
-    """The case's graph as the family takes it, with all that is built once per graph."""
+    """The case's graph in the family's form, with everything that is built once per graph."""
     return _HOLD[family](case)
 
 
@@ -173,17 +173,17 @@ def graph_of(family: str, case: Case) -> Any:
 
 
 class Remote:
-    """A worker (see ``worker.py``) under an interpreter of its own.
+    """A worker (see ``worker.py``) in another interpreter.
 
-    Use as a context manager: leaving it ends the process.
+    As a context manager, it ends the process on exit.
 
     Args:
         python: the interpreter.
-        threads: of torch and of OpenMP.
-        timeout: seconds that one answer may take.
+        threads: threads of torch and of OpenMP.
+        timeout: seconds to wait for an answer.
 
     Raises:
-        PeerError: there is no such interpreter.
+        PeerError: the interpreter cannot be run.
     """
 
     def __init__(self, python: str, threads: int, timeout: float) -> None:
@@ -210,7 +210,8 @@ class Remote:
         """The worker's answer.
 
         Raises:
-            PeerError: it answered with an error, ended, or took too long (then it is ended).
+            PeerError: the worker answered with an error, ended, or took too long; a worker that
+                took too long is killed.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:

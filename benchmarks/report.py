@@ -1,4 +1,4 @@
-"""One kind of row for every figure; rows as one table on the terminal, one JSON and one chart."""
+"""Row, the record of every measurement, as a table on the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 OK, LEFT_OUT, FAILED, WRONG = "ok", "left out", "failed", "wrong"
 
 LEGEND = (
-    "Times are medians of the rounds in milliseconds; total: forward, backward and, for an epoch,\n"
+    "Times are medians over rounds in milliseconds; total: forward, backward and, for an epoch,\n"
     "the optimizer. × base: time per edge over that of the row with 1.00, in the same rounds.\n"
-    "limit: gathering the same rows over the same edges, and nothing else (embedding_bag).\n"
-    "of copy: bytes that the pass has to move per second, over the bandwidth of a large copy.\n"
-    "peak: memory of a process that runs this alone; step adds: how far one step raises it;\n"
-    "beyond results: that without the output and the gradients, in units of E·H·4 bytes.\n"
+    "limit: time of only gathering the same rows over the same edges (embedding_bag).\n"
+    "of copy: bytes that the pass moves per second, over the bandwidth of a large copy.\n"
+    "peak: memory of a process that runs only this; step adds: increase during one step;\n"
+    "beyond results: this increase without output and gradients, in units of E·H·4 bytes.\n"
     "error: norm of the difference from float64 over the norm, the largest of the output and all\n"
     "gradients."
 )
@@ -32,13 +31,13 @@ class Row:
     """The figures of one point.
 
     Attributes:
-        status: OK, or why there are no figures: LEFT_OUT (no failure), FAILED, WRONG.
-        note: the reason, or what a reader has to know to compare.
-        reference: the library that the results were compared with.
-        errors: by result, the difference from that.
-        samples: by part, a figure of each round: milliseconds, and GB/s of "copy".
-        ratio: by part, the time per edge over that of the base.
-        moved: by part, the bytes that it has to move.
+        status: OK, or the reason for missing figures: LEFT_OUT (no failure), FAILED, WRONG.
+        note: details of the status, or what to know for a comparison.
+        reference: the library with which the results were compared.
+        errors: by result, the difference from the reference.
+        samples: by part, a figure for each round: milliseconds, or GB/s for "copy".
+        ratio: by part, the time per edge relative to the base.
+        moved: by part, the bytes to move.
     """
 
     bench: str
@@ -69,13 +68,13 @@ class Row:
 
     @property
     def limit(self) -> float | None:
-        """Milliseconds that gathering alone takes; None where nothing is gathered."""
+        """Milliseconds of gathering only; None if nothing is gathered."""
         if not self.gathers or "gather" not in self.samples:
             return None
         return self.gathers * self.median("gather")
 
     def over_limit(self, part: str) -> float | None:
-        """Median over the rounds of the time over the limit of the same round."""
+        """Median over rounds of the time relative to the limit of the same round."""
         if self.limit is None or self.projections:
             return None
         pairs = zip(self.samples[part], self.samples["gather"], strict=True)
@@ -89,7 +88,7 @@ class Row:
 
     @property
     def beyond(self) -> float | None:
-        """Memory that a step takes beyond what it leaves, over E·H·4 bytes."""
+        """Increase of memory in a step without its results, over E·H·4 bytes."""
         if not self.memory:
             return None
         extra = max(self.memory["increase"] - self.memory["kept"], 0)
@@ -142,7 +141,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows that were timed in aligned Markdown, without empty columns; then the remarks."""
+    """The timed rows as an aligned Markdown table without empty columns, then remarks."""
     timed = [row for row in rows if row.timed]
     columns = {name: [cell(row) for row in timed] for name, cell in _COLUMNS.items()}
     columns = {name: cells for name, cells in columns.items() if any(cells)}
@@ -174,7 +173,7 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
 
 
 def heading(rows: Sequence[Row]) -> str:
-    """One line: what was measured on what."""
+    """One line with the item, graph and setting."""
     row = next((row for row in rows if row.timed), rows[0])
     if not row.nodes:
         return row.title
@@ -195,7 +194,7 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores and memory, the system, and how busy it is at this moment."""
+    """Processor, cores, memory, system and current load."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
@@ -209,7 +208,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_lines(machine: dict[str, Any]) -> str:
-    """The machine, and a warning where it is busy."""
+    """The machine, and a warning if it is busy."""
     line = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB"
     if machine["load"] > 0.5:
         line += f"\nother programs are running (load {machine['load']:.1f}): times will be too long"
@@ -217,58 +216,15 @@ def machine_lines(machine: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, config: dict[str, Any], rows: Sequence[Row]) -> None:
-    """The configuration, and every row with every sample."""
+    """Writes the configuration, and all rows with all samples."""
     record = {**config, "rows": [row.record() for row in rows]}
     path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def problems(rows: Sequence[Row]) -> list[str]:
-    """What makes a run fail: a wrong result of anybody, or a failure of gat_ext."""
+    """The reasons for exit status 1: wrong results, and failures of gat_ext."""
     return [
         f"{row.item}: {row.label} {row.status}: {row.note}"
         for row in rows
         if row.status == WRONG or (row.status == FAILED and row.peer.startswith("gat_ext"))
     ]
-
-
-# ---- chart
-
-_FORWARD, _REST, _LIMIT = "#4477aa", "#88ccee", "#cc3311"
-
-
-def write_png(path: Path, rows: Sequence[Row]) -> None:
-    """Bars of forward and total time, a panel for each item, and the limit beside them.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("a chart needs matplotlib: pip install 'gat_ext[train]'") from error
-    timed = [row for row in rows if row.timed]
-    groups = [list(group) for _, group in groupby(timed, key=lambda row: (row.bench, row.title))]
-    heights = [len(group) + 1 for group in groups]
-    size = (9, 0.6 + 0.36 * sum(heights) + 0.4 * len(groups))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)
-    for axis, group in zip(axes[:, 0], groups, strict=True):
-        _panel(axis, group)
-    figure.savefig(path, dpi=120)
-
-
-def _panel(axis: Any, rows: list[Row]) -> None:
-    for place, row in enumerate(rows):
-        forward = row.median("forward") if "forward" in row.samples else 0.0
-        total = row.median("total")
-        axis.barh(place, forward, color=_FORWARD)
-        bar = axis.barh(place, total - forward, left=forward, color=_REST)
-        axis.bar_label(bar, [f" {total:,.4g}"], fontsize=8)
-        if row.limit is not None:
-            axis.vlines(row.limit, place - 0.45, place + 0.45, color=_LIMIT, linestyle="--")
-    axis.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
-    axis.invert_yaxis()
-    axis.margins(x=0.12)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.set_title(heading(rows), fontsize=9, loc="left")
-    axis.set_xlabel("ms: forward, then the rest; dashed: gather limit of the forward", fontsize=8)

@@ -1,14 +1,14 @@
-"""Compares gat_ext with other libraries: are results equal, how fast, how much memory?
+"""Compares results, times and memory of gat_ext with those of other libraries.
 
     python benchmarks/run.py                          all but sweeps: 100,000 nodes, 2.1 M edges
     python benchmarks/run.py layers --graph mesh      one benchmark, on another graph
     python benchmarks/run.py gat agnn --graph cora    some items, on a data set
     python benchmarks/run.py sweeps                   our operators, one parameter at a time
     python benchmarks/run.py operators --device cuda --graph arxiv-size
-    python benchmarks/run.py --python dgl=PATH        DGL under another environment's interpreter
+    python benchmarks/run.py --python dgl=PATH        DGL in another environment's interpreter
 
-Benchmarks are the files ``bench_*.py`` of this folder (README.md says how to add one). Exit status
-1 where a result is wrong or gat_ext failed.
+Benchmarks are the files ``bench_*.py`` of this folder (README.md says how to add one). The exit
+status is 1 if a result is wrong or gat_ext failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
 
-# The package built in place; an installed one comes first.
+# For a package built in place; an installed one has priority.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import report
@@ -52,7 +52,7 @@ def items_of(module: ModuleType) -> dict[str, Item]:
 
 
 def refuse_unknown(names: Sequence[str], benches: Benches) -> None:
-    """Raises ValueError where a name is neither a benchmark nor an item."""
+    """Raises ValueError for a name that is neither a benchmark nor an item."""
     choices = [*benches, *(item for _, module in benches.values() for item in items_of(module))]
     for name in names:
         if name not in choices:
@@ -60,7 +60,7 @@ def refuse_unknown(names: Sequence[str], benches: Benches) -> None:
 
 
 def run(names: Sequence[str], benches: Benches, session: Session, out: Path) -> list[report.Row]:
-    """Runs benchmarks and items by name, shows each, and keeps ``results.json`` up to date."""
+    """Runs benchmarks and items by name, prints each table, and updates ``results.json``."""
     rows: list[report.Row] = []
     config = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -91,7 +91,7 @@ def run(names: Sequence[str], benches: Benches, session: Session, out: Path) -> 
                 for group in module.measure(session):
                     keep(group)
     except KeyboardInterrupt:
-        print(f"stopped; {out / 'results.json'} has what was done", file=sys.stderr)
+        print(f"stopped; {out / 'results.json'} has the results so far", file=sys.stderr)
     return rows
 
 
@@ -99,9 +99,9 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE, *, limited: boo
     """Runs the benchmarks of a folder; the exit status.
 
     Args:
-        argv: the command line; None for that of the process.
-        folder: where the benchmarks are.
-        limited: whether a shortage of memory is an error of this process, where it uses the CPU.
+        argv: the command line; None: that of the process.
+        folder: folder of the benchmarks.
+        limited: limit the memory of this process, if it uses the CPU, so that a shortage raises.
     """
     parser = make_parser()
     args = parser.parse_args(argv)
@@ -116,12 +116,6 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE, *, limited: boo
     args.out.mkdir(parents=True, exist_ok=True)
     rows = run(args.names, benches, Session(options), args.out)
     print(f"\n{report.LEGEND}\n\nfigures: {args.out / 'results.json'}")
-    if any(row.timed for row in rows):
-        try:
-            report.write_png(args.out / "results.png", rows)
-            print(f"chart: {args.out / 'results.png'}")
-        except ImportError as error:
-            print(f"no chart: {error}")
     for line in report.problems(rows):
         print(f"ERROR {line}", file=sys.stderr)
     return 1 if report.problems(rows) else 0
@@ -131,7 +125,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE, *, limited: boo
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """What a graph and a layer look like, who runs, and how it is measured."""
+    """Options of graph, layer, peers and measurement."""
     parser = argparse.ArgumentParser(
         prog="benchmarks/run.py",
         description=__doc__,
@@ -165,7 +159,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--no-memory", action="store_true", help="do not measure peak memory")
     add("--timeout", type=float, default=1800.0, help="seconds for one answer (%(default)s)")
     add("--out", type=Path, default=Path("runs/benchmarks"),
-        help="folder for results.json and results.png (%(default)s)")  # fmt: skip
+        help="folder for results.json (%(default)s)")  # fmt: skip
     return parser
 
 
@@ -173,7 +167,7 @@ def parse_options(args: argparse.Namespace) -> Options:
     """The options of a run.
 
     Raises:
-        ValueError: an unknown peer, --python not as PEER=PATH, or a device that is not there.
+        ValueError: an unknown peer, --python not of the form PEER=PATH, or a missing device.
     """
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda needs a GPU, and torch sees none here")

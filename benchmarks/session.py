@@ -1,4 +1,4 @@
-"""Measures points: proves each equal, times all in interleaved rounds, then measures memory."""
+"""Measures points: compares results, times in interleaved rounds, then measures memory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from report import FAILED, LEFT_OUT, WRONG, Row
 from timing import interleave, ratio
 from worker import Worker, available_memory, sentence
 
-_DENSE_NODES = 2000  # up to which dense torch serves as the reference
+_DENSE_NODES = 2000  # largest graph with dense torch as reference
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure.
+    """Options of a measurement.
 
     Attributes:
-        pythons: by peer, an interpreter of its own.
-        rounds: visits of every point.
-        min_seconds: a point repeats its step for so long in each round.
-        timeout: seconds for one answer of a peer in a process of its own.
-        dense_limit: bytes that dense N×N attention may take.
-        memory: whether to measure peak memory.
+        pythons: interpreters of peers in other environments.
+        rounds: number of rounds; each visits every point.
+        min_seconds: time for which a point repeats its step in each round.
+        timeout: seconds to wait for an answer of a peer in another process.
+        dense_limit: largest number of bytes for dense N×N attention.
+        memory: True to measure peak memory.
     """
 
     setting: Setting
@@ -49,7 +49,7 @@ class Point:
 
     Attributes:
         bench: the file of the benchmark.
-        seldom: too large for the usual rounds and seconds: two rounds of one step each.
+        seldom: a large point, measured in two rounds of one step each.
     """
 
     label: str
@@ -62,11 +62,11 @@ class Point:
 
 
 class LeftOutError(Exception):
-    """A point cannot be measured here, which is no failure; the message says why."""
+    """A point cannot be measured here, without being a failure; the message says why."""
 
 
 class Session:
-    """Peers that are there, and how to measure them."""
+    """The available peers and the options of their measurement."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -92,12 +92,12 @@ class Session:
         return Remote(options.pythons.get(peer, sys.executable), threads, options.timeout)
 
     def _worker(self, peer: str) -> Worker | Remote:
-        """In a process of its own where it has an interpreter, or state of torch.compile."""
+        """In another process if it has its own interpreter, or is compiled (shared state)."""
         apart = peer in self.options.pythons or PEERS[peer].way == "compiled"
         return self._remote(peer) if apart else Worker()
 
     def compare(self, bench: Path, name: str, item: Item) -> list[Row]:
-        """Every peer on one item."""
+        """Measures every peer on one item."""
         setting = self.options.setting
         points = [
             Point(PEERS[peer].title, bench, name, item, peer, setting)
@@ -106,13 +106,13 @@ class Session:
         return self.measure(points, PEERS[BASE].title)
 
     def measure(self, points: Sequence[Point], base: str, *, apart: bool = False) -> list[Row]:
-        """A row for each point, with ratios over the point whose label is ``base``.
+        """A row for each point, with ratios relative to the point with label ``base``.
 
         Args:
-            points: what to measure, each with a label of its own.
+            points: points with distinct labels.
             base: a label.
-            apart: measure one point after the other, for those that do not fit side by side; their
-                ratios are of medians then.
+            apart: measure one point after the other, if they do not fit into memory together;
+                ratios are then those of medians.
         """
         rows: list[Row] = []
         for group in [[point] for point in points] if apart else [list(points)]:
@@ -189,19 +189,19 @@ class Session:
         if PEERS[point.peer].family not in point.item.build:
             raise LeftOutError("it has no form of this item")
 
-    # ---- equal?
+    # ---- comparison
 
     def _prove(self, point: Point, row: Row, worker: Worker | Remote) -> Case:
-        """Proves the results equal, and leaves the worker ready for the timed case.
+        """Compares the results, then prepares the worker for the timed case.
 
         Raises:
-            WrongResultError: they are not.
-            LeftOutError: nothing can prove them, or the case is too large.
+            WrongResultError: results differ.
+            LeftOutError: there is nothing to compare with, or the case is too large.
         """
         self._say(f"{point.name}: comparing {point.label}")
         peer, item, setting = PEERS[point.peer], point.item, point.setting
         small, proved = check.small_setting(setting), False
-        # Compiling twice takes minutes; what one layer computes is proved on the timed case.
+        # Compiling twice takes minutes, and a part of the timed case suffices for a single layer.
         if small is not None and not (peer.way == "compiled" and item.local):
             case = item.case(small)
             whole = check.Part(case, {}, {}, whole=True)
@@ -219,7 +219,7 @@ class Session:
         if part is not None:
             self._compare(point, row, worker, case, part)
         elif not proved:
-            raise LeftOutError("no way to prove its results equal")
+            raise LeftOutError("nothing to compare its results with")
         case.dropout = _dropout(point)
         row.nodes, row.edges = case.num_nodes, case.num_edges
         if item.score is not None:
@@ -237,12 +237,12 @@ class Session:
                     return name
                 except ImportError:
                     continue
-        raise LeftOutError("no other library is there to prove its results equal")
+        raise LeftOutError("no other library is installed to compare its results with")
 
     def _compare(
         self, point: Point, row: Row, worker: Worker | Remote, case: Case, part: check.Part
     ) -> None:
-        """Compares a peer on a case with another library in float64 on a part of it."""
+        """Compares a peer's results on a case with another library's in float64 on a part."""
         reference = self._reference(point, part.case.num_nodes)
         truth = Worker()
         where = (point.bench, point.name)
@@ -256,7 +256,7 @@ class Session:
             truth.prepare(reference, *where, part.case)
         errors = check.compare(worker.result(), truth.result(), part, point.item)
         worst = max(errors.values())
-        # Of the timed case, which is compared last.
+        # Overwritten by the timed case, which is compared last.
         row.errors, row.reference = errors, PEERS[reference].title
         if not worst <= check.tolerance(case.setting.dtype, point.peer):
             row.note = f"N = {case.num_nodes:,}"
@@ -265,7 +265,7 @@ class Session:
     # ---- memory
 
     def _memory(self, point: Point, row: Row, worker: Worker | Remote) -> None:
-        """Peak of one step; on the CPU in a new process, because an old one's is of older work."""
+        """Measures the peak of one step; on the CPU in a new process, without earlier peaks."""
         self._say(f"{point.name}: peak memory of {point.label}")
         try:
             if point.setting.device != "cpu":
@@ -311,7 +311,7 @@ def _row(point: Point) -> Row:
 
 
 def _stop(row: Row, error: Exception) -> None:
-    """Says in the row why it has no figures."""
+    """Records in the row why it has no figures."""
     row.samples = {}
     where = f" ({row.note})" if row.note.startswith("N = ") else ""
     if isinstance(error, check.WrongResultError):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 PARTS = ("forward", "backward", "update")
 _STATUS = Path("/proc/self/status")
-# Written before each timed step on a GPU: larger than any L2 cache, so that no input is in it.
+# Written before each timed step on a GPU; larger than any L2 cache, so that no input stays in it.
 _FLUSH_BYTES = 2**28
 
 Samples = dict[str, list[float]]
@@ -28,15 +28,14 @@ Samples = dict[str, list[float]]
 
 @dataclass
 class Program:
-    """What a peer runs: ``function(*args)``.
+    """A peer's program: ``function(*args)``.
 
     Attributes:
         leaves: the tensors whose gradients are computed and compared, by name. A key of several
-            names is one tensor that stands for all of them (tied weights): its gradient is the sum
-            of theirs.
-        update: the optimizer's step, where the item has one.
-        replays: CUDA graphs of the forward pass, and of forward and backward, that replace
-            ``function`` while timing.
+            names is a tensor of tied weights, whose gradient is the sum of theirs.
+        update: the optimizer's step, if the item has one.
+        replays: CUDA graphs of the forward pass, and of forward and backward, which are timed in
+            place of ``function``.
     """
 
     function: Callable[..., Tensor]
@@ -56,7 +55,7 @@ class Program:
 
 
 def run(program: Program, grad_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The result of one step, and the gradient of each leaf; no update."""
+    """The result and the gradient of each leaf for one step, without update."""
     program.clear()
     out = program.function(*program.args)
     out.backward(grad_out)
@@ -69,7 +68,7 @@ def run(program: Program, grad_out: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 class _Marks:
-    """Points in time: of the host for the CPU, events for a GPU, on which nothing waits."""
+    """Points in time: host clock on the CPU, events (without synchronisation) on a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -90,7 +89,7 @@ class _Marks:
             self._marks[-1].append(time.perf_counter())
 
     def milliseconds(self) -> list[list[float]]:
-        """Between successive marks, for each start."""
+        """Milliseconds between successive marks, for each start."""
         if self._on_gpu:
             torch.cuda.synchronize()
         return [[self._between(a, b) for a, b in pairwise(marks)] for marks in self._marks]
@@ -126,10 +125,10 @@ def _step(program: Program, grad_out: Tensor, marks: _Marks) -> None:
 
 
 def sample(program: Program, grad_out: Tensor, min_seconds: float) -> dict[str, float]:
-    """Milliseconds of forward, backward, update and total: medians of enough steps, one at least.
+    """Milliseconds of forward, backward, update and total: medians over at least one step.
 
-    On a GPU the steps are issued without waiting, so a short step costs what its launches cost the
-    host; a program with ``replays`` costs what the device takes.
+    On a GPU steps are issued without synchronisation, so short steps take the host's time of their
+    launches; a program with ``replays`` takes the device's time.
     """
     marks, start, count = _Marks(program.device), time.perf_counter(), 0
     while count == 0 or (time.perf_counter() - start < min_seconds and count < 10_000):
@@ -178,7 +177,7 @@ def capture(program: Program, grad_out: Tensor) -> None:
 
 
 class _Replay(torch.autograd.Function):
-    """The results of a replay as a function of the leaves, so that they are checked as any."""
+    """The results of a replay as a differentiable function of the leaves."""
 
     @staticmethod
     def forward(ctx, replay, out, grads, *leaves):  # type: ignore[no-untyped-def]
@@ -194,10 +193,10 @@ class _Replay(torch.autograd.Function):
 def interleave(
     steps: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int
 ) -> tuple[dict[str, Samples], dict[str, Exception]]:
-    """The figures of every step by name, one per round, and what stopped those that failed.
+    """The figures of every step by name, one per round, and the errors of failed steps.
 
-    Each round visits every step, starting from another one, so that the i-th figures of two steps
-    were taken side by side.
+    Each round visits every step, starting from another one, so that the i-th figures of all steps
+    are close in time.
     """
     samples: dict[str, Samples] = {name: {} for name in steps}
     failed: dict[str, Exception] = {}
@@ -218,7 +217,7 @@ def interleave(
 
 
 def ratio(own: list[float], base: list[float]) -> float:
-    """Median over the rounds of one time over another's of the same round."""
+    """Median over rounds of the ratio of two times of the same round."""
     return statistics.median(a / b for a, b in zip(own, base, strict=True))
 
 
@@ -234,7 +233,7 @@ def _status(key: str) -> int:
 
 
 def _reset_peak() -> bool:
-    """Sets VmHWM back to VmRSS; False where the system does not allow it."""
+    """Resets VmHWM to VmRSS; False if the system does not allow it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -243,22 +242,22 @@ def _reset_peak() -> bool:
 
 
 def _trim() -> None:
-    """Gives freed memory back to the system, so that it does not hide in the resident set."""
+    """Returns freed memory to the system, so that it does not count as resident."""
     gc.collect()
-    if "gat_ext._C" in sys.modules:  # which keeps blocks for later results
+    if "gat_ext._C" in sys.modules:  # it caches memory blocks
         sys.modules["gat_ext._C"].empty_cache()
     try:
         ctypes.CDLL(None).malloc_trim(0)
-    except AttributeError:  # another libc than glibc
+    except AttributeError:  # not glibc
         return
 
 
 def peak_memory(program: Program, grad_out: Tensor) -> dict[str, int]:
-    """Bytes at the peak of one step, after one that warms up.
+    """Peak bytes of one step, after one as warm-up.
 
-    On the CPU this wants a process that does nothing else: ``peak`` is its resident set at its
-    highest, on a GPU what torch has allocated. ``increase`` is how far that is above the level
-    before the step, ``kept`` the result and the gradients, which remain after the step.
+    ``peak`` is the largest resident set of the process, which should do nothing else, or on a GPU
+    the largest memory allocated by torch. ``increase`` is its difference from the level before the
+    step, ``kept`` the size of the result and the gradients, which remain after the step.
     """
     on_gpu = program.device.type == "cuda"
     run(program, grad_out)

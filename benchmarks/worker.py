@@ -1,8 +1,8 @@
-"""The worker that runs one peer: in the process of ``run.py``, or as a process of its own.
+"""The worker that runs one peer, in the process of ``run.py`` or in its own.
 
-As a process it reads a JSON request per line: ``op`` names a method of ``Worker``, the rest are its
-arguments. An answer is ``{"ok": ...}`` or ``{"error": sentence}``; what libraries print goes to
-standard error. It runs under any interpreter that has torch and the peer's library.
+In its own process it reads a JSON request from each line: ``op`` names a method of ``Worker``, the
+rest are its arguments. An answer is ``{"ok": ...}`` or ``{"error": sentence}``; output of libraries
+goes to standard error. It runs in any interpreter with torch and the peer's library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-# The package built in place; an installed one comes first.
+# For a package built in place; an installed one has priority.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 import peers
@@ -28,7 +28,7 @@ from cases import Case
 from peers import PEERS
 from torch import Tensor
 
-_SHARE = 0.9  # of the memory that is free at the start, which a process may take
+_SHARE = 0.9  # of the free memory at the start: the limit of a process
 
 
 class Worker:
@@ -42,7 +42,7 @@ class Worker:
         return peers.probe(peer)
 
     def prepare(self, peer: str, bench: str | Path, item: str, case: str | Case) -> list[list[str]]:
-        """Builds the program of a case, or of one in a file; the groups of its leaves' names."""
+        """Builds the program of a case, or of one in a file; returns the groups of leaf names."""
         self._program = self._grad_out = None
         gc.collect()
         if not isinstance(case, Case):
@@ -102,14 +102,14 @@ def load_bench(path: Path) -> ModuleType:
 
 
 def sentence(error: BaseException) -> str:
-    """The first line of an error, after its type where that tells something."""
+    """The first line of an error, with its type unless the type is known."""
     first = next(iter(str(error).strip().splitlines()), "")
     known = isinstance(error, (ImportError, peers.PeerError))
     return first if known else f"{type(error).__name__}: {first}"
 
 
 def limit_memory() -> None:
-    """Makes a shortage of memory an error here, before the system ends the process."""
+    """Limits memory, so that a shortage raises an error before the system kills the process."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = int(_SHARE * available_memory())
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
@@ -117,7 +117,7 @@ def limit_memory() -> None:
 
 
 def available_memory() -> int:
-    """Bytes that programs may still take."""
+    """Bytes of memory that are still available."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -125,7 +125,7 @@ def available_memory() -> int:
 
 
 def main(threads: int) -> None:
-    """Answers until the input ends."""
+    """Answers requests until the input ends."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     torch.set_num_threads(threads)

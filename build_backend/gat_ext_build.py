@@ -1,10 +1,10 @@
-"""PEP 517 backend: setuptools, with a say in which torch the extension is built against.
+"""PEP 517 backend: setuptools, with a choice of the torch that the extension is built against.
 
-An extension fits the torch it was built against and no other. Under build isolation pip would fetch
-the newest torch into a throw-away environment and build against that, whatever the user runs. This
-backend looks in the environment that pip itself runs in first, which ``sysconfig`` still describes
-under isolation: a torch found there is put on the path for the build, and no other is asked for.
-Only where there is none does the build require one, and then the wheel requires the same.
+An extension works only with the version of torch that it was built against. Under build isolation
+pip would install the newest torch into a temporary environment and build against it, even if the
+user has another version. This backend first looks in pip's own environment, which ``sysconfig``
+still describes under isolation: if torch is there, it is added to the path of the build. Otherwise
+the build requires torch, and the wheel requires the same version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from setuptools import build_meta
 
 DEFAULT_TORCH = "torch==2.13.0"
-# setup.py runs torch.utils.cpp_extension, which imports these of torch's own dependencies.
+# Dependencies of torch that torch.utils.cpp_extension imports in setup.py.
 _TORCH_NEEDS = ["numpy"]
 
 
@@ -33,11 +33,11 @@ def _site_with_torch() -> str | None:
 def _expose_torch() -> None:
     folder = _site_with_torch()
     if folder is not None and folder not in sys.path:
-        sys.path.append(folder)  # last, so that the build's own setuptools wins
+        sys.path.append(folder)  # last, so that the build's own setuptools has priority
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """What pip has to install before it builds."""
+    """The packages that pip installs before the build."""
     return [] if _site_with_torch() else [DEFAULT_TORCH, *_TORCH_NEEDS]
 
 
@@ -45,7 +45,7 @@ get_requires_for_build_editable = get_requires_for_build_wheel
 
 
 def get_requires_for_build_sdist(config_settings: Any = None) -> list[str]:
-    """An sdist runs setup.py too."""
+    """As for a wheel, because an sdist runs setup.py, too."""
     return get_requires_for_build_wheel(config_settings)
 
 

@@ -1,8 +1,8 @@
-"""torch.compile of a whole model, without a graph break, over a graph that is given as a Graph.
+"""torch.compile of a whole model on a Graph, without graph breaks.
 
-The attention stays one operator in the compiled program; norms, activations and biases around it
-are for the compiler to fuse. The backend is an argument: "aot_eager" (the default here: it traces
-forward and backward and needs no compiler of C++ or Triton), or "inductor" (torch's own default).
+The attention remains one operator in the compiled program; the compiler fuses norms, activations
+and biases. The argument is the backend: "aot_eager" (the default here, which traces forward and
+backward and needs no compiler of C++ or Triton), or "inductor" (torch's default).
 
     python examples/compile_model.py inductor
 """

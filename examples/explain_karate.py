@@ -1,8 +1,8 @@
-"""Why does the model say so? Four answers about one member of Zachary's karate club.
+"""Four explanations of a model's prediction for one member of Zachary's karate club.
 
-Rollout of the attention, its entropy, the edges that the member attends to most (with a picture,
-where a file is named and matplotlib is there), and a mask of the edges that is learned, as
-GNNExplainer does. Needs networkx, which torch installs.
+Attention rollout, entropy, the edges that the member attends to most (drawn, if a file is named),
+and a learned edge mask, as in GNNExplainer. Drawing needs matplotlib; the data need networkx, a
+dependency of torch.
 
     python examples/explain_karate.py karate.png
 """
@@ -23,7 +23,7 @@ NODE = 8  # a friend of both leaders, 0 and 33
 
 
 def train(data: NodeDataset, graph: Graph) -> GATv2:
-    """A model of two layers that knows the club of half of the members."""
+    """Trains a model of two layers on the clubs of half of the members."""
     torch.manual_seed(0)
     model = GATv2(data.x.shape[1], 8, 2, heads=4, dropout=0.3, attn_dropout=0.0)
     known = data.train_mask | data.val_mask

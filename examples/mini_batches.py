@@ -1,8 +1,8 @@
 """Mini-batches of sampled neighbours in plain torch: each layer runs on a bipartite block.
 
-A batch of nodes needs only some of its neighbours, and some of theirs. The blocks go from the
-outermost sources to the batch; the destinations of a block are the first of its sources, so that
-self-loops and residuals fit.
+A batch of nodes needs only a sample of its neighbours, and of theirs. Blocks lead from the
+outermost sources to the batch; the destinations of a block are its first sources, so that
+self-loops and residuals work.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ class Block(NamedTuple):
     """The edges of one layer."""
 
     graph: Graph  # from the sources to the destinations
-    sources: (
-        Tensor  # their numbers in the whole graph; the first graph.num_dst are the destinations
-    )
+    sources: Tensor  # numbers in the whole graph; the first graph.num_dst are the destinations
 
 
 def sample_block(graph: Graph, destinations: Tensor, fanout: int) -> Block:
@@ -33,7 +31,7 @@ def sample_block(graph: Graph, destinations: Tensor, fanout: int) -> Block:
     row = torch.arange(len(destinations)).repeat_interleave(degree)
     offset = torch.arange(len(row)) - (degree.cumsum(0) - degree)[row]
     source = graph.col.long()[start[row] + offset]
-    # A random order of the in-edges of each destination, of which the first stay.
+    # A random order of the in-edges of each destination; the first ones are kept.
     order = (row + torch.rand(len(row), dtype=torch.float64)).argsort()
     kept = order[offset < fanout]
     row, source = row[kept], source[kept]
@@ -46,7 +44,7 @@ def sample_block(graph: Graph, destinations: Tensor, fanout: int) -> Block:
 
 
 class Model(nn.Module):
-    """Two layers, each on the block of its own."""
+    """Two layers, each on its own block."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         """Creates the layers."""

@@ -1,8 +1,8 @@
 """Sparse attention in plain PyTorch: a text model in which each word attends to some others.
 
-The pattern, a window of the words before and a few global ones, is a graph; the attention is one
-operator over its edges. It equals torch's dense attention with a mask, for a share of its work that
-falls with the length of the text.
+The pattern, a window of preceding words and a few global ones, is a graph; attention is one
+operator over its edges. It equals torch's dense attention with a mask, for a fraction of the work,
+which decreases with the length of the text.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SparseSelfAttention(nn.Module):
         return self.qkv(x).view(x.shape[0], 3, self.heads, -1).unbind(1)
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
-        """[N, channels] of [N, channels]."""
+        """Maps [N, channels] to [N, channels]."""
         return self.out(dot_attention(graph, *self.split(x)).flatten(1))
 
     def dense(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def main() -> None:
     graph = window_graph(length, window=32, num_global=4)
     mask = torch.zeros(length, length, dtype=torch.bool)
     mask[graph.edge_index[1], graph.edge_index[0]] = True
-    assert int(mask.sum()) == graph.num_edges, "an edge was made twice"
+    assert int(mask.sum()) == graph.num_edges, "the graph has duplicate edges"
     layer, x = SparseSelfAttention(channels, heads=4), torch.randn(length, channels)
     results, seconds = [], []
     for call in (lambda: layer(x, graph), lambda: layer.dense(x, mask)):

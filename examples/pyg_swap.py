@@ -15,7 +15,7 @@ from gat_ext.interop import patch_pyg
 
 
 class Model(nn.Module):
-    """What a user of PyG has."""
+    """A model of PyG."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         """Two attention layers."""
@@ -48,7 +48,7 @@ def main() -> None:
     after = min((step(model, inputs) for _ in range(3)), key=lambda result: result[2])
     print(model)
     print(f"forward and backward: {1e3 * before[2]:.1f} ms before, {1e3 * after[2]:.1f} ms after")
-    assert "gat_ext" in type(model.first).__module__, "the layer was not exchanged"
+    assert "gat_ext" in type(model.first).__module__, "the layer was not replaced"
     torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-5)
     for ours, theirs in zip(after[1], before[1], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

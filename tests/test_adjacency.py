@@ -210,7 +210,7 @@ def matrix_with_values(form, values):
 @pytest.mark.parametrize("form", ["COO", "CSR"])
 @pytest.mark.parametrize("options", [{}, {"edge_dim": 2}], ids=str)
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv", "AGNNConv"])
-def test_matrices_mean_what_they_mean_to_pyg(name, options, form):
+def test_matrices_equal_pyg(name, options, form):
     """Includes values used as edge features, their gradients, and the attention on each entry."""
     if name == "AGNNConv" and options:
         return
@@ -236,7 +236,7 @@ def test_matrices_mean_what_they_mean_to_pyg(name, options, form):
     assert mine.layout == other.layout
 
 
-def test_gradients_that_would_be_lost():
+def test_values_of_uncoalesced_matrices_with_gradients_are_refused():
     values = torch.randn(EDGES.shape[1], 2, requires_grad=True)
     indices, sizes = torch.stack([ROWS, COLS]), (NUM_NODES, NUM_NODES, 2)
     layer, x = nn.GATConv(5, 4, edge_dim=2), torch.randn(NUM_NODES, 5)
@@ -258,7 +258,7 @@ def test_blocks(case):
     assert_close(layer((x, x[:4]), block), expected)
 
 
-def test_what_holds_no_edges():
+def test_objects_without_edges_are_refused():
     layer, x = nn.GATConv(5, 4), torch.randn(NUM_NODES, 5)
     for wrong in ([[0, 1], [1, 0]], None, "edges", EDGES.numpy()):
         with pytest.raises(TypeError, match=f"edge_index is a {type(wrong).__name__}; expected"):
@@ -269,7 +269,7 @@ def test_what_holds_no_edges():
         models.GAT(5, 4, 3)(x[:5], DENSE.to_sparse_csr())
 
 
-def test_data_of_pyg_belongs_to_graph():
+def test_pyg_data_is_refused_by_layers():
     data = Data(x=torch.randn(NUM_NODES, 5), edge_index=EDGES)
     layer = nn.GATConv(5, 4)
     assert_close(layer(data.x, Graph.from_pyg(data)), layer(data.x, data.edge_index))

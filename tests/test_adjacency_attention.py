@@ -61,7 +61,7 @@ def test_operator_notices_writes():
     assert torch.equal(attend_by_operator(edge_index, x), attend_by_operator(edge_index.clone(), x))
 
 
-def test_operator_tells_sizes_and_tensors_apart():
+def test_operator_caches_by_sizes_and_tensors():
     x = torch.randn(6, 1, 4)
     edge_index = edges_of(5, 20)
     expected = [
@@ -81,7 +81,7 @@ def test_operator_tells_sizes_and_tensors_apart():
 
 @pytest.mark.parametrize("self_loops", [False, True])
 @pytest.mark.parametrize("form", ["csr", "edge_index"])
-def test_operator_holds_on_to_nothing(form, self_loops):
+def test_operator_keeps_no_tensor_alive(form, self_loops):
     edges = arguments_of_edges(form, self_loops)
     alive = weakref.ref(edges["edges"])
     x, term = torch.randn(6, 2, 4), torch.randn(6, 2)
@@ -91,7 +91,7 @@ def test_operator_holds_on_to_nothing(form, self_loops):
     assert alive() is None
 
 
-def test_operator_notices_writes_that_torch_does_not():
+def test_operator_notices_writes_without_a_version():
     x, edge_index = torch.randn(6, 1, 4), edges_of(6, 20)
     attend_by_operator(edge_index, x)
     edge_index.numpy()[0] = 0
@@ -146,13 +146,13 @@ def test_opcheck(form, self_loops):
         torch.library.opcheck(ops.checked_csr.default, (edges_of(6, 20), 6, 6, narrow))
 
 
-def test_large_node_numbers_are_not_cut_short():
+def test_large_node_numbers_are_not_truncated():
     """A number above 32 bits whose low bits are a valid node."""
     with pytest.raises(IndexError, match="4294967297"):
         attend_by_operator(torch.tensor([[0, 2**32 + 1], [1, 0]]), torch.ones(4, 1, 2))
 
 
-def test_edges_of_another_kind_are_named():
+def test_wrong_kinds_of_edges_are_refused():
     x = torch.ones(4, 1, 2)
     with pytest.raises(TypeError, match="edge_index has dtype Float; expected int32 or int64"):
         attend_by_operator(torch.ones(2, 3), x)

@@ -58,13 +58,13 @@ def test_writes_to_the_indices_of_a_matrix_are_noticed(form):
     assert torch.equal(after, Graph.from_pyg(matrix).edge_index)
 
 
-def test_edge_index_objects_share_what_their_tensor_has():
+def test_edge_index_objects_share_the_cache_of_their_tensor():
     edges = FORMS["EdgeIndex"]()
     assert type(adjacency.unwrap(edges)) is torch.Tensor
     assert adjacency.unwrap(edges) is adjacency.unwrap(edges)
 
 
-def test_what_can_change_is_read_again():
+def test_mutable_objects_are_read_at_every_call():
     layer, x = nn.GATConv(5, 4), torch.randn(NUM_NODES, 5)
     graph = networkx_graph()
     layer(x, graph)
@@ -76,7 +76,7 @@ def test_what_can_change_is_read_again():
     assert_close(layer(x, matrix), layer(x, EDGES[:, EDGES[1] != 0]))
 
 
-def test_forgotten_with_the_matrix():
+def test_cache_drops_the_graph_with_the_matrix():
     matrix = FORMS["CSR"]()
     adjacency.unwrap(matrix)
     count = len(_cache)
@@ -121,7 +121,7 @@ def test_edges_made_in_inference_mode(form):
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("add_self_loops", [True, False])
-def test_edges_come_back_as_they_were(add_self_loops, dtype):
+def test_returned_edges_keep_dtype_and_identity(add_self_loops, dtype):
     """As PyG's layers: the same dtype, and the same object if no self-loops were added."""
     layer, edges = nn.GATConv(5, 4, add_self_loops=add_self_loops), EDGES.to(dtype)
     x = torch.randn(NUM_NODES, 5)

@@ -92,7 +92,7 @@ def test_equals_the_objective_over_all_walks_and_pairs(prism):
     assert gradients(positive, model)[2].abs().min() > 1e-4  # the context's
 
 
-def test_a_node_is_not_joined_to_itself_unless_by_an_edge(irregular):
+def test_a_node_without_self_loop_is_a_negative_pair_of_itself(irregular):
     model = make_model(6)
     loop = Graph(torch.tensor([[0, 1, 0], [1, 0, 0]]), num_nodes=6)
     nodes = torch.arange(6)
@@ -102,7 +102,7 @@ def test_a_node_is_not_joined_to_itself_unless_by_an_edge(irregular):
         )
 
 
-def test_estimates_have_no_bias(irregular):
+def test_estimates_are_unbiased(irregular):
     """Means of many estimates of values and gradients, in units of their standard errors."""
     model = make_model(6)
     draws = []

@@ -121,7 +121,7 @@ def test_dtypes_and_values_are_those_of_pyg(num_nodes, name, options, dtype):
 
 @pytest.mark.parametrize("num_nodes", [BELOW, ABOVE])
 @pytest.mark.parametrize(("name", "options"), SOME, ids=str)
-def test_modes_have_the_dtypes_of_the_plain_call(name, options, num_nodes):
+def test_modes_have_the_dtypes_of_eager(name, options, num_nodes):
     ours, theirs = layers(name, options)
     x, edge_index, more = inputs(name, options, num_nodes)
     batch = torch.stack([x, x])
@@ -139,7 +139,7 @@ def test_modes_have_the_dtypes_of_the_plain_call(name, options, num_nodes):
 
 @pytest.mark.parametrize("num_nodes", [BELOW, ABOVE])
 @pytest.mark.parametrize(("name", "options"), SOME, ids=str)
-def test_deterministic_mode_has_the_dtypes_of_the_plain_call(name, options, num_nodes, determinism):
+def test_deterministic_mode_has_the_dtypes_of_eager(name, options, num_nodes, determinism):
     ours, theirs = layers(name, options)
     x, edge_index, more = inputs(name, options, num_nodes)
     assert_as_pyg(

@@ -26,7 +26,7 @@ def edges_of(number: int, count: int = 4) -> torch.Tensor:
     return torch.full((2, count), number)
 
 
-def test_found_again_and_by_key(cache):
+def test_cached_by_owner_and_key(cache):
     edges, made = edges_of(1), []
 
     def make():
@@ -83,7 +83,7 @@ def test_bounded_over_owners(cache, monkeypatch):
     assert held == {id(owner) for owner in (owners[0], *owners[-19:])}
 
 
-def test_recent_results_stay_whatever_their_size(cache, monkeypatch):
+def test_recent_results_of_any_size_stay(cache, monkeypatch):
     monkeypatch.setattr(module, "LIMIT", 100)
     owners = [edges_of(number) for number in range(30)]
     for owner in owners:

@@ -42,7 +42,7 @@ def test_sorted_once(sorts, add_self_loops):
     assert torch.equal(first[0], layers[0](x, edges.clone())) and len(sorts) == 2
 
 
-def test_loops_and_sizes_are_told_apart(sorts):
+def test_cache_distinguishes_loops_and_sizes(sorts):
     edges = make_edges()
     looped, plain = AGNNConv(), TransformerConv(5, 3)
     for nodes in (4, 6):
@@ -92,7 +92,7 @@ def test_the_graph_goes_with_the_tensor():
     assert known() is None
 
 
-def test_mistakes_are_not_cached():
+def test_errors_are_not_cached_with_edges():
     layer, edges = GATConv(5, 3), make_edges()
     for _ in range(2):
         with pytest.raises(IndexError, match="edge_index"):
@@ -110,7 +110,7 @@ def test_inference_mode_before_training():
     assert torch.equal(out, expected) and layer.lin.weight.grad.isfinite().all()
 
 
-def test_a_recording_holds_no_cached_graph():
+def test_a_trace_holds_no_cached_graph():
     layer, x, edges = GATConv(5, 3), torch.randn(4, 5), make_edges()
     layer(x, edges)
     compiled = torch.compile(layer, backend="eager")

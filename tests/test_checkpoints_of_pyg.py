@@ -60,7 +60,7 @@ def test_checkpoints_of_two_projections(version):
     assert_close(fresh(pair, EDGES), layer(pair, EDGES))
 
 
-def test_two_projections_are_not_taken_for_one():
+def test_two_different_projections_are_refused():
     state = nn.GATConv((6, 6), 4, heads=2).state_dict()
     with pytest.raises(
         RuntimeError, match=r"(?s)Missing key.*lin\.weight.*Unexpected key.*lin_src"

@@ -230,7 +230,7 @@ def test_compiled_edges_are_checked_at_each_call():
         compiled(x, torch.tensor([[0, 1, 2], [1, 2, -1]]))
 
 
-def test_large_node_numbers_are_not_cut_short():
+def test_large_node_numbers_are_not_truncated():
     """A number above 32 bits whose low bits are a valid node."""
     edge_index = torch.tensor([[0, 2**32 + 1], [1, 0]])
 
@@ -279,7 +279,7 @@ class Rewiring(torch.nn.Module):
         return self.layer(y, (edge_index * 5 + (y.sum() > 1e9).long() + 2) % nodes)
 
 
-def test_edges_made_within_a_compiled_function():
+def test_edges_computed_in_a_compiled_function():
     """Inductor writes the second edges into the memory of the first, which torch does not see."""
     model = Rewiring()
     x, edge_index = torch.randn(11, 5), torch.randint(11, (2, 40))
@@ -295,7 +295,7 @@ def test_compiled_autocast():
         assert_close(compiled(x, edge_index), layer(x, edge_index))
 
 
-def test_compiled_bits_are_those_of_the_plain_call():
+def test_compiled_results_are_bitwise_those_of_eager():
     layer = nn.GATv2Conv(5, 4, heads=2, dropout=0.5)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x, edge_index = torch.randn(30, 5), edges_of(30, 200)

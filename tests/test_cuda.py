@@ -27,7 +27,7 @@ def random_graph(nodes, edges, seed=0):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_recorded_launches_see_new_inputs_and_a_new_seed(score):
+def test_cuda_graphs_read_new_inputs_and_a_new_seed(score):
     graph = Graph(random_graph(200, 3000).cuda(), num_nodes=200)
     graph.transpose()
     inputs = sample_inputs(score, graph, 2, 16, torch.float32, requires_grad=True)["dropout"]
@@ -54,7 +54,7 @@ def test_recorded_launches_see_new_inputs_and_a_new_seed(score):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_same_bits_in_every_run(score):
+def test_every_run_is_bitwise_identical(score):
     edges = random_graph(300, 20_000)
     edges[1, :9_000] = 7  # a row that kernels split
     graph = Graph(edges.cuda(), num_nodes=300)

@@ -34,7 +34,7 @@ def same(one: NodeDataset, two: NodeDataset) -> bool:
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_generated_sets_keep_the_promises(name: str) -> None:
+def test_invariants_of_generated_sets(name: str) -> None:
     data = load(name, **GENERATED[name])
     assert data.name == name and data.graph_ids is None
     assert masks(data).sum(0).tolist() == [1] * data.num_nodes

@@ -152,7 +152,7 @@ def test_large_results_come_from_the_block_cache(calls):
     assert calls == ["linear", "linear"]
 
 
-def test_what_is_small_or_of_another_kind_is_left_to_torch(calls):
+def test_small_and_other_tensors_use_torch(calls):
     large = torch.ones(LARGE, LARGE)
     assert_close(linear_maps.linear(torch.ones(2, 3), torch.ones(4, 3)), torch.full((2, 4), 3.0))
     assert_close(linear_maps.add(torch.ones(2, 3), torch.ones(3)), torch.full((2, 3), 2.0))

@@ -128,7 +128,7 @@ def test_linear_maps(rows, inputs, outputs, dtype):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_is_the_linear_of_torch(bias):
+def test_linear_equals_torch(bias):
     x, weight, b = (
         torch.randn(*shape, dtype=torch.float64).requires_grad_()
         for shape in ((6, 5), (3, 5), (3,))

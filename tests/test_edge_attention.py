@@ -236,7 +236,7 @@ def test_index_width_does_not_matter(score, index_dtype):
 
 @pytest.mark.parametrize("name", ["long_row", "unsorted"])
 @pytest.mark.parametrize("score", SCORES)
-def test_same_bits_for_any_number_of_threads_and_runs(score, name):
+def test_bitwise_identical_for_any_number_of_threads_and_runs(score, name):
     graph = sample_graph(name)
     inputs = sample_inputs(
         score, graph, heads=2, channels=6, dtype=torch.float32, requires_grad=True

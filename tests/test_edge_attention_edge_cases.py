@@ -139,7 +139,7 @@ def test_dropout_statistics_and_seed():
     assert (weights(1, p=1.0) == 0).all()
 
 
-def test_named_forms_equal_reference():
+def test_named_functions_equal_reference():
     graph = sample_graph("more_sources")
     q, k, v = (
         torch.randn(n, 2, 4, dtype=F64) for n in (graph.num_dst, graph.num_src, graph.num_src)

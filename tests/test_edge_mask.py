@@ -121,7 +121,7 @@ def test_ones_change_nothing_and_zeros_remove_a_message(score):
     assert_close(out[others], plain[others])
 
 
-def test_named_forms_take_the_mask():
+def test_named_functions_take_the_mask():
     graph = sample_graph("unsorted")
     x, mask = torch.randn(8, 2, 3, dtype=F64), random_mask(graph, 2)
     term, att = torch.randn(8, 2, dtype=F64), torch.randn(2, 3, dtype=F64)
@@ -157,7 +157,7 @@ def test_no_tensor_of_messages_is_kept(with_edges):
     assert max(t.numel() for t in kept.values()) == 4000 * 4
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_bitwise_identical_for_any_number_of_threads():
     graph = sample_graph("long_row")
     inputs = sample_inputs("dot", graph, 2, 6, torch.float32, requires_grad=True)["everything"]
     inputs["edge_mask"] = random_mask(graph, 2, torch.float32)
@@ -299,7 +299,7 @@ def test_layers_equal_pyg_explain(case, as_graph):
 
 
 @over(all_cases("edge_mask", "weights"))
-def test_heads_of_a_mask_and_weights_as_applied(case):
+def test_mask_heads_and_returned_weights(case):
     """The mask multiplies alpha in the caller's edge order; added self-loops keep their alpha."""
     torch.manual_seed(0)
     edges = random_edges(9, 9)
@@ -386,7 +386,7 @@ def test_reordered_models_take_masks_in_the_callers_order():
     assert_close(reordered(x, edges, edge_mask=mask), model(x, edges, edge_mask=mask))
 
 
-def test_models_want_a_mask_for_each_layer():
+def test_models_require_a_mask_for_each_layer():
     edges = random_edges(9, 9)
     with pytest.raises(ValueError, match="edge_mask has 2 masks; expected one for each of the 3"):
         MODELS["GAT"]()(torch.randn(9, 5), edges, edge_mask=[None, None])

@@ -64,7 +64,7 @@ def test_any_module_is_recorded():
     assert len(layers) == 4  # nothing is recorded outside the block
 
 
-def test_other_hooks_see_what_they_would_without():
+def test_other_hooks_see_unchanged_results():
     layer, seen = nn.GATConv(5, 4).double(), []
     layer.register_forward_hook(lambda _, args, out: seen.append(out))
     with record_attention(layer):
@@ -74,7 +74,7 @@ def test_other_hooks_see_what_they_would_without():
     assert len(seen[1]) == 2
 
 
-def test_layers_keep_nothing_also_after_an_error():
+def test_hooks_are_removed_after_an_error():
     layer = nn.GATConv(5, 4).double()
     with record_attention(layer) as records:
         layer(features(), EDGES)
@@ -110,7 +110,7 @@ def test_every_layer_is_recorded(case):
 
 def test_modules_without_layers_are_refused():
     with (
-        pytest.raises(ValueError, match="Linear has none of the layers"),
+        pytest.raises(ValueError, match="Linear has no attention to record"),
         record_attention(torch.nn.Linear(2, 2)),
     ):
         pass
@@ -162,7 +162,7 @@ def test_weights_of_the_given_edges(add_self_loops, as_graph):
     )
 
 
-def test_given_loops_in_the_layers_place_are_the_callers():
+def test_loops_in_the_place_of_added_ones_are_given():
     edges = torch.tensor([[0, 1, 0, 1, 2], [1, 2, 0, 1, 2]])
     _, attention = nn.AGNNConv()(torch.randn(3, 4), edges, return_attention_weights=True)
     matched = match_edges(attention, edges)

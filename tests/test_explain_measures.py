@@ -83,8 +83,8 @@ def test_rollout_makes_no_square_matrix():
 @pytest.mark.parametrize(
     ("nodes", "error", "message"),
     [
-        (9, IndexError, "node 9 does not exist; the last layer has 9"),
-        ([0, -1], IndexError, "node -1 does not exist"),
+        (9, IndexError, "the number 9; expected 0 to 8"),
+        ([0, -1], IndexError, "the number -1; expected 0 to 8"),
         (torch.tensor([0.5]), TypeError, "dtype torch.float32; expected integers"),
         (torch.ones(9, dtype=torch.bool), TypeError, "dtype torch.bool"),
         (torch.tensor([[0]]), ValueError, "expected a node or a list"),
@@ -96,7 +96,7 @@ def test_rollout_refuses_faulty_nodes(nodes, error, message):
         attention_rollout(recorded(), nodes)
 
 
-def test_rollout_refuses_layers_that_do_not_follow_each_other():
+def test_rollout_refuses_layers_out_of_order():
     layers = recorded()
     with pytest.raises(ValueError, match="attention is empty"):
         attention_rollout([], 0)
@@ -151,7 +151,7 @@ def test_top_edges_of_one_layer():
         assert found.hop.tolist() == [1] * len(best)
 
 
-def test_top_edges_follow_their_sources_through_the_layers():
+def test_top_edges_continue_in_earlier_layers():
     layers = recorded("GraphTransformer")
     found = top_edges(layers, 5, k=2, hops=3)
     frontier, seen, expected = {5}, {5}, []
@@ -169,15 +169,15 @@ def test_top_edges_follow_their_sources_through_the_layers():
     assert {row[2] for row in ours} == {1, 2, 3}
 
 
-def test_top_edges_of_nodes_without_any():
+def test_top_edges_of_nodes_without_in_edges():
     layer = recorded("GraphTransformer")[0]
     found = top_edges(layer, 8, hops=2)
     assert found.edge_index.shape == (2, 0) and found.alpha.shape == (0,)
 
 
-def test_top_edges_refuses_what_does_not_exist():
+def test_top_edges_refuses_invalid_arguments():
     layers = recorded()
-    with pytest.raises(IndexError, match="node 9 does not exist"):
+    with pytest.raises(IndexError, match="node is 9; expected 0 to 8"):
         top_edges(layers, 9)
     with pytest.raises(ValueError, match="hops is 4, but attention has 3 layers"):
         top_edges(layers, 0, hops=4)
@@ -189,7 +189,7 @@ def test_top_edges_refuses_what_does_not_exist():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_picture_has_every_edge_and_node(tmp_path, suffix):
+def test_drawing_has_every_edge_and_node(tmp_path, suffix):
     from matplotlib.patches import Circle, FancyArrowPatch
 
     found = top_edges(recorded(), 2, k=4, hops=2)
@@ -209,7 +209,7 @@ def test_picture_has_every_edge_and_node(tmp_path, suffix):
     assert len(places) == len(nodes)  # no node on top of another
 
 
-def test_picture_in_given_axes():
+def test_drawing_into_given_axes():
     from matplotlib.figure import Figure
 
     left, _ = Figure().subplots(1, 2)

@@ -47,7 +47,7 @@ def edges_of(size, seed=0):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_same_number_wherever_the_elements_lie(size, one_thread_again):
+def test_fingerprint_ignores_strides_and_offsets(size, one_thread_again):
     edges = edges_of(size)
     number = expected(edges.numpy())
     forms = {
@@ -67,7 +67,7 @@ def test_the_same_number_wherever_the_elements_lie(size, one_thread_again):
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
-def test_the_same_number_with_any_instruction_set(isa, tmp_path):
+def test_fingerprint_is_the_same_for_any_instruction_set(isa, tmp_path):
     script = (
         "import torch\nfrom gat_ext import _C\n"
         "values = torch.arange(300_001) * 7919 % 100_003\n"
@@ -88,7 +88,7 @@ def test_the_same_number_with_any_instruction_set(isa, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool])
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 1001])
-def test_features_are_told_apart_by_their_bits(dtype, size):
+def test_features_differ_by_their_bits(dtype, size):
     x = torch.rand(size + 1).mul(2).to(dtype)[1:]  # not aligned to 64 bits
     number = _C.fingerprint(x)
     assert number == _C.fingerprint_by_torch(x)
@@ -101,7 +101,7 @@ def test_features_are_told_apart_by_their_bits(dtype, size):
         assert _C.fingerprint(torch.zeros(size)) != _C.fingerprint(-torch.zeros(size))
 
 
-def test_a_tensor_is_asked_for():
+def test_a_non_tensor_is_refused():
     with pytest.raises(TypeError, match=r"torch\.Tensor"):
         _C.fingerprint([0, 1])
 
@@ -144,7 +144,7 @@ def test_the_same_change_in_two_places_never_cancels():
         assert np.unique(change).size == places
 
 
-def test_small_edits_are_told_apart():
+def test_small_edits_change_the_fingerprint():
     generator = torch.Generator().manual_seed(0)
     edges = torch.randint(0, 50, (2, 300), generator=generator)
     seen = {_C.fingerprint(edges): edges.clone()}

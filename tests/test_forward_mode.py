@@ -112,7 +112,7 @@ def test_walks_refuse_tangents(learned):
         walk(forward_ad.make_dual(primal, torch.ones_like(rank)))
 
 
-def test_what_has_no_tangent_passes_beside_what_has():
+def test_inputs_without_tangents_mix_with_inputs_with_them():
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(X, X)
         out = functional.dot_attention(GRAPH, X, X, X)

@@ -54,7 +54,7 @@ def test_shapes_and_starts(graphs, name, walk):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_graph_among_others_and_alone(graphs, name):
+def test_a_graph_in_a_batch_equals_the_graph_alone(graphs, name):
     """With given starts and one possible walk, a graph's result is independent of its batch."""
     model, (graph, types, ptr) = make_model(name, walk="greedy"), graphs
     start = torch.tensor([[5, 6, 7]])

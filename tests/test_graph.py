@@ -231,7 +231,7 @@ def test_copies(duplicate):
     assert_consistent(duplicate(graph), graph.edge_index)
 
 
-def test_saved_with_torch():
+def test_torch_save_and_load():
     buffer = io.BytesIO()
     torch.save(sample_graph("unsorted"), buffer)
     buffer.seek(0)
@@ -239,7 +239,7 @@ def test_saved_with_torch():
     assert torch.equal(loaded.edge_index, sample_graph("unsorted").edge_index)
 
 
-def test_repr_tells_one_count_or_two():
+def test_repr_has_one_count_or_two():
     assert "num_nodes=6, num_edges=5" in repr(sample_graph("path"))
     assert "num_src=9, num_dst=4" in repr(sample_graph("more_sources"))
     assert not hasattr(Graph, "__len__")

@@ -83,7 +83,7 @@ def test_subset_refuses() -> None:
         small().subset(torch.tensor([[1]]))
 
 
-def test_to_device_takes_the_graph_along() -> None:
+def test_to_device_moves_the_cached_graph() -> None:
     data = small()
     assert data.graph_ids.device.type == "cpu"
     moved = data.to("meta")
@@ -220,7 +220,7 @@ def test_wl_merges_the_rarest() -> None:
     assert torch.equal(few.node_type, full.node_type.clamp(max=8))
 
 
-def test_wl_from_degrees_tells_graphs_apart_as_networkx() -> None:
+def test_wl_from_degrees_distinguishes_graphs_as_networkx() -> None:
     one = networkx.path_graph(6)
     two = networkx.star_graph(5)
     edges = [(j, i) for i, j in [*one.edges, *((a + 6, b + 6) for a, b in two.edges)]]
@@ -260,7 +260,7 @@ def test_types_and_subsets_of_many_graphs_are_fast() -> None:
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_generated_sets_keep_the_promises(name: str) -> None:
+def test_invariants_of_generated_sets(name: str) -> None:
     data = load_graphs(name, **GENERATED[name])
     assert data.name == name
     assert data.y.unique().tolist() == list(range(data.num_classes))

@@ -295,7 +295,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "under"), PAIRS)
-def test_nothing_is_left(name, under):
+def test_no_memory_is_leaked(name, under):
     assert growth(lambda: under(*CALLED[name])) < ALLOWED
 
 
@@ -380,5 +380,5 @@ def reordered():
     [new_graph, new_edge_index, new_edges_of_a_trace, walks, walking_model, reordered],
     ids=lambda f: f.__name__,
 )
-def test_no_graph_is_left(call):
+def test_no_graph_is_leaked(call):
     assert growth(call) < ALLOWED

@@ -97,7 +97,7 @@ def test_presets_have_the_papers_shapes():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_attention_weights_leave_the_modes_alone(name):
+def test_attention_weights_restore_training_mode(name):
     model = make(name)
     model.layers[0].eval()
     model.attention_weights(X, GRAPH)

@@ -39,7 +39,7 @@ def test_another_torch_is_named(monkeypatch):
     assert "pip install torch==1.2.3" in message
 
 
-def test_the_torch_it_was_built_against_passes(monkeypatch):
+def test_the_torch_of_the_build_is_accepted(monkeypatch):
     version = torch.__version__.split("+")[0]
     monkeypatch.setattr(
         native.metadata, "requires", lambda name: [f"torch=={version}", "numpy; extra == 'x'"]
@@ -60,7 +60,7 @@ def test_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", gat_ext.__version__)
 
 
-def test_emulated_kernels_are_in_place_when_asked_for(request, operators_of_the_cpu):
+def test_emulated_kernels_are_registered_on_request(request, operators_of_the_cpu):
     library = request.config.getoption("--cuda-emulation")
     if library is None:
         pytest.skip("needs --cuda-emulation")
@@ -71,7 +71,7 @@ def test_emulated_kernels_are_in_place_when_asked_for(request, operators_of_the_
         assert "cuda_emulation" in next(line for line in lines if line.startswith("CPU:")), name
 
 
-def test_memory_of_results_is_used_again():
+def test_memory_of_results_is_reused():
     graph = gat_ext.Graph(torch.tensor([[0], [1]]), num_nodes=3000)
     x = torch.ones(3000, 128)
     first = gat_ext.functional.spmm(graph, x)

@@ -73,7 +73,7 @@ BOUGHT = {
 }
 
 
-def test_a_row_buys_the_promises(tmp_path):
+def test_a_row_adds_the_tests_of_its_promises(tmp_path):
     """The tests parametrised by the table pass for a layer that is defined only here."""
     folder = Path(__file__).parent
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])

@@ -93,7 +93,7 @@ def test_edge_features_as_a_vector(name):
     assert_close(ours(normal(9, 5), EDGES, weights), theirs(normal(9, 5), EDGES, weights))
 
 
-def test_edge_features_are_not_looked_at_without_edge_dim():
+def test_edge_features_are_ignored_without_edge_dim():
     ours, theirs = both("GATConv", {})
     assert_close(ours(normal(9, 5), EDGES, normal(3)), theirs(normal(9, 5), EDGES))
 
@@ -148,7 +148,7 @@ def count_graphs(monkeypatch):
     return made
 
 
-def test_self_loops_are_cached_with_their_graph(monkeypatch):
+def test_graphs_with_self_loops_are_cached(monkeypatch):
     graph = Graph(EDGES, num_nodes=9)
     made = count_graphs(monkeypatch)
     layers = nn.GATConv(5, 5), nn.GATv2Conv(5, 5), nn.AGNNConv()
@@ -297,7 +297,7 @@ def test_nothing_has_a_row_of_features_for_every_edge(name, options):
 
 
 @pytest.mark.parametrize("name", PROJECTING)
-def test_same_bits_over_repeated_runs(name):
+def test_bitwise_identical_over_repeated_runs(name):
     def run():
         torch.manual_seed(0)
         layer = make(name, heads=2, edge_dim=3, dropout=0.3)

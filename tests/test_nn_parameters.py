@@ -17,7 +17,7 @@ def test_every_layer_has_a_row():
 
 
 @pytest.mark.parametrize("name", layers_that("pyg"))
-def test_state_dict_moves_both_ways(name):
+def test_state_dict_loads_in_both_directions(name):
     for options in [*LAYERS[name].plain, *LAYERS[name].edge]:
         ours, theirs = both(name, options)
         assert list(ours.state_dict()) == list(theirs.state_dict())

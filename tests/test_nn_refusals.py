@@ -45,7 +45,7 @@ BAD = [
     (
         lambda: nn.GATConv(5, 4)(torch.ones(4, 5), Graph(PAIR, num_nodes=3)),
         ValueError,
-        "4 sources",
+        "x has 4 rows for the sources",
     ),
     (lambda: nn.GATConv(5, 4)(X, PAIR, size=(3, 4)), ValueError, r"size is \(3, 4\)"),
     (lambda: nn.GATConv(5, 4)((X, None), PAIR, size=(4, 3)), ValueError, r"size is \(4, 3\)"),
@@ -55,10 +55,14 @@ BAD = [
         "edge_attr has shape",
     ),
     (lambda: nn.GATv2Conv(5, 4)((X, None), PAIR), ValueError, "destinations"),
-    (lambda: nn.GATv2Conv(5, 4)(X, PAIR, torch.ones(2, 2)), ValueError, "without edge_dim"),
+    (lambda: nn.GATv2Conv(5, 4)(X, PAIR, torch.ones(2, 2)), ValueError, "edge_attr was given"),
     (lambda: nn.TransformerConv(5, 4)((X, None), PAIR), ValueError, "destinations"),
-    (lambda: nn.TransformerConv(5, 4, edge_dim=2)(X, PAIR), ValueError, "missing"),
-    (lambda: nn.TransformerConv(5, 4)(X, PAIR, torch.ones(2, 2)), ValueError, "without edge_dim"),
+    (lambda: nn.TransformerConv(5, 4, edge_dim=2)(X, PAIR), ValueError, "edge_attr is None"),
+    (
+        lambda: nn.TransformerConv(5, 4)(X, PAIR, torch.ones(2, 2)),
+        ValueError,
+        "edge_attr was given",
+    ),
     (lambda: nn.AGNNConv()(torch.ones(3), PAIR), ValueError, "matrix"),
     (lambda: nn.AGNNConv()([1.0], PAIR), TypeError, "x is a list"),
 ]

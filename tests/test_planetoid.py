@@ -134,7 +134,7 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("message", MISFITS)
-def test_files_that_do_not_fit(tmp_path: Path, message: str, write: Any) -> None:
+def test_inconsistent_files_are_refused(tmp_path: Path, message: str, write: Any) -> None:
     values = parts()
     MISFITS[message](values)
     with pytest.raises(ValueError, match=message):
@@ -216,7 +216,7 @@ def test_corrupted_download(served: Any, tmp_path: Path) -> None:
     assert cached(tmp_path) == []
 
 
-def test_file_that_the_server_lacks(served: Any, tmp_path: Path) -> None:
+def test_file_missing_on_the_server(served: Any, tmp_path: Path) -> None:
     (served.folder / "ind.cora.x").unlink()
     with pytest.raises(ConnectionError, match=r"cannot download .*ind\.cora\.x.*404"):
         load("cora", url=served.url)

@@ -125,7 +125,7 @@ def test_spmm_by_definition(name, weighted, reduce):
     )
 
 
-def test_extremum_sends_its_gradient_to_the_first_of_equal_edges():
+def test_gradient_of_an_extremum_goes_to_the_first_of_equal_edges():
     graph = Graph(torch.tensor([[2, 1, 0], [0, 0, 0]]), num_nodes=3)
     x = torch.tensor([[4.0], [4.0], [1.0]], requires_grad=True)
     reference.spmm(graph, x, reduce="max").sum().backward()
@@ -310,7 +310,7 @@ def test_errors():
     x = torch.ones(5, 1, 2)
     with pytest.raises(ValueError, match=r"'mean_field'.*'additive'"):
         reference.edge_attention(graph, x, score="mean_field")
-    with pytest.raises(ValueError, match=r"missing are \['key'\]"):
+    with pytest.raises(ValueError, match=r"missing: \['key'\]"):
         reference.edge_attention(graph, x, score="dot", query=x)
     with pytest.raises(ValueError, match=r"not used are \['att'\]"):
         reference.edge_attention(graph, x, score="dot", query=x, key=x, att=x[0])

@@ -108,7 +108,7 @@ def test_cosine_scores():
 # ---- softmax, soft and hard
 
 
-def test_softmax_is_torchs_where_rows_are_full():
+def test_softmax_equals_torch_for_full_rows():
     scores, mask = normal(2, 6, 5) * 100, torch.rand(6, 5) > 0.3
     mask[:, 0] = True
     alpha, lse = reference.dense_softmax(scores, mask)

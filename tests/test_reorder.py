@@ -60,7 +60,7 @@ def assert_renumbers_nodes_only(graph: Graph, method: str) -> None:
 @pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize("method", ORDERS)
 @pytest.mark.parametrize("name", SQUARE)
-def test_nodes_are_renumbered_and_nothing_else(name, method, device):
+def test_reorder_only_renumbers_nodes(name, method, device):
     graph = sample_graph(name, device)
     assert_renumbers_nodes_only(graph, method)
     reordered, permutation = graph.reorder(method)
@@ -203,7 +203,7 @@ def test_edge_features_and_given_loops_stay_with_their_edges(method):
         assert_close(found[1][1], alpha)
 
 
-def test_given_loops_that_look_added_stay_where_they_are():
+def test_given_loops_that_look_added_keep_their_place():
     """In the new numbering they ascend, as a layer's own would."""
     start = sample_graph("unsorted")
     loops = start.reorder("degree")[1].expand(2, -1)
@@ -269,7 +269,7 @@ def counting(monkeypatch):
     return calls
 
 
-def test_a_graph_is_renumbered_once_and_forgotten(monkeypatch):
+def test_a_graph_is_renumbered_once_and_dropped_with_it(monkeypatch):
     calls = counting(monkeypatch)
     graph, layer = sample_graph("unsorted"), Reordered(nn.GATConv(5, 4), "rcm")
     x = inputs(graph)
@@ -285,7 +285,7 @@ def test_a_graph_is_renumbered_once_and_forgotten(monkeypatch):
     assert gone() is None
 
 
-def test_an_edge_index_is_renumbered_again_once_written_to(monkeypatch):
+def test_a_modified_edge_index_is_renumbered_again(monkeypatch):
     calls = counting(monkeypatch)
     edge_index, layer = sample_graph("unsorted").edge_index, nn.GATConv(5, 4)
     reordered, x = Reordered(layer, "rcm"), torch.randn(8, 5)
@@ -299,7 +299,7 @@ def test_an_edge_index_is_renumbered_again_once_written_to(monkeypatch):
     assert_close(reordered(more, edge_index), layer(more, edge_index))
 
 
-def test_a_constant_moves_once_until_written_to(monkeypatch):
+def test_constant_features_are_reordered_once_until_modified(monkeypatch):
     graph, layer = sample_graph("unsorted"), nn.GATConv(5, 4)
     reordered, seen, x = Reordered(layer, "rcm"), [], torch.randn(8, 5)
     layer.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))

@@ -30,7 +30,7 @@ assert largest(5) == [999]
 """
 
 
-def test_a_shortage_is_an_exception(tmp_path):
+def test_out_of_memory_is_an_exception(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SHORTAGE],
         env={"PYTHONPATH": ":".join(filter(None, sys.path))},

@@ -118,7 +118,7 @@ def test_opcheck(device):
     check(ops.edge_dropout_mask.default, (torch.tensor([4], device=device), 7, 3, 0.4))
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_bitwise_identical_for_any_number_of_threads():
     graph = sample_graph("long_row")
     table = calls(graph, torch.float32, "cpu")
     before = torch.get_num_threads()

@@ -114,7 +114,7 @@ def test_forms_of_an_edge_index(form):
         )
 
 
-def test_edges_that_only_change_places():
+def test_permuted_edges_are_noticed():
     """The sum, and the sets of sources and destinations, are unchanged."""
     layer, x = make_layer(), torch.randn(NODES, 5)
     assert_notices(
@@ -122,7 +122,7 @@ def test_edges_that_only_change_places():
     )
 
 
-def test_attention_weights_and_mask_go_by_the_new_edges():
+def test_attention_weights_and_mask_follow_the_new_edges():
     layer, x, edges = make_layer(), torch.randn(NODES, 5), make_edges()
     mask = torch.rand(5)
     for _ in range(2):
@@ -187,7 +187,7 @@ def test_sparse_matrix(layout, part, indices, write):
 
 
 @pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
-def test_values_of_sparse_features_are_read_afresh(layout):
+def test_values_of_sparse_features_are_read_at_each_call(layout):
     matrix, weight = sparse(layout)[0], torch.randn(3, NODES)
     assert_notices(
         lambda _: as_features(matrix).linear(weight),

@@ -80,7 +80,7 @@ def test_torchs_private_state_is_read_in_one_module():
 
 
 @pytest.mark.parametrize("room", [r for r in MAY_IMPORT if (ROOT / "gat_ext" / r).is_dir()])
-def test_a_room_says_what_it_is_for(room):
+def test_every_folder_is_documented(room):
     text = ast.get_docstring(ast.parse((ROOT / "gat_ext" / room / "__init__.py").read_text()))
     (uses,) = re.findall(r"Uses ([^.;]*)", text.replace("\n", " "))
     assert set(re.findall(r"``(\w+)``", uses)) == MAY_IMPORT[room] - {"_C", "__version__"}

@@ -18,7 +18,7 @@ def traced(**options) -> TracedGraph:
     return TracedGraph(EDGES, 3, 3, **options)
 
 
-def test_it_has_what_attention_needs_and_is_no_graph():
+def test_it_has_the_interface_of_a_graph_and_is_not_one():
     assert not issubclass(TracedGraph, Graph)
     for graph in (Graph(EDGES), traced(self_loops=False)):
         assert graph.device == EDGES.device and torch.equal(graph.edge_index, EDGES)
@@ -45,7 +45,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_what_it_lacks_says_what_to_do(name):
+def test_missing_attributes_say_what_to_do(name):
     with pytest.raises(NotImplementedError, match=rf"has no {name}, .* build a Graph outside"):
         getattr(traced(self_loops=True), name)
 
@@ -54,7 +54,7 @@ def test_unknown_names_are_attribute_errors():
     assert not hasattr(traced(self_loops=True), "no_such_thing")
 
 
-def test_operators_attend_over_it_or_say_why_not():
+def test_operators_accept_it_or_raise_a_clear_error():
     value, term = torch.randn(3, 2, 4), torch.randn(3, 2)
     expected = functional.gat_attention(Graph(EDGES), value, term, term)
     assert_close(functional.gat_attention(traced(self_loops=False), value, term, term), expected)

@@ -317,7 +317,7 @@ def test_no_vmap_over_edges():
 
 def test_no_vmap_with_dropout(edges):
     layer = nn.GATConv(5, 4, dropout=0.5)
-    with pytest.raises(NotImplementedError, match=r"dropout 0\.5; call eval"):
+    with pytest.raises(NotImplementedError, match=r"dropout 0\.5 is not supported; call eval"):
         func.vmap(lambda x: layer(x, edges), randomness="same")(batch().float())
     layer.eval()
     assert func.vmap(lambda x: layer(x, edges))(batch().float()).shape == (3, 9, 4)

@@ -119,7 +119,9 @@ MISFITS: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("part", "content", "message"), MISFITS)
-def test_files_that_do_not_fit(tmp_path: Path, part: str, content: str, message: str) -> None:
+def test_inconsistent_files_are_refused(
+    tmp_path: Path, part: str, content: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         load_graphs("tu:TINY", write(tmp_path, **{part: content}))
 
@@ -131,7 +133,7 @@ def test_missing_file_is_named(tmp_path: Path, part: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../TINY", "TINY/..", "a b", "x.zip", "é"])
-def test_names_are_no_paths(tmp_path: Path, name: str) -> None:
+def test_names_are_not_paths(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="expected letters, digits"):
         load_graphs(f"tu:{name}", tmp_path)
 
@@ -233,7 +235,7 @@ def test_unchecked_download_of_something_else(served: Any, tmp_path: Path) -> No
     assert cached(tmp_path) == []
 
 
-def test_file_that_the_server_lacks(served: Any, tmp_path: Path) -> None:
+def test_file_missing_on_the_server(served: Any, tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match=r"cannot download .*OTHER\.zip.*404"):
         load_graphs("tu:OTHER", url=served.url, sha256="unchecked")
     assert cached(tmp_path) == []

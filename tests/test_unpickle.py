@@ -71,7 +71,7 @@ def test_no_code_runs(tmp_path: Path, name: str, dumps: Any) -> None:
     assert not mark.exists()
 
 
-def test_the_attacks_would_work(tmp_path: Path, python2_dumps: Any) -> None:
+def test_the_attacks_work_with_plain_unpickling(tmp_path: Path, python2_dumps: Any) -> None:
     """The fixtures work: the plain unpickler executes them."""
     for name in ("system", "exec", "save", "memmap"):
         mark = tmp_path / f"mark-{name}.npy"

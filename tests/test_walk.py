@@ -78,7 +78,7 @@ def test_random_walk_equals_reference(name, index_dtype, device):
         assert torch.equal(walks, theirs)
 
 
-def test_same_walk_for_any_number_of_threads():
+def test_walks_are_identical_for_any_number_of_threads():
     graph = random_graph(3000, 20_000)
     current, rank, node_type = agents_on(graph, count=20_000, dtype=torch.float32)
     rank.requires_grad_()

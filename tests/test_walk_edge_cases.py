@@ -205,7 +205,7 @@ def test_bad_walks_are_refused(changed, error, words):
         random_walk(**given)
 
 
-def test_operators_refuse_what_does_not_fit():
+def test_operators_refuse_wrong_shapes():
     agents = GRAPH.rowptr, GRAPH.col, CURRENT
     with pytest.raises(TypeError, match="Half"):
         ops.walk_step(*agents, RANK.half(), TYPES, seed_tensor(), 0, False)

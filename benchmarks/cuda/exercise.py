@@ -2,9 +2,9 @@
 
     compute-sanitizer --tool memcheck python benchmarks/cuda/exercise.py --seconds 60
 
-Results are compared with those of the CPU. The cases are in a fixed random order, so that a run
-that is out of time has covered some of everything. Set PYTORCH_NO_CUDA_MEMORY_CACHING=1: in the
-cache of torch's allocator a tensor's end is not the end of an allocation.
+Results are compared with those of the CPU. The cases are in a fixed random order, so that a run out
+of time has covered some of each kind. Set PYTORCH_NO_CUDA_MEMORY_CACHING=1, because in the cache of
+torch's allocator the end of a tensor is not the end of an allocation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# The package built in place; an installed one comes first.
+# For a package built in place; an installed one has priority.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from gat_ext import functional
@@ -34,7 +34,7 @@ _GRAPHS = ("isolated", "multi_edges", "more_sources", "more_destinations", "unso
 _LARGE = ("long_row",)
 _SHAPES = ((1, 1), (3, 7), (2, 33), (1, 130), (2, 64))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
-# Of the largest entry. Sums over 12,000 edges in another order differ in the last digits.
+# Relative to the largest entry. Sums over 12,000 edges in another order differ in the last digits.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 
 
@@ -76,7 +76,7 @@ def _sparse(
 
 
 def cases() -> list[tuple[str, torch.dtype, Run]]:
-    """A name, the dtype, and what to run on a device, in a fixed random order."""
+    """(name, dtype, function of a device) in a fixed random order."""
     found: list[tuple[str, torch.dtype, Run]] = []
     graphs = [(graph, shape) for graph, shape in product(_GRAPHS, _SHAPES)]
     graphs += [(graph, shape) for graph, shape in product(_LARGE, ((2, 33), (1, 130)))]
@@ -94,7 +94,7 @@ def cases() -> list[tuple[str, torch.dtype, Run]]:
 
 
 def difference(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
-    """The largest difference over the largest entry; infinite entries have to be the same."""
+    """The largest difference over the largest entry; infinite if non-finite entries differ."""
     worst = 0.0
     for ours, theirs in zip(got, want, strict=True):
         a, b = ours.detach().cpu().double(), theirs.detach().double()
@@ -108,7 +108,7 @@ def difference(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs as many cases as the time allows; the exit status."""
+    """Runs as many cases as time allows; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

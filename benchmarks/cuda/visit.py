@@ -1,13 +1,13 @@
-"""All there is to do on a machine with a GPU: build, test, sanitize, time.
+"""All steps on a machine with a GPU: build, test, sanitize, time.
 
     python benchmarks/cuda/visit.py                     all stages
     python benchmarks/cuda/visit.py build time          some of them
 
-"build" compiles the extension in place for the GPU that is there, against the torch that is there;
-"test" runs the tests of operators, graphs and layers on it; "sanitize" runs every operator under
-compute-sanitizer; "time" runs ``run.py`` on graphs of public sizes. A stage that fails does not
-stop the next. The folder of --out gets a log of each stage and the figures. Exit status 1 where a
-stage failed, 2 without a GPU.
+"build" compiles the extension in place for this GPU and the installed torch; "test" runs the tests
+of operators, graphs and layers on it; "sanitize" runs every operator under compute-sanitizer;
+"time" runs ``run.py`` on graphs of public sizes. After a failed stage the next one runs. The folder
+of --out gets a log of each stage and the figures. The exit status is 1 if a stage failed, 2 without
+a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("build", "test", "sanitize", "time")
 TOOLS = ("memcheck", "racecheck", "synccheck")
-TESTS = ("edge_attention", "sparse_ops", "graph", "nn", "native", "cuda")
+TESTS = ("edge_attention", "edge_attention_edge_cases", "sparse_ops", "graph", "nn",
+         "nn_parameters", "native", "cuda")  # fmt: skip
 _UNSUPPORTED = "Device not supported"
 
 _ONE_HEAD = ("--heads", "1", "--channels", "128")
@@ -36,7 +37,7 @@ _OURS = ("--peers", "gat_ext")
 _EAGER = ("--peers", "gat_ext", "pyg")
 _COMPILED = ("--peers", "gat_ext", "gat_ext-compiled", "pyg", "pyg-compiled")
 _ATTENTIONS = ("gat_attention", "gatv2_attention", "dot_attention", "cosine_attention")
-# Arguments of run.py; the large graphs leave out what takes more memory than there is.
+# Arguments of run.py; large graphs omit peers that do not fit into memory.
 TIMED = {
     f"{graph} {dtype} {names[0]}": (*names, "--graph", graph, "--dtype", dtype, *rest)
     for dtype in ("float32", "bfloat16")
@@ -62,15 +63,15 @@ class Command:
 
 
 def commands(stage: str, seconds: float, out: Path) -> Iterator[Command]:
-    """What a stage runs.
+    """The commands of a stage.
 
     Args:
         stage: one of ``STAGES``.
-        seconds: for each tool of the sanitizer.
+        seconds: time for each tool of the sanitizer.
         out: folder for the figures.
 
     Raises:
-        FileNotFoundError: there is no compute-sanitizer.
+        FileNotFoundError: compute-sanitizer is not installed.
     """
     if stage == "build":
         major, minor = torch.cuda.get_device_capability()
@@ -94,7 +95,7 @@ def find_sanitizer() -> str:
     """The path of compute-sanitizer.
 
     Raises:
-        FileNotFoundError: it is neither on PATH nor beside nvcc.
+        FileNotFoundError: it is neither on PATH nor next to nvcc.
     """
     folders = [os.environ.get("PATH", ""), f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin"]
     found = shutil.which("compute-sanitizer", path=os.pathsep.join(folders))
@@ -104,7 +105,7 @@ def find_sanitizer() -> str:
 
 
 def execute(command: Command, out: Path) -> tuple[str, str]:
-    """Runs a command with its output in a log: the status, and the last line or where to look."""
+    """Runs a command with its output in a log; returns the status and the last line."""
     log = out / f"{command.name.replace(' ', '_')}.log"
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": search, **command.env}
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stage not in STAGES:
             parser.error(f"unknown stage '{stage}': choose from {', '.join(STAGES)}")
     if not torch.cuda.is_available():
-        print("torch sees no GPU here", file=sys.stderr)
+        print("torch finds no GPU; run this on a machine with one", file=sys.stderr)
         return 2
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Exports a GAT with any number of nodes and edges to a package that C++ runs without Python.
+"""Exports a GAT for any number of nodes and edges to a package that C++ runs without Python.
 
     python export_model.py FOLDER
 
-writes FOLDER/gat.pt2, and FOLDER/sample.pt: features, edges and what the model makes of them here.
+writes FOLDER/gat.pt2 and FOLDER/sample.pt, with features, edges and the model's result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gat_ext.models import GAT
 
 
 def main(folder: Path) -> None:
-    """Export, and keep a sample."""
+    """Exports the model and saves a sample."""
     torch.manual_seed(0)
     model = GAT(in_channels=16, hidden_channels=8, out_channels=4, heads=4).eval()
     nodes, edges = Dim("nodes"), Dim("edges")
