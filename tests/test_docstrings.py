@@ -14,7 +14,7 @@ import gat_ext
 MODULES = [
     m.name
     for m in pkgutil.walk_packages(gat_ext.__path__, "gat_ext.")
-    if not m.name.endswith(("_C", "libgat_ext"))
+    if not m.name.endswith(("_C", "libgat_ext", "__main__"))  # which runs the command
 ]
 
 

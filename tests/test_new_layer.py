@@ -65,7 +65,7 @@ def pytest_configure() -> None:
 BOUGHT = {
     "test_batch.py": 20,
     "test_compile.py": 5,
-    "test_compile_lazy.py": 12,
+    "test_compile_lazy.py": 10,
     "test_determinism.py": 4,
     "test_double_backward.py": 1,
     "test_edge_mask.py": 3,

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from gat_ext.nn.inputs import edge_matrix
 from gat_ext.nn.linear import LazyProjection
 
 
@@ -24,11 +25,13 @@ class FirstCall(LazyModuleMixin, nn.Module):  # type: ignore[misc]
         super().__init__()
         object.__setattr__(self, "layer", layer)  # not a submodule: the layer holds this one
 
-    def initialize_parameters(self, x: Any, edge_attr: Tensor | None) -> None:  # type: ignore[override]
+    def initialize_parameters(  # type: ignore[override]
+        self, x: Any, edge_attr: Tensor | None
+    ) -> None:
         """Takes the sizes of the inputs, in the order of ``layer.reads``."""
         x_src, x_dst, _ = self.layer.split(x)
-        if edge_attr is not None and edge_attr.dim() == 1:
-            edge_attr = edge_attr.unsqueeze(-1)
+        if edge_attr is not None and self.layer.edge_dim == -1:
+            edge_attr = edge_matrix(edge_attr, edge_attr.shape[0] if edge_attr.dim() else 1, -1)
         inputs = {"src": x_src, "dst": x_dst, "edge": edge_attr}
         for name, end in self.layer.reads.items():
             lin = getattr(self.layer, name, None)
