@@ -1,4 +1,4 @@
-"""Models of PyG's layers for the tests of gat_ext.interop, which run on every version of PyG that it supports."""
+"""Models of PyG's layers for tests of gat_ext.interop on every supported version of PyG."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_digits_beat_logistic_regression(tmp_path):
 
 
 def test_several_labels_and_graphs_give_micro_f1(tmp_path):
-    """Two graphs for training and one each for validation and test, as files in the format of ppi."""
+    """Two graphs for training and one each for validation and test, in the files of ppi."""
     generator = np.random.default_rng(0)
     for split, graphs in (("train", [1, 2]), ("valid", [3]), ("test", [4])):
         graph_id = np.repeat(graphs, 3)

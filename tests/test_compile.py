@@ -243,7 +243,7 @@ def test_large_node_numbers_are_not_truncated():
 
 
 def test_a_compiled_graph_needs_its_number_of_nodes():
-    with pytest.raises(Exception, match="made within a compiled function needs num_nodes"):
+    with pytest.raises(Exception, match="in a compiled function; expected num_nodes"):
         torch.compile(lambda e: Graph(e).rowptr, fullgraph=True, backend="eager")(edges_of(4, 9))
 
 

@@ -1,4 +1,4 @@
-"""What is not a checkpoint of the run is refused in a sentence before anything is trained or written."""
+"""A file that is not a checkpoint of the run raises before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ FAULTS = {
 
 
 def try_faults(kind, folder):
-    """Goes on from each faulty checkpoint; runs in another process, for without the checks some of them end it."""
+    """Continues from each faulty checkpoint; in another process, which some would end unchecked."""
     for number, name in enumerate(FAULTS):
         run = RUNS[kind](Path(folder) / str(number))
         try:

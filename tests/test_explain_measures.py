@@ -179,7 +179,7 @@ def test_top_edges_refuses_invalid_arguments():
     layers = recorded()
     with pytest.raises(IndexError, match="node is 9; expected 0 to 8"):
         top_edges(layers, 9)
-    with pytest.raises(ValueError, match="hops is 4, but attention has 3 layers"):
+    with pytest.raises(ValueError, match="hops is 4; expected at most 3"):
         top_edges(layers, 0, hops=4)
     with pytest.raises(ValueError, match="k is 0"):
         top_edges(layers, 0, k=0)

@@ -1,4 +1,4 @@
-"""The classes of gat_ext.interop.pyg, imported instead of PyG's: built, called, transformed and copied as those."""
+"""The classes of gat_ext.interop.pyg: built, called, transformed and copied as PyG's."""
 
 from __future__ import annotations
 

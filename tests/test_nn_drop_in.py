@@ -19,7 +19,7 @@ EDGES = torch.randint(9, (2, 39), generator=torch.Generator().manual_seed(0))
 @over(full_cases("pyg"))
 @pytest.mark.parametrize("channels", [64, (64, 32), -1])
 def test_the_seed_gives_the_weights_of_pyg(case, channels):
-    """Also of lazy layers, and after them the same random numbers are next; nothing of an experiment changes."""
+    """Lazy layers included; the next random numbers are the same, so experiments do not change."""
     case = case._replace(options=case.options | ({"heads": 8} if case.layer.full else {}))
     x = torch.randn(9, 64)
     x = (x, torch.randn(9, 32)) if channels == (64, 32) and case.layer.supports("pairs") else x

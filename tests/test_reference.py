@@ -312,9 +312,9 @@ def test_errors():
         reference.edge_attention(graph, x, score="mean_field")
     with pytest.raises(ValueError, match=r"missing: \['key'\]"):
         reference.edge_attention(graph, x, score="dot", query=x)
-    with pytest.raises(ValueError, match=r"not used are \['att'\]"):
+    with pytest.raises(ValueError, match=r"not used: \['att'\]"):
         reference.edge_attention(graph, x, score="dot", query=x, key=x, att=x[0])
-    with pytest.raises(ValueError, match=r"not used are \['edge_term'\]"):
+    with pytest.raises(ValueError, match=r"not used: \['edge_term'\]"):
         reference.edge_attention(graph, x, score="dot", query=x, key=x, edge_term=x[..., 0])
     with pytest.raises(ValueError, match="'row'"):
         reference.edge_softmax(graph, torch.ones(25), by="row")

@@ -45,7 +45,7 @@ def finish(trainer):
 
 
 def test_paper_stopping_is_the_authors_rule():
-    """Against the rule written out as in section 3.3: an epoch that beats either quantity resets the wait."""
+    """Against the rule of section 3.3: an epoch that improves either quantity resets the wait."""
     generator = np.random.default_rng(0)
     rule, kept = PaperStopping(patience=7), []
     best_loss, best_accuracy, waited, expected = np.inf, 0.0, 0, []
@@ -183,12 +183,13 @@ def test_scores_and_entropies():
 
 
 def test_graphs_in_batches():
-    """A data set of three graphs, two of them for training: a batch holds whole graphs and nothing else."""
+    """A data set of three graphs, two of them for training: a batch consists of whole graphs."""
     edges = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4]])
     masks = torch.eye(3, dtype=torch.bool).repeat_interleave(2, dim=1)
     data = datasets.NodeDataset(
         "three", torch.randn(6, 4), torch.tensor([[1.0, 0.0], [0.0, 1.0]] * 3), edges,
-        masks[1] | (torch.arange(6) == 0), masks[2], masks[0] & (torch.arange(6) == 1), 2, multilabel=True,
+        masks[1] | (torch.arange(6) == 0), masks[2], masks[0] & (torch.arange(6) == 1), 2,
+        multilabel=True,
         graph_ids=torch.tensor([0, 0, 1, 1, 2, 2]),
     )  # fmt: skip
     trainer = make_trainer(data, Recipe(epochs=2, graphs_per_batch=1))

@@ -1,4 +1,4 @@
-"""Runs over seeds: checkpoints, resuming, Ctrl-C, reports, renumbered nodes, the comparison with dense PyTorch."""
+"""Runs over seeds: checkpoints, resuming, Ctrl-C, reports, renumbered nodes, dense PyTorch."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def interrupted(config, data, folder, times):
 
 @pytest.fixture
 def handler():
-    """Sets what SIGINT does; the tests may themselves run in the background, where it is ignored."""
+    """Sets the handler of SIGINT, which background processes, such as these tests, may ignore."""
     before = signal.getsignal(signal.SIGINT)
     yield lambda chosen: signal.signal(signal.SIGINT, chosen)
     signal.signal(signal.SIGINT, before)

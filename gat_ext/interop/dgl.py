@@ -28,7 +28,7 @@ _GATV2 = {
 
 
 def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state_dict of a model of DGL's GATConv and GATv2Conv, under the names of the layers here and of PyG.
+    """Converts the state_dict of a model with DGL's GATConv and GATv2Conv to PyG's names.
 
     What belongs to a layer is known by its attention vector and its projection: ``attn_l`` and
     ``fc`` or ``fc_src`` (GATConv), ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name,
@@ -48,7 +48,8 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Example:
         >>> weights = {"gat.fc.weight": torch.ones(8, 5), "gat.attn_l": torch.ones(1, 2, 4)}
-        >>> sorted(from_dgl({**weights, "gat.attn_r": torch.ones(1, 2, 4), "out.weight": torch.ones(1)}))
+        >>> others = {"gat.attn_r": torch.ones(1, 2, 4), "out.weight": torch.ones(1)}
+        >>> sorted(from_dgl(weights | others))
         ['gat.att_dst', 'gat.att_src', 'gat.lin.weight', 'out.weight']
     """
     names: dict[str, dict[str, str]] = {}

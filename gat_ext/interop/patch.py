@@ -52,7 +52,8 @@ def patch_pyg(model: nn.Module) -> PatchReport:
     Example:
         >>> import pytest
         >>> pyg = pytest.importorskip("torch_geometric.nn")
-        >>> model = pyg.Sequential("x, edge_index", [(pyg.GATConv(16, 8, heads=2), "x, edge_index -> x")])
+        >>> layer = pyg.GATConv(16, 8, heads=2)
+        >>> model = pyg.Sequential("x, edge_index", [(layer, "x, edge_index -> x")])
         >>> print(patch_pyg(model))
         swapped module_0: GATConv
     """

@@ -1,17 +1,17 @@
 """PyG's attention layers on the operators here, for code that imports layers from PyG.
 
 :class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv` and :class:`AGNNConv` are subclasses
-of PyG's layers of these names, with their arguments, parameters, state_dicts and results. Unlike the
-layers of :mod:`gat_ext.nn`, ``to_hetero``, the explainers and ``isinstance`` know them:
+of PyG's layers of these names, with their arguments, parameters, state_dicts and results. Unlike
+the layers of :mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and ``isinstance``:
 
     from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
 
-Attention and sum are one operator, which sees no messages. So PyG's own code computes a call where
-somebody looks at messages (hooks, as of AttentionExplainer), where a derived class or an object has
-a ``message`` or the like of its own, and where ``aggr``, ``flow`` or ``decomposed_layers`` are not
-the defaults. Edge masks of explanations go to the operator.
+Attention and sum are one operator, which sees no messages. So PyG's own code computes a call if
+hooks read messages (as those of AttentionExplainer), if a derived class or an object has its own
+``message`` or a similar method, or if ``aggr``, ``flow`` or ``decomposed_layers`` are not the
+defaults. Edge masks of explanations go to the operator.
 
-Importing this module imports torch_geometric, and raises ImportError where it is missing or too old.
+This module imports torch_geometric, and raises ImportError if it is missing or too old.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _ASKED = "return_attention_weights"
 
 
 class _Fused:
-    """Chooses for each call of a layer what computes it, and passes on the mask of an explanation."""
+    """Chooses who computes each call of a layer, and passes on the mask of an explanation."""
 
     classes: ClassVar[dict[type, type]] = {}  # of PyG: the class that replaces it
     fused: type[torch.nn.Module]
@@ -143,7 +143,7 @@ class _Fused:
         return self.fused.forward(self, *args, **kwargs)  # type: ignore[arg-type]
 
     def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
-        """Nothing: a copy needs no other ``propagate`` than the one that PyG made for its own class."""
+        """Does nothing: a copy needs only the ``propagate`` that PyG made for its own class."""
 
     def _messages_are_looked_at(self) -> bool:
         own = vars(self)
@@ -174,7 +174,8 @@ class _Fused:
     def __repr__(self) -> str:
         """As PyG's, and whether the operators here compute it."""
         computed_here = not self.overrides and _settings(self) is None
-        return f"{self.fused.__repr__(self)}{' [gat_ext]' if computed_here else ''}"  # type: ignore[arg-type]
+        name = self.fused.__repr__(self)  # type: ignore[arg-type]
+        return f"{name}{' [gat_ext]' if computed_here else ''}"
 
 
 def _or_none(self: Any, name: str) -> Any:
@@ -226,7 +227,7 @@ class Linear(linear.Linear):  # type: ignore[misc]
 
 
 def kind_of(module: torch.nn.Module) -> str | None:
-    """The name of a convolution's class; of the layer's that :func:`swap` knows, where it derives from one."""
+    """The name of a convolution's class, or of the layer of :func:`swap` from which it derives."""
     if not isinstance(module, pyg.MessagePassing):
         return None
     derived = (plain.__name__ for plain in _Fused.classes if isinstance(module, plain))
@@ -263,7 +264,7 @@ def _swap_maps(module: Any, old: type = linear.Linear, new: type = Linear) -> No
 
 
 def swap(module: Any) -> None:
-    """Makes the layer one of the classes above, and its linear maps of PyG such that take the package's products."""
+    """Gives a layer one of the classes above, and its linear maps of PyG the package's products."""
     _swap_maps(module)
     module.__class__ = _Fused.classes[type(module)]
 

@@ -59,7 +59,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(state, dict) or not same(found, FORMAT):
         older = "" if not same(found, 1) else ", which has the weights of one seed only"
         raise ValueError(
-            f"{path} has checkpoint format {found!r}{older}; expected format {FORMAT}. Train again: "
+            f"{path} has checkpoint format {found!r}{older}; expected format {FORMAT}. Train "
+            "again: "
             "--overwrite replaces these results, --out keeps them"
         )
     return state
@@ -223,7 +224,8 @@ def check_optimizer(state: Any, optimizer: torch.optim.Adam, stepped: bool) -> N
         for name in group.keys() - {"lr"}:
             if given[name] != group[name]:
                 raise ValueError(
-                    f"optimizer.param_groups[{index}].{name} is {given[name]}; expected {group[name]}"
+                    f"optimizer.param_groups[{index}].{name} is {given[name]}; expected "
+                    f"{group[name]}"
                 )
     parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
     moments = state["state"] if isinstance(state["state"], dict) else {}

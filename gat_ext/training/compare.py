@@ -35,7 +35,7 @@ class Comparison:
 def compare(
     num_nodes: int, degree: int, heads: int = 4, channels: int = 16, repeats: int = 5
 ) -> Comparison:
-    """Times GAT's attention on a random graph, both ways in turn, once results and gradients are seen to agree.
+    """Compares results and gradients of GAT's attention on a random graph, then times both in turn.
 
     Raises:
         AssertionError: the two disagree.

@@ -79,7 +79,8 @@ class EmbeddingTrainer(EpochTrainer[AttentionWalk]):
     ) -> None:
         if data.multilabel:
             raise ValueError(
-                f"nodes of {data.name} have several labels; embeddings are tested by telling single labels apart"
+                f"nodes of {data.name} have several labels; expected one label for each node, "
+                "which the test of embeddings predicts"
             )
         data.require_splits()
         torch.manual_seed(seed)
@@ -114,7 +115,7 @@ class EmbeddingTrainer(EpochTrainer[AttentionWalk]):
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
-        """The loss, by the same walks and pairs every time, and the accuracy of a logistic regression."""
+        """The loss, with the same walks and pairs each time, and accuracy of a logistic model."""
         devices = [self.data.y.device] if self.data.y.is_cuda else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)

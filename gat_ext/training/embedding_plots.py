@@ -11,7 +11,7 @@ from gat_ext.training.plots import _TRAIN, _save, require
 
 
 def context(contexts: Tensor, title: str, path: Path) -> None:
-    """Attention to each length of walks: bars of the mean over the seeds, a dot for each seed, beside the uniform distribution.
+    """Attention to each length of walks: mean over seeds, a dot for each, and the uniform value.
 
     Args:
         contexts: [seeds, C], each row of sum 1.

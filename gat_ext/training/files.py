@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_parts(folder: Path, names: tuple[str, ...]) -> None:
-    """Removes what killed processes left of the files ``names``. Call it while the folder is claimed."""
+    """Removes partial files ``names`` of killed processes. Call it while the folder is claimed."""
     for name in names:
         for part in folder.glob(f"{name}.*.part"):
             part.unlink(missing_ok=True)

@@ -123,7 +123,7 @@ class GraphTrainer(EpochTrainer[WalkModel]):
 
     @torch.no_grad()
     def _evaluate(self, graphs: Tensor) -> tuple[float, float]:
-        """Cross-entropy and accuracy of the agents' average, for the same walks whenever the weights are the same."""
+        """Cross-entropy and accuracy of the agents' average; equal weights take equal walks."""
         self.model.eval()
         seed = torch.tensor([self.seed], device=graphs.device)
         agents = self.recipe.eval_agents or self.model.num_agents

@@ -122,7 +122,7 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[
 
 
 def _split(data: NodeDataset, graph: Graph, graphs_per_batch: int) -> list[_Batch]:
-    """The batches of an epoch: the whole data set, or some of its graphs at a time, those with training nodes."""
+    """The batches of an epoch: the whole data set, or groups of its graphs with training nodes."""
     if data.graph_ids is None or graphs_per_batch == 0:
         return [_Batch(data.x, data.y, graph, data.train_mask)]
     ids = data.graph_ids[data.train_mask].unique()

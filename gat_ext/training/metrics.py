@@ -14,7 +14,7 @@ from gat_ext.datasets import NodeDataset
 
 
 def loss(logits: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
-    """Cross-entropy of logits [N, K] and classes [N], or of each of the K labels [N, K] with ``multilabel``."""
+    """Cross-entropy of logits [N, K] and classes [N], or with ``multilabel`` of labels [N, K]."""
     if multilabel:
         return F.binary_cross_entropy_with_logits(logits, labels)
     return F.cross_entropy(logits, labels)
@@ -36,7 +36,7 @@ def score(logits: Tensor, labels: Tensor, multilabel: bool) -> float:
 
 
 def entropies(edge_index: Tensor, alpha: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Entropy of the attention of every destination with in-edges, and of the uniform distribution over them.
+    """Entropy of each destination's attention, and of the uniform distribution over its in-edges.
 
     Args:
         edge_index: [2, E].
@@ -79,7 +79,7 @@ class LogisticRegression:
 def logistic_regression(
     features: Tensor, data: NodeDataset, strengths: Sequence[float] = (1.0,)
 ) -> LogisticRegression:
-    """scikit-learn's logistic regression on features and labels of the training nodes, without the graph.
+    """scikit-learn's logistic regression on the training nodes' features, without the graph.
 
     Args:
         features: [N, F].

@@ -35,7 +35,7 @@ def require() -> Any:
 
 
 def curves(results: list[SeedResult], metric: str, title: str, path: Path) -> None:
-    """Loss and validation score of every epoch: the mean of the seeds that got there, in the band from the least to the most.
+    """Loss and validation score by epoch: the mean and range of the seeds that reached the epoch.
 
     Args:
         results: one for each seed; a dot marks the epoch whose weights were kept.
@@ -75,7 +75,7 @@ def _curve(axes: Any, series: list[list[float]], colour: str, label: str) -> Non
 
 
 def attention(layers: list[tuple[Tensor, Tensor]], num_nodes: int, title: str, path: Path) -> None:
-    """Histogram of the entropy of attention over the nodes, for every layer and head, beside that of the uniform distribution.
+    """Histogram of the nodes' attention entropy, by layer and head, and that of uniform attention.
 
     Args:
         layers: (edge_index [2, E], alpha [E, H]) of every attention layer.

@@ -48,7 +48,7 @@ _DEFAULTS = {"agnn": _AGNN}
 
 
 def recipe(model: str, dataset: str) -> Recipe:
-    """The paper's recipe for a data set, or the model's common one for a data set that the paper did not use.
+    """The paper's recipe for a data set, or the model's default for data sets not in the paper.
 
     Example:
         >>> recipe("gat", "cora").lr

@@ -22,7 +22,7 @@ class EarlyStopping(ABC):
 
     @abstractmethod
     def keep(self, loss: float, accuracy: float) -> bool:
-        """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
+        """Takes an epoch's validation loss and accuracy; returns True to keep its weights."""
 
     @property
     def stop(self) -> bool:
@@ -64,7 +64,7 @@ class PaperStopping(EarlyStopping):
     """
 
     def keep(self, loss: float, accuracy: float) -> bool:
-        """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
+        """Takes an epoch's validation loss and accuracy; returns True to keep its weights."""
         better_loss, better_accuracy = loss <= self.best_loss, accuracy >= self.best_accuracy
         self.waited = 0 if better_loss or better_accuracy else self.waited + 1
         self.best_loss, self.best_accuracy = (
@@ -84,7 +84,7 @@ class BestValidation(EarlyStopping):
     """
 
     def keep(self, loss: float, accuracy: float) -> bool:
-        """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
+        """Takes an epoch's validation loss and accuracy; returns True to keep its weights."""
         better = (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
         self.waited = 0 if better else self.waited + 1
         if better:
@@ -102,7 +102,7 @@ class LastEpoch(EarlyStopping):
     """
 
     def keep(self, loss: float, accuracy: float) -> bool:
-        """Takes one epoch's validation loss and accuracy; whether its weights are the ones to keep."""
+        """Takes an epoch's validation loss and accuracy; returns True to keep its weights."""
         return True
 
     @property

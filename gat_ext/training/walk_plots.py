@@ -23,7 +23,7 @@ _OTHER = "#cccccc"
 
 
 def curves(results: list[SeedResult], title: str, path: Path) -> None:
-    """Loss and validation accuracy of every epoch: the mean of the folds, in the band from the least to the most.
+    """Loss and validation accuracy by epoch: the mean and range over folds.
 
     Args:
         results: one for each fold.
@@ -47,7 +47,7 @@ def curves(results: list[SeedResult], title: str, path: Path) -> None:
 
 @torch.no_grad()
 def walks(trainer: GraphTrainer, title: str, path: Path) -> None:
-    """Some agents' walks on some test graphs, and the mean rank of each type over the steps, of all test graphs.
+    """Some agents' walks on some test graphs, and the mean rank of each type by step over all.
 
     A node's colour is its type; a path goes from the round mark to the cross, its numbers count the
     moves, and it is the wider, the more its agent preferred the node's type that it moved to. The
@@ -148,7 +148,7 @@ def _draw(
 
 
 def _layout(graph: GraphDataset) -> Any:
-    """Places [N, 2] in the unit square whose distances are close to those along the edges (stress majorisation)."""
+    """Positions [N, 2] in the unit square, close to graph distances (stress majorisation)."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import shortest_path
     from sklearn.manifold import smacof
