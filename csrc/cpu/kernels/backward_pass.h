@@ -1,4 +1,4 @@
-// What the two backward passes of fused edge attention share: see Note [one-pass backward] in
+// Base of the two backward passes of fused edge attention: see Note [one-pass backward] in
 // ../../core/edge_attention.h.
 #pragma once
 
@@ -15,7 +15,7 @@ struct NodeValues {
   V a, b, delta;
 };
 
-// What the passes share.
+// Base of both passes.
 template <class Isa, class Score, class T>
 struct BackwardPass {
   using Scalar = Acc<T>;
@@ -24,16 +24,16 @@ struct BackwardPass {
   const EdgeAttentionBackward<T>& args;
   const EdgeAttentionInputs<T>& in = args.in;
   std::int64_t H = in.num_heads, D = in.score_channels, F = in.value_channels;
-  // what kept weights are multiplied by
+  // The factor of the weights that dropout keeps.
   A keep = in.dropout.active() ? static_cast<A>(in.dropout.keep_scale) : A(1);
   bool edge_ids = reads_edges(in) || args.grad_weights || args.grad_bias || args.grad_edge_term;
 
   explicit BackwardPass(const EdgeAttentionBackward<T>& a) : args(a) {}
   Scratch make_scratch() const { return make_tile_scratch(in); }
 
-  // From alpha in s.weight, <g, keep v> in s.grad_weight and the sum in s.sum: alpha m, ds, and the
-  // gradients of the sum and of the node terms. nodes(h, e, V{}) gives {a_i, b_j, delta_i}. Adds up
-  // the gradients of a and b where the sums are not null.
+  // From alpha in s.weight, <g, keep v> in s.grad_weight and the sum of the terms in s.sum computes
+  // alpha m, ds, and the gradients of the sum and of the node terms. nodes(h, e, V{}) returns
+  // {a_i, b_j, delta_i}. Adds the gradients of a and b to the two sums that are not null.
   template <class Nodes>
   void differentiate(int n, Scratch& s, const Nodes& nodes, A* sum_dst_term,
                      A* sum_src_term) const {
@@ -57,7 +57,7 @@ struct BackwardPass {
         if constexpr (Score::has_node_terms) {
           store(s.grad_dst_term.data() + at, grad.a);
           store(s.grad_src_term.data() + at, grad.b);
-          sum_a += below_lane<A>(n - e, grad.a);  // what is after the tile may be NaN
+          sum_a += below_lane<A>(n - e, grad.a);  // lanes beyond the tile may be NaN
           sum_b += below_lane<A>(n - e, grad.b);
         }
       });

@@ -15,7 +15,7 @@ void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, c
                           Acc<T>* delta) {
   using A = Acc<T>;
   const std::int64_t H = in.num_heads, F = in.value_channels, rows = in.csr.num_rows * H;
-  // Rows and heads side by side, as if each were an edge: see Note [same bits].
+  // Each pair of a row and a head takes the place of an edge in a tile: see Note [summation order].
   const std::int64_t edge_work = grad_weights ? in.csr.num_edges() * H : 0;
   const int threads = threads_for(rows * F + edge_work, (rows + kTile - 1) / kTile, in.num_threads);
 #pragma omp parallel for num_threads(threads) schedule(static)

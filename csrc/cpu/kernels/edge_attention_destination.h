@@ -1,4 +1,4 @@
-// The destination pass: gradients that a destination owns.
+// The destination pass: gradients of which each row belongs to a destination.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +8,8 @@
 
 namespace gat::cpu {
 
-// Destination pass of a score with a term. State of a row: gradient of x [H, D], of a [H]. Shared:
-// gradient of w [H, D].
+// Destination pass of a score with a term. State of a row: gradients of x [H, D] and of a [H].
+// Shared state: gradient of w [H, D].
 template <class Isa, class Score, class T>
 struct DestinationPass : BackwardPass<Isa, Score, T> {
   using Base = BackwardPass<Isa, Score, T>;
@@ -22,7 +22,8 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   std::int64_t shared_size() const { return args.grad_att ? H * D : 0; }
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
-  // The gradient of the edge features of one tile: that of y, and where v has them too, of v.
+  // The gradient of the edge features of one tile: through y, and through v if the features are
+  // added to v too.
   void write_edge_feat_gradients(std::int64_t row, int n, const Scratch& s) const {
     for (int e = 0; e < n; ++e) {
       for (std::int64_t h = 0; h < H; ++h) {

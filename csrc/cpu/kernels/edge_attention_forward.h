@@ -1,4 +1,4 @@
-// Forward of fused edge attention, the choice of the top-k edges, and the attention weights.
+// Forward of fused edge attention, selection of the top-k edges, and the attention weights.
 #pragma once
 
 #include <algorithm>
@@ -32,8 +32,8 @@ struct ForwardPass : NothingShared {
     std::fill(state + H, state + state_size(), A(0));
   }
 
-  // Takes the scores of one head of a tile into the running max and sum, and leaves exp(s - max) in
-  // s.weight.
+  // Updates the running max and sum with the scores of one head of a tile, and writes exp(s - max)
+  // to s.weight.
   void absorb(std::int64_t h, int n, A* state, Scratch& s) const {
     const A* const score = s.score.data() + h * kTile;
     auto top = load<Vec<A, kLanes<Isa, A>>>(score);
@@ -45,7 +45,7 @@ struct ForwardPass : NothingShared {
     const A new_max = std::max(old_max, max_lanes<A>(top));
     const A shift = safe_max(new_max);
     const A sum = exp_tile<Isa, A>(score, shift, n, s.weight.data() + h * kTile);
-    // what was summed before -inf is 0
+    // While the maximum is -inf, the sums are 0.
     if (new_max != old_max && old_max != negative_infinity<A>()) {
       const A factor = exp_of<A, A>(old_max - shift);
       state[H + h] *= factor;
@@ -105,8 +105,8 @@ void edge_attention_forward(const EdgeAttentionForward<T>& args) {
                ForwardPass<Isa, Score, T>(args));
 }
 
-// Rows are not split, for the choice needs all of their edges. All memory is taken before threads
-// start: one that cannot get any cannot say so.
+// Rows are not split, because the selection needs all edges of a row. All memory is allocated
+// before threads start: a thread could not report that an allocation failed.
 template <class Isa, class Score, class T>
 struct SelectPass : NothingShared {
   using Scalar = Acc<T>;
@@ -117,10 +117,10 @@ struct SelectPass : NothingShared {
   };
   struct Scratch {
     TileScratch<A> tile;
-    // [H, capacity]: those that may be among the largest of the edges seen
+    // [H, capacity]: edges seen so far that may be among the largest.
     std::unique_ptr<Candidate[]> candidates;
     std::vector<std::int64_t> count;  // [H]
-    // [H]: candidates that come later are above it; NaN lets everything in
+    // [H]: later candidates must exceed it; NaN lets every edge in.
     std::vector<A> bar;
   };
   const EdgeAttentionInputs<T>& in;
@@ -134,7 +134,7 @@ struct SelectPass : NothingShared {
     for (std::int64_t row = 0; row < in.csr.num_rows; ++row) {
       longest = std::max(longest, in.csr.rowptr[row + 1] - in.csr.rowptr[row]);
     }
-    // Twice as many as are kept, so that most edges are not looked at again.
+    // Twice the number that is kept, so that most edges are compared with the bar only.
     if (longest > top_k) capacity = std::min(longest, top_k + std::max<std::int64_t>(top_k, kTile));
   }
   std::int64_t state_size() const { return 0; }
@@ -148,7 +148,7 @@ struct SelectPass : NothingShared {
   void merge(A*, const A*) const {}
   void finish(std::int64_t, const A*) const {}
 
-  // NaN counts as larger than all, so that it is kept and seen.
+  // NaN counts as larger than any number, so that it is selected and stays visible.
   static bool before(const Candidate& a, const Candidate& b) {
     const bool nan_a = a.score != a.score, nan_b = b.score != b.score;
     if (nan_a != nan_b) return nan_a;
@@ -156,7 +156,7 @@ struct SelectPass : NothingShared {
     return a.position < b.position;
   }
 
-  // Keeps the top_k largest of the candidates of a head.
+  // Drops all candidates of a head except the top_k largest.
   void drop(std::int64_t h, Scratch& s) const {
     const auto head = static_cast<std::size_t>(h);
     Candidate *const first = s.candidates.get() + h * capacity, *const last = first + top_k - 1;
@@ -165,13 +165,13 @@ struct SelectPass : NothingShared {
     s.bar[head] = last->score;
   }
 
-  // Takes the edges from position on, whose scores are in a tile.
+  // Adds the edges of a tile, which starts at `position` of the row, to the candidates.
   void absorb(std::int64_t h, std::int64_t position, int n, Scratch& s) const {
     const auto head = static_cast<std::size_t>(h);
     Candidate* const first = s.candidates.get() + h * capacity;
     const A* const score = s.tile.score.data() + h * kTile;
     for (int e = 0; e < n; ++e) {
-      if (score[e] <= s.bar[head]) continue;  // of equals the earlier one is kept
+      if (score[e] <= s.bar[head]) continue;  // of equal scores the earlier edge is kept
       first[s.count[head]++] = {score[e], position + e};
       if (s.count[head] == capacity) drop(h, s);
     }

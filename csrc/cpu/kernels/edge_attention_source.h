@@ -1,5 +1,5 @@
-// The source pass: gradients that a source owns, and for a score without a term, what is left of
-// those of the destinations.
+// The source pass: gradients of which each row belongs to a source; for a score without a term,
+// also those of the edges and of dst_term.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace gat::cpu {
 
-// Puts a_i, the softmax and delta_i of every destination side by side.
+// Copies a_i, the softmax and delta_i of every destination to one table.
 template <class T>
 void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   using A = Acc<T>;
@@ -27,9 +27,8 @@ void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   }
 }
 
-// Source pass. State of a row: gradient of y [H, D], of v [H, F], of b [H]. Nothing of an edge is
-// kept from the destination pass: its score is computed again from the rows that are gathered
-// anyway.
+// Source pass. State of a row: gradients of y [H, D], v [H, F] and b [H]. The destination pass
+// stores nothing per edge: this pass recomputes the scores from rows that it gathers anyway.
 template <class Isa, class Score, class T>
 struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   using Base = BackwardPass<Isa, Score, T>;
@@ -45,7 +44,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   void read_nodes(int n, Scratch& s) const {
     with_heads(H, [&](auto heads) {
       for (int e = 0; e < n; ++e) {
-        // The stores of few edges fill the store buffer: without this, no more lines are in flight.
+        // The stores of a few edges fill the store buffer: without the prefetch, no more loads
+        // would be in flight.
         prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * heads,
                  kNodeColumns * heads * std::int64_t{sizeof(A)});
         const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
@@ -65,7 +65,7 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
       for_edges<Isa, A>(n, [&](int e, auto zero) { f(h * kTile + e, zero); });
   }
 
-  // With edge features, y + e and v + e are other vectors for each edge: they go to s.key and
+  // With edge features, y + e and v + e differ from edge to edge: they are written to s.key and
   // s.value.
   RowTile<A, Ahead::no> rows_with_edges(const T* base, std::int64_t row, std::int64_t channels,
                                         int n, const Scratch& s, std::vector<A>& to) const {
@@ -75,7 +75,7 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     return {to.data(), s.own, n, H, channels};
   }
 
-  // The sums over the term, into s.sum.
+  // Writes the sums of the terms to s.sum.
   void sum_terms(std::int64_t row, int n, Scratch& s) const {
     if (in.edge_feat) {
       const auto ys = rows_with_edges(in.key, row, D, n, s, s.key);
@@ -88,7 +88,7 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     }
   }
 
-  // alpha of a tile of the transpose, into s.weight.
+  // Writes alpha of a tile of the transpose to s.weight.
   void recompute_weights(std::int64_t row, int n, Scratch& s) const {
     if constexpr (Score::has_term) sum_terms(row, n, s);
     if constexpr (Score::has_node_terms) {
@@ -113,7 +113,7 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     });
   }
 
-  // <g_i, v_j>, or <g_i, v_j + e_ij>, into s.grad_weight.
+  // Writes <g_i, v_j>, or <g_i, v_j + e_ij>, to s.grad_weight.
   void differentiate_weights(std::int64_t row, int n, Scratch& s) const {
     const auto node_ahead = [&](int e) {
       prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H,
@@ -190,7 +190,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     if (args.grad_key) prefetch_for_write(args.grad_key + row * H * D, H * D);
     if (args.grad_value) prefetch_for_write(args.grad_value + row * H * F, H * F);
   }
-  // Where y or x is v, the gradients are one: that of x is there already.
+  // Where y or x is v, their gradients are summed: the destination pass has written that of x
+  // already.
   void finish(std::int64_t row, const A* state) const {
     const bool key_is_value = Score::has_term && args.grad_key && args.grad_key == args.grad_value;
     const bool query_is_value =
@@ -213,11 +214,12 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   }
 };
 
-// The gradient of a: sums edge_grad [E, H], in the order of the transpose, over the rows of the
-// CSR. State of a row: [H].
+// The gradient of a: sums edge_grad [E, H], which is in the order of the transpose, over the rows
+// of the CSR. State of a row: [H].
 //
-// Each edge is read from where its source left it: a line that is read out of order costs less than
-// one that is written so. It takes the inverse of the permutation, which is made here.
+// The source pass writes edge_grad in order, and this pass reads it out of order, because reading a
+// cache line out of order costs less than writing one. That needs the inverse of the permutation,
+// which the constructor computes.
 template <class Isa, class T, class Index>
 struct DstTermPass : NothingShared {
   using Scalar = Acc<T>;

@@ -22,26 +22,26 @@ GAT_HD TileScratch<Acc<T>> make_tile_scratch(const EdgeAttentionInputs<T>& in) {
   return {in.num_heads, in.edge_feat ? in.score_channels : 0};
 }
 
-// Whether the scores or the sum need something in the caller's order.
+// True if the scores or the weighted sum read a tensor in the caller's order.
 template <class T>
 GAT_HD bool reads_edges(const EdgeAttentionInputs<T>& in) {
   return in.dropout.active() || in.edge_term || in.bias || in.edge_feat;
 }
 
-// Number of lanes a tile of n edges is padded to.
+// The number of lanes to which a tile of n edges is padded.
 template <class Isa, class A>
 GAT_HD int padded(int n) {
   constexpr int W = kLanes<Isa, A>;
   return (n + W - 1) / W * W;
 }
 
-// Calls f(e, V) for the vectors of lanes that hold a tile of n edges.
+// Calls f(e, V) for each vector of lanes of a tile of n edges.
 template <class Isa, class A, class F>
 GAT_HD void for_edges(int n, F&& f) {
   for (int e = 0; e < padded<Isa, A>(n); e += kLanes<Isa, A>) f(e, Vec<A, kLanes<Isa, A>>{});
 }
 
-// Calls f(number of heads), a constant for the usual numbers.
+// Calls f(number of heads), as a constant for common numbers.
 template <class F>
 GAT_HD void with_heads(std::int64_t num_heads, F&& f) {
   switch (num_heads) {
@@ -56,7 +56,7 @@ GAT_HD void with_heads(std::int64_t num_heads, F&& f) {
   }
 }
 
-// out[e] = in[begin + e] for N elements, or for those there are; the last one again for the rest.
+// out[e] = in[begin + e] for N elements; where there are fewer, the last one is repeated.
 template <int N>
 GAT_HD void widen(const IndexArray& in, std::int64_t begin, std::int64_t end, std::int64_t* out) {
   const auto copy = [&](const auto* from) {
@@ -74,9 +74,9 @@ GAT_HD void widen(const IndexArray& in, std::int64_t begin, std::int64_t end, st
   }
 }
 
-// The indices of a tile that starts at position begin: of its edges, and of those that follow,
-// whose rows are asked for. Ids are wanted where something in the caller's order is read or
-// written.
+// Loads the indices of a tile that starts at position begin: those of its edges, and of the
+// following edges, whose rows are prefetched. ids is true where a tensor in the caller's order is
+// read or written.
 template <class Scratch>
 GAT_HD void load_tile(const CsrView& csr, std::int64_t begin, bool ids, Scratch& s) {
   const std::int64_t num_edges = csr.num_edges();
@@ -100,7 +100,7 @@ GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int6
   });
 }
 
-// As gather_heads, times a factor and added to what is there.
+// out[h, e] += factor * x[index[e], h].
 template <class T, class A>
 GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
                              A* out, A factor = A(1)) {
@@ -136,7 +136,7 @@ void add_edge_features(const T* base, const T* edge_feat, const std::int64_t* in
   }
 }
 
-// Asks for b of the neighbours to come.
+// Prefetches b of the following neighbours.
 template <class Score, class T>
 struct NodeTermAhead {
   const EdgeAttentionInputs<T>& in;
@@ -149,14 +149,15 @@ struct NodeTermAhead {
   }
 };
 
-// Calls f(RowTile) with the rows y + e of a tile, for the first time or again.
-template <class Score, Ahead Asks, class T, class F>
+// Calls f(RowTile) with the rows y + e of a tile. Prefetches is no where the rows have been read
+// before.
+template <class Score, Ahead Prefetches, class T, class F>
 GAT_HD void with_key_rows(const EdgeAttentionInputs<T>& in, int n, const TileScratch<Acc<T>>& s,
                           F&& f) {
   const std::int64_t H = in.num_heads, D = in.score_channels;
   if (in.edge_feat) {
     f(RowTile<Acc<T>, Ahead::no>{s.key.data(), s.own, n, H, D});
-  } else if constexpr (Asks == Ahead::yes) {
+  } else if constexpr (Prefetches == Ahead::yes) {
     f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{
         in.key, s.neighbor, n, H, D, {in, s.neighbor}});
   } else {
@@ -164,7 +165,7 @@ GAT_HD void with_key_rows(const EdgeAttentionInputs<T>& in, int n, const TileScr
   }
 }
 
-// Likewise for v, or v + e; where the rows are those of y, they have been read before.
+// Likewise for v or v + e. Where v is y, the rows have been read before.
 template <class Isa, class Score, class T, class F>
 GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s,
                             F&& f) {
@@ -187,8 +188,8 @@ GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch
 
 // ---- scores
 
-// -inf for what top-k leaves out and for the padding up to a full vector; selected is that of the
-// edge at position(e).
+// Sets the scores of edges that top-k drops, and of the padding up to a full vector, to -inf; the
+// edge of lane e is at CSR position position(e).
 template <class Isa, class T, class P>
 GAT_HD void mask_scores(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc<T>>& s,
                         const P& position) {
@@ -204,8 +205,8 @@ GAT_HD void mask_scores(const EdgeAttentionInputs<T>& in, int n, TileScratch<Acc
   }
 }
 
-// Fills s.score for n edges of a row from CSR position begin on, and what it is made of: s.sum over
-// the term, s.src_term b.
+// Writes the scores of n edges of a row, from CSR position begin on, to s.score, the sums of the
+// terms to s.sum, and b to s.src_term.
 template <class Isa, class Score, class T>
 GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::int64_t begin,
                        int n, TileScratch<Acc<T>>& s) {
@@ -249,7 +250,7 @@ GAT_HD A exp_tile(const A* scores, A shift, int n, A* weights) {
   return sum_lanes<A>(sum);
 }
 
-// Fills s.weight with alpha for n edges of a row whose scores are in s.score.
+// Writes alpha of n edges of a row, whose scores are in s.score, to s.weight.
 template <class Isa, class A>
 GAT_HD void weights_tile(const RowSoftmax<A>* softmax, std::int64_t num_heads, int n,
                          TileScratch<A>& s) {
@@ -263,7 +264,7 @@ GAT_HD void weights_tile(const RowSoftmax<A>* softmax, std::int64_t num_heads, i
   }
 }
 
-// Fills s.multiplier with the dropout multipliers of a tile: those of Dropout::multiplier.
+// Writes the dropout multipliers of a tile, those of Dropout::multiplier, to s.multiplier.
 template <class Isa, class A>
 void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, TileScratch<A>& s) {
   using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
@@ -286,7 +287,7 @@ void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, Til
   }
 }
 
-// weights *= multipliers, for all heads of a tile; the padding is left as it is.
+// weights *= multipliers for all heads of a tile, except in the padding.
 template <class A>
 GAT_HD void apply_multipliers(std::int64_t num_heads, int n, const TileScratch<A>& s, A* weights) {
   for (std::int64_t h = 0; h < num_heads; ++h) {

@@ -1,4 +1,4 @@
-// The sum of the terms of a fingerprint, over as many threads as it is worth.
+// The sum of the terms of a fingerprint, on as many threads as the work pays for.
 #pragma once
 
 #include <algorithm>
@@ -9,17 +9,17 @@
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kFingerprintBlock = 1 << 14;  // elements that a thread takes at once
-// for which a thread is worth starting: 20 microseconds and up
+inline constexpr std::int64_t kFingerprintBlock = 1 << 14;  // elements per work item
+// Elements for which starting a thread pays: 20 microseconds and more.
 inline constexpr std::int64_t kFingerprintThread = 1 << 17;
 
-// The terms of `count` elements, the first of which is at `position`.
+// The sum of the terms of `count` elements, the first of which is at `position`.
 template <class Index>
 GAT_HD std::uint64_t fingerprint_terms(const Index* values, std::int64_t stride,
                                        std::int64_t position, std::int64_t count) {
   std::uint64_t sum = 0;
   const auto first = static_cast<std::uint64_t>(position);
-  if (stride == 1) {  // a loop of its own, which the compiler makes vectors of
+  if (stride == 1) {  // a separate loop, which the compiler vectorises
     for (std::int64_t i = 0; i < count; ++i)
       sum += fingerprint_term(first + static_cast<std::uint64_t>(i), values[i]);
   } else {

@@ -1,4 +1,4 @@
-// The loop over rows that all kernels share; see ../partition.h for how rows are cut.
+// The loop over rows that all kernels share; ../partition.h divides the rows.
 #pragma once
 
 #include <algorithm>
@@ -12,18 +12,18 @@
 
 namespace gat::cpu {
 
-// scalars between what two threads write: no cache line is in both
+// Scalars between the memory of two threads, so that they share no cache line.
 inline constexpr std::int64_t kGap = 32;
 
 // Runs a pass over all rows. A pass has
 //   using Scalar, Scratch
 //   state_size()            scalars in the state of a row
-//   shared_size()           scalars summed over all rows, 0 if none
+//   shared_size()           scalars summed over all rows; 0 if none
 //   make_scratch()          buffers for one thread
-//   prepare(row)            asks for the rows of the results
+//   prepare(row)            prefetches the rows of the results
 //   init(state), accumulate(row, begin, end, state, shared, scratch), merge(state, const other),
-//   finish(row, state) finish_shared(shared)   called once, with the sum over all items in their
-//   order
+//   finish(row, state)
+//   finish_shared(shared)   called once, with the sum over all items in their order
 template <class Pass>
 void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int num_threads,
                   const Pass& pass) {
@@ -41,7 +41,7 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
   std::vector<Scalar> states(static_cast<std::size_t>(threads * state_stride));
   std::vector<typename Pass::Scratch> scratches;
   for (int t = 0; t < threads; ++t) scratches.push_back(pass.make_scratch());
-  std::int64_t next_slot = 0;  // one state and one scratch for each thread, in the order of arrival
+  std::int64_t next_slot = 0;  // each thread takes the next state and scratch
 
 #pragma omp parallel num_threads(threads)
   {
@@ -94,8 +94,7 @@ GAT_HD void add_states(A* state, const A* other, std::int64_t size) {
   for (std::int64_t d = 0; d < size; ++d) state[d] += other[d];
 }
 
-// For passes in which nothing is summed over all rows, and whose rows of results need not be asked
-// for.
+// Base of passes that sum nothing over all rows, and whose result rows need no prefetch.
 struct NothingShared {
   std::int64_t shared_size() const { return 0; }
   void prepare(std::int64_t) const {}

@@ -12,8 +12,7 @@
 
 namespace gat::cpu {
 
-// The 64-bit products of the lower halves of 64-bit lanes; what is in the upper halves does not
-// matter.
+// The 64-bit products of the lower halves of 64-bit lanes; the upper halves are ignored.
 template <class U>
 GAT_HD U multiply_lower_halves(U a, U b) {
 #if defined(__x86_64__)
@@ -28,9 +27,9 @@ GAT_HD U multiply_lower_halves(U a, U b) {
   return (a & kLower) * (b & kLower);
 }
 
-// Calls f(i, w0, w1, w2, w3) with the numbers of counters i, i + 1, … for all of n, and up to a
-// full vector: each in the lower half of a 64-bit lane. A word takes part in products and sums by
-// its lower half alone, so that upper halves need not be cleared on the way.
+// Calls f(i, w0, w1, w2, w3) with the numbers of counters i, i + 1, … for all n counters, rounded
+// up to a full vector, each number in the lower half of a 64-bit lane. Products and sums use the
+// lower half of a word only, so the upper halves are never cleared.
 template <class Isa, class F>
 GAT_HD void philox_lanes(std::uint64_t seed, const std::int64_t* counter_low, int n,
                          std::uint64_t counter_high, F&& f) {

@@ -13,14 +13,14 @@
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kRows = 256;  // that a thread takes at a time
+inline constexpr std::int64_t kRows = 256;  // per work item of a thread
 
 GAT_HD int threads_for_rows(const CsrView& csr, std::int64_t work, int num_threads) {
   return threads_for(work, (csr.num_rows + kRows - 1) / kRows, num_threads);
 }
 
-// Rows are whole: softmax and its gradient stream a row's [degree, H] twice, which is little next
-// to a feature row.
+// Rows are not split: softmax and its gradient read the [degree, H] numbers of a row twice, which
+// is little compared with a feature row.
 template <class Isa, class T>
 void edge_softmax(const CsrView& csr, std::int64_t H, const T* scores, T* alpha, int num_threads) {
   using A = Acc<T>;
@@ -67,7 +67,7 @@ void edge_softmax_backward(const CsrView& csr, std::int64_t H, const T* grad, co
   }
 }
 
-// Indices of a tile, and a number for each edge and head.
+// The indices of a tile, and a number for each edge and head.
 template <class A>
 struct SparseScratch : TileIndices {
   std::vector<A> number;  // [H, kTile]
@@ -122,7 +122,7 @@ struct SpmmPass : NothingShared {
   const T *weight, *x;
   T* out;
 
-  // Without weights the heads make one row.
+  // Without weights the heads are treated as one long row.
   SpmmPass(const CsrView& c, std::int64_t h, std::int64_t f, const T* w, const T* x_, T* o)
       : csr(c), H(w ? h : 1), F(w ? f : h * f), weight(w), x(x_), out(o) {}
   std::int64_t state_size() const { return H * F; }
@@ -204,7 +204,7 @@ void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, 
   }
 }
 
-// Element 64 b + 16 w + c takes word w of counter 16 b + c.
+// Element 64 b + 16 w + c uses word w of counter 16 b + c.
 template <class Isa, class T>
 void dropout(const Dropout& dropout, std::int64_t n, const T* x, T* out, int num_threads) {
   using A = Acc<T>;

@@ -1,5 +1,6 @@
-// Walks. Agents go in groups: their random numbers are drawn in vectors, and what one will read is
-// asked for while the others are served, for each waits for the memory of a row at random.
+// Walks. Agents are processed in groups: their random numbers are drawn in vectors, and the rows of
+// all agents are prefetched before the first is read, because every agent reads a row at a random
+// place in memory.
 #pragma once
 
 #include <algorithm>
@@ -13,24 +14,24 @@
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kGroup = 32;        // agents; a multiple of the lanes of a vector
-inline constexpr std::int64_t kWorkOfStep = 170;  // of an agent, in multiplications and additions
+inline constexpr std::int64_t kGroup = 32;  // agents per group; a multiple of the lanes of a vector
+inline constexpr std::int64_t kWorkOfStep = 170;  // per agent, in multiplications and additions
 
-// f(first, last) for groups of at most kGroup agents, in any order on up to num_threads threads;
-// whether all were true.
+// Calls f(first, last) for groups of at most kGroup agents, in any order on up to num_threads
+// threads. Returns true if all calls did.
 template <class Isa, class F>
 bool for_each_group(std::int64_t num_agents, std::int64_t steps, int num_threads, const F& f) {
   const std::int64_t groups = (num_agents + kGroup - 1) / kGroup;
   const int threads = threads_for(num_agents * steps * kWorkOfStep, groups, num_threads);
   bool all = true;
-  // Degrees differ, so groups do not take the same time.
+  // Degrees differ, so groups take different times.
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 4) reduction(&& : all)
   for (std::int64_t g = 0; g < groups; ++g)
     all = f(g * kGroup, std::min(num_agents, (g + 1) * kGroup)) && all;
   return all;
 }
 
-// The random numbers of the agents from `first` on: u [kGroup].
+// Writes the random numbers of the agents from `first` on to u [kGroup].
 template <class Isa>
 GAT_HD void draw_group(std::int64_t seed, std::int64_t first, std::int64_t step, double* u) {
   using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
@@ -50,10 +51,10 @@ GAT_HD void prefetch_index(const IndexArray& array, std::int64_t k) {
   __builtin_prefetch(static_cast<const char*>(array.data) + k * (array.wide ? 8 : 4));
 }
 
-// Asks for the rows of a group of agents, a level of indirection after the other.
+// Prefetches the rows of a group of agents, one level of indirection after the other.
 template <class T>
 GAT_HD void prefetch_rows(const WalkStep<T>& walk, std::int64_t first, std::int64_t last) {
-  // neighbours of an agent; the rest of a longer row is left to the hardware
+  // Neighbours of an agent; the hardware prefetches the rest of a longer row.
   constexpr std::int64_t kAhead = 8;
   for (std::int64_t b = first; b < last; ++b) {
     if (is_row(walk.csr, walk.current[b])) __builtin_prefetch(walk.csr.rowptr + walk.current[b]);
@@ -72,23 +73,23 @@ GAT_HD void prefetch_rows(const WalkStep<T>& walk, std::int64_t first, std::int6
   }
 }
 
-// Below this many nodes the graph is in the cache.
+// Up to this number of nodes the graph is in the cache.
 inline constexpr std::int64_t kNodesInCache = 1 << 15;
 
-// Rows of at most so many neighbours are walked by a whole group in step.
+// The largest degree at which the agents of a group are stepped together.
 inline constexpr std::int64_t kShortRow = 8;
 
-// The draws of gat::walk_step for a group of agents [first, last), for those in a short row whose
-// ranks are in order; served [i] says for whom. An agent does what all do as often as all do it,
-// with weights of 0 behind the end of its row: degrees and draws differ from agent to agent, and a
-// processor that foresees them wrongly loses more time than the arithmetic takes.
+// The draws of gat::walk_step for the agents [first, last) of a group whose rows are short and
+// whose ranks are valid; served[i] is set for those. All agents execute the same operations equally
+// often, with weights of 0 behind the end of a row: degrees and draws differ from agent to agent,
+// and mispredicted branches would cost more time than the arithmetic.
 template <class T, class Index>
 GAT_HD void step_in_short_rows(const WalkStep<T>& walk, const Index* col, std::int64_t first,
                                std::int64_t last, const double* u, std::int64_t* next, T* log_prob,
                                bool* served) {
   const std::int64_t count = last - first;
-  // All of 8 bytes, and a loop for each level of indirection, so that the compiler makes vectors of
-  // the loops over the group.
+  // All variables have 8 bytes, and each level of indirection has a loop of its own, so that the
+  // compiler vectorises the loops over the group.
   std::int64_t begin[kGroup] = {}, degree[kGroup] = {}, drawn[kGroup] = {}, place[kGroup],
                longest = 0;
   for (std::int64_t i = 0; i < count; ++i) {
