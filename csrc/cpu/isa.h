@@ -1,6 +1,6 @@
-// Instruction sets. Every kernel is a template over one of these tags and is instantiated once for
-// each, in csrc/cpu/isa; the tag is part of the symbol's name, so variants never meet in the
-// linker. The widest one that the machine runs is chosen at run time.
+// Instruction sets. Every kernel is a template over one of these tags and is instantiated for each
+// of them in csrc/cpu/isa. The tag is part of the symbol's name, so the linker never merges two
+// variants. The widest instruction set that the machine supports is chosen at run time.
 #pragma once
 
 #include <cstdlib>
@@ -8,7 +8,7 @@
 
 namespace gat::cpu {
 
-struct Baseline {  // what every x86-64, or every aarch64, has
+struct Baseline {  // what every x86-64 or aarch64 machine has
   static constexpr const char* name = "baseline";
   static constexpr int vector_bytes = 16;
 };
@@ -37,8 +37,8 @@ inline Isa widest_isa() {
 #endif
 }
 
-// The instruction set in use: the widest one, or a narrower one named by the environment variable
-// GAT_EXT_ISA.
+// The instruction set in use: the widest that the machine supports, or a narrower one named by the
+// environment variable GAT_EXT_ISA.
 inline Isa chosen_isa() {
   static const Isa isa = [] {
     const Isa widest = widest_isa();

@@ -1,4 +1,5 @@
-// Included last by few_kernels_*.cpp, which have defined the alias ThisIsa.
+// The kernels that the tests call, for ThisIsa, which the header of an instruction set has
+// selected.
 #include "cpu/kernels/edge_attention.h"
 #include "cpu/kernels/fingerprint.h"
 #include "cpu/kernels/sparse.h"

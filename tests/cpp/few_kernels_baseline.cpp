@@ -1,15 +1,6 @@
-// In place of csrc/cpu/isa in a build with a sanitizer, which takes many times as long to compile:
-// the kernels that the tests call, and no others. Here those of the baseline, with a 16-bit storage
-// type.
-#include "core/fingerprint.h"
-#include "cpu/fingerprint.h"
-#include "cpu/isa/faces.h"
-#include "cpu/walk.h"
-
-namespace gat::cpu {
-using ThisIsa = Baseline;
-}
-
+// Replaces csrc/cpu/isa in builds with a sanitizer, which compile many times as long: only the
+// kernels that the tests call. These are the baseline's, with a 16-bit storage type.
+#include "cpu/isa/baseline.h"
 #include "few_kernels.h"
 
 namespace gat::cpu {

@@ -1,12 +1,4 @@
-#include "faces.h"
-
+#include "avx512.h"
 #if defined(__x86_64__)
-#pragma GCC target("arch=x86-64-v4")
-
-namespace gat::cpu {
-using ThisIsa = Avx512;
-}
-
-#include "instantiate_edge_attention.h"
-
+#include "edge_attention.h"
 #endif

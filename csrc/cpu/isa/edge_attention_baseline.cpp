@@ -1,7 +1,2 @@
-#include "faces.h"
-
-namespace gat::cpu {
-using ThisIsa = Baseline;
-}
-
-#include "instantiate_edge_attention.h"
+#include "baseline.h"
+#include "edge_attention.h"

@@ -1,15 +1,10 @@
-// Forward and backward of the last score of the registry, on every input, against central
+// Forward and backward of the last score of the registry, with every input, compared with central
 // differences.
-#include "cpu/isa/faces.h"
-
-namespace gat::cpu {
-using ThisIsa = Baseline;
-}
-
 #include <array>
 #include <random>
 
 #include "check.h"
+#include "cpu/isa/baseline.h"
 #include "cpu/kernels/edge_attention.h"
 
 namespace {
@@ -63,7 +58,7 @@ Forward forward(const Tensors& x) {
   return result;
 }
 
-// The sum of the outputs, each times a number of its own; lse of the row without edges is -inf.
+// The sum of the outputs, each times its own factor; lse of the row without edges is -inf.
 double loss(const Tensors& x, const std::vector<double>& grad_out,
             const std::vector<double>& grad_lse) {
   const Forward found = forward(x);

@@ -1,4 +1,4 @@
-// Included last by each attention_*.cpp, which has defined the alias ThisIsa.
+// The kernels of edge attention for ThisIsa, which the header of an instruction set has selected.
 #include "../kernels/edge_attention.h"
 
 namespace gat::cpu {

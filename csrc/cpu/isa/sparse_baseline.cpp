@@ -1,7 +1,0 @@
-#include "faces.h"
-
-namespace gat::cpu {
-using ThisIsa = Baseline;
-}
-
-#include "instantiate_sparse.h"
