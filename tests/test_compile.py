@@ -224,9 +224,9 @@ def test_compiled_edges_are_checked_at_each_call():
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     x = torch.randn(6, 5)
     compiled(x, torch.tensor([[0, 1, 5], [1, 2, 3]]))
-    with pytest.raises(IndexError, match=r"edge_index\[0\] has a 6; expected .* num_src=6"):
+    with pytest.raises(IndexError, match=r"edge_index\[0\] contains 6; expected .* num_src=6"):
         compiled(x, torch.tensor([[0, 1, 6], [1, 2, 3]]))
-    with pytest.raises(IndexError, match=r"edge_index\[1\] has a -1; expected .* at least 0"):
+    with pytest.raises(IndexError, match=r"edge_index\[1\] contains -1; expected .* at least 0"):
         compiled(x, torch.tensor([[0, 1, 2], [1, 2, -1]]))
 
 

@@ -1,5 +1,5 @@
-// A compressed sparse row view of a graph. Memory is the caller's; indices have been checked when
-// the graph was built.
+// A compressed sparse row view of a graph. It owns no memory. Indices were checked when the graph
+// was built.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace gat {
 
-// A read-only array of int32 or int64, its width known at run time: index width is not worth a
-// template axis where a tile of indices is widened once and then used for whole feature rows.
+// A read-only array of int32 or int64, whose width is known at run time. The width is no template
+// parameter because a tile of indices is widened once and then used for whole feature rows.
 struct IndexArray {
   const void* data = nullptr;
   bool wide = false;
@@ -25,8 +25,7 @@ struct IndexArray {
 struct CsrView {
   const std::int64_t* rowptr = nullptr;  // [num_rows + 1]
   IndexArray col;                        // [num_edges]
-  // [num_edges] position in the caller's order; null: k itself
-  IndexArray edge_id;
+  IndexArray edge_id;                    // [num_edges] position in the caller's order; null: k
   std::int64_t num_rows = 0;
 
   GAT_HD std::int64_t num_edges() const { return num_rows == 0 ? 0 : rowptr[num_rows]; }

@@ -1,26 +1,28 @@
 // Fused edge attention: the arguments of its kernels, the same for every device.
 //
 // Note [one-pass backward]. With s_ij the score, alpha_ij = exp(s_ij - M_i) / Z_i, where M_i is the
-// maximum of the row and Z_i the sum of its exponentials, m_ij the dropout multiplier and out_i =
-// sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout (and optionally q_i = dL/dlse_i) gives
+// maximum of the row and Z_i the sum of its exponentials, m_ij the dropout multiplier and
+// out_i = sum_j alpha_ij m_ij v_j, an upstream gradient g = dL/dout (and optionally q_i =
+// dL/dlse_i) gives
 //
 //     dalpha_ij = m_ij <g_i, v_j>
 //     delta_i   = sum_j alpha_ij dalpha_ij = <g_i, out_i>
 //     ds_ij     = alpha_ij (dalpha_ij - delta_i + q_i)
 //     dv_j      = sum_i alpha_ij m_ij g_i
 //
-// so that out, M and Z suffice: alpha is recomputed, nothing per edge is kept between forward and
-// backward. delta comes from the sum before it was rounded to 16 bits, else it would not cancel
-// against dalpha when all v_j are equal. If the weights alpha_ij m_ij are an output too, with
-// upstream gradient r_ij, then dalpha_ij gains m_ij r_ij and delta_i gains sum_j alpha_ij m_ij
-// r_ij, as if every v_j had one more feature that only edge ij reads.
+// so the backward needs out, M and Z only: it recomputes alpha, and nothing per edge is kept
+// between forward and backward. delta is computed from the sum before that is rounded to 16 bits;
+// otherwise it would not cancel against dalpha when all v_j are equal. If the weights alpha_ij m_ij
+// are an output too, with upstream gradient r_ij, then dalpha_ij gains m_ij r_ij and delta_i gains
+// sum_j alpha_ij m_ij r_ij, as if every v_j had one more feature that only edge ij reads.
 //
-// Note [same bits]. Large scores amplify rounding: a score of 1e8 that two passes round differently
-// gives alphas that differ by a factor of e^8, and a ds that should be 0 is multiplied by a key of
-// 1e8. So each pass sums the terms of a score, and the products of <g_i, v_j>, in one and the same
-// order, and delta sums <g_i, out_i> in that order: where one edge has all of the weight, out_i is
-// v_j and ds_ij is exactly 0. With dropout out_i is then c v_j, rounded, c = 1 / (1 - p): so the
-// passes sum <g_i, c v_j>, and take it or leave it, where the formula has m_ij <g_i, v_j>.
+// Note [summation order]. Large scores amplify rounding: if two passes round a score of 1e8
+// differently, their alphas differ by a factor of e^8, and a ds that should be 0 is multiplied by a
+// key of 1e8. Therefore every pass sums the terms of a score, and the products of <g_i, v_j>, in
+// the same order, and delta sums <g_i, out_i> in that order: where one edge has all of the weight,
+// out_i is v_j and ds_ij is exactly 0. With dropout out_i is then c v_j, rounded, with
+// c = 1 / (1 - p); therefore the passes sum <g_i, c v_j> and then multiply it by 0 or 1, where the
+// formula has m_ij <g_i, v_j>.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +35,8 @@
 
 namespace gat {
 
-// What the score and the softmax of an edge are made of. Pointers a score does not use are null; so
-// are absent options.
+// The inputs from which the scores and the softmax are computed. A pointer is null where the score
+// does not read it, or where the option is absent.
 template <class T>
 struct EdgeAttentionInputs {
   CsrView csr;  // rows are destinations
@@ -61,8 +63,7 @@ struct EdgeAttentionForward {
   T* out = nullptr;                       // [N_dst, H, F]
   RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
   Acc<T>* lse = nullptr;                  // [N_dst, H] or null
-  // [N_dst, H, F] out before rounding; null where T is Acc<T>
-  Acc<T>* out_acc = nullptr;
+  Acc<T>* out_acc = nullptr;              // [N_dst, H, F], not rounded; null where T is Acc<T>
 };
 
 template <class T>
@@ -76,8 +77,8 @@ struct EdgeAttentionBackward {
   const Acc<T>* delta = nullptr;                // [N_dst, H] delta_i - q_i
   // Scratch [E, H] of a score without a term: the gradient of a through each edge, or null.
   Acc<T>* edge_grad = nullptr;
-  // gradients; null where nobody asks. On the CPU those of query and key may be that of value: then
-  // their sum is written.
+  // The gradients; null where not needed. On the CPU grad_query and grad_key may be the same
+  // pointer as grad_value: then the sum of the gradients is written there.
   T* grad_query = nullptr;
   T* grad_key = nullptr;
   T* grad_value = nullptr;

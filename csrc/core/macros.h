@@ -1,8 +1,8 @@
 // GAT_HD marks the functions of csrc/core that host and device share.
 //
 // On the host they are always inlined: each instruction-set variant of a CPU kernel gets its own
-// copy, and no copy compiled for a wider instruction set can be picked by the linker for code that
-// runs on a narrower one.
+// copy, and the linker cannot choose a copy compiled for a wider instruction set for code that runs
+// on a narrower one.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,8 +1,8 @@
-// Elementary functions of a value V, which is a scalar, or on the CPU a vector of lanes.
+// Elementary functions of a value type V: a scalar, or on the CPU a vector of lanes.
 //
-// Scalars, on the host and in device code, use the standard library. csrc/cpu/lane_math.h
-// specialises ElementaryMath for vectors of lanes. Functions composed of these are written once,
-// for all three.
+// Scalars use the standard library, on the host and in device code. csrc/cpu/lane_math.h
+// specialises ElementaryMath for vectors of lanes. Functions composed of these are written once for
+// all of them.
 #pragma once
 
 #include <cmath>
@@ -36,8 +36,8 @@ GAT_HD V sqrt(V x) {
   return ElementaryMath<V>::sqrt(x);
 }
 
-// 1 / (1 + exp(-x)), as exp(x) / (1 + exp(x)) for x < 0: exp never overflows, and small results
-// keep their precision.
+// 1 / (1 + exp(-x)), computed as exp(x) / (1 + exp(x)) for x < 0: exp never overflows, and small
+// results keep their precision.
 template <class V>
 GAT_HD V sigmoid(V x) {
   const V one = V{} + 1;

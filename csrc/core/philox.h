@@ -1,6 +1,6 @@
 // Philox4x32-10, a counter-based random number generator: Salmon, Moraes, Dror, Shaw, "Parallel
-// random numbers: as easy as 1, 2, 3", SC 2011. A number depends on (seed; edge, head) alone, so
-// forward, backward, any schedule and any device draw the same one without storing it.
+// random numbers: as easy as 1, 2, 3", SC 2011. A number depends on (seed; edge, head) only, so
+// forward, backward, any schedule and any device draw the same number without storing it.
 #pragma once
 
 #include <cstdint>
@@ -36,12 +36,12 @@ GAT_HD Philox4 philox(std::uint64_t seed, std::uint64_t counter_low, std::uint64
   return {{c0, c1, c2, c3}};
 }
 
-// Inverted dropout on attention weights: a weight is multiplied by 0 with probability p, else by 1
-// / (1 - p).
+// Inverted dropout on attention weights: a weight is multiplied by 0 with probability p, otherwise
+// by 1 / (1 - p).
 struct Dropout {
-  // in the memory of the device, so that a recorded launch sees a new one
+  // In the memory of the device, so that a launch recorded in a CUDA graph reads a new value.
   const std::int64_t* seed = nullptr;
-  // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off
+  // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off.
   std::uint64_t threshold = 0;
   double keep_scale = 1;  // 1 / (1 - p), or 0 when p = 1
 
@@ -55,7 +55,7 @@ struct Dropout {
     return philox(static_cast<std::uint64_t>(*seed), static_cast<std::uint64_t>(edge),
                   static_cast<std::uint64_t>(head_group));
   }
-  // Chosen by comparison: a register cannot be indexed.
+  // Selects by comparison, because registers cannot be indexed.
   GAT_HD bool kept(const Philox4& numbers, std::int64_t head) const {
     const std::uint32_t even = head & 2 ? numbers.word[2] : numbers.word[0],
                         odd = head & 2 ? numbers.word[3] : numbers.word[1];

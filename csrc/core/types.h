@@ -1,11 +1,11 @@
-// Storage types, and the type in which sums over them are kept.
+// Storage types, and the types of sums over them.
 #pragma once
 
 #include <cstdint>
 
 namespace gat {
 
-// IEEE binary32 cut to its upper 16 bits. Storage only: no arithmetic is done in it.
+// The upper 16 bits of IEEE binary32. Storage only: no arithmetic is done in it.
 struct bf16 {
   std::uint16_t bits;
 };
@@ -15,7 +15,7 @@ struct fp16 {
   std::uint16_t bits;
 };
 
-// Sums, exponentials, lse and delta of a storage type T are kept in Acc<T>.
+// Sums, exponentials, lse and delta of values of storage type T have type Acc<T>.
 template <class T>
 struct AccOf {
   using type = float;

@@ -1,11 +1,12 @@
-// Walks over a graph: how an agent chooses its next node, once for host and device.
+// Walks over a graph: how an agent chooses its next node, written once for host and device.
 //
-// Note: draws. The neighbours of a node lie in a row of the CSR; neighbour k has a weight w_k >= 0.
-// A uniform number u in [0, 1) picks the first k at which the running sum w_begin + … + w_k passes
-// u · total, or reaches total, which u · total may round to. So a neighbour of weight 0, which does
-// not raise the sum, is never picked, and one within the row always is. Sums are in double, in the
-// order of the row, without a product that could fuse with an addition: host and device draw the
-// same walk, bit for bit. The random number of agent b at step t is Philox(seed; b, t).
+// Note [draws]. The neighbours of a node are a row of the CSR; neighbour k has a weight w_k >= 0. A
+// uniform number u in [0, 1) selects the first k at which the running sum w_begin + … + w_k exceeds
+// u · total, or equals total, to which u · total may be rounded. A neighbour of weight 0 does not
+// raise the sum, so it is never selected, and one neighbour of the row always is. Sums are in
+// double, in the order of the row, without a product that could be fused with an addition: walks on
+// host and device are bitwise identical. The random number of agent b at step t is Philox(seed; b,
+// t).
 #pragma once
 
 #include <cmath>
@@ -18,10 +19,10 @@
 
 namespace gat {
 
-// in place of the position of an edge: the agent does not move
+// The position of an edge for an agent that does not move.
 inline constexpr std::int64_t kStays = -1;
 
-// In [0, 1): the upper 53 of 64 random bits.
+// A number in [0, 1) from the upper 53 of 64 random bits.
 GAT_HD double uniform_of_bits(std::uint64_t bits) {
   return static_cast<double>(static_cast<std::int64_t>(bits >> 11)) * 0x1p-53;
 }
@@ -33,20 +34,20 @@ GAT_HD double walk_uniform(std::int64_t seed, std::int64_t agent, std::int64_t s
   return uniform_of_bits(std::uint64_t{numbers.word[0]} << 32 | numbers.word[1]);
 }
 
-// false for NaN
+// False for NaN.
 GAT_HD bool finite_total(double total) { return total < static_cast<double>(INFINITY); }
 
 GAT_HD bool running_sum_passes(double sum, double target, double total) {
   return (sum > target) | (sum >= total);
 }
 
-// [begin, end) is a row of at least one neighbour; the result is a position in it.
+// [begin, end) is a row of at least one neighbour; returns a position in it.
 GAT_HD std::int64_t draw_uniform(std::int64_t begin, std::int64_t end, double u) {
   const std::int64_t k = begin + static_cast<std::int64_t>(u * static_cast<double>(end - begin));
   return k < end ? k : end - 1;
 }
 
-// weight(k) is the weight of neighbour k in double. NaN where one is negative or NaN.
+// weight(k) is the weight of neighbour k in double. Returns NaN where one is negative or NaN.
 template <class Weight>
 GAT_HD double total_weight(std::int64_t begin, std::int64_t end, const Weight& weight) {
   double total = 0;
@@ -59,8 +60,9 @@ GAT_HD double total_weight(std::int64_t begin, std::int64_t end, const Weight& w
   return valid ? total : static_cast<double>(NAN);
 }
 
-// total is that of the row, finite and above 0. The draw is as far in the row as there are sums
-// that do not pass: a loop that ended at the draw would end where no processor foresees it.
+// total is the sum of the row, finite and above 0. The result is begin plus the number of running
+// sums that do not pass: a loop that stops at the drawn neighbour would mispredict a branch for
+// nearly every agent.
 template <class Weight>
 GAT_HD std::int64_t draw_weighted(std::int64_t begin, std::int64_t end, const Weight& weight,
                                   double total, double u) {
@@ -83,8 +85,8 @@ GAT_HD std::int64_t heaviest(std::int64_t begin, std::int64_t end, const Weight&
   return best;
 }
 
-// cumulative[k] is the running sum of the row up to k; the same draw as draw_weighted, in
-// log(degree) steps.
+// cumulative[k] is the running sum of the row up to k. Draws the same neighbour as draw_weighted,
+// in log(degree) steps.
 GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const double* cumulative,
                                     double u) {
   const double total = cumulative[end - 1], target = u * total;
@@ -103,8 +105,8 @@ GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const 
 
 // ---- one step of an agent that prefers some types of nodes
 
-// T is float or double. Indices that are out of range are not followed: such an agent stays, and
-// its log_prob is NaN.
+// T is float or double. An index that is out of range is not followed: the agent stays, and its
+// log_prob is NaN.
 template <class T>
 struct WalkStep {
   CsrView csr;                              // square
@@ -143,8 +145,8 @@ GAT_HD bool is_row(const CsrView& csr, std::int64_t node) {
   return static_cast<std::uint64_t>(node) < static_cast<std::uint64_t>(csr.num_rows);
 }
 
-// next [B] and log_prob [B] of one agent, by its random number u. False where an index was out of
-// range.
+// Writes next [B] and log_prob [B] of one agent from its random number u. Returns false where an
+// index is out of range.
 template <class T>
 GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std::int64_t* next,
                       T* log_prob) {
@@ -179,7 +181,8 @@ GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std
   return true;
 }
 
-// Counts neighbours in the place of a number of T, so that a count is exact where T is not.
+// Counts neighbours in the memory of a T as an integer, so that a count is exact where T would
+// round it.
 template <class T>
 struct CountInPlace {
   using Count = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
@@ -195,9 +198,10 @@ struct CountInPlace {
   }
 };
 
-// The agent's row of grad_rank [B, R], which is full of zeros: with m the type moved to, n_k the
-// neighbours of type k and Z the total, d log p / d rank_k = [k = m] / rank_m - n_k / Z. next [B]
-// and grad [B] are those of the step.
+// Writes the agent's row of grad_rank [B, R], which is zero on entry. With m the type moved to, n_k
+// the number of neighbours of type k and Z the total,
+// d log p / d rank_k = [k = m] / rank_m - n_k / Z. next [B] is the result of the step, grad [B] the
+// gradient of its log_prob.
 template <class T>
 GAT_HD void walk_step_backward(const WalkStep<T>& walk, std::int64_t agent,
                                const std::int64_t* next, const T* grad, T* grad_rank) {
@@ -226,13 +230,13 @@ GAT_HD void walk_step_backward(const WalkStep<T>& walk, std::int64_t agent,
 
 struct RandomWalk {
   CsrView csr;  // square
-  // [E] running sums of the weights in each row, as running_sums makes them; null: all 1
+  // [E] running sums of the weights in each row, from running_sums; null: all weights are 1.
   const double* cumulative = nullptr;
   std::int64_t num_walks = 0, length = 0;
   const std::int64_t* seed = nullptr;  // one number, in the memory of the device
 };
 
-// Of one row. A sum is NaN from a negative weight on.
+// Writes the running sums of one row. They are NaN from the first negative weight on.
 GAT_HD void running_sums(const CsrView& csr, std::int64_t row, const double* weight,
                          double* cumulative) {
   double sum = 0;
@@ -242,7 +246,7 @@ GAT_HD void running_sums(const CsrView& csr, std::int64_t row, const double* wei
   }
 }
 
-// Where a walk leaves `node` by the random number u: the position of an edge, or kStays.
+// The edge along which a walk leaves `node`, drawn by the random number u: its position, or kStays.
 GAT_HD std::int64_t random_edge(const RandomWalk& walk, std::int64_t node, double u) {
   if (!is_row(walk.csr, node)) return kStays;
   const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];

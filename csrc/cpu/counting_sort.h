@@ -1,9 +1,10 @@
-// Graph building on the CPU: a stable counting sort of edges by row, which makes a CSR of an edge
-// list and the transpose of a CSR.
+// Graph building on the CPU: a stable counting sort of edges by row, which converts an edge list to
+// CSR and computes the transpose of a CSR.
 //
-// The edges are cut into one stretch for each thread. Counts of every row and stretch, summed up
-// row by row, say where the edges of a stretch go, so threads never meet and the order is that of
-// one thread: a stable sort has but one result.
+// The edges are split into one contiguous stretch per thread. The prefix sum over the counts of
+// every row and stretch gives the first position of each stretch in each row, so threads never
+// write to the same position, and the result is the same for any number of threads: a stable sort
+// has only one result.
 #pragma once
 
 #include <algorithm>
@@ -15,15 +16,15 @@
 
 namespace gat::cpu {
 
-// A CSR whose rows own the positions rowptr[r] .. rowptr[r + 1]; for each of them what `place` was
-// told.
+// Fills rowptr [num_rows + 1] and calls `place` once for each edge; row r owns the positions
+// rowptr[r] .. rowptr[r + 1].
 //
 //   row_of(k)                 the row of edge k
 //   place(position, k)        puts edge k where it belongs
 template <class RowOf, class Place>
 void counting_sort(std::int64_t num_edges, std::int64_t num_rows, int num_threads,
                    std::int64_t* rowptr, const RowOf& row_of, const Place& place) {
-  // A stretch costs a counter for each row, so it must hold more edges than there are rows.
+  // A stretch costs one counter per row, so it must hold more edges than there are rows.
   const std::int64_t stretches =
       threads_for(8 * num_edges, num_edges / std::max<std::int64_t>(num_rows, 1), num_threads);
   // [stretches, num_rows]

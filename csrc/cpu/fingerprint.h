@@ -7,8 +7,8 @@
 
 namespace gat::cpu {
 
-// Integers [rows, columns], read where they lie: (i, j) is at values[i row_stride + j
-// column_stride].
+// Integers [rows, columns], read without a copy: (i, j) is at
+// values[i * row_stride + j * column_stride].
 struct IntegerMatrix {
   IndexArray values;
   std::int64_t rows, columns, row_stride, column_stride;

@@ -1,8 +1,9 @@
-// The elementary functions of ../core/math.h on vectors of lanes: errors of a few units in the last
-// place over the whole range, denormal results included.
+// The elementary functions of ../core/math.h on vectors of lanes. Errors are a few units in the
+// last place over the whole range, including denormal results.
 //
-// A plain header, included before an instruction set is chosen: scores call these functions, and a
-// function of a wider instruction set cannot be inlined into one of a narrower.
+// A plain header, included before an instruction set is selected: scores call these functions, and
+// a function compiled for a wider instruction set cannot be inlined into one compiled for a
+// narrower one.
 #pragma once
 
 #include <cmath>
@@ -16,7 +17,7 @@
 
 namespace gat::cpu {
 
-// The element of a vector of lanes, and the integers of as many lanes.
+// The element type of a vector of lanes, and the vector of integers with as many lanes.
 template <class V>
 using LaneOf = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<V&>()[0])>>;
 template <class V>
@@ -27,11 +28,11 @@ struct FloatFormat;
 template <>
 struct FloatFormat<float> {
   static constexpr int mantissa_bits = 23, bias = 127;
-  // 1.5 * 2^23: added to x, it leaves round(x) in the low bits.
+  // 1.5 * 2^23: adding it to x leaves round(x) in the low bits.
   static constexpr float round_to_integer = 12582912.0f;
   static constexpr float log2_e = 1.44269504088896341f, ln2_high = 0.693145751953125f,
                          ln2_low = 1.42860682030941723e-6f;
-  // Beyond these exp is 0 and infinite.
+  // Below the first exp is 0, above the second infinite.
   static constexpr float lowest_exp = -104.0f, highest_exp = 89.0f;
 };
 template <>
@@ -51,7 +52,7 @@ GAT_HD V polynomial(const A (&c)[n], V x) {
   return sum;
 }
 
-// 2^n for integers that are exponents of normal numbers.
+// 2^n for integers n that are exponents of normal numbers.
 template <class V>
 GAT_HD V power_of_two(IntegersOf<V> n) {
   using Format = FloatFormat<LaneOf<V>>;
@@ -85,8 +86,8 @@ GAT_HD V exp_near_zero(V r) {
   }
 }
 
-// 2^n exp(r) with n = round(x / ln 2). 2^n is a product of two factors, because it may exceed the
-// largest number, or be denormal, where the result is not.
+// 2^n exp(r) with n = round(x / ln 2). 2^n is a product of two factors, because it may overflow or
+// be denormal where the result is not.
 template <class V>
 GAT_HD V exp_of_lanes(V x) {
   using Format = FloatFormat<LaneOf<V>>;
@@ -112,7 +113,7 @@ GAT_HD V log_of_lanes(V x) {
   using Format = FloatFormat<A>;
   constexpr int bits = Format::mantissa_bits;
   constexpr A two_to_bits = A(std::int64_t{1} << bits);
-  const V one = V{} + 1, positive = x > V{} ? x : one;  // the results for the others are constants
+  const V one = V{} + 1, positive = x > V{} ? x : one;  // results for other arguments are constants
   const auto denormal = positive < std::numeric_limits<A>::min();
   const V normal = denormal ? positive * two_to_bits : positive;
   const I root_half = bitcast<I>(V(V{} + A(0.70710678118654752440)));
@@ -136,11 +137,11 @@ GAT_HD V log_of_lanes(V x) {
       ((half_square - (s * (half_square + remainder) + exponent * Format::ln2_low)) - f);
   const V infinity = V{} + std::numeric_limits<A>::infinity(),
           nan = V{} + std::numeric_limits<A>::quiet_NaN();
-  const V result = x < infinity ? finite : x;  // infinity and NaN are their own logarithms
+  const V result = x < infinity ? finite : x;  // log of infinity and NaN is the argument
   return x < V{} ? nan : x == V{} ? -infinity : result;
 }
 
-// Near 0 the rational approximations of Cephes, where 1 - exp(-2 |x|) would cancel.
+// Near 0, where 1 - exp(-2 |x|) would cancel, the rational approximations of Cephes.
 template <class V>
 GAT_HD V tanh_of_lanes(V x) {
   using A = LaneOf<V>;

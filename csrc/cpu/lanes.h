@@ -1,4 +1,4 @@
-// Vectors of lanes: the compiler's own vector types. A plain header: functions are always inlined,
+// Vectors of lanes: the vector types of the compiler. A plain header: functions are always inlined,
 // and no instruction set is assumed.
 #pragma once
 

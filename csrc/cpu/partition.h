@@ -1,9 +1,9 @@
-// Rows shared out by edges.
+// Partition of rows into work items by their number of edges.
 //
-// The rows of a CSR are cut into work items of about equal cost. The cut depends on the graph
-// alone, never on the number of threads, and every sum is either within one item or over items in
-// their order: results are the same, bit for bit, for any number of threads. A row longer than
-// kLongRow edges is cut into pieces whose states merge in order.
+// The rows of a CSR are divided into work items of about equal cost. The partition depends on the
+// graph only, never on the number of threads, and every sum is either within one item or over items
+// in their order: results are bitwise identical for any number of threads. A row longer than
+// kLongRow edges is split into pieces whose states are merged in order.
 #pragma once
 
 #include <algorithm>
@@ -13,10 +13,10 @@
 
 namespace gat::cpu {
 
-inline constexpr std::int64_t kLongRow = 8192;  // edges in a piece of a row
-inline constexpr std::int64_t kRowCost = 4;     // cost of a row without edges, in edges
+inline constexpr std::int64_t kLongRow = 8192;  // edges per piece of a row
+inline constexpr std::int64_t kRowCost = 4;     // cost of an empty row, in edges
 
-// Rows [row_begin, row_end), or, where piece >= 0, the edges [edge_begin, edge_end) of the one row
+// The rows [row_begin, row_end), or where piece >= 0, the edges [edge_begin, edge_end) of row
 // row_begin.
 struct WorkItem {
   std::int64_t row_begin, row_end;
@@ -44,8 +44,8 @@ inline void add_row_pieces(RowPartition& partition, std::int64_t row, std::int64
   }
 }
 
-// O(items · log rows). split_long_rows = false keeps every row whole, for operators whose state
-// does not merge.
+// O(items · log rows). split_long_rows = false keeps every row whole, for operators whose states
+// cannot be merged.
 inline RowPartition partition_rows(const std::int64_t* rowptr, std::int64_t num_rows,
                                    bool split_long_rows = true) {
   RowPartition partition;
@@ -56,7 +56,7 @@ inline RowPartition partition_rows(const std::int64_t* rowptr, std::int64_t num_
   const std::int64_t item_cost = std::clamp<std::int64_t>(total / 512, 512, kLongRow);
   std::int64_t row = 0;
   for (std::int64_t target = item_cost; row < num_rows; target += item_cost) {
-    std::int64_t low = row, high = num_rows;  // first row whose end reaches the target, plus one
+    std::int64_t low = row, high = num_rows;  // the first row whose end reaches the target
     while (low < high) {
       const std::int64_t middle = low + (high - low) / 2;
       if (cost_before(middle + 1) < target) {
@@ -66,7 +66,7 @@ inline RowPartition partition_rows(const std::int64_t* rowptr, std::int64_t num_
       }
     }
     const std::int64_t end = std::min(low + 1, num_rows);
-    // Rows before the last one lie within one target each, so only the last can be long.
+    // Each row before the last one lies within a target, so only the last one can be long.
     const bool last_is_long = split_long_rows && rowptr[end] - rowptr[end - 1] > kLongRow;
     const std::int64_t whole_end = last_is_long ? end - 1 : end;
     if (whole_end > row)

@@ -1,8 +1,8 @@
 // Loads, stores and loops over vectors of lanes, conversions of 16-bit storage, and the exponential
 // of the softmax.
 //
-// Only kernel definitions (csrc/cpu/kernels) may include this: what it defines has to be compiled
-// for the instruction set of the kernel that uses it, and is always inlined there.
+// Only kernel definitions (csrc/cpu/kernels) may include this header: its functions must be
+// compiled for the instruction set of the kernel that calls them, and are always inlined there.
 #pragma once
 
 #include <cmath>
@@ -37,7 +37,7 @@ GAT_HD U narrow_bf16(V v) {  // round to nearest even; NaN stays NaN
 template <class V, class U>
 GAT_HD V widen_fp16(U h) {
   const U magnitude = (h & 0x7fffu) << 13;
-  // rebias; denormals come out right
+  // Changes the bias of the exponent; denormals become normal numbers.
   const U scaled = bitcast<U>(V(bitcast<V>(magnitude) * 0x1p112f));
   const U special = (h & 0x7c00u) == 0x7c00u ? U(scaled | 0x7f800000u) : scaled;
   return bitcast<V>(U(special | ((h & 0x8000u) << 16)));
@@ -98,7 +98,7 @@ GAT_HD void store(fp16* p, V v) {
   __builtin_memcpy(p, &raw, sizeof raw);
 }
 
-// One element, in the type in which it is computed with.
+// One element, converted to the type of computation.
 template <class T>
 GAT_HD Acc<T> read(const T* p) {
   return load<Acc<T>>(p);
@@ -112,8 +112,8 @@ struct Lanes {
   static constexpr int width = kLanesOf<V_, A>;
 };
 
-// Calls f(d, Lanes) for d from 0 to n, with full vectors first and then halves, quarters, … single
-// elements.
+// Calls f(d, Lanes) for d from 0 to n: first with full vectors, then with halves, quarters, … and
+// single elements.
 template <class Isa, class A, class F>
 GAT_HD void for_lanes(std::int64_t n, F&& f) {
   constexpr int W = kLanes<Isa, A>;
@@ -172,14 +172,14 @@ GAT_HD void store_scaled(T* dst, const A* src, A scale, std::int64_t n) {
 
 // ---- exp
 
-// exp(x) for x <= 0 up to rounding: 2^n times the Taylor polynomial of the remainder, |r| <= ln(2)
-// / 2, whose truncation error is below half a unit in the last place. 0 below the smallest normal
-// result; NaN stays NaN.
+// exp(x) for x <= 0, up to rounding: 2^n times the Taylor polynomial of the remainder
+// |r| <= ln(2) / 2, whose truncation error is below half a unit in the last place. Returns 0 where
+// the result would be denormal; NaN stays NaN.
 template <class A, class V>
 GAT_HD V exp_of(V x) {
   if constexpr (std::is_same_v<A, float>) {
     using I = Vec<std::int32_t, kLanesOf<V, A>>;
-    // 1.5 * 2^23: the low bits of t are round(x / ln 2)
+    // 1.5 * 2^23: the low bits of t are round(x / ln 2).
     const V t = x * 1.44269504088896341f + 12582912.0f;
     const V n = t - 12582912.0f;
     const V r = x - n * 0.693145751953125f - n * 1.42860682030941723e-6f;
@@ -219,14 +219,14 @@ GAT_HD V exp_of(V x) {
 
 // ---- prefetch
 
-// Asks for the cache lines of a row that will be read soon.
+// Prefetches the cache lines of a row that will be read soon.
 GAT_HD void prefetch(const void* row, std::int64_t bytes) {
   const char* p = static_cast<const char*>(row);
   for (std::int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(p + offset, 0, 2);
 }
 
-// Asks for the rows of a result that will be written soon: a store that misses holds up those after
-// it, and with them every read of what they write.
+// Prefetches rows of a result that will be written soon: a store that misses the cache delays the
+// stores after it, and every load of what they write.
 template <class T>
 GAT_HD void prefetch_for_write(const T* rows, std::int64_t size) {
   const char* p = reinterpret_cast<const char*>(rows);

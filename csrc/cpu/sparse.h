@@ -26,15 +26,15 @@ struct SparseKernels {
   void (*spmm)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* weight,
                const T* x, T* out, int num_threads);
   // out = the largest (sign = 1) or smallest (sign = -1) weight_e x_col of the row, 0 for an empty
-  // row; arg [num_rows, H, F] = the edge it came from in the caller's order, the first of equals,
-  // -1 for an empty row. NaN wins.
+  // row. arg [num_rows, H, F] = the edge that it comes from, in the caller's order; of equal
+  // values, the first; -1 for an empty row. NaN counts as the extremum.
   void (*spmm_extremum)(const CsrView&, std::int64_t num_heads, std::int64_t channels, int sign,
                         const T* weight, const T* x, T* out, std::int64_t* arg, int num_threads);
-  // Gradient of x for spmm_extremum: csr is the transpose, grad and arg are [num_cols, H, F].
+  // The gradient of x of spmm_extremum: csr is the transpose, grad and arg are [num_cols, H, F].
   void (*spmm_extremum_backward)(const CsrView&, std::int64_t num_heads, std::int64_t channels,
                                  const T* weight, const T* grad, const std::int64_t* arg, T* grad_x,
                                  int num_threads);
-  // out [n] = x [n] times 0 or 1 / (1 - p), the numbers being those of the seed whatever the
+  // out [n] = x [n] times 0 or 1 / (1 - p). The random numbers depend on the seed only, not on the
   // instruction set.
   void (*dropout)(const Dropout&, std::int64_t n, const T* x, T* out, int num_threads);
 };

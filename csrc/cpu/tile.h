@@ -1,5 +1,5 @@
-// The per-thread buffers in which kernels work on a few edges at a time. Plain code: no instruction
-// set is assumed here.
+// The per-thread buffers in which kernels process a few edges at a time. A plain header: no
+// instruction set is assumed.
 #pragma once
 
 #include <cstddef>
@@ -10,23 +10,23 @@
 namespace gat::cpu {
 
 inline constexpr int kTile = 32;
-// what a tile needs is asked for this many edges before, in an earlier tile
+// The rows of an edge are prefetched this many edges ahead, while an earlier tile is processed.
 inline constexpr int kAhead = kTile;
 
-// Aligned, so that the buffers of two threads have no cache line in common.
+// Aligned, so that the buffers of two threads share no cache line.
 struct alignas(128) TileIndices {
-  std::int64_t neighbor[kTile + kAhead];  // of the edges of the tile and those that follow
+  std::int64_t neighbor[kTile + kAhead];  // of the edges of the tile and of the following edges
   std::int64_t id[kTile];
 };
 
-// The buffers of one thread. Per-edge values are head-major, [H, kTile], so that an exponential
-// runs over the edges of a head.
+// The buffers of one thread. Per-edge values are head-major, [H, kTile], so that an exponential is
+// computed for a vector of edges of one head.
 template <class A>
 struct TileScratch : TileIndices {
   std::int64_t own[kTile];       // 0, 1, 2, …: row e of key and value belongs to edge e
-  std::int64_t position[kTile];  // in the CSR, of the edges of a tile of the transpose
-  // [H, kTile]: the sum over the term, the terms of the two nodes, softmax and delta of the
-  // destinations, alpha m, …
+  std::int64_t position[kTile];  // CSR positions of the edges of a tile of the transpose
+  // [H, kTile]: the sum of the terms, the node terms, softmax and delta of the destinations,
+  // alpha m, …
   std::vector<A> sum, dst_term, src_term, score, weight, multiplier, shift, scale, delta;
   std::vector<A> grad_weight, grad_score, grad_sum, grad_dst_term, grad_src_term;
   std::vector<A> key, value;  // [kTile, H, D] with edge features added

@@ -10,17 +10,17 @@ namespace gat::cpu {
 // T is float or double.
 template <class T>
 struct WalkStepKernels {
-  // next [B], log_prob [B]. False where an index was out of range.
+  // Writes next [B] and log_prob [B]. Returns false where an index is out of range.
   bool (*step)(const WalkStep<T>&, std::int64_t* next, T* log_prob, int num_threads);
-  // grad_rank [B, R], full of zeros on entry.
+  // Writes grad_rank [B, R], which is zero on entry.
   void (*backward)(const WalkStep<T>&, const std::int64_t* next, const T* grad, T* grad_rank,
                    int num_threads);
 };
 
 struct RandomWalkKernels {
-  // Running sums of weight [E] within each row: cumulative [E]. Both in CSR order.
+  // Writes the running sums of weight [E] within each row to cumulative [E]. Both are in CSR order.
   void (*running_sums)(const CsrView&, const double* weight, double* cumulative, int num_threads);
-  // nodes [B, length + 1], the first column from start [B].
+  // Writes nodes [B, length + 1], whose first column is start [B].
   void (*walk)(const RandomWalk&, const std::int64_t* start, std::int64_t* nodes, int num_threads);
 };
 

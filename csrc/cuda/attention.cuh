@@ -1,4 +1,4 @@
-// What all passes of edge attention share: the scores of a few edges of one row.
+// Base of all passes of edge attention: the scores of a few edges of one row.
 #pragma once
 
 #include <initializer_list>
@@ -22,37 +22,38 @@ struct Attention {
   int score_blocks, value_blocks;
   int heads;
 
-  // Where the head of a node, or of an edge, is found in [N, H] or [E, H].
+  // The offset of a head of a node or edge in [N, H] or [E, H].
   __device__ __forceinline__ std::int64_t at(std::int64_t node, int head) const {
     return node * heads + head;
   }
 };
 
-// Two variants of every pass: rows of one pack a lane, which is most graphs; and the general one,
-// with longer rows, in blocks if need be, edge features, and rows of 16-bit channels that are
-// hardly aligned.
+// Every pass has two variants: one for rows of one pack per lane, which is the common case; and a
+// general one for longer rows (in blocks if necessary), for edge features, and for rows of 16-bit
+// channels aligned to less than 8 bytes.
 inline constexpr int kGeneralPacks = 2;
 template <int C>
 inline constexpr bool kGeneral = C > 1;
-// Edges that a team takes at a time; fewer where their channels take many registers.
+// Edges that a team processes at a time; fewer where their channels take many registers.
 template <class T, int C>
 inline constexpr int kEdges = !kGeneral<C>     ? 4
                               : sizeof(T) == 2 ? 1
                                                : 2;
 
-// Thread blocks on a multiprocessor: as many as its registers hold without spilling any, which
-// leaves enough loads in flight.
+// Thread blocks per multiprocessor: as many as its registers hold without spills, which keeps
+// enough loads in flight.
 template <int C>
 inline constexpr int kBlocksAtOnce = kGeneral<C> ? 2 : 3;
-// In a backward pass: one less in float64 for scores that keep both a term and node terms.
+// In a backward pass: one fewer in float64 for scores with both a term and node terms.
 template <class Score, class T, int C>
 inline constexpr int kBackwardBlocksAtOnce =
     Score::has_term && Score::has_node_terms && sizeof(T) == 8 ? 2 : kBlocksAtOnce<C>;
 
-// The graph as a pass walks it: rows are destinations, or with `position` sources of the transpose.
+// The graph over which a pass runs: rows are destinations, or with `position` the sources of the
+// transpose.
 struct Walk {
   CsrView csr;
-  IndexArray position;  // in the CSR by destination; null where that is walked
+  IndexArray position;  // in the CSR by destination; null where rows are destinations
 
   __device__ __forceinline__ std::int64_t position_of(std::int64_t k) const {
     return position ? position[k] : k;
@@ -60,7 +61,8 @@ struct Walk {
 };
 
 // The block of channels whose fragments a task keeps. Where x and v differ in size, one may have
-// fewer blocks than there are tasks: what is then kept belongs to no channel, and is never stored.
+// fewer blocks than there are tasks: such a task then keeps a block without channels, which is
+// never stored.
 __device__ __forceinline__ int own_block(const Task& task, int blocks) {
   return blocks == 1 ? 0 : task.block;
 }
@@ -81,9 +83,9 @@ __device__ __forceinline__ Fragment<T, C> load_own(const T* base, const Channels
   return out;
 }
 
-// Calls f(block) with the fragments of each block of channels of the row of a task, which stays,
-// and of its neighbours; those of the task's own block are left in registers. In the same order for
-// all tasks: see Note [same bits].
+// Calls f(block) for each block of channels, with the fragments of the task's row and of its
+// neighbours. At the end the registers hold those of the task's own block. The order is the same
+// for all tasks: see Note [summation order].
 template <class T, int C, int n, class F>
 __device__ __forceinline__ void for_each_block(const Channels& channels, int blocks,
                                                const Task& task, const EdgeBatch<n>& batch,
@@ -91,7 +93,7 @@ __device__ __forceinline__ void for_each_block(const Channels& channels, int blo
                                                Fragment<T, C>& own_fragment,
                                                Fragment<T, C> (&fragments)[n], F&& f) {
   if constexpr (kGeneral<C>) {
-    // One step more to load the own block again, where it is not the last.
+    // One more step loads the task's own block again, unless it was the last.
     const int steps = blocks > 1 && task.block != blocks - 1 ? blocks + 1 : blocks;
     for (int step = 0; step < steps; ++step) {
       const int block = step < blocks ? step : task.block;
@@ -105,15 +107,16 @@ __device__ __forceinline__ void for_each_block(const Channels& channels, int blo
   }
 }
 
-// Scores of a few edges. RowIsDst says which end the row of the task is: x of it stays, y is
-// gathered, or the reverse.
+// The scores of a few edges. RowIsDst: the row of the task is the destination, x is loaded once per
+// row and y is gathered; otherwise the reverse.
 template <class Score, class T, int C, bool RowIsDst>
 struct EdgeScores {
   using A = Acc<T>;
   static constexpr int n = kEdges<T, C>;
   Fragment<T, C> own;          // of the row: x, or y
   Fragment<T, C> gathered[n];  // of the other ends: y, or x
-  // the sum over the term; the finished score, -inf for an edge that does not count
+  // The sum of the terms; the finished score, -inf for edges past the end and those that top-k
+  // drops.
   A raw[n], score[n];
 
   __device__ __forceinline__ const T* own_rows(const Attention<T>& a) const {
@@ -218,8 +221,7 @@ struct EdgeScores {
   }
 };
 
-// The dropout multipliers of the edges of a batch, which are those of csr. The lanes of a team draw
-// for different edges.
+// The dropout multipliers of a batch of edges of csr. Each lane of a team draws for other edges.
 template <class A, int n>
 __device__ __forceinline__ void dropout_multipliers(const Dropout& dropout, const CsrView& csr,
                                                     const Task& task, const EdgeBatch<n>& batch,
@@ -250,8 +252,7 @@ inline int common_access(int access, const void* p) {
   return access;
 }
 
-// How rows of `count` channels of T are accessed, given the addresses of all arrays that hold such
-// rows.
+// How rows of `count` channels of T are accessed, given all arrays of such rows.
 template <class T, class... Pointers>
 Channels row_channels(std::int64_t heads, std::int64_t count, const Pointers*... p) {
   int access = 16;
@@ -261,13 +262,12 @@ Channels row_channels(std::int64_t heads, std::int64_t count, const Pointers*...
           checked_int(heads * count, "heads times channels"), access};
 }
 
-// How the channels of a row and head are shared out: lanes of a team, packs a lane (1, or
+// How the channels of a row and head are distributed: lanes of a team, packs per lane (1 or
 // kGeneralPacks), blocks of channels.
 struct RowShape {
   int lanes, packs, blocks;
 
-  // For rows of up to `channels` channels; `general` where they need the general variant whatever
-  // their length.
+  // For rows of up to `channels` channels. general: they need the general variant at any length.
   template <class T>
   static RowShape of(std::int64_t channels, bool general) {
     const std::int64_t packs = ceil_div(channels, kPack<T>);
@@ -282,7 +282,7 @@ struct RowShape {
   static RowShape of(const Channels& channels) {
     return of<T>(channels.count, is_narrow<T>(channels.access));
   }
-  // Blocks of rows of `channels` channels under this shape; one even of none.
+  // The number of blocks of rows of `channels` channels in this shape, at least one.
   template <class T>
   int blocks_of(std::int64_t channels) const {
     const std::int64_t n = ceil_div(channels, static_cast<std::int64_t>(lanes) * packs * kPack<T>);
@@ -290,15 +290,16 @@ struct RowShape {
   }
 };
 
-// The inputs as passes take them, and how their channels are shared out.
+// The inputs of a pass, and how their channels are distributed.
 template <class T>
 struct AttentionLayout {
   Attention<T> attention;
   RowShape shape;
 };
 
-// The extra pointers are to arrays with rows like x and y, and like v, that the pass also accesses.
-// A pass that reads scores only has its lanes shared out by them alone.
+// like_score and like_value are the other arrays that the pass accesses, with rows like those of x
+// and y, and of v. scores_only: the pass reads no values, so the channels of the scores alone
+// determine the shape.
 template <class T>
 AttentionLayout<T> lay_out(const EdgeAttentionInputs<T>& in, const EdgeAttentionSizes& sizes,
                            std::initializer_list<const void*> like_score,
@@ -331,7 +332,7 @@ void with_score(TypeList<Ss...>, int index, F&& f) {
   ((i++ == index ? f(Ss{}) : void()), ...);
 }
 
-// Calls f with the number of packs a lane as a constant.
+// Calls f with the number of packs per lane as a constant.
 template <class F>
 void with_packs(int packs, F&& f) {
   if (packs == 1) {

@@ -1,13 +1,13 @@
-// Fused edge attention on the GPU: a plain C++ face. See Note [one-pass backward] in
+// Fused edge attention on the GPU, as plain C++ functions. See Note [one-pass backward] in
 // ../core/edge_attention.h.
 //
 // Both passes of the backward recompute scores and weights, so that no array of the size of the
-// edges is written between them, except for a score without a term: its source pass alone gathers
-// feature rows, and writes the gradient of a_i through each edge [E, H] for the sums over
-// destinations.
+// edges is written between them. A score without a term is the exception: only its source pass
+// gathers feature rows, and it writes the gradient of a_i through each edge, [E, H], for the sums
+// over destinations.
 //
-// score is an index into Scores; T is float, double, bf16 or fp16. All pointers are to memory of
-// the device.
+// score is an index into Scores; T is float, double, bf16 or fp16. All pointers are to device
+// memory.
 #pragma once
 
 #include "../core/edge_attention.h"
@@ -15,12 +15,13 @@
 
 namespace gat::cuda {
 
-// What the host does not find in the arguments: rowptr is in the memory of the device.
+// Sizes that the host cannot read from the arguments, because rowptr is in device memory.
 struct EdgeAttentionSizes {
   std::int64_t num_edges = 0, num_src = 0;
 };
 
-// selected[k, h] = 1 for the top_k largest scores of each row and head, ties to the earlier edge.
+// selected[k, h] = 1 for the top_k largest scores of each row and head; of equal scores, for the
+// earlier edges.
 template <class T>
 void edge_attention_select(Context&, int score, const EdgeAttentionSizes&,
                            const EdgeAttentionInputs<T>&, std::int64_t top_k,
@@ -30,7 +31,7 @@ template <class T>
 void edge_attention_forward(Context&, int score, const EdgeAttentionSizes&,
                             const EdgeAttentionForward<T>&);
 
-// weights[id, h] = alpha m, from a finished softmax.
+// weights[id, h] = alpha m, computed from a finished softmax.
 template <class T>
 void edge_attention_weights(Context&, int score, const EdgeAttentionSizes&,
                             const EdgeAttentionInputs<T>&, const RowSoftmax<Acc<T>>* softmax,
@@ -43,12 +44,12 @@ void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttenti
                           const T* grad_out, const Acc<T>* out, const T* grad_weights,
                           const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
 
-// Rows of att_parts that edge_attention_destination fills, [rows, H, D]; their sum is the gradient
-// of w.
+// The number of rows of att_parts [rows, H, D], which edge_attention_destination fills; their sum
+// is the gradient of w.
 template <class T>
 std::int64_t att_part_rows(const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&);
 
-// The destination pass of a score with a term; att_parts is null where grad_att is not asked for.
+// The destination pass of a score with a term; att_parts is null where grad_att is not needed.
 template <class T>
 void edge_attention_destination(Context&, int score, const EdgeAttentionSizes&,
                                 const EdgeAttentionBackward<T>&, Acc<T>* att_parts);

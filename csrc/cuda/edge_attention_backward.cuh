@@ -1,9 +1,9 @@
 // Backward of fused edge attention: see Note [one-pass backward] in ../core/edge_attention.h, and
-// edge_attention.h for what differs from the CPU.
+// edge_attention.h for the differences from the CPU.
 //
 // Bytes: the destination pass gathers a row of y and of v for each edge, the source pass a row of x
-// and of g, with softmax and delta of the destination; where there is no term, the source pass
-// gathers g alone and writes one number an edge and head.
+// and of g, with softmax and delta of the destination; without a term, the source pass gathers g
+// only and writes one number per edge and head.
 #pragma once
 
 #include "attention.cuh"
@@ -14,11 +14,11 @@ template <class T>
 struct BackwardArgs {
   Attention<T> attention;
   EdgeAttentionBackward<T> to;
-  Acc<T>* att_parts = nullptr;  // [slots, H, D] parts of the gradient of w; null where nobody asks
+  Acc<T>* att_parts = nullptr;  // [slots, H, D] parts of the gradient of w; null where not needed
 };
 
-// Of a few edges <g, c (v + e)> + c r, g or v being that of the row and c what dropout multiplies
-// kept weights by: see Note [same bits].
+// <g, c (v + e)> + c r of a few edges, where g or v belongs to the row and c is the factor of the
+// weights that dropout keeps: see Note [summation order].
 template <class T, int C, bool RowIsDst>
 struct WeightGrads {
   using A = Acc<T>;
@@ -78,7 +78,7 @@ struct WeightGrads {
   }
 };
 
-// The gradients that edge k owns: of its bias, and of its term, which adds to b.
+// Stores the gradients of edge k: of its bias, and of its term, which is added to b.
 template <class T>
 __device__ __forceinline__ void store_edge(const BackwardArgs<T>& args, const Walk& walk,
                                            const Task& task, std::int64_t k, Acc<T> ds,
@@ -90,8 +90,8 @@ __device__ __forceinline__ void store_edge(const BackwardArgs<T>& args, const Wa
   if (to.grad_edge_term) to.grad_edge_term[at] = narrow<T>(grad_edge_term);
 }
 
-// ---- destination pass, for scores with a term: gradients of x and a, of w, and of what belongs to
-// an edge
+// ---- destination pass, for scores with a term: gradients of x, a and w, and of the tensors of
+// edges
 
 template <class T, int C>
 struct DestinationSink {
@@ -225,7 +225,7 @@ struct DestinationPass {
   }
 };
 
-// ---- source pass: gradients of y, b and v; without a term also what belongs to an edge
+// ---- source pass: gradients of y, b and v; without a term also of the tensors of edges
 
 template <class T, int C, bool has_term>
 struct SourceSink {
@@ -342,7 +342,7 @@ struct SourcePass : NothingShared {
     }
   }
 
-  // The gradient of a_i of edge k, for the sums over destinations.
+  // Stores the gradient of a_i through edge k, for the sums over destinations.
   __device__ __forceinline__ void store_dst_term(const Walk& walk, const Task& task, std::int64_t k,
                                                  A grad) const {
     if (!args.to.edge_grad || task.block != 0 || task.team.lane != 0) return;

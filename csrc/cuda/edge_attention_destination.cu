@@ -4,8 +4,8 @@
 namespace gat::cuda {
 namespace {
 
-// Rows side by side where the gradient of w is asked for: each leaves a part of it, so there are
-// not as many as destinations.
+// Row slots where the gradient of w is needed: each stores a part of it, so there are fewer slots
+// than destinations.
 constexpr std::int64_t kAttSlots = 16384;
 
 template <class T>

@@ -1,4 +1,4 @@
-// Scores, weights and the choice of the top k on the GPU, and delta of the backward.
+// Scores, weights and the selection of the top k on the GPU, and delta of the backward.
 #include "edge_attention_edges.cuh"
 
 #include <algorithm>
@@ -9,8 +9,8 @@ namespace {
 template <class T>
 void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes,
                const EdgeAttentionInputs<T>& in, const EdgeOutputs<T>& to) {
-  // Longer rows go by in blocks of channels, within one task. The softmax holds for scores that
-  // were summed as in the forward.
+  // Longer rows are processed in blocks of channels, within one task. With a softmax, the scores
+  // must be summed in the order of the forward, so the shape depends on the values too.
   const AttentionLayout<T> layout = lay_out(in, sizes, {}, {}, /*scores_only=*/!to.softmax);
   const RowShape& shape = layout.shape;
   with_packs(shape.packs, [&](auto packs) {

@@ -1,5 +1,5 @@
-// Passes of edge attention that leave one number for each edge and head, its score or its weight;
-// the choice of the top k; and delta, one number for each destination and head.
+// Passes of edge attention that write one number per edge and head, its score or its weight; the
+// selection of the top k; and delta, one number per destination and head.
 #pragma once
 
 #include "attention.cuh"
@@ -49,8 +49,8 @@ struct EdgePass : NothingShared {
   }
 };
 
-// Unsigned keys in the order of the scores: NaN above all, so that it is kept and seen; the two
-// zeros equal.
+// Unsigned keys in the order of the scores: NaN above any number, so that it is selected and stays
+// visible; the two zeros equal.
 __device__ __forceinline__ unsigned order_key(float score) {
   if (score != score) return ~0u;
   const unsigned bits = __float_as_uint(score + 0.0f);
@@ -62,7 +62,7 @@ __device__ __forceinline__ unsigned long long order_key(double score) {
   return bits >> 63 ? ~bits : bits | 0x8000000000000000ull;
 }
 
-// Number of edges in [begin, end) whose key fulfils a condition; all lanes get it.
+// The number of edges in [begin, end) whose keys fulfil a condition, returned to all lanes.
 template <class A, class F>
 __device__ __forceinline__ std::int64_t count_edges(const A* scores, std::int64_t heads,
                                                     std::int64_t begin, std::int64_t end,
@@ -76,8 +76,8 @@ __device__ __forceinline__ std::int64_t count_edges(const A* scores, std::int64_
   return count;
 }
 
-// A warp for each row and head: the key of the k-th largest score bit by bit, then the edges above
-// it, and of those at it the first ones until there are k.
+// One warp per row and head finds the key of the k-th largest score bit by bit, and then selects
+// the edges above it, and the first of those equal to it until there are k.
 template <class A>
 __global__ void __launch_bounds__(kBlock)
     select_kernel(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t heads,
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kBlock)
   const A* const scores = all_scores + head;
   using Key = decltype(order_key(A()));
   Key threshold = 0;
-  std::int64_t at_threshold = end - begin;  // how many to take of the edges at the threshold
+  std::int64_t at_threshold = end - begin;  // edges at the threshold that are selected
   if (end - begin > top_k) {
     for (Key bit = Key(1) << (8 * sizeof(Key) - 1); bit != 0; bit >>= 1) {
       const Key candidate = threshold | bit;
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kBlock)
 }
 
 // delta = <g, out> + sum over the edges of r alpha m - q, for each row and head. The channels are
-// shared out as in the passes that compute <g, v>: see Note [same bits].
+// distributed as in the passes that compute <g, v>: see Note [summation order].
 template <class T>
 __global__ void __launch_bounds__(kBlock)
     delta_kernel(const EdgeAttentionInputs<T> in, std::int64_t rows, RowShape shape,

@@ -1,9 +1,9 @@
-// Forward of fused edge attention: out = sum_j alpha_ij m_ij v_j with an online softmax, and what
-// is left of the softmax: the maximum and the sum of each row, and lse where it is asked for.
+// Forward of fused edge attention: out = sum_j alpha_ij m_ij v_j with an online softmax; also
+// writes the RowSoftmax of each row, and lse if requested.
 //
 // Bytes: for each edge one row of values (and of keys, where the score has a term and they are not
-// the values), a column, and the node terms; for each destination a row of out and its softmax.
-// Nothing of the size E x H x F exists.
+// the values), a column, and the node terms; for each destination a row of out and its softmax. No
+// array has the size E x H x F.
 #pragma once
 
 #include "attention.cuh"
@@ -111,7 +111,7 @@ struct ForwardPass : NothingShared {
     });
   }
 
-  // Takes scores into the running max and sum; p = exp(s - max).
+  // Updates the running max and sum with the scores; p = exp(s - max).
   __device__ __forceinline__ static void absorb(const A (&score)[kUnroll], State& state,
                                                 A (&p)[kUnroll]) {
     A top = state.max;

@@ -1,4 +1,4 @@
-// A few edges of a row at a time, so that their loads are in flight together.
+// Batches of edges of a row, whose loads are in flight together.
 #pragma once
 
 #include "../core/csr.h"
@@ -7,12 +7,12 @@
 
 namespace gat::cuda {
 
-// Node numbers are held in 32 bits: one instruction then makes an address of them. The host checks
+// Node numbers have 32 bits: one instruction then computes an address from them. The host checks
 // that they fit.
 template <int n>
 struct EdgeBatch {
   std::int64_t first;  // position of the first edge
-  int count;           // edges before the end of the row, which may be n or more, or less than one
+  int count;           // edges up to the end of the row: at most n, possibly negative
   int neighbor[n];     // column; 0 beyond the end of the row
 
   __device__ __forceinline__ bool valid(int u) const { return u < count; }
@@ -28,8 +28,8 @@ __device__ __forceinline__ void load_neighbors(const void* col, EdgeBatch<n>& ba
   }
 }
 
-// Calls step(batch) for the edges of a task, n at a time for each team; equally often on all lanes
-// of the warp.
+// Calls step(batch) for the edges of a task, n at a time for each team, and equally often on all
+// lanes of the warp.
 template <int n, class F>
 __device__ __forceinline__ void for_each_batch(const CsrView& csr, const Task& task, F&& step) {
   const int stride = n * task.team.parts;
@@ -51,7 +51,7 @@ __device__ __forceinline__ void for_each_batch(const CsrView& csr, const Task& t
   }
 }
 
-// Loads block `block` of the rows of the neighbours; those beyond the end of the row read as zero.
+// Loads block `block` of the rows of the neighbours; zeros beyond the end of the row.
 template <int n, class T, int C>
 __device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch,
                                        const Channels& channels, const Task& task, int block,

@@ -1,8 +1,8 @@
-// Softmax over the edges of each row, and its gradient: a pass that leaves the statistics of the
-// rows, and one over their edges.
+// Softmax over the edges of each row, and its gradient: one pass computes the statistics of the
+// rows, a second one the results of the edges.
 //
-// Bytes: the scores are read twice and alpha is written once; the second reading finds short rows
-// in the cache.
+// Bytes: the scores are read twice and alpha is written once; the second time short rows are in the
+// cache.
 #pragma once
 
 #include "../core/online_softmax.h"
@@ -11,8 +11,8 @@
 
 namespace gat::cuda {
 
-// State of a row: max and sum of exp(s - max). Ends as what turns a score into its weight: exp(s -
-// shift) * scale.
+// State of a row: max and sum of exp(s - max). Its result turns a score into its weight:
+// exp(s - shift) * scale.
 template <class T>
 struct SoftmaxSink {
   using A = Acc<T>;
@@ -124,7 +124,7 @@ struct SoftmaxGrad {
   }
 };
 
-// alpha grad of an edge, to be summed.
+// alpha grad of an edge, which run_row_sums sums.
 template <class T>
 struct AlphaGrad {
   CsrView csr;

@@ -1,4 +1,4 @@
-// Launches: one-dimensional grids of blocks of kBlock threads, every launch checked.
+// Launches: one-dimensional grids of blocks of kBlock threads; every launch is checked.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,8 +23,8 @@ void launch(const Context& context, std::int64_t blocks, void (*kernel)(Ps...),
             const Args&... args) {
   if (blocks == 0) return;
   if (blocks > std::numeric_limits<std::int32_t>::max()) {
-    throw std::length_error("gat_ext: a launch of " + std::to_string(blocks) +
-                            " blocks is more than CUDA allows");
+    throw std::length_error("gat_ext: a kernel needs " + std::to_string(blocks) +
+                            " blocks; CUDA allows less than 2^31");
   }
   std::tuple<std::remove_const_t<Ps>...> values(args...);
   std::apply(

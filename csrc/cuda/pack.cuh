@@ -1,8 +1,8 @@
 // Rows of channels in registers: each lane of a team holds packs of 16 bytes of the storage type.
 //
-// How memory is accessed follows the alignment of the rows at run time: whole packs where they are
-// aligned to 16 bytes, else halves, quarters or single elements. Channels beyond the end of a row
-// read as zero and are not written.
+// The alignment of the rows determines at run time how memory is accessed: whole packs where rows
+// are aligned to 16 bytes, otherwise halves, quarters or single elements. Channels beyond the end
+// of a row read as zero and are not written.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -39,7 +39,7 @@ __device__ __forceinline__ T narrow(Acc<T> x) {
 template <class T>
 inline constexpr int kPack = 16 / static_cast<int>(sizeof(T));
 
-// 16 bytes of channels, kept as words: a register is 32 bits wide, whatever was loaded into it.
+// 16 bytes of channels, kept as 32-bit words, the size of a register.
 template <class T>
 struct Pack {
   unsigned word[4] = {0, 0, 0, 0};
@@ -69,7 +69,7 @@ struct Pack {
   }
 };
 
-// Loads the first `channels` channels, with accesses of `bytes` bytes; the rest stay as they are.
+// Loads the first `channels` channels with accesses of `bytes` bytes; the others keep their values.
 template <int bytes, class T>
 __device__ __forceinline__ void load_units(const T* p, int channels, Pack<T>& pack) {
   constexpr int per_unit = bytes / static_cast<int>(sizeof(T));
@@ -112,9 +112,8 @@ __device__ __forceinline__ void store_units(T* p, int channels, const Pack<T>& p
   }
 }
 
-// Rows of 16-bit channels that are not even aligned to 8 bytes are for the general variant of a
-// pass (C > 1): to put words together from such accesses takes registers that the other one has
-// better use for.
+// Rows of 16-bit channels aligned to less than 8 bytes use the general variant of a pass (C > 1):
+// composing words of such accesses takes registers that the other variant needs.
 template <class T>
 __device__ __host__ constexpr bool is_narrow(int access) {
   return sizeof(T) == 2 && access < 8;
@@ -151,7 +150,7 @@ __device__ __forceinline__ int first_channel(const Team& team, int block, int c)
   return ((block * C + c) * team.lanes + team.lane) * kPack<T>;
 }
 
-// A lane's share of one row and head, block of channels `block`.
+// A lane's part of a block of channels of one row and head.
 template <class T, int C>
 struct Fragment {
   Pack<T> pack[C];

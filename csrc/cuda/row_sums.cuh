@@ -1,4 +1,4 @@
-// Sums over the edges of each row of one number an edge and head.
+// Sums over the edges of each row of one number per edge and head.
 #pragma once
 
 #include "edge_batch.cuh"
@@ -32,7 +32,7 @@ struct RowSumSink {
   }
 };
 
-// value(position, head) is what edge `position` adds.
+// value(position, head) is the summand of edge `position`.
 template <class Value, class T>
 struct RowSumPass : NothingShared {
   using A = Acc<T>;

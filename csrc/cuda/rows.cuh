@@ -1,26 +1,28 @@
-// Rows shared out over warps: the loop that all passes over a graph have in common.
+// Distribution of rows to warps: the loop over a graph that all passes share.
 //
 // Note [balanced rows]. A unit of work is a row, a head and a block of channels; a slice of a warp
-// (Team) serves it. Degrees may be anything, so rows of more than `long_row` edges are left out of
-// the ordinary units. The edges are also cut into chunks of long_row edges, whatever rows they lie
-// in, and a long row, being longer than a chunk, meets a chunk in one of two ways only: it covers
-// the chunk's first edge, or it starts inside and covers the last. So each chunk has two slots for
-// the state of its part of a long row, no list of long rows is needed, and their number never has
-// to reach the host. A second launch merges the slots of each long row in the order of the edges.
-// Chunks come first in the grid, for they are the longest units. Sums are cut and ordered by the
-// graph alone: results are the same, bit for bit, on every device and in every run, and no atomics
-// are used.
+// (Team) processes it. Degrees are arbitrary, so the ordinary units skip rows of more than
+// `long_row` edges. The edges are also divided into chunks of long_row edges, regardless of rows. A
+// long row is longer than a chunk, so it overlaps a chunk in one of two ways only: it covers the
+// first edge of the chunk, or it starts inside and covers the last. Therefore each chunk has two
+// slots for the state of its part of a long row, no list of long rows is needed, and the host never
+// needs their number. A second launch merges the slots of each long row in the order of the edges.
+// Chunks come first in the grid because they are the longest units. The graph alone determines how
+// sums are split and ordered: results are bitwise identical on every device and in every run, and
+// no atomics are used.
 //
-// A pass, a kernel argument, has
+// A pass is a kernel argument and has
 //   using A, State, Shared, Sink
-//   kUnroll, kMinBlocks                    edges a team takes at a time; thread blocks that must
-//   fit a multiprocessor sink                                   a Sink accumulate(task, state,
-//   shared)        takes the edges [begin, end) of task.row; uniform over the warp
-//   store_shared(task, valid, shared)      after all rows of a unit, for sums over rows; uniform
-//   over the warp
-// and a sink, where states end,
+//   kUnroll, kMinBlocks                 edges that a team takes at a time; thread blocks that must
+//                                       fit on a multiprocessor
+//   sink                                a Sink
+//   accumulate(task, state, shared)     processes the edges [begin, end) of task.row; uniform over
+//                                       the warp
+//   store_shared(task, valid, shared)   after all rows of a unit, for sums over rows; uniform over
+//                                       the warp
+// A sink, which consumes states, has
 //   init(state), merge(state, other), finish(row, head, block, team, state)
-// A state has each(f), which calls f on every word of it, and kWords, their number.
+// A state has each(f), which calls f on each of its words, and kWords, their number.
 #pragma once
 
 #include "launch.cuh"
@@ -28,31 +30,31 @@
 
 namespace gat::cuda {
 
-// How rows become units; made by plan_rows.
+// How rows are divided into units; from plan_rows.
 struct RowPlan {
   const std::int64_t* rowptr = nullptr;
   std::int64_t num_rows = 0, num_edges = 0;
   std::int64_t heads = 1;
   int blocks = 1;            // blocks of channels
   int lanes = 1, parts = 1;  // of a Team
-  // rows side by side; a unit takes the rows slot, slot + row_slots, ...
+  // Rows in flight: a unit processes the rows slot, slot + row_slots, …
   std::int64_t row_slots = 0;
   std::int64_t long_row = 0;  // edges in a chunk
   std::int64_t num_chunks = 0;
-  std::int64_t chunk_blocks = 0;  // thread blocks that serve chunks
-  // [2 num_chunks, heads * blocks, words, lanes] states of parts of long rows
+  std::int64_t chunk_blocks = 0;  // thread blocks that process chunks
+  // [2 num_chunks, heads * blocks, words, lanes] states of the parts of long rows.
   void* scratch = nullptr;
 
   __device__ __forceinline__ std::int64_t units_per_row() const { return heads * blocks; }
 };
 
-// What a slice of a warp works on.
+// The work of a slice of a warp.
 struct Task {
   Team team;
   std::int64_t row = 0;
   int head = 0, block = 0;
   std::int64_t begin = 0, end = 0;  // edges
-  std::int64_t slot = 0;            // where store_shared stores
+  std::int64_t slot = 0;            // of att_parts, for store_shared
 
   __device__ __forceinline__ explicit Task(const RowPlan& plan) : team(plan.lanes, plan.parts) {}
 };
@@ -72,7 +74,7 @@ template <class A>
 __device__ __forceinline__ void load_word(const A* p, A& word) {
   word = *p;
 }
-// A position in a row, kept in the bits of a number.
+// A position in a row, stored in the bits of a number.
 template <class A>
 __device__ __forceinline__ void store_word(A* p, unsigned word) {
   *reinterpret_cast<unsigned*>(p) = word;
@@ -82,8 +84,7 @@ __device__ __forceinline__ void load_word(const A* p, unsigned& word) {
   word = *reinterpret_cast<const unsigned*>(p);
 }
 
-// The row that edge lies in: rowptr[row] <= edge < rowptr[row + 1]. The lanes of a slice search
-// together.
+// The row of an edge: rowptr[row] <= edge < rowptr[row + 1]. The lanes of a slice search together.
 __device__ __forceinline__ std::int64_t row_of_edge(const RowPlan& plan, const Team& team,
                                                     std::int64_t edge) {
   const int slice = team.lanes * team.parts;
@@ -117,8 +118,8 @@ __device__ __forceinline__ A* state_slot(const RowPlan& plan, const Task& task, 
   return static_cast<A*>(plan.scratch) + unit * State::kWords * plan.lanes + task.team.lane;
 }
 
-// The slot of the grid that a slice serves, its head and block; slots count from the first of
-// `first_block`.
+// Returns the slot of a slice, counted from the first slice of `first_block`, and sets its head and
+// block.
 __device__ __forceinline__ std::int64_t locate(const RowPlan& plan, std::int64_t first_block,
                                                Task& task) {
   const std::int64_t thread = thread_id() - first_block * kBlock;
@@ -143,7 +144,7 @@ struct Chunk {
   }
 };
 
-// Gives a task the row, if it has one and it is not a long one.
+// Assigns a row to a task; returns false, and an empty task, if there is none or it is long.
 __device__ __forceinline__ bool take_row(const RowPlan& plan, bool exists, std::int64_t row,
                                          Task& task) {
   task.row = exists ? row : 0;
@@ -155,8 +156,8 @@ __device__ __forceinline__ bool take_row(const RowPlan& plan, bool exists, std::
   return true;
 }
 
-// Gives a task the part of a long row at the start (side 0) or at the end (side 1) of a chunk, if
-// there is one.
+// Assigns the part of a long row at the start (side 0) or end (side 1) of a chunk to a task;
+// returns false, and an empty task, if there is none.
 __device__ __forceinline__ bool take_part(const RowPlan& plan, const Chunk& chunk, int side,
                                           Task& task) {
   const std::int64_t first_row = row_of_edge(plan, task.team, chunk.first);
@@ -207,8 +208,8 @@ __global__ void __launch_bounds__(kBlock, Pass::kMinBlocks)
   pass.store_shared(task, slot < (chunks ? plan.num_chunks : plan.row_slots), shared);
 }
 
-// Merges the states of the parts of each long row. The slice of the chunk in which the row starts
-// does it; its teams take consecutive shares of the parts.
+// Merges the states of the parts of each long row, by the slice of the chunk in which the row
+// starts; its teams merge consecutive shares of the parts.
 template <class Sink>
 __global__ void __launch_bounds__(kBlock, 2) merge_kernel(const Sink sink, const RowPlan plan) {
   using State = typename Sink::State;
@@ -241,9 +242,9 @@ __global__ void __launch_bounds__(kBlock, 2) merge_kernel(const Sink sink, const
 
 // ---- on the host
 
-// edges; below, a split costs more than it gains
+// Edges. Splitting shorter rows costs more than it gains.
 inline constexpr std::int64_t kShortestLongRow = 512;
-inline constexpr std::int64_t kMostChunks = 32768;  // bounds the scratch memory
+inline constexpr std::int64_t kMostChunks = 32768;  // limits the scratch memory
 
 inline int power_of_two_at_least(std::int64_t n) {
   int p = 1;
@@ -251,8 +252,8 @@ inline int power_of_two_at_least(std::int64_t n) {
   return p;
 }
 
-// Plans a pass with `lanes` lanes a team that takes `unroll` edges at a time. row_slots = 0: one
-// slot a row.
+// Plans a pass with teams of `lanes` lanes that process `unroll` edges at a time. row_slots = 0:
+// one slot per row.
 inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t num_edges,
                          std::int64_t heads, int blocks, int lanes, int unroll,
                          std::int64_t row_slots = 0) {
@@ -260,7 +261,7 @@ inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std:
   plan.rowptr = rowptr, plan.num_rows = num_rows, plan.num_edges = num_edges;
   plan.heads = heads, plan.blocks = blocks, plan.lanes = lanes;
   const std::int64_t degree = num_rows > 0 ? num_edges / num_rows : 0;
-  // As many teams a row as its edges keep busy, so that the lanes of a warp serve few rows, whose
+  // As many teams per row as its edges keep busy, so that a warp processes few rows, because their
   // lengths differ.
   while (2 * plan.parts * lanes <= kWarp && 2 * plan.parts * unroll <= degree) plan.parts *= 2;
   plan.row_slots = row_slots > 0 && row_slots < num_rows ? row_slots : num_rows;
@@ -272,7 +273,7 @@ inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std:
   return plan;
 }
 
-// Runs a pass over all rows; where rows leave a state, also the merge of long rows.
+// Runs a pass over all rows; where rows have states, also the merge of long rows.
 template <class Pass>
 void run_pass(Context& context, const Pass& pass, RowPlan plan) {
   using State = typename Pass::State;
@@ -292,7 +293,7 @@ void run_pass(Context& context, const Pass& pass, RowPlan plan) {
   }
 }
 
-// For passes whose rows leave nothing behind.
+// For passes whose rows have no state.
 struct NoState {
   static constexpr int kWords = 0;
   template <class F>

@@ -12,7 +12,7 @@ A* allocate(Context& context, std::int64_t count) {
   return static_cast<A*>(context.allocate(static_cast<std::size_t>(count) * sizeof(A)));
 }
 
-// A plan for passes that read numbers, not rows: one lane an edge.
+// A plan for passes that read numbers instead of feature rows: one lane per edge.
 RowPlan plan_edges(const SparseGraph& graph, int unroll) {
   return plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, 1,
                    unroll);
@@ -26,7 +26,7 @@ void map_edges(Context& context, const SparseGraph& graph, const Value& value, T
   run_pass(context, pass, plan_edges(graph, Pass::kUnroll));
 }
 
-// A thread for each edge and group of four heads, which share a draw.
+// One thread per edge and group of four heads, which share a draw.
 __global__ void __launch_bounds__(kBlock)
     dropout_mask_kernel(const Dropout dropout, std::int64_t num_edges, std::int64_t num_heads,
                         bool* kept) {
@@ -67,7 +67,7 @@ void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* 
 template <class T>
 void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, const T* x,
            const T* y, T* out) {
-  // Longer rows go by in blocks of channels, within one task.
+  // Longer rows are processed in blocks of channels, within one task.
   checked_int(graph.num_cols, kNodes);
   const Channels rows = row_channels<T>(graph.num_heads, channels, x, y);
   const RowShape shape = RowShape::of<T>(rows);

@@ -1,5 +1,5 @@
-// The unfused sparse operators on the GPU: edge softmax, SDDMM, SpMM and the dropout mask. A plain
-// C++ face.
+// The unfused sparse operators on the GPU, as plain C++ functions: edge softmax, SDDMM, SpMM and
+// the dropout mask.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace gat::cuda {
 
-// A graph in the memory of the device, with sizes that the host cannot read there.
+// A graph in device memory, with sizes that the host cannot read there.
 struct SparseGraph {
   CsrView csr;
   std::int64_t num_cols = 0, num_edges = 0, num_heads = 1;
@@ -38,13 +38,14 @@ template <class T>
 void spmm(Context&, const SparseGraph&, std::int64_t channels, const T* weight, const T* x, T* out);
 
 // out = the largest (sign = 1) or smallest (sign = -1) weight_e x_col of the row, 0 for an empty
-// row; arg [num_rows, H, F] = the edge it came from in the caller's order, the first of equals, -1
-// for an empty row. NaN wins.
+// row. arg [num_rows, H, F] = the edge that it comes from, in the caller's order; of equal values,
+// the first; -1 for an empty row. NaN counts as the extremum.
 template <class T>
 void spmm_extremum(Context&, const SparseGraph&, std::int64_t channels, int sign, const T* weight,
                    const T* x, T* out, std::int64_t* arg);
 
-// Gradient of x for spmm_extremum: the graph is the transpose, grad and arg are [num_cols, H, F].
+// The gradient of x of spmm_extremum: the graph is the transpose, grad and arg are [num_cols, H,
+// F].
 template <class T>
 void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t channels, const T* weight,
                             const T* grad, const std::int64_t* arg, T* grad_x);

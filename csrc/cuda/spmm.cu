@@ -4,8 +4,8 @@
 namespace gat::cuda {
 namespace {
 
-// Runs the pass that make(packs) makes, which gathers rows of x: fills in what all such passes
-// share.
+// Runs the pass make(packs), which gathers rows of x, after setting the members that all such
+// passes have.
 template <class T, class Make>
 void run_gather(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight,
                 const T* x, T* out, const Make& make) {

@@ -1,7 +1,7 @@
 // SpMM and SDDMM: sums, extrema and inner products of gathered rows.
 //
-// Bytes: for each edge a row of x and a column, and a weight where there is one; for each row of
-// the output itself.
+// Bytes: for each edge a row of x and a column, and a weight where there is one; for each row, the
+// row of the output.
 #pragma once
 
 #include "attention.cuh"
@@ -9,7 +9,7 @@
 
 namespace gat::cuda {
 
-// Weighted rows of n edges, gathered: weight_e x_col.
+// The gathered rows x_col of n edges, and their weights.
 template <class T, int C, int n>
 struct WeightedRows {
   using A = Acc<T>;
@@ -89,7 +89,7 @@ struct SpmmPass : NothingShared {
   }
 };
 
-// ---- extrema: the best value of each channel, and how far into the row its edge lies
+// ---- extrema: the best value of each channel, and the offset of its edge in the row
 
 template <class T, int C>
 struct ExtremumSink {
@@ -123,8 +123,8 @@ struct ExtremumSink {
     for (int i = 0; i < kChannels; ++i) state.best[i] = A(0), state.offset[i] = kNone;
   }
 
-  // Keeps the better of what there is and a candidate: NaN before numbers, then the better number,
-  // then the earlier edge.
+  // Keeps the better of the state and a candidate: NaN before numbers, then the better number, then
+  // the earlier edge.
   __device__ __forceinline__ void take(State& state, int i, A value, unsigned offset) const {
     if (offset == kNone) return;
     const A best = state.best[i];
@@ -185,7 +185,8 @@ struct ExtremumPass : NothingShared {
   }
 };
 
-// Gradient of x: each source sums, over its edges, the gradient of the channels that the edge won.
+// Gradient of x: each source sums, over its edges, the gradient of the channels whose extremum the
+// edge is.
 template <class T, int C>
 struct ExtremumGradPass : NothingShared {
   using A = Acc<T>;

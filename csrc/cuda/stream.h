@@ -1,4 +1,4 @@
-// What the plain C++ faces of the CUDA kernels need of the CUDA runtime.
+// The part of the CUDA runtime that the declarations of the CUDA kernels need.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -7,13 +7,13 @@
 
 namespace gat::cuda {
 
-// Where kernels run, and where their scratch memory comes from. Nothing here waits for the device.
+// The stream on which kernels run, and the allocator of their scratch memory. Nothing here
+// synchronises with the device.
 struct Context {
   cudaStream_t stream = nullptr;
 
   virtual ~Context() = default;
-  // Memory of the device that lives until the context ends, aligned to 16 bytes; ordered on the
-  // stream.
+  // Device memory, aligned to 16 bytes, that lives as long as the context; ordered on the stream.
   virtual void* allocate(std::size_t bytes) = 0;
 };
 

@@ -1,5 +1,5 @@
-// Walks on the GPU: a thread for each agent, which goes over its rows in their order, so that it
-// draws what the CPU draws.
+// Walks on the GPU: one thread per agent, which reads its rows in their order, so that it draws the
+// same walk as the CPU.
 #include "walk.h"
 
 #include "launch.cuh"
@@ -8,7 +8,7 @@
 namespace gat::cuda {
 namespace {
 
-// Without a number of blocks ptxas aims at 32 registers, and spills.
+// Without a minimum number of blocks ptxas limits the kernel to 32 registers, and spills.
 template <class T>
 __global__ void __launch_bounds__(kBlock, 8)
     walk_step_kernel(const WalkStep<T> walk, std::int64_t* next, T* log_prob) {

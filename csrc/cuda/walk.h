@@ -1,4 +1,4 @@
-// Walks on the GPU. A plain C++ face.
+// Walks on the GPU, as plain C++ functions.
 #pragma once
 
 #include <cstdint>
@@ -8,21 +8,21 @@
 
 namespace gat::cuda {
 
-// T is float or double. All pointers are to the memory of the device.
+// T is float or double. All pointers are to device memory.
 
-// next [B], log_prob [B].
+// Writes next [B] and log_prob [B].
 template <class T>
 void walk_step(Context&, const WalkStep<T>&, std::int64_t* next, T* log_prob);
 
-// grad_rank [B, R], full of zeros on entry.
+// Writes grad_rank [B, R], which is zero on entry.
 template <class T>
 void walk_step_backward(Context&, const WalkStep<T>&, const std::int64_t* next, const T* grad,
                         T* grad_rank);
 
-// Running sums of weight [E] within each row: cumulative [E]. Both in CSR order.
+// Writes the running sums of weight [E] within each row to cumulative [E]. Both are in CSR order.
 void running_sums(Context&, const CsrView&, const double* weight, double* cumulative);
 
-// nodes [B, length + 1], the first column from start [B].
+// Writes nodes [B, length + 1], whose first column is start [B].
 void random_walk(Context&, const RandomWalk&, const std::int64_t* start, std::int64_t* nodes);
 
 }  // namespace gat::cuda

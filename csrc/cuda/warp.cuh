@@ -1,4 +1,4 @@
-// Warps and teams of lanes. Collectives are always over the whole warp: control flow around them is
+// Warps and teams of lanes. Collectives always include the whole warp: control flow around them is
 // uniform.
 #pragma once
 
@@ -30,9 +30,9 @@ __device__ __forceinline__ std::int64_t warp_max(std::int64_t value) {
   return value;
 }
 
-// The lanes that serve one row and head. A team of `lanes` lanes shares the channels of an edge;
-// `parts` teams side by side take different edges of the row, and their states merge at its end.
-// Both are powers of two; lanes * parts <= kWarp.
+// The lanes that process one row and head. A team of `lanes` lanes shares the channels of an edge;
+// `parts` adjacent teams process different edges of the row, and their states are merged at its
+// end. Both are powers of two; lanes * parts <= kWarp.
 struct Team {
   int lanes, parts;
   int lane, part;
@@ -43,7 +43,7 @@ struct Team {
         lane(lane_id() & (num_lanes - 1)),
         part((lane_id() / num_lanes) & (num_parts - 1)) {}
 
-  // Sums each of n values over the lanes of a team; all lanes get the sum.
+  // Sums each of n values over the lanes of a team and returns the sums to all of them.
   template <class A, int n>
   __device__ __forceinline__ void sum(A (&values)[n]) const {
     for (int distance = lanes / 2; distance > 0; distance /= 2) {

@@ -1,12 +1,12 @@
-// edge_attention over what a traced function has of its edges: an edge_index, or the CSR of a
-// graph. What Python does for a layer before its operator runs, replacing self-loops, sorting and
-// transposing, is done within the operator here: it depends on the data, and a trace would have to
-// do it again at every call. Written with torch's operators, so it runs on every device.
+// edge_attention over the edges of a traced function: an edge_index, or the CSR of a graph.
+// Replacing self-loops, sorting and transposing depend on the data, so Python, which does them
+// before the operator of an eager layer, cannot do them in a trace: here they are part of the
+// operator. It is written with torch's operators and runs on every device.
 //
-// Note: slots. Edge tensors have a row for each slot: the edges given, in their order, then, where
-// self-loops are replaced, one loop for each node that is both source and destination. The slot of
-// a loop that was replaced is not read, and gets 0. The operator sorts and numbers, for dropout
-// too, only the slots that are edges, in their order; gat_ext/ops/slots.py has the same slots.
+// Note [slots]. Edge tensors have a row for each slot: first the given edges in their order, then,
+// where self-loops are replaced, one loop for each node that is both source and destination. The
+// slot of a replaced loop is not read, and its results are 0. Only the slots that are edges are
+// sorted, and numbered for dropout, in their order. gat_ext/ops/slots.py has the same slots.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
@@ -43,14 +43,14 @@ using at::Tensor;
 using Optional = OptionalTensor;
 using Csr = std::tuple<Tensor, Tensor, Tensor>;
 
-// ---- sorting, where a device has no kernel for it
+// ---- sorting, for devices without a kernel for it
 
 Tensor row_pointers(const Tensor& ascending, std::int64_t num_rows) {
   return at::searchsorted(ascending, at::arange(num_rows + 1, ascending.options()));
 }
 
 Tensor expand_rows(const Tensor& rowptr, std::int64_t num_edges) {
-  // Not by repeat_interleave, which starts all threads for a few edges.
+  // Not repeat_interleave, which starts all threads even for a few edges.
   const Tensor starts = at::zeros({num_edges + 1}, rowptr.options()),
                inner = rowptr.slice(0, 1, -1);
   starts.index_add_(0, inner, at::ones_like(inner));
@@ -72,7 +72,7 @@ Csr csr_transpose(const Tensor& rowptr, const Tensor& col, std::int64_t num_src)
 
 // ---- the graph that the operator attends over
 
-// Of the memory of a tensor, or of what stands for one.
+// The size of the memory of a tensor; 0 where it is absent.
 std::size_t bytes(const Optional& tensor) {
   return tensor.has_value() && tensor->defined() ? tensor->nbytes() : 0;
 }
@@ -107,7 +107,7 @@ void check(const Edges& e) {
   const Tensor& edges = e.edges;
   check_form(edges);
   if (edges.size(1) == 0) return;
-  // A row at a time: along a dimension torch starts all threads, however few the edges.
+  // One row at a time: a reduction over a dimension starts all threads, even for a few edges.
   const auto [low_src, high_src] = at::aminmax(edges[0]);
   const auto [low_dst, high_dst] = at::aminmax(edges[1]);
   const Tensor bounds = at::stack({low_src, low_dst, high_src, high_dst}).to(at::kCPU, at::kLong);
@@ -115,10 +115,10 @@ void check(const Edges& e) {
   const std::int64_t count[] = {e.num_src, e.num_dst};
   for (const int row : {0, 1}) {
     const char* const name = row == 0 ? "num_src" : "num_dst";
-    TORCH_CHECK_INDEX(bound[row] >= 0, "edge_index[", row, "] has a ", bound[row],
+    TORCH_CHECK_INDEX(bound[row] >= 0, "edge_index[", row, "] contains ", bound[row],
                       "; expected node numbers of at least 0");
-    TORCH_CHECK_INDEX(bound[2 + row] < count[row], "edge_index[", row, "] has a ", bound[2 + row],
-                      "; expected node numbers below ", name, "=", count[row]);
+    TORCH_CHECK_INDEX(bound[2 + row] < count[row], "edge_index[", row, "] contains ",
+                      bound[2 + row], "; expected node numbers below ", name, "=", count[row]);
   }
 }
 
@@ -130,7 +130,7 @@ Tensor edge_index_of(const Edges& e) {
   return at::empty_like(by_position).index_copy_(1, e.edge_id->to(at::kLong), by_position);
 }
 
-// The slots that are edges, and the edges; no slots where all are.
+// The slots that are edges, or none where all of them are, and the edges.
 std::pair<Optional, Tensor> replace_loops(const Edges& e, const Tensor& edge_index) {
   const std::int64_t num_given = edge_index.size(1), num_loops = e.num_slots() - num_given;
   const Tensor loops = at::arange(num_loops, edge_index.options()).expand({2, -1});
@@ -155,7 +155,7 @@ Sorted sort(const Edges& e) {
   return sorted;
 }
 
-// ---- what tells edges from others
+// ---- the cache of sorted edges
 
 std::uint64_t fingerprint(const Edges& e) {
   std::uint64_t all = binding::fingerprint(e.edges);
@@ -164,11 +164,12 @@ std::uint64_t fingerprint(const Edges& e) {
   return all;
 }
 
-// Caches what was sorted of a tensor for as long as it lives. The tensor alone says little:
-// compiled programs modify their buffers unseen by torch. So its contents have to be the same too;
-// to read them once takes a small part of the time of sorting. Beyond kLimit bytes the entries used
-// least recently are dropped, except the kRecent used last, so that a step on one huge graph always
-// finds its own. The cache of Python, gat_ext/graph/cache.py, keeps to the same bounds.
+// Caches the sorted edges of a tensor during its lifetime. The identity of the tensor is not
+// enough, because compiled programs modify their buffers without torch noticing: the contents must
+// be equal too, and reading them once takes a small part of the time of sorting. Above kLimit bytes
+// the least recently used entries are dropped, except the kRecent used last, so that a step on one
+// huge graph always finds its graph. The cache of Python, gat_ext/graph/cache.py, has the same
+// limits.
 class Memo {
  public:
   Sorted find(const Edges& e, bool with_transpose) {
@@ -179,7 +180,7 @@ class Memo {
     const State state{fingerprint(e), tensor.sizes().vec()};
     std::optional<Sorted> sorted = look_up(key, state);
     const bool found = sorted.has_value();
-    // Without the lock: torch's operators may wait for Python.
+    // Outside the lock, because torch's operators may wait for Python.
     if (!found) sorted = sort(e);
     if (is_sorted(e))
       std::tie(sorted->rowptr, sorted->col, sorted->edge_id) = std::tie(e.edges, *e.col, e.edge_id);
@@ -203,7 +204,7 @@ class Memo {
  private:
   static constexpr std::size_t kLimit = std::size_t{1} << 30;
   static constexpr std::size_t kRecent = 16;
-  static constexpr std::size_t kOverhead = 4096;  // bytes charged for an entry beside its tensors
+  static constexpr std::size_t kOverhead = 4096;  // bytes of an entry besides its tensors
 
   using Weak = c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>;
   using Key = std::tuple<const void*, std::int64_t, std::int64_t, bool>;
@@ -226,11 +227,12 @@ class Memo {
     return found->second.sorted;
   }
 
-  // Whether the edges are a CSR that is used as it is.
+  // True if the edges are a CSR that is used unchanged.
   static bool is_sorted(const Edges& e) { return e.col.has_value() && !e.self_loops; }
 
   void keep(const Key& key, Entry entry, bool given) {
-    // An entry that held what it is about would never go, and what was given may be written to.
+    // An entry that holds the tensor it depends on would never expire, and the caller may modify
+    // given tensors in place.
     if (given) {
       entry.sorted.rowptr.reset();
       entry.sorted.col.reset();
@@ -263,8 +265,8 @@ class Memo {
 };
 
 Memo& memo() {
-  // Never destroyed: tensors must not be freed when the process ends, after the allocators of their
-  // devices.
+  // Never destroyed: at the end of the process the allocators of the devices are destroyed first,
+  // and tensors must not be freed after them.
   static Memo& memo = *new Memo;
   return memo;
 }
@@ -291,7 +293,7 @@ Tensor to_slots(const Tensor& by_edge, const Sorted& s, std::int64_t num_slots) 
   return at::zeros(shape, by_edge.options()).index_copy_(0, *s.kept, by_edge);
 }
 
-// Of `selected`, which is in CSR order: the first rows are the edges'.
+// Pads `selected`, which is in CSR order, with rows of zeros behind those of the edges.
 Tensor pad(const Tensor& by_position, std::int64_t num_slots) {
   if (is_absent(by_position) || by_position.size(0) == num_slots) return by_position;
   const Tensor padded = at::zeros({num_slots, by_position.size(1)}, by_position.options());
@@ -305,7 +307,8 @@ Attention adjacency_attention(const Edges& e, const ForBackward& for_backward, c
                               const Constants& constants, const Wanted& wanted) {
   const Sorted s = sorted_of(e, for_backward.value);
   SortedGraph graph = s;
-  if (!for_backward.value) graph.t_rowptr.reset();  // a cached one would have out_acc kept
+  // With a cached transpose, out_acc would be allocated.
+  if (!for_backward.value) graph.t_rowptr.reset();
   auto [out, lse, softmax, out_acc, selected, weights] =
       ops::EdgeAttention::call(graph, to_edges(inputs, s), constants, wanted);
   return {out,
@@ -332,7 +335,7 @@ Gradients adjacency_attention_backward(const Edges& e, const Inputs& inputs,
   return found;
 }
 
-// The CSR by destination of edges that nobody has looked at, with indices of 32 or 64 bits.
+// The CSR by destination of edges that have not been checked yet, with 32-bit or 64-bit indices.
 Csr checked_csr(const Tensor& edge_index, std::int64_t num_src, std::int64_t num_dst, bool narrow) {
   check({edge_index, std::nullopt, std::nullopt, num_src, num_dst, false});
   static const auto op =

@@ -1,4 +1,4 @@
-// Memory for results and scratch.
+// Allocation of results and scratch memory.
 #pragma once
 
 #include <ATen/EmptyTensor.h>
@@ -9,17 +9,16 @@
 
 namespace gat::binding {
 
-// Keeps freed blocks of CPU memory for the next result of their size. Memory that comes from the
-// system is new: to fault in the pages of a result takes about as long as the kernel that fills it.
+// Keeps freed blocks of CPU memory for the next results of their sizes. Faulting in the pages of
+// new memory from the system takes about as long as the kernel that fills a result.
 c10::Allocator& block_allocator();
 
-// Gives the blocks that are kept back to the system. The Python module is another library than this
-// function's.
+// Returns the kept blocks to the system. Exported because the Python module is a separate library.
 __attribute__((visibility("default"))) void empty_block_cache();
 
 inline constexpr std::size_t kSmallestBlock = std::size_t{1} << 20;
 
-// As at::empty; large CPU tensors are from the block allocator.
+// As at::empty, except that large CPU tensors come from the block allocator.
 inline at::Tensor allocate(at::IntArrayRef shape, const at::TensorOptions& options) {
   const auto bytes =
       static_cast<std::size_t>(c10::multiply_integers(shape)) * options.dtype().itemsize();

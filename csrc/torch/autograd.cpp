@@ -1,6 +1,6 @@
-// The gradients of edge_attention and walk_step on every device. In C++: a small graph is done in
-// less time than Python takes to set a gradient up. The gradients of these gradients are in
-// gat_ext/ops.
+// The gradients of edge_attention and walk_step on every device. They are in C++ because Python
+// takes longer to record a gradient than the kernels take for a small graph. The gradients of these
+// gradients are in gat_ext/ops.
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -25,7 +25,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Optional = OptionalTensor;
 
-// A gradient that nobody differentiates goes to the kernel at once: what would differentiate it is
+// A gradient that is not differentiated calls the kernel directly: its own gradient is registered
 // in Python.
 template <class Op, class... Args>
 auto call_gradient(const Op& op, const Args&... args) {
@@ -38,27 +38,28 @@ Optional optional(const Tensor& tensor) {
   return tensor.defined() ? Optional(tensor) : std::nullopt;
 }
 
-// A differentiable result that a gradient needs, kept for as long as the node of the graph or until
-// its memory is given up. Unlike what a context saves, it may be modified in place by the caller
-// meanwhile (h += x, relu_): then there is nothing to unpack.
+// A differentiable result that the gradient needs, kept during the lifetime of the node of the
+// autograd graph, or until release(). Unlike a tensor that a context saves, the caller may modify
+// it in place in the meantime (h += x, relu_): then unpack() returns nothing.
 //
-// A context must never save a differentiable result of its own: where a pack hook throws, as a
-// checkpoint's does to stop the recomputation early, torch leaves the context with what it was to
-// save, and the result holds the node that holds the context. All of that memory would be lost.
+// A context must never save a differentiable result of its own node: where a pack hook throws, as
+// that of a checkpoint does to stop the recomputation early, torch leaves the tensors to save in
+// the context, and the result holds the node that holds the context. That cycle would leak all of
+// the memory.
 class Result {
  public:
-  // detach: by itself the result would hold the node that holds it.
+  // detach, because the result itself would hold the node that holds it.
   explicit Result(const Tensor& result)
       : saved_(std::in_place, result.detach(), /*is_output=*/false), version_(result._version()) {}
 
-  // The result; nothing if it was written to or given up.
+  // The result, or nothing if it was modified in place or released.
   Optional unpack() const {
     if (!saved_.has_value()) return std::nullopt;
-    const Optional raw = saved_->get_raw_data();  // nothing where hooks packed it
+    const Optional raw = saved_->get_raw_data();  // absent where hooks packed it
     if (raw.has_value() && raw->_version() != version_) return std::nullopt;
     Tensor result = saved_->unpack();
-    // What hooks give back may be the memory that was written to: their tensor itself, or one that
-    // a checkpoint computed again.
+    // The tensor that hooks return may share the modified memory: it is the packed tensor, or one
+    // that a checkpoint recomputed.
     if (!raw.has_value() && (result.is_inference() || result._version() != version_))
       return std::nullopt;
     return result;
@@ -79,7 +80,7 @@ Attention attention_below(const SortedGraph& graph, const Inputs& inputs,
   return ops::EdgeAttention::call(graph, inputs, constants, wanted);
 }
 
-// What the gradient needs besides the tensors that the context saves.
+// Inputs of the gradient besides the tensors that the context saves.
 struct Kept : torch::CustomClassHolder {
   Kept(const Tensor& out_, const Tensor& weights_, const Constants& constants_,
        const Wanted& wanted_)
@@ -100,7 +101,7 @@ struct Kept : torch::CustomClassHolder {
 Tensor tensor_of(const Tensor& tensor) { return tensor; }
 Tensor tensor_of(const Optional& tensor) { return tensor.value_or(Tensor()); }
 
-// The group whose members were saved one by one, from position `first` on.
+// The group whose members were saved in order, from position `first` on.
 template <class Group>
 Group saved_group(const variable_list& saved, std::size_t first) {
   return make_group<Group>([&](auto i) {
@@ -119,8 +120,7 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
   static constexpr std::size_t kSavedInputs = num_members_before<SortedGraph, Inputs>(1);
   static constexpr std::size_t kSavedResults = num_members_before<SortedGraph, Inputs>(2);
 
-  // The last arguments, the differentiable inputs, are there for torch to see what the gradients
-  // are of.
+  // The last arguments, the differentiable inputs, tell torch which gradients backward returns.
   template <class... Tensors>
   static variable_list forward(AutogradContext* ctx, const SortedGraph& graph, const Inputs& inputs,
                                const Constants& constants, const Wanted& wanted,
@@ -143,7 +143,7 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
     const auto graph = saved_group<SortedGraph>(saved, 0);
     const auto inputs = saved_group<Inputs>(saved, kSavedInputs);
     const auto kept = c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["kept"].toCapsule());
-    // The edges of the autograd graph are those of the inputs that were given.
+    // The autograd graph has an edge for each given input only.
     c10::List<bool> needs_grad;
     for (std::size_t i = 0, edge = 0; i < kNumInputs; ++i) {
       const bool given = saved[kSavedInputs + i].defined();

@@ -1,6 +1,6 @@
-// Checks that the binding makes of its arguments, and views of tensors that kernels take. Public
-// functions of gat_ext.functional have checked their arguments already, with messages in the
-// caller's words; these hold for whoever calls the operators directly.
+// Checks of the arguments of the operators, and the views of tensors that kernels take. The public
+// functions of gat_ext.functional check their arguments before, with messages in the caller's
+// terms; these checks are for code that calls the operators directly.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,8 +21,8 @@ inline void check_device(const at::Tensor& t, at::Device device, const char* nam
   TORCH_CHECK_VALUE(t.device() == device, name, " is on ", t.device(), "; expected ", device);
 }
 
-// A contiguous tensor of the expected shape, dtype and device; undefined where the argument is
-// absent.
+// The argument as a contiguous tensor, after a check of its shape, dtype and device; undefined
+// where it is absent.
 inline at::Tensor prepare(const OptionalTensor& t, at::IntArrayRef shape, const at::Tensor& like,
                           const char* name) {
   if (!t.has_value()) return {};
@@ -37,18 +37,20 @@ inline IndexArray index_array(const at::Tensor& t, const char* name) {
   if (!t.defined()) return {};
   TORCH_CHECK_TYPE(t.scalar_type() == at::kInt || t.scalar_type() == at::kLong, name, " has dtype ",
                    t.scalar_type(), "; expected int32 or int64");
-  TORCH_CHECK_VALUE(t.is_contiguous() && t.dim() == 1, name, " must be a contiguous vector");
+  TORCH_CHECK_VALUE(t.is_contiguous() && t.dim() == 1, name, " has shape ", t.sizes(),
+                    " and strides ", t.strides(), "; expected a contiguous vector");
   return {t.const_data_ptr(), t.scalar_type() == at::kLong};
 }
 
 // The CSR of num_edges edges; col is undefined where columns are not read. The tensors must outlive
-// the view. Indices are trusted, for the Graph that made them checked them.
+// the view. Indices are not checked, because the Graph has checked them.
 inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col,
                         const OptionalTensor& edge_id, std::int64_t num_edges, at::Device device) {
   TORCH_CHECK_TYPE(rowptr.scalar_type() == at::kLong, "rowptr has dtype ", rowptr.scalar_type(),
                    "; expected int64");
   TORCH_CHECK_VALUE(rowptr.dim() == 1 && rowptr.numel() >= 1 && rowptr.is_contiguous(),
-                    "rowptr must be a contiguous vector of at least one element");
+                    "rowptr has shape ", rowptr.sizes(), " and strides ", rowptr.strides(),
+                    "; expected a contiguous vector of at least one element");
   check_device(rowptr, device, "rowptr");
   CsrView view{
       rowptr.const_data_ptr<std::int64_t>(), index_array(col, "col"), {}, rowptr.numel() - 1};

@@ -13,7 +13,7 @@ struct Type {
   using type = T;
 };
 
-// Calls f with Type<T>, T the storage type of dtype.
+// Calls f with Type<T>, where T is the storage type of dtype.
 template <class F>
 decltype(auto) with_storage_type(at::ScalarType dtype, F&& f) {
   switch (dtype) {
@@ -31,7 +31,7 @@ decltype(auto) with_storage_type(at::ScalarType dtype, F&& f) {
   }
 }
 
-// The dtype of sums over dtype.
+// The dtype of sums over values of dtype.
 inline at::ScalarType accumulate_type(at::ScalarType dtype) {
   return dtype == at::kDouble ? at::kDouble : at::kFloat;
 }

@@ -1,11 +1,11 @@
-// edge_attention and its backward, written once for every device: checks, outputs, and what the
-// kernels take.
+// edge_attention and its backward, written once for every device: checks, outputs, and the
+// arguments of the kernels.
 //
 // A device is a type with
-//   Device(tensor)                          makes the device current while it lives
-//   kSharesGradients                        whether gradients of query, key and value may be one
-//   tensor, their sum select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>   run the
-//   kernels of one storage type
+//   Device(tensor)          makes the device current during its lifetime
+//   kSharesGradients        true if gradients of query, key and value may be one tensor, their sum
+//   select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>
+//                           run the kernels of one storage type
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -15,6 +15,7 @@
 
 #include <array>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -28,7 +29,7 @@
 
 namespace gat::binding {
 
-// What a score reads, by its index in Scores.
+// The index of a score in Scores, and its traits.
 struct ScoreTraits {
   int index;
   bool has_term, has_weight, has_node_terms;
@@ -42,7 +43,8 @@ ScoreTraits find_score(TypeList<Ss...>, std::string_view name) {
                              : found,
     ++index),
    ...);
-  TORCH_CHECK_VALUE(found.has_value(), "unknown score '", name, "'");
+  TORCH_CHECK_VALUE(found.has_value(), "score is '", name, "'; expected one of",
+                    (" " + std::string(Ss::name))...);
   return *found;
 }
 
@@ -52,7 +54,7 @@ struct EdgeAttentionTensors {
   at::Tensor rowptr, col;
   OptionalTensor edge_id;
   std::array<at::Tensor, kNumInputs> input;
-  std::array<bool, kNumInputs> shared{};  // whether an input is the value
+  std::array<bool, kNumInputs> shared{};  // true for a query or key that is the value
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
 
   const at::Tensor& value() const { return input[kValue]; }
@@ -80,8 +82,8 @@ struct EdgeAttentionTensors {
         edge_id(graph.edge_id) {
     for (std::size_t i = 0; i < kNumInputs; ++i) input[i] = inputs[Input(i)];
     const auto given = [&](Input i) { return input[i].defined(); };
-    TORCH_CHECK_VALUE(value().dim() == 3, "value must be [N_src, H, F]; it has shape ",
-                      value().sizes());
+    TORCH_CHECK_VALUE(value().dim() == 3, "value has shape ", value().sizes(),
+                      "; expected [N_src, H, F]");
     TORCH_CHECK_VALUE(!score.has_weight || given(kAtt), "score '", constants.score, "' needs att");
     TORCH_CHECK_VALUE(!score.has_node_terms || (given(kDstTerm) && given(kSrcTerm)), "score '",
                       constants.score, "' needs dst_term and src_term");
@@ -107,15 +109,17 @@ struct EdgeAttentionTensors {
       if (input[i].defined())
         input[i] = prepare(input[i], shape(kInputs[i].dims), like, kInputs[i].name);
     }
-    // Where a score reads a query or a key and none is given, it is the value; its gradient is a
-    // part of that of the value.
+    // Where a score reads a query or a key and none is given, the value takes its place, and its
+    // gradient is added to that of the value.
     shared[kQuery] = score.has_term && !given(kQuery),
     shared[kKey] = score.has_term && !given(kKey);
-    TORCH_CHECK_VALUE(!shared[kQuery] || num_dst == num_src,
-                      "without a query, sources and destinations must be the same");
+    TORCH_CHECK_VALUE(
+        !shared[kQuery] || num_dst == num_src,
+        "without a query, the numbers of sources and destinations must be equal; they are ",
+        num_src, " and ", num_dst);
     TORCH_CHECK_VALUE(!(shared[kQuery] || shared[kKey]) || D == value_channels,
-                      "without a query or a key, the other one must have ", value_channels,
-                      " channels as value; it has ", D);
+                      "without a query or a key, the other one must have the ", value_channels,
+                      " channels of value; it has ", D);
     for (const Input i : {kQuery, kKey}) {
       if (shared[i]) input[i] = input[kValue];
     }
@@ -160,7 +164,7 @@ Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const C
   const at::Tensor out = t.empty({t.num_dst, H, F}, dtype),
                    softmax = t.empty({t.num_dst, H, 2}, acc);
   const at::Tensor lse = return_lse ? t.empty({t.num_dst, H}, acc) : t.empty({0}, acc);
-  // Only the backward reads it, and only with the transposed graph is there one.
+  // Only the backward reads it, and without the transposed graph there is no backward.
   const bool keep_acc = dtype != acc && graph.t_rowptr.has_value();
   const at::Tensor out_acc = keep_acc ? t.empty({t.num_dst, H, F}, acc) : t.empty({0}, acc);
   const at::Tensor selected =
@@ -195,9 +199,9 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
   const auto& [t_rowptr, t_col, t_pos] = std::tie(graph.t_rowptr, graph.t_col, graph.t_pos);
   const c10::List<bool>& needs_grad = upstream.needs_grad;
   TORCH_CHECK_VALUE(t_rowptr.has_value() && t_col.has_value() && t_pos.has_value(),
-                    "the gradient needs the transposed graph");
-  TORCH_CHECK_VALUE(needs_grad.size() == kNumInputs, "needs_grad must have ",
-                    std::size_t{kNumInputs}, " elements");
+                    "the gradient needs t_rowptr, t_col and t_pos, the transposed graph");
+  TORCH_CHECK_VALUE(needs_grad.size() == kNumInputs, "needs_grad has ", needs_grad.size(),
+                    " elements; expected ", std::size_t{kNumInputs});
   check_shape(*t_rowptr, {t.num_src + 1}, "t_rowptr");
   check_shape(*t_col, {t.num_edges}, "t_col");
   check_shape(*t_pos, {t.num_edges}, "t_pos");

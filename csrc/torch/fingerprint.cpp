@@ -12,8 +12,8 @@ namespace {
 
 using at::Tensor;
 
-// A tensor of int32 or int64 as it is; the bits of any other one, as the widest integers they can
-// be read as.
+// An int32 or int64 tensor unchanged; the bits of any other tensor, as the widest integers that fit
+// them.
 Tensor as_integers(const Tensor& tensor) {
   if (tensor.scalar_type() == at::kInt || tensor.scalar_type() == at::kLong) return tensor;
   const Tensor flat = tensor.resolve_conj().resolve_neg().contiguous().flatten();
@@ -36,7 +36,7 @@ cpu::IntegerMatrix as_matrix(const Tensor& integers) {
 
 std::uint64_t fingerprint_by_torch(const Tensor& tensor) {
   const auto constant = [](std::uint64_t x) { return static_cast<std::int64_t>(x); };
-  const auto mix = [&](Tensor& x, int bits) {  // x ^ (x >> bits), as of unsigned numbers
+  const auto mix = [&](Tensor& x, int bits) {  // x ^ (x >> bits) of unsigned numbers
     x.bitwise_xor_(x.bitwise_right_shift(bits).bitwise_and_(constant(~std::uint64_t{0} >> bits)));
   };
   const Tensor flat = as_integers(tensor).flatten();

@@ -1,4 +1,4 @@
-// What tells the contents of tensors from others.
+// Fingerprints of the contents of tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,9 +7,9 @@
 
 namespace gat::binding {
 
-// Of the elements of a tensor, int32 or int64, in the order of its indices, wherever they lie; of
-// any other dtype, of its bits. The same on every device. Another device than the CPU is waited
-// for. The Python module is another library than this function's.
+// The fingerprint of the elements of an int32 or int64 tensor in the order of their indices, for
+// any strides; of the bits of any other dtype. The same on every device; synchronises with devices
+// other than the CPU. Exported because the Python module is a separate library.
 __attribute__((visibility("default"))) std::uint64_t fingerprint(const at::Tensor& tensor);
 
 // The same formula in torch's operators, for devices that have no kernel for it.

@@ -55,7 +55,7 @@ TORCH_LIBRARY(gat_ext, m) {
 
   m.def(ops::EdgeAttention::schema().c_str());
   m.def(ops::EdgeAttentionBackward::schema().c_str());
-  // They look at the edges: a recorded CUDA graph would go on with those of its recording.
+  // They read the edges: every replay of a CUDA graph would use those of its recording.
   const std::vector<at::Tag> tags{at::Tag::cudagraph_unsafe};
   m.def(ops::AdjacencyAttention::schema().c_str(), tags);
   m.def(ops::AdjacencyAttentionBackward::schema().c_str(), tags);

@@ -1,5 +1,4 @@
-// The Python module gat_ext._C: what Python asks of the library, which itself knows nothing of
-// Python.
+// The Python module gat_ext._C, on top of the library, which itself does not depend on Python.
 #include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -70,24 +69,24 @@ PYBIND11_MODULE(_C, m) {
       "Native operators of gat_ext; importing this module loads the library that registers them "
       "as torch.ops.gat_ext.*";
   m.def("build_info", &build_info,
-        "What the extension was built with: torch, compiler, openmp, cuda.");
+        "The versions with which the extension was built: torch, compiler, openmp, cuda.");
   m.def(
       "score_traits", [] { return score_traits(gat::Scores{}); },
-      "The scores that edge_attention knows, and of each (has_term, has_weight, has_node_terms).");
+      "The traits of each score of edge_attention: (has_term, has_weight, has_node_terms).");
   m.def("input_dims", &input_dims,
-        "The differentiable inputs of edge_attention, with a letter for each dimension.");
+        "The differentiable inputs of edge_attention, with one letter per dimension.");
   m.def(
       "num_threads", [] { return at::get_num_threads(); },
-      "Threads that the CPU operators use: torch.get_num_threads().");
+      "The number of threads that the CPU operators use: torch.get_num_threads().");
   m.def("empty_cache", &empty_cache,
-        "Frees the CPU memory that is kept for further results, and edges that operators sorted.");
+        "Frees the CPU memory kept for later results, and the cache of sorted edges.");
   m.def("graph_cache_size", &gat::binding::graph_cache_size,
-        "How many lists of edges are kept sorted by operators.");
+        "The number of entries in the cache of sorted edges.");
   m.def("fingerprint", &fingerprint<&gat::binding::fingerprint>,
-        "64 bits that tell the contents of a tensor from others.");
+        "A 64-bit fingerprint of the contents of a tensor.");
   m.def("fingerprint_by_torch", &fingerprint<&gat::binding::fingerprint_by_torch>,
-        "The same number by torch's operators.");
+        "The same fingerprint, computed by torch's operators.");
   m.def(
       "isa", [] { return gat::cpu::isa_name(gat::cpu::chosen_isa()); },
-      "Instruction set that the CPU operators run on.");
+      "The instruction set of the CPU operators.");
 }

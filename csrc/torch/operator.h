@@ -1,8 +1,8 @@
-// Operators whose arguments travel in groups: structs with named members. The schema of an
-// operator, the type of its kernels and the calls to it are derived from the list of its groups.
+// Operators whose arguments are groups: structs with named members. The schema of an operator, the
+// type of its kernels and the calls to it are derived from the list of its groups.
 //
 // A group is an aggregate with
-//   static std::string schema()   its members in the words of a schema: "Tensor rowptr, Tensor col"
+//   static std::string schema()   its members as in a schema: "Tensor rowptr, Tensor col"
 //   auto members() const          std::tie of its members, in the same order
 #pragma once
 
@@ -38,7 +38,7 @@ constexpr std::size_t num_members_before(std::size_t n) {
   return sum;
 }
 
-// The group whose i-th member is `member(i-th index)`, an index being a std::integral_constant.
+// The group whose i-th member is member(std::integral_constant<std::size_t, i>()).
 template <class Group, class F>
 Group make_group(const F& member) {
   return [&]<std::size_t... i>(std::index_sequence<i...>) {
@@ -57,7 +57,7 @@ template <class R, class... Ts, class... Groups>
 struct GroupedFunction<R, std::tuple<const Ts&...>, Groups...> {
   using Flat = R(Passed<Ts>...);
 
-  // f, with the members of its groups as its arguments: a kernel for the dispatcher.
+  // A kernel for the dispatcher: calls f with its arguments collected in groups.
   template <R (*f)(const Groups&...)>
   static R flat(Passed<Ts>... arguments) {
     const std::tuple<const Ts&...> all(arguments...);
@@ -69,7 +69,7 @@ struct GroupedFunction<R, std::tuple<const Ts&...>, Groups...> {
   }
 };
 
-// An operator; Self has its name, kName, and a function results(), the results in the words of a
+// An operator. Self has its name, kName, and a function results(), the results in the syntax of a
 // schema.
 template <class Self, class R, class... Groups>
 struct Operator : GroupedFunction<R, MembersOfAll<Groups...>, Groups...> {

@@ -21,7 +21,7 @@ using OptionalTensor = std::optional<at::Tensor>;
 
 // ---- the differentiable inputs
 
-// In the order of the schemas, and of the gradients, which are tensors of the same shapes.
+// In the order of the schemas and of the gradients, which have the same shapes.
 enum Input : std::size_t {
   kValue,
   kQuery,
@@ -35,8 +35,8 @@ enum Input : std::size_t {
   kNumInputs
 };
 
-// One letter of dims for each dimension: n and m are the numbers of destinations and sources, E of
-// edges, H of heads, D of the channels of the score, F of those of the value.
+// dims has one letter per dimension: n and m are the numbers of destinations and sources, E of
+// edges, H of heads, D of channels of the score, F of channels of the value.
 struct InputSchema {
   const char* name;
   const char* dims;
@@ -72,9 +72,9 @@ struct SortedGraph {
   auto members() const { return std::tie(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id); }
 };
 
-// An edge_index [2, E], or a rowptr that goes with col and edge_id. Edge tensors have a row for
-// each slot: the edges given, then, with self_loops, those of the nodes, which replace what loops
-// were given.
+// An edge_index [2, E], or the rowptr that belongs to col and edge_id. Edge tensors have a row for
+// each slot: the given edges, then, with self_loops, the loops of the nodes, which replace given
+// loops.
 struct Edges {
   at::Tensor edges;
   OptionalTensor col, edge_id;
@@ -93,7 +93,7 @@ struct Edges {
   }
 };
 
-// Whether the transpose, and what only a gradient reads, is needed.
+// True where the transpose, and results that only the gradient reads, are needed.
 struct ForBackward {
   bool value;
 
@@ -142,7 +142,7 @@ struct Constants {
   auto members() const { return std::tie(score, edge_in_value, negative_slope, scale, dropout_p); }
 };
 
-// What to attend to, 0 for all, and which optional results to return.
+// top_k of each row and head, 0 for all edges, and the optional results to return.
 struct Wanted {
   std::int64_t top_k;
   bool return_weights, return_lse;
@@ -151,8 +151,8 @@ struct Wanted {
   auto members() const { return std::tie(top_k, return_weights, return_lse); }
 };
 
-// The gradients of the results, those results that the gradient reads, and which inputs need a
-// gradient.
+// The gradients of the results, the results that the gradient reads, and for each input whether it
+// needs a gradient.
 struct Upstream {
   at::Tensor grad_out;
   OptionalTensor grad_lse, grad_weights;
@@ -172,12 +172,12 @@ struct Upstream {
 // ---- results
 
 // An absent result, or the gradient of an input that needs none, is a tensor of shape [0]; all
-// others have two dimensions or more.
+// others have at least two dimensions.
 inline bool is_absent(const at::Tensor& result) { return result.dim() < 2; }
 
 // out [N_dst, H, F]; lse [N_dst, H], for the caller; softmax [N_dst, H, 2], the RowSoftmax of each
-// row and head, for the gradient; out_acc [N_dst, H, F], the sums of 16-bit values; selected [E,
-// H], what top_k keeps, in CSR order; weights [E, H].
+// row and head, for the gradient; out_acc [N_dst, H, F], the unrounded sums of 16-bit values;
+// selected [E, H], 1 for the edges that top_k keeps, in CSR order; weights [E, H].
 using Attention =
     std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 // By Input.

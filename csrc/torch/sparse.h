@@ -1,8 +1,8 @@
 // edge_softmax, sddmm, spmm and the dropout mask, written once for every device: checks, outputs,
-// and what the kernels take.
+// and the arguments of the kernels.
 //
-// A device is a type with Device(tensor), which makes the device current while it lives, and one
-// member an operator.
+// A device is a type with Device(tensor), which makes the device current during its lifetime, and
+// one member function per operator.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,7 +17,7 @@
 
 namespace gat::binding {
 
-// A graph and the sizes of what lies on it.
+// A graph and the sizes of the tensors over it.
 struct SparseShape {
   CsrView csr;
   std::int64_t num_cols, num_edges, num_heads, channels;
@@ -26,7 +26,7 @@ struct SparseShape {
 template <class Device>
 at::Tensor edge_softmax(const at::Tensor& rowptr, const OptionalTensor& edge_id,
                         const at::Tensor& scores) {
-  TORCH_CHECK_VALUE(scores.dim() == 2, "scores must be [E, H]; they have shape ", scores.sizes());
+  TORCH_CHECK_VALUE(scores.dim() == 2, "scores has shape ", scores.sizes(), "; expected [E, H]");
   const at::Tensor s = scores.contiguous(), alpha = allocate_like(s);
   Device device(scores);
   const CsrView csr = csr_view(rowptr, {}, edge_id, s.size(0), s.device());
@@ -41,7 +41,7 @@ at::Tensor edge_softmax(const at::Tensor& rowptr, const OptionalTensor& edge_id,
 template <class Device>
 at::Tensor edge_softmax_backward(const at::Tensor& rowptr, const OptionalTensor& edge_id,
                                  const at::Tensor& grad, const at::Tensor& alpha) {
-  TORCH_CHECK_VALUE(alpha.dim() == 2, "alpha must be [E, H]; it has shape ", alpha.sizes());
+  TORCH_CHECK_VALUE(alpha.dim() == 2, "alpha has shape ", alpha.sizes(), "; expected [E, H]");
   const at::Tensor a = alpha.contiguous(), g = prepare(grad, a.sizes(), a, "grad"),
                    grad_scores = allocate_like(a);
   Device device(alpha);
@@ -58,8 +58,8 @@ template <class Device>
 at::Tensor sddmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
                  const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                  const at::Tensor& x, const at::Tensor& y) {
-  TORCH_CHECK_VALUE(x.dim() == 3 && y.dim() == 3, "x and y must be [N, H, F]; they have shapes ",
-                    x.sizes(), " and ", y.sizes());
+  TORCH_CHECK_VALUE(x.dim() == 3 && y.dim() == 3, "x has shape ", x.sizes(), ", y ", y.sizes(),
+                    "; expected [N, H, F]");
   Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
   const std::int64_t H = x.size(1), F = x.size(2);
@@ -78,7 +78,7 @@ template <class Device>
 at::Tensor spmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
                 const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                 const OptionalTensor& weight, const at::Tensor& x) {
-  TORCH_CHECK_VALUE(x.dim() == 3, "x must be [N_src, H, F]; it has shape ", x.sizes());
+  TORCH_CHECK_VALUE(x.dim() == 3, "x has shape ", x.sizes(), "; expected [N_src, H, F]");
   Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
   const std::int64_t H = x.size(1), F = x.size(2);
@@ -99,7 +99,7 @@ std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const
                                                  const OptionalTensor&,
                                                  const OptionalTensor& weight, const at::Tensor& x,
                                                  bool largest) {
-  TORCH_CHECK_VALUE(x.dim() == 3, "x must be [N_src, H, F]; it has shape ", x.sizes());
+  TORCH_CHECK_VALUE(x.dim() == 3, "x has shape ", x.sizes(), "; expected [N_src, H, F]");
   Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
   const std::int64_t H = x.size(1), F = x.size(2);
@@ -119,7 +119,7 @@ template <class Device>
 at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& t_col,
                                   const at::Tensor& t_edge_id, const OptionalTensor& weight,
                                   const at::Tensor& grad, const at::Tensor& arg) {
-  TORCH_CHECK_VALUE(grad.dim() == 3, "grad must be [N_dst, H, F]; it has shape ", grad.sizes());
+  TORCH_CHECK_VALUE(grad.dim() == 3, "grad has shape ", grad.sizes(), "; expected [N_dst, H, F]");
   check_shape(arg, grad.sizes(), "arg");
   check_device(arg, grad.device(), "arg");
   Device device(grad);

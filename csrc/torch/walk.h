@@ -1,6 +1,6 @@
-// Walks, written once for every device: checks, outputs, and what the kernels take. Kernels do not
-// follow an index in current, start or node_type that is out of range; walk_step of a device that
-// need not be waited for says whether there was one.
+// Walks, written once for every device: checks, outputs, and the arguments of the kernels. Kernels
+// do not follow an index in current, start or node_type that is out of range. walk_step of the CPU
+// returns false if there was one; that of CUDA, which does not synchronise, always returns true.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -40,7 +40,7 @@ inline const std::int64_t* seed_pointer(const at::Tensor& seed, at::Device devic
   return seed.const_data_ptr<std::int64_t>();
 }
 
-// The checked arguments that a step and its gradient share.
+// The checked arguments of a step and of its gradient.
 struct WalkTensors {
   CsrView csr;
   at::Tensor current, rank, node_type;
@@ -82,7 +82,7 @@ std::tuple<at::Tensor, at::Tensor> walk_step(const at::Tensor& rowptr, const at:
     in_range = device.walk_step(walk, mutable_data<std::int64_t>(next), mutable_data<T>(log_prob));
   });
   TORCH_CHECK_INDEX(in_range,
-                    "an agent is at a node, or at a neighbour of a type, that is out of range; "
+                    "a node of current, or the type of one of its neighbours, is out of range; "
                     "expected nodes from 0 to ",
                     t.csr.num_rows - 1, " and types from 0 to ", t.rank.size(1) - 1);
   return {log_prob, next};

@@ -1,4 +1,5 @@
-// Plain checks for the C++ tests: a failure says where and what, and the program ends with 1.
+// Checks for the C++ tests: a failure prints its place and the condition, and the program exits
+// with 1.
 #pragma once
 
 #include <cmath>

@@ -1,8 +1,8 @@
 """Checks that shared (weak) functions in an archive of kernels have no AVX instructions.
 
 The linker keeps one copy of a weak function for all instruction sets; if that copy came from an
-AVX-512 object, the program would die on a machine without it. Kernels carry their instruction set
-in their name; everything else must be plain.
+AVX-512 object, the program would crash on a machine without it. Kernels have their instruction set
+in their names; everything else must be compiled for the baseline.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def offenders(archive: str) -> dict[str, int]:
             elif function in weak:
                 found[function] = found.get(function, 0) + 1
     if not kernels:
-        sys.exit("no AVX instruction in any kernel: the archive was not read as expected")
+        sys.exit("no AVX instruction in any kernel; expected an archive of the kernels of all sets")
     return found
 
 

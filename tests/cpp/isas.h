@@ -1,9 +1,9 @@
-// The instruction sets that a test runs on.
+// The instruction sets on which a test runs.
 #pragma once
 
 #include "cpu/isa.h"
 
-// Calls f with the tag of every instruction set that is built and that this machine runs.
+// Calls f with the tag of every instruction set that is built and that this machine supports.
 template <class F>
 void for_every_isa(const F& f) {
   using namespace gat::cpu;

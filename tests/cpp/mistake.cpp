@@ -1,5 +1,5 @@
-// A mistake of the kind that the named sanitizer looks for, in a parallel loop: a build that lets
-// it pass would let all pass.
+// A mistake of the kind that the named sanitizer detects, in a parallel loop: a build that does not
+// report it reports nothing.
 #include <cstring>
 #include <limits>
 #include <vector>

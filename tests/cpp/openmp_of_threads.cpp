@@ -1,11 +1,11 @@
-// The part of GCC's OpenMP runtime that the kernels call, on std::thread, for the thread sanitizer:
-// it does not know the fork, the join and the barriers of libgomp and would report races that are
-// none. Linked in place of libgomp, so that the pragmas of the kernels compile as they always do;
-// an entry point that is missing here is an error of the linker.
+// The part of GCC's OpenMP runtime that the kernels call, implemented with std::thread for the
+// thread sanitizer, which does not know the fork, the join and the barriers of libgomp and would
+// report false races. It is linked instead of libgomp, so the pragmas of the kernels compile as
+// usual; an entry point that is missing here is a linker error.
 //
-// Chunk c of a loop with schedule(dynamic) goes to thread c mod n. That is one of the orders that
-// OpenMP allows, it lets every thread do its share however short the loop, and it takes no atomic
-// that would order what the kernels leave without order.
+// Thread c mod n runs chunk c of a loop with schedule(dynamic). OpenMP allows that order, every
+// thread gets a share of short loops too, and no atomic orders accesses that the kernels do not
+// order.
 #include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
@@ -39,7 +39,7 @@ class Team {
   std::condition_variable all_arrived_;
 };
 
-// A thread's place in its team, and the iterations of a loop that are left for it.
+// The number of a thread in its team, and its remaining iterations of a loop.
 struct Member {
   Team* team = nullptr;
   int number = 0;

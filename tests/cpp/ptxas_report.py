@@ -1,11 +1,14 @@
-"""Registers, spills, stack and shared memory of every CUDA kernel, as ptxas reports them.
+"""Prints registers, spills, stack and shared memory of every CUDA kernel, as ptxas reports them.
 
-    python tests/cpp/ptxas_report.py                                    compiles csrc/cuda/*.cu by
-    nvcc, a minute or more each python tests/cpp/ptxas_report.py build/cmake/cuda/*.log
-    reads what -DGAT_NVCC=ON has compiled python tests/cpp/ptxas_report.py --sort registers --only
-    forward    the kernels one is working on
+python tests/cpp/ptxas_report.py
+    compiles csrc/cuda/*.cu with nvcc, a minute or more for each file
+python tests/cpp/ptxas_report.py build/cmake/cuda/*.log
+    reads the logs of a build with -DGAT_NVCC=ON
+python tests/cpp/ptxas_report.py --sort registers --only forward
+    prints some of the kernels
 
-Exit status 1 if a kernel spills or needs more than --max-registers, and is not exempt by --allow.
+The exit status is 1 if a kernel spills or needs more than --max-registers, unless --allow exempts
+it.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class Function:
     """A kernel, or a device function that was not inlined, with its worst figures over all GPUs."""
 
     name: str
-    registers: dict[str, int] = field(default_factory=dict)  # by architecture; kernels only
+    registers: dict[str, int] = field(default_factory=dict)  # of each architecture; kernels only
     spill_stores: int = 0
     spill_loads: int = 0
     stack: int = 0
@@ -50,7 +53,7 @@ class Function:
 
 
 def parse(lines: Iterable[str]) -> dict[str, Function]:
-    """Mangled name → figures, from the output of ``nvcc -Xptxas -v``."""
+    """Returns {mangled name: figures} from the output of ``nvcc -Xptxas -v``."""
     found: dict[str, Function] = {}
     kernel = function = None
     arch = ""
@@ -95,7 +98,7 @@ def demangle(functions: dict[str, Function]) -> None:
 
 
 def compile_all(architectures: list[str], jobs: int) -> str:
-    """The output of ptxas for every .cu of csrc/cuda."""
+    """Compiles every .cu of csrc/cuda and returns the output of ptxas."""
     targets = [f"-gencode=arch=compute_{a[3:]},code={a}" for a in architectures]
     command = ["nvcc", "-std=c++17", "-O3", "-Xptxas", "-v", *targets, "-c", "-o", os.devnull]
 
@@ -159,7 +162,7 @@ def main() -> int:
         (f for f in found.values() if re.search(args.only or "", f.name)), key=lambda f: f.name
     )
     if not functions:
-        sys.exit("no kernel was found: nothing is checked")
+        sys.exit("no kernel was found in the output of ptxas, so nothing was checked")
     if args.sort != "name":
         key = {"registers": "max_registers"}.get(args.sort, args.sort)
         functions.sort(key=lambda f: getattr(f, key), reverse=True)

@@ -11,7 +11,7 @@
 
 namespace {
 
-// Known answers of Philox4x32-10 published with the Random123 library.
+// Known answers of Philox4x32-10, published with the Random123 library.
 void philox_known_answers() {
   const gat::Philox4 zeros = gat::philox(0, 0, 0);
   CHECK(zeros.word[0] == 0x6627e8d5 && zeros.word[1] == 0xe169c58d && zeros.word[2] == 0xbc57ac4c &&

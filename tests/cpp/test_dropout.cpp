@@ -1,4 +1,4 @@
-// Dropout of features: the numbers of ../../csrc/core/philox.h, and nothing written behind the end.
+// Dropout of features: the numbers of ../../csrc/core/philox.h, and no write past the end.
 #include <cstdint>
 #include <vector>
 

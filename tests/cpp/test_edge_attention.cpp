@@ -1,6 +1,6 @@
-// The fused kernels on every instruction set this machine runs: against a plain loop, and against
-// themselves on other numbers of threads. Gradients are checked against autograd by the Python
-// tests; here they must be the same bits for any schedule, and clean under the sanitizers.
+// The fused kernels on every instruction set that this machine supports, compared with a plain
+// loop, and with themselves on other numbers of threads. The Python tests compare gradients with
+// autograd; here they must be bitwise identical for any schedule, and clean under the sanitizers.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -27,9 +27,9 @@ struct TestGraph {
   std::int64_t num_src, num_dst;
   std::vector<std::int64_t> rowptr{0}, t_rowptr;
   std::vector<std::int32_t> col, t_col, t_pos;
-  std::vector<std::int64_t> edge_id, t_edge_id;  // an order of the caller's
+  std::vector<std::int64_t> edge_id, t_edge_id;  // the caller's order
 
-  // Row 1 is empty; row 2 is long enough to be split.
+  // Row 1 is empty; row 2 is long enough to be split into pieces.
   TestGraph(std::int64_t sources, std::int64_t destinations, std::mt19937& random)
       : num_src(sources), num_dst(destinations) {
     std::vector<std::vector<std::int32_t>> out(static_cast<std::size_t>(sources)),
@@ -119,15 +119,15 @@ void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out
   }
 }
 
-// Options of a run. `edges`: edges in an order of the caller's, edge features or terms, weights and
-// the gradients of all of them.
+// Options of a run. edges: edges in the caller's order, edge features or terms, weights, and the
+// gradients of all of them.
 struct Options {
   std::int64_t top_k = 0;
   double dropout_p = 0;
   bool edges = false;
 };
 
-// All that the kernels wrote, bit by bit.
+// All results of the kernels, as bytes.
 struct Results {
   std::vector<float> out, lse;
   std::vector<unsigned char> bits;
@@ -221,7 +221,7 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   return r;
 }
 
-// The same bits for any number of threads, and other bits with options than without.
+// Bitwise identical for any number of threads; different with options and without.
 template <class Isa, class Score, class T>
 Results check_threads(const TestGraph& g, const Inputs& x, int score) {
   const Results once = run<Isa, Score, T>(g, x, score, 1, {});
@@ -258,7 +258,7 @@ void check_all(const TestGraph& g, const Inputs& x, TypeList<Ss...>) {
       check_close(found.out, out, 2e-5);
       check_close(found.lse, lse, 2e-5);
     });
-    // Inputs are rounded to 8 bits: scores of some ten products of order one are off by some
+    // Inputs are rounded to 8 bits: scores of about ten products of order one have errors of a few
     // hundredths.
     const Results sixteen_bits = check_threads<Baseline, Score, bf16>(g, x, score);
     check_close(sixteen_bits.out, out, 0.05);

@@ -1,5 +1,5 @@
-// The fingerprint of integers: the sum of the terms of ../../csrc/core/fingerprint.h, wherever they
-// lie.
+// The fingerprint of integers: the sum of the terms of ../../csrc/core/fingerprint.h, for any
+// strides.
 #include <cstdint>
 #include <vector>
 

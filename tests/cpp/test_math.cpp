@@ -14,7 +14,7 @@ namespace {
 using namespace gat;
 using namespace gat::cpu;
 
-// |found - exact| in units in the last place of the result, for denormal results those of the
+// |found - exact| in units in the last place of the result; for denormal results, in those of the
 // smallest normal number.
 template <class A>
 double ulps(A found, long double exact) {
@@ -38,7 +38,7 @@ void check_at(A x, double allowed, const Found& found, const Exact& exact) {
   CHECK(std::memcmp(&first, &third, sizeof(A)) == 0);
 }
 
-// Arguments of both signs, of every magnitude, and evenly spaced ones where the results change.
+// Arguments of both signs and every magnitude, and evenly spaced ones where the results change.
 template <class A, class Found, class Exact>
 void check(double allowed, A range, const Found& found, const Exact& exact) {
   using Limits = std::numeric_limits<A>;

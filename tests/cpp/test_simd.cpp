@@ -16,7 +16,7 @@ namespace {
 using namespace gat;
 using namespace gat::cpu;
 
-double half_value(std::uint16_t bits) {  // straight from the definition of binary16
+double half_value(std::uint16_t bits) {  // from the definition of binary16
   const int exponent = (bits >> 10) & 31, mantissa = bits & 1023;
   const double sign = bits & 0x8000 ? -1 : 1;
   if (exponent == 31) return mantissa ? std::nan("") : sign * INFINITY;
@@ -106,7 +106,7 @@ void lanes_cover_every_length() {
   }
 }
 
-// Items cover every edge once and in order, whatever the shape of the graph.
+// Items cover every edge once and in order, for any shape of graph.
 void partition_covers(const std::vector<std::int64_t>& degrees, bool split) {
   std::vector<std::int64_t> rowptr{0};
   for (const auto d : degrees) rowptr.push_back(rowptr.back() + d);

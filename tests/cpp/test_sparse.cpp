@@ -1,6 +1,6 @@
-// The unfused operators on every instruction set: against a plain loop, and against themselves on
-// other numbers of threads. Edges are in an order of the caller's, one row is long enough to be
-// split and one is empty.
+// The unfused operators on every instruction set, compared with a plain loop, and with themselves
+// on other numbers of threads. Edges are in the caller's order; one row is long enough to be split
+// into pieces, and one is empty.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -26,7 +26,7 @@ struct Edge {
   std::int64_t row, column;
 };
 
-// A CSR of edges; edge_id is the position in `edges`.
+// The CSR of `edges`; edge_id is the position in `edges`.
 struct Csr {
   std::vector<std::int64_t> rowptr{0}, edge_id;
   std::vector<std::int32_t> col;
@@ -72,8 +72,8 @@ std::vector<T> normal(std::int64_t n, std::mt19937& random) {
   return x;
 }
 
-// Runs f(out, threads) on some numbers of threads; nothing may be written behind the end and the
-// bits must be the same.
+// Runs f(out, threads) on several numbers of threads: results must be bitwise identical, and
+// nothing may be written past the end.
 template <class T, class Run>
 std::vector<double> run(std::int64_t n, const Run& f) {
   std::vector<double> first;
@@ -168,7 +168,7 @@ void check_products(const Data<T>& d, double tolerance) {
       kernels.spmm(d.csr.view(), H, F, weight, d.y.data(), out, threads);
     });
     const auto& expected = has_weight ? weighted : sums;
-    // Rounding grows with the size of what is added up, and that of the result with the result.
+    // The error of the sum grows with the size of its terms, that of the result with the result.
     for (std::size_t i = 0; i < found.size(); ++i) {
       CHECK(std::fabs(found[i] - expected[i]) <=
             1e-5 * size[i] + tolerance * std::fabs(expected[i]));
@@ -176,7 +176,7 @@ void check_products(const Data<T>& d, double tolerance) {
   }
 }
 
-// Products of vectors without elements are 0, not what was in memory.
+// Products of vectors without elements are 0, not uninitialised memory.
 template <class Isa, class T>
 void check_no_channels(const Data<T>& d) {
   const auto products = run<T>(d.num_edges * H, [&](T* out, int threads) {

@@ -1,6 +1,6 @@
-// Walks: every instruction set and number of threads makes the walk of ../../csrc/core/walk.h one
-// agent at a time, and nothing is written before the first agent or behind the last; indices that
-// are out of range are not followed.
+// Walks: on every instruction set and number of threads equal to those of ../../csrc/core/walk.h
+// for one agent at a time. Nothing is written before the first agent or past the last one, and
+// indices out of range are not followed.
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -26,7 +26,7 @@ struct Graph {
       const unsigned degree = node == 1 ? 300 : random() % 7;
       for (unsigned k = 0; k < degree; ++k) {
         col.push_back(static_cast<std::int32_t>(random() % static_cast<unsigned>(num_nodes)));
-        weight.push_back(random() % 4);  // some rows are of zeros alone
+        weight.push_back(random() % 4);  // some rows have only zeros
       }
       rowptr.push_back(static_cast<std::int64_t>(col.size()));
       node_type.push_back(random() % kTypes);
@@ -138,7 +138,7 @@ void test_walk(const Graph& graph, bool weighted) {
 
 template <class Isa>
 void test_all() {
-  for (const std::int64_t nodes : {10, 40'000}) {  // the larger graph has its rows asked for ahead
+  for (const std::int64_t nodes : {10, 40'000}) {  // the rows of the larger graph are prefetched
     const Graph graph(nodes);
     for (const bool flag : {false, true}) {
       test_step<Isa, float>(graph, flag);

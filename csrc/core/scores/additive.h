@@ -1,5 +1,5 @@
 // leaky_relu(a_i + b_j): Velickovic et al., "Graph Attention Networks", ICLR 2018, eq. 3, with the
-// weight vector split into the half that meets the destination and the half that meets the source.
+// weight vector split into the half for the destination and the half for the source.
 #pragma once
 
 #include "score.h"

@@ -1,7 +1,7 @@
-// c a_i b_j <x, y>, a and b the inverse norms of x and y: Thekumparampil et al., "Attention-based
-// Graph Neural Network for Semi-supervised Learning", 2018, eq. 5. The inverse norms are inputs, so
-// a zero vector is guarded where they are computed, and the learned temperature beta is folded into
-// a.
+// c a_i b_j <x, y> with a and b the inverse norms of x and y: Thekumparampil et al.,
+// "Attention-based Graph Neural Network for Semi-supervised Learning", 2018, eq. 5. The inverse
+// norms are inputs: the code that computes them handles zero vectors, and multiplies a by the
+// learned temperature beta.
 #pragma once
 
 #include "score.h"

@@ -1,5 +1,5 @@
-// c <x, y>: Vaswani et al., "Attention Is All You Need", 2017, eq. 1, with c = 1 / sqrt(d) the
-// caller's choice.
+// c <x, y>: Vaswani et al., "Attention Is All You Need", 2017, eq. 1, where the caller passes
+// c = 1 / sqrt(d).
 #pragma once
 
 #include "score.h"

@@ -3,16 +3,17 @@
 //   s_ij = finish(sum_d term(x_i[d], y_j[d], w[d]), a_i, b_j + e_ij)
 //
 // A score is a type with
-//   name                    its public name, also its key in gat_ext/ops/scores.py and in the
-//   reference has_term, has_weight    whether it reads x and y, and w has_node_terms whether it
-//   reads a and b; only then edges may have terms e, added to b term, term_vjp          the
-//   summand, and its gradients for an upstream gradient g; only with
-//                           has_term
-//   finish, finish_vjp      the scalar end, and its gradients; V{} for an argument that it ignores
-// Both halves are templates over the value type V, which is a scalar or a vector of lanes, so they
-// use
-// + - * /, comparisons in the conditional operator, and the functions of ../math.h. Neither half
-// reads anything except its arguments, so kernels may recompute a score wherever they need it.
+//   name                    its public name, also its key in gat_ext/ops/scores.py and the
+//   reference has_term, has_weight    true if it reads x and y, and if it reads w has_node_terms
+//   true if it reads a and b; only then may edges have terms e, added to b term, term_vjp the
+//   summand, and its gradients for an upstream gradient g; required with
+//                           has_term only
+//   finish, finish_vjp      the function of the sum and the node terms, and its gradients; V{} is
+//                           passed for an argument that it ignores
+// The functions are templates over the value type V, a scalar or a vector of lanes, so they use
+// only arithmetic operators, comparisons in the conditional operator, and the functions of
+// ../math.h. They read nothing except their arguments, so kernels recompute a score wherever they
+// need it.
 #pragma once
 
 #include "../macros.h"
@@ -20,7 +21,7 @@
 
 namespace gat {
 
-// The scalars of a score.
+// The scalar parameters of a score.
 template <class A>
 struct ScoreParams {
   A slope = A(0.2);  // of leaky_relu, for negative arguments
@@ -39,7 +40,7 @@ struct FinishGrad {
   V acc, a, b;
 };
 
-// Base of a score that reads node terms only.
+// Base of a score that reads node terms only, not x, y and w.
 struct NoTerm {
   static constexpr bool has_term = false, has_weight = false;
 };

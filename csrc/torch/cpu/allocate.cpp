@@ -25,7 +25,7 @@ struct Block {
   std::size_t bytes;
 };
 
-// What is kept at most: a share of the machine's memory.
+// The limit of the cache in bytes: a share of the machine's memory.
 std::size_t cache_limit() {
   constexpr std::size_t kShare = 16, kFallback = std::size_t{256} << 20;
 #if defined(__linux__)
@@ -38,7 +38,7 @@ std::size_t cache_limit() {
 
 class BlockCache {
  public:
-  // A block of at least this size, and at most a quarter more: a kept one, or a new one.
+  // A kept block of at least this size and at most a quarter more, otherwise a new block.
   Block take(std::size_t bytes) {
     const std::size_t size = (bytes + kHugePage - 1) / kHugePage * kHugePage;
     {
@@ -57,18 +57,17 @@ class BlockCache {
     }
     void* memory = std::aligned_alloc(kHugePage, size);
     if (memory == nullptr) {
-      clear();  // what is kept may be what is missing
+      clear();  // the kept blocks may be the missing memory
       memory = std::aligned_alloc(kHugePage, size);
     }
     TORCH_CHECK_WITH(OutOfMemoryError, memory != nullptr, "cannot allocate ", size, " bytes");
 #if defined(MADV_HUGEPAGE)
-    madvise(memory, size, MADV_HUGEPAGE);  // a wish: where it fails, pages are small
+    madvise(memory, size, MADV_HUGEPAGE);  // may fail: then pages are small
 #endif
     return {memory, size};
   }
 
-  // Keeps a block, and frees those that were kept longest until all that are kept are within the
-  // limit.
+  // Keeps a block, and frees the oldest kept blocks until the cache is within its limit.
   void give(Block block) {
     const std::lock_guard lock(mutex_);
     kept_.push_back(block);
@@ -89,12 +88,12 @@ class BlockCache {
   }
 
   std::mutex mutex_;
-  std::vector<Block> kept_;  // the one that was given back last at the end
+  std::vector<Block> kept_;  // the most recently returned block is last
   std::size_t total_ = 0, limit_ = cache_limit();
 };
 
 BlockCache& cache() {
-  static auto* const instance = new BlockCache;  // never destroyed: tensors may outlive whatever is
+  static auto* const instance = new BlockCache;  // never destroyed: tensors may outlive statics
   return *instance;
 }
 

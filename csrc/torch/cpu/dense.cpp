@@ -1,5 +1,4 @@
-// The dense steps of a layer: torch's own arithmetic, with results from the block cache, and
-// dropout.
+// The dense steps of a layer: torch's operators with results from the block cache, and dropout.
 #include <ATen/Parallel.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
@@ -43,7 +42,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> linear_backward(const at::Tensor&
                                                                const at::Tensor& weight,
                                                                std::array<bool, 3> needs_grad) {
   check_shape(grad, {x.size(0), weight.size(0)}, "grad");
-  // One each: results of an operator may not share memory.
+  // A separate tensor each: results of an operator must not share memory.
   const auto none = [&] { return at::empty({0}, x.options()); };
   at::Tensor grad_x = none();
   if (needs_grad[0]) {
@@ -83,7 +82,7 @@ at::Tensor relu_backward(const at::Tensor& grad, const at::Tensor& out) {
   return at::threshold_backward_out(grad_x, grad, out, 0);
 }
 
-// x times 0 with probability p, else times 1 / (1 - p).
+// x times 0 with probability p, otherwise times 1 / (1 - p).
 at::Tensor dropout(const at::Tensor& x, const at::Tensor& seed, double p) {
   TORCH_CHECK_VALUE(p > 0 && p <= 1, "p is ", p, "; expected a probability above 0");
   const Dropout dropout = make_dropout(seed, p, x.device());

@@ -1,4 +1,5 @@
-// Graph building on the CPU. Indices are trusted: the Graph that calls this has checked them.
+// Graph building on the CPU. Indices are not checked here: the Graph that calls this has checked
+// them.
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
@@ -28,7 +29,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& sr
                                                             std::int64_t num_dst) {
   check_shape(dst, src.sizes(), "dst");
   TORCH_CHECK_TYPE(src.scalar_type() == dst.scalar_type(), "src has dtype ", src.scalar_type(),
-                   ", dst ", dst.scalar_type());
+                   ", dst ", dst.scalar_type(), "; expected the same dtype");
   const at::Tensor rowptr = allocate({num_dst + 1}, src.options().dtype(at::kLong));
   const at::Tensor col = allocate_like(src), edge_id = allocate_like(src);
   with_indices(src, "src", [&](auto* sources) {

@@ -1,5 +1,4 @@
-// The CUDA device of a tensor as operators see it: made current, on torch's current stream, with
-// torch's allocator.
+// The CUDA device of a tensor: makes it current, and provides torch's current stream and allocator.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,7 +19,7 @@ class CudaDevice : protected cuda::Context {
     stream = c10::cuda::getCurrentCUDAStream().stream();
   }
 
-  // Freed with this object; torch's allocator hands memory out again in the order of the stream.
+  // Freed with this object; torch's allocator reuses memory in the order of the stream.
   void* allocate(std::size_t bytes) override {
     scratch_.push_back(at::empty({static_cast<std::int64_t>(bytes)}, options_));
     return scratch_.back().mutable_data_ptr();

@@ -1,4 +1,4 @@
-// Each operator's file registers its CUDA kernels under the dispatch key that the library is given.
+// Each function registers the CUDA kernels of one file under the dispatch key of the given library.
 #pragma once
 
 namespace torch {

@@ -1,4 +1,4 @@
-// log(1 + exp(z)) sqrt(1 + b_j^2), z = a_i + sum_d w_d tanh(x_d y_d): a score of no use to anyone,
+// log(1 + exp(z)) sqrt(1 + b_j^2), z = a_i + sum_d w_d tanh(x_d y_d): a score for this test only,
 // which reads every input and calls every function of core/math.h.
 #pragma once
 

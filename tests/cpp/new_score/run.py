@@ -1,4 +1,4 @@
-"""Adds a score to a copy of the kernels the way CONTRIBUTING.md says, and checks its gradients.
+"""Adds a score to a copy of the kernels as CONTRIBUTING.md describes, and checks its gradients.
 
 ``python tests/cpp/new_score/run.py --cxx g++`` copies csrc/core and csrc/cpu, adds one header and
 one name in all.h, compiles check_gradients.cpp against the copy, and runs it.
