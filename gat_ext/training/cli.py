@@ -31,7 +31,7 @@ from gat_ext.training.embedding_loop import EmbeddingRecipe
 from gat_ext.training.embedding_run import EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRunConfig
-from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, kind_of
+from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, NODES, kind_of
 from gat_ext.training.recipes import recipe
 from gat_ext.training.run import RunConfig
 
@@ -99,7 +99,7 @@ def train(
     context: options.Context = "learned",
     device: options.Device = "cpu",
     num_threads: options.NumThreads = None,
-    deterministic: options.Deterministic = True,
+    deterministic: options.Deterministic = None,
     out: options.Out = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -127,6 +127,9 @@ def train(
         )
         sizes = _given(num_layers=layers, hidden_channels=hidden, heads=heads)
         config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
+    if kind is not NODES and deterministic:
+        num_threads = options.one_thread(num_threads)
+    deterministic = kind is NODES if deterministic is None else deterministic
     folder = Path("runs") / f"{model}-{dataset}".replace(":", "-") if out is None else out
     with mistakes.explained(console):
         plots.require()

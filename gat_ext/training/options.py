@@ -141,6 +141,20 @@ def refuse_contradictions(
         )
 
 
+def one_thread(given: int | None) -> int:
+    """The number of threads of deterministic models whose matrix products are torch's own.
+
+    Raises:
+        typer.BadParameter: another number was given.
+    """
+    if given not in (None, 1):
+        raise typer.BadParameter(
+            f"with --deterministic only models of nodes use several threads; {given} were given",
+            param_hint="--threads",
+        )
+    return 1
+
+
 # ---- options, by panel of the help
 
 _BY_KIND = "; ".join(f"{', '.join(kind.models())}, to {kind.what}" for kind in KINDS)
@@ -326,9 +340,12 @@ NumThreads = Annotated[
     ),
 ]
 Deterministic = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        help="Bitwise identical results on any number of CPU threads.", rich_help_panel=_MACHINE
+        help="Bitwise identical results on any number of CPU threads. The default for models of "
+        "nodes; the others then use one thread.",
+        show_default=False,
+        rich_help_panel=_MACHINE,
     ),
 ]
 

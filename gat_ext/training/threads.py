@@ -69,7 +69,7 @@ def choose(
         2 threads (64 cores, quota 4, load 62.0)
     """
     if given is not None:
-        return Threads(given, "--threads")
+        return Threads(given, "set by option")
     if environment.get("OMP_NUM_THREADS"):
         return Threads(torch.get_num_threads(), "OMP_NUM_THREADS")
     cores, allowed, quota, load = Machine.here() if machine is None else machine
