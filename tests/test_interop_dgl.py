@@ -83,10 +83,26 @@ def test_parameters_without_a_counterpart():
         from_dgl(dict.fromkeys(("gat.attn_l", "gat.fc.weight", "gat.extra"), torch.ones(1)))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("model.pt", "state_dict is a str; from_dgl expects the state_dict of a model"),
+        (torch.nn.Linear(2, 2), r"state_dict is a Linear; .*: model\.state_dict\(\)"),
+        (None, "state_dict is a NoneType"),
+        ({"model": {"attn_l": X}}, r"state_dict\['model'\] is a dict; .* its entry of the model"),
+        ({"epoch": 3}, r"state_dict\['epoch'\] is a int; from_dgl expects tensors"),
+        ({0: X}, "state_dict has the key 0; from_dgl expects names"),
+    ],
+)
+def test_what_is_no_state_dict(given, message):
+    with pytest.raises(TypeError, match=message):
+        from_dgl(given)
+
+
 def test_other_modules_with_such_names_keep_theirs():
     """Attention pooling, and layers of DGL's that are not converted."""
     names = "pool.attn", "pool.proj.weight", "egat.attn", "egat.fc_node_src.weight", "attn_l"
-    weights = dict.fromkeys(names, torch.ones(1))
+    weights = {**dict.fromkeys(names, torch.ones(1)), "pool._extra_state": {"step": 3}}
     assert from_dgl(weights) == weights
 
 

@@ -63,7 +63,8 @@ BAD = [
         ValueError,
         "edge_attr was given",
     ),
-    (lambda: nn.AGNNConv()(torch.ones(3), PAIR), ValueError, "matrix"),
+    (lambda: nn.AGNNConv()(torch.ones(3), PAIR), ValueError, r"\[3\]; .* \[N, C\], or \[B, N"),
+    (lambda: nn.AGNNConv()(torch.ones(1, 1, 3, 5), PAIR), ValueError, r"\[1, 1, 3, 5\]; .* \[B, N"),
     (lambda: nn.AGNNConv()([1.0], PAIR), TypeError, "x is a list"),
 ]
 

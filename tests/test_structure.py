@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "training": {"models", "datasets", "functional", "graph", "_C", "__version__"},
     "reference": {"graph"},  # shares no code with what it tests
     "testing": {"reference", "graph"},
+    "__main__": set(),
 }
 TORCH_PRIVATE = re.compile(r"torch\._C\.|torch\._library|torch\._dynamo\.|forward_ad\._")
 
@@ -65,7 +66,7 @@ def imported(path: Path) -> set[str]:
     """The subpackages and top-level modules of gat_ext that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gat_ext"):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("gat_ext."):
             below = node.module.split(".")[1:]
             found |= {below[0]} if below else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):

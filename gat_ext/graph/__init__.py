@@ -6,6 +6,7 @@ Uses ``ops``, only to build graphs. :class:`Graph` is public; ``functional`` and
 computed from edges and features).
 """
 
+from gat_ext.graph import pytree  # noqa: F401  registers Graph
 from gat_ext.graph.csr import Transpose
 from gat_ext.graph.graph import Graph
 from gat_ext.graph.order import ORDERS

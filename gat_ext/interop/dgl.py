@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -44,6 +45,7 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         A new dictionary that shares the tensors.
 
     Raises:
+        TypeError: state_dict is no mapping of names to tensors.
         ValueError: a layer has a parameter that the layers here have no place for.
 
     Example:
@@ -52,6 +54,7 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> sorted(from_dgl(weights | others))
         ['gat.att_dst', 'gat.att_src', 'gat.lin.weight', 'out.weight']
     """
+    _check_state(state_dict)
     names: dict[str, dict[str, str]] = {}
     for key in state_dict:
         prefix, _, name = key.rpartition(".")
@@ -62,7 +65,7 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             names[prefix] = _GAT
         elif name == "attn" and f"{start}fc_src.weight" in state_dict:
             names[prefix] = _GATV2
-    converted = {}
+    converted: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
         layer = next((p for p in names if key.startswith(f"{p}." if p else "")), None)
         if layer is None:
@@ -76,3 +79,20 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             )
         converted[start + names[layer][name]] = tensor
     return converted
+
+
+def _check_state(state_dict: Any) -> None:
+    if not isinstance(state_dict, Mapping):
+        hint = ": model.state_dict()" if hasattr(state_dict, "state_dict") else ""
+        raise TypeError(
+            f"state_dict is a {type(state_dict).__name__}; from_dgl expects the state_dict of a "
+            f"model, a dictionary of tensors by their names{hint}"
+        )
+    for key, tensor in state_dict.items():
+        if not isinstance(key, str):
+            raise TypeError(f"state_dict has the key {key!r}; from_dgl expects names of parameters")
+        if not isinstance(tensor, Tensor) and not key.endswith("_extra_state"):
+            hint = "; give its entry of the model alone" if isinstance(tensor, Mapping) else ""
+            raise TypeError(
+                f"state_dict[{key!r}] is a {type(tensor).__name__}; from_dgl expects tensors{hint}"
+            )

@@ -14,6 +14,7 @@ from gat_ext.graph import Graph
 from gat_ext.models.features import dropout_features, input_features
 from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.features import SparseFeatures
+from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -63,7 +64,7 @@ def check_dropout(dropout: float) -> None:
         raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
 
 
-class AttentionModel(nn.Module, ABC):
+class AttentionModel(TracedModule, ABC):
     """A network whose attention layers are in the attribute ``layers``."""
 
     layers: nn.ModuleList
@@ -121,6 +122,7 @@ class AttentionModel(nn.Module, ABC):
             ValueError: the number of masks is not that of attention layers, or a mask does not
                 match the edges or the heads.
         """
+        check_is_no_proxy(self, x, graph)
         x = input_features(x)
         return self._run(x, unwrap(graph), None, self._masks(edge_mask))
 

@@ -26,6 +26,7 @@ from gat_ext.nn.inputs import (
 from gat_ext.nn.linear import weight_of
 from gat_ext.nn.masks import mask_of_layer
 from gat_ext.nn.self_loops import graph_and_edges
+from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 from gat_ext.ops import linear_maps
 
 _METHODS_OF_PYG = (
@@ -47,7 +48,7 @@ class Operands(NamedTuple):
     options: dict[str, Any]
 
 
-class AttentionConv(nn.Module):
+class AttentionConv(TracedModule):
     """Base class of the attention layers: one call, from the caller's inputs to PyG's results.
 
     A layer sets :attr:`operator` and defines :meth:`projections` and :meth:`project`. It may set
@@ -181,6 +182,7 @@ class AttentionConv(nn.Module):
         edge_mask: Tensor | None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Implements forward; ``size`` is (N_src, N_dst), or None if the caller gave none."""
+        check_is_no_proxy(self, x, edge_index)
         adjacency = edge_index
         if not is_plain(adjacency):
             x, edge_index, edge_attr = self.plain_inputs(x, adjacency, edge_attr)

@@ -101,7 +101,9 @@ class AGNNConv(AttentionConv):
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}; {self} expects a torch.Tensor [N, C]")
         if x.dim() not in (2, 3):
-            raise ValueError(f"x has shape {list(x.shape)}; {self} expects a matrix [N, C]")
+            raise ValueError(
+                f"x has shape {list(x.shape)}; {self} expects [N, C], or [B, N, C] of a batch"
+            )
         x_src, batch = nodes_first(x)
         assert isinstance(x_src, Tensor)
         return x_src, x_src, batch

@@ -1,0 +1,76 @@
+"""Errors of layers and models for tracers that cannot run them.
+
+torch.compile, torch.export, ``make_fx`` and ``torch.func`` trace the operators. TorchScript does not,
+nor does ``torch.fx.symbolic_trace``, which runs Python code on placeholders; PyG's ``to_hetero``
+traces around a layer, but distinguishes only PyG's own from other modules.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NoReturn
+
+from torch import nn
+from torch.fx import Proxy
+
+
+def check_is_no_proxy(module: nn.Module, *values: Any) -> None:
+    """Raises TypeError if a value is the placeholder of a symbolic trace."""
+    for value in values:
+        if isinstance(value, Proxy):
+            if _is_pygs(value):
+                _raise_unknown_to_pyg(module)
+            raise TypeError(
+                f"torch.fx cannot trace {type(module).__name__} of {_room(module)}, which reads its "
+                "inputs; use torch.export.export, or a torch.fx.Tracer that makes it a leaf"
+            )
+
+
+def _is_pygs(proxy: Proxy) -> bool:
+    return type(proxy.tracer).__module__.startswith("torch_geometric.")
+
+
+def _raise_unknown_to_pyg(module: nn.Module) -> NoReturn:
+    kinds = (k for k in type(module).__mro__ if k.__module__.startswith("gat_ext.nn.conv."))
+    layer = next((k.__name__ for k in kinds), "the layers")
+    raise TypeError(
+        f"to_hetero of PyG transforms PyG's layers only, and {type(module).__name__} of "
+        f"{_room(module)} is none; import {layer} from gat_ext.interop.pyg instead"
+    )
+
+
+def _room(module: nn.Module) -> str:
+    """Its room: gat_ext.nn or gat_ext.models, for example."""
+    return ".".join(type(module).__module__.split(".")[:2])
+
+
+class TracedModule(nn.Module):
+    """Base class of layers and models: what TorchScript and PyG's transformations are told.
+
+    Attributes:
+        known_to_pyg: whether PyG's transformations treat it as a layer of their own.
+    """
+
+    known_to_pyg: ClassVar[bool] = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module; raises TypeError inside a transformation of PyG that does not know it."""
+        if not self.known_to_pyg:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, Proxy) and _is_pygs(value):
+                    _raise_unknown_to_pyg(self)
+        return super().__call__(*args, **kwargs)
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises NotImplementedError: torch calls it in place of forward in a trace of TorchScript."""
+        self.__prepare_scriptable__()
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Raises NotImplementedError: torch.jit.script calls it for every module first."""
+        others = (
+            "unpatch_pyg(model) first" if self.known_to_pyg else "PyG's layers with its weights"
+        )
+        raise NotImplementedError(
+            "TorchScript (torch.jit.trace, torch.jit.script, torch.onnx.export with dynamo=False) "
+            f"is not supported by {type(self).__name__} of {_room(self)}; use torch.export.export or "
+            f"torch.compile; for ONNX, {others}"
+        )
