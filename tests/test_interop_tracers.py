@@ -1,4 +1,4 @@
-"""PyG's to_hetero and the layers of gat_ext.nn, which it does not know; TorchScript of patched models."""
+"""PyG's to_hetero with the layers of gat_ext.nn; TorchScript of patched models."""
 
 from __future__ import annotations
 

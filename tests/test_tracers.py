@@ -1,4 +1,4 @@
-"""Tracers that cannot run the layers: each gets one sentence that says so, and what to use instead."""
+"""Tracers that cannot run the layers get one sentence that says so, and what to use instead."""
 
 from __future__ import annotations
 

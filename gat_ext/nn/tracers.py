@@ -1,8 +1,8 @@
 """Errors of layers and models for tracers that cannot run them.
 
-torch.compile, torch.export, ``make_fx`` and ``torch.func`` trace the operators. TorchScript does not,
-nor does ``torch.fx.symbolic_trace``, which runs Python code on placeholders; PyG's ``to_hetero``
-traces around a layer, but distinguishes only PyG's own from other modules.
+torch.compile, torch.export, ``make_fx`` and ``torch.func`` trace the operators. TorchScript does
+not, nor does ``torch.fx.symbolic_trace``, which runs Python code on placeholders; PyG's
+``to_hetero`` traces around a layer, but distinguishes only PyG's own from other modules.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def check_is_no_proxy(module: nn.Module, *values: Any) -> None:
             if _is_pygs(value):
                 _raise_unknown_to_pyg(module)
             raise TypeError(
-                f"torch.fx cannot trace {type(module).__name__} of {_room(module)}, which reads its "
-                "inputs; use torch.export.export, or a torch.fx.Tracer that makes it a leaf"
+                f"torch.fx cannot trace {type(module).__name__} of {_room(module)}, which reads "
+                "its inputs; use torch.export.export, or a torch.fx.Tracer that makes it a leaf"
             )
 
 
@@ -53,7 +53,7 @@ class TracedModule(nn.Module):
     known_to_pyg: ClassVar[bool] = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the module; raises TypeError inside a transformation of PyG that does not know it."""
+        """Runs the module; raises TypeError in a transformation of PyG that does not know it."""
         if not self.known_to_pyg:
             for value in (*args, *kwargs.values()):
                 if isinstance(value, Proxy) and _is_pygs(value):
@@ -61,7 +61,7 @@ class TracedModule(nn.Module):
         return super().__call__(*args, **kwargs)
 
     def _slow_forward(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises NotImplementedError: torch calls it in place of forward in a trace of TorchScript."""
+        """Raises NotImplementedError; a trace of TorchScript calls it in place of forward."""
         self.__prepare_scriptable__()
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -71,6 +71,6 @@ class TracedModule(nn.Module):
         )
         raise NotImplementedError(
             "TorchScript (torch.jit.trace, torch.jit.script, torch.onnx.export with dynamo=False) "
-            f"is not supported by {type(self).__name__} of {_room(self)}; use torch.export.export or "
-            f"torch.compile; for ONNX, {others}"
+            f"is not supported by {type(self).__name__} of {_room(self)}; use torch.export.export "
+            f"or torch.compile; for ONNX, {others}"
         )
