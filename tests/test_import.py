@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,21 @@ PACKAGE = Path(gat_ext.library_path).parent
 
 
 ALONE = """
-import os, sys
+import pathlib, sys, tempfile
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in f"{finder}"]
-others = [path for path in sys.path if not os.path.isdir(os.path.join(path, "gat_ext"))]
-sys.path = ["", *others, *sys.argv[1:]]
+with tempfile.TemporaryDirectory() as without:
+    for folder in [path for path in sys.path if pathlib.Path(path, "gat_ext").is_dir()]:
+        sys.path.remove(folder)
+        for entry in pathlib.Path(folder).glob("*") if folder.endswith("-packages") else []:
+            if not entry.name.startswith("gat_ext"):
+                pathlib.Path(without, entry.name).symlink_to(entry)
+    sys.path = ["", *sys.path, without, *sys.argv[1:]]
 """
 
 
 def run(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str]:
     """Runs code in a folder, with ``path`` at the end of sys.path and no other gat_ext."""
-    command = [sys.executable, "-c", ALONE + code, *map(str, path)]
+    command = [sys.executable, "-c", ALONE + textwrap.indent(code, "    "), *map(str, path)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 

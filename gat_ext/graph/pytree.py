@@ -11,8 +11,8 @@ from gat_ext.graph.graph import Graph
 
 def _with_keys(graph: Graph) -> NoReturn:
     raise TypeError(
-        f"torch.export takes tensors, and was given {graph}; pass its edge_index, which is sorted "
-        "inside the program: torch.export.export(model, (x, graph.edge_index))"
+        f"torch.export takes tensors, and was given a Graph, {graph}; pass its edge_index, which "
+        "is sorted inside the program: torch.export.export(model, (x, graph.edge_index))"
     )
 
 

@@ -7,6 +7,7 @@ not, nor does ``torch.fx.symbolic_trace``, which runs Python code on placeholder
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any, ClassVar, NoReturn
 
 from torch import nn
@@ -43,6 +44,15 @@ def _room(module: nn.Module) -> str:
     return ".".join(type(module).__module__.split(".")[:2])
 
 
+def _call(self: TracedModule, *args: Any, **kwargs: Any) -> Any:
+    """Runs the module; raises TypeError in a transformation of PyG that does not know it."""
+    if not self.known_to_pyg:
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Proxy) and _is_pygs(value):
+                _raise_unknown_to_pyg(self)
+    return nn.Module.__call__(self, *args, **kwargs)
+
+
 class TracedModule(nn.Module):
     """Base class of layers and models: what TorchScript and PyG's transformations are told.
 
@@ -52,13 +62,15 @@ class TracedModule(nn.Module):
 
     known_to_pyg: ClassVar[bool] = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the module; raises TypeError in a transformation of PyG that does not know it."""
-        if not self.known_to_pyg:
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, Proxy) and _is_pygs(value):
-                    _raise_unknown_to_pyg(self)
-        return super().__call__(*args, **kwargs)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Gives each class a ``__call__`` of its own.
+
+        torch.compile limits the recompilations of a code object, whichever classes share it.
+        """
+        super().__init_subclass__(**kwargs)
+        if "__call__" not in vars(cls):
+            call = FunctionType(_call.__code__.replace(), globals(), "__call__")
+            cls.__call__ = call  # type: ignore[method-assign]
 
     def _slow_forward(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raises NotImplementedError; a trace of TorchScript calls it in place of forward."""
