@@ -257,7 +257,7 @@ def test_gradient_of_torch_func():
     [
         (torch.ones(23), ValueError, r"edge_mask has shape \[23\]; expected \[24, H\] or \[24\]"),
         (torch.ones(24, 3), ValueError, "edge_mask has 3 heads and value has 2"),
-        (torch.ones(24, dtype=torch.bool), TypeError, "edge_mask has dtype torch.bool"),
+        (torch.ones(24, dtype=torch.complex64), TypeError, "edge_mask has dtype torch.complex64"),
         (torch.ones(24, dtype=F64), TypeError, "edge_mask has dtype torch.float64"),
         ([1.0] * 24, TypeError, "edge_mask is a list"),
     ],
@@ -333,7 +333,7 @@ def test_bipartite_layers():
         (torch.ones(9), ValueError, r"edge_mask has shape \[9\]; GATConv.* expects \[33\]"),
         (torch.ones(42), ValueError, r"added self-loops are not masked"),
         (torch.ones(33, 3), ValueError, "edge_mask has 3 heads and value has 2"),
-        (torch.ones(33, dtype=torch.int64), TypeError, "edge_mask is a torch.int64"),
+        (torch.ones(33, dtype=F64), TypeError, "edge_mask has dtype torch.float64"),
         ([1.0] * 33, TypeError, "edge_mask is a list"),
     ],
     ids=str,

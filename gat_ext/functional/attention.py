@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gat_ext.functional import checks, fallback
 from gat_ext.functional.dispatch import operator_over
-from gat_ext.functional.masked import check_mask, masked_sum
+from gat_ext.functional.masked import bias_of_heads, mask_of_edges, masked_sum
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.ops.arguments import Constants, Inputs, Results
 from gat_ext.ops.linear_maps import inverse_norm, scaled
@@ -96,7 +96,8 @@ def edge_attention(
         dst_term: [N_dst, H].
         src_term: [N_src, H].
         edge_term: [E, H], added to src_term, for scores that read src_term.
-        bias: [E, H], added to s_ij before the softmax.
+        bias: [E, H], or [E, 1] or [E] for all heads, added to s_ij before the softmax. The
+            logarithm of positive edge weights w_ij gives α_ij proportional to w_ij exp s_ij.
         edge_feat: [E, H, D], added to key, for scores that read key.
         edge_in_value: also add edge_feat to value; requires D = F.
         negative_slope: of leaky_relu.
@@ -105,9 +106,9 @@ def edge_attention(
         seed: int64 tensor of one element, which determines m; None draws one.
         top_k: keep only the top_k largest scores of each destination and head (ties: the earlier
             edge). 1 is hard attention.
-        edge_mask: [E] or [E, H], any real numbers, differentiable: multiplies the weights after
-            softmax and dropout: out_i = Σ_j mask_ij α_ij m_ij v_j. Explainers learn it; 0 removes a
-            message without changing the other weights.
+        edge_mask: [E] or [E, H], real numbers (differentiable) or booleans: multiplies the weights after
+            softmax and dropout: out_i = Σ_j mask_ij α_ij m_ij v_j. Explainers learn it; 0 or
+            False removes a message without changing the other weights.
         return_weights: also return alpha · m, times the mask, [E, H], differentiable.
         return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64),
             differentiable.
@@ -154,13 +155,14 @@ def edge_attention(
     dropout_p = checks.probability(dropout_p, "dropout_p")
     top_k = 0 if top_k is None else checks.positive_integer(top_k, "top_k")
     if edge_mask is not None:
-        check_mask(graph, value, edge_mask)
+        edge_mask = mask_of_edges(graph, value, edge_mask)
     checks.flag(return_weights, "return_weights")
     checks.flag(return_lse, "return_lse")
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     seed = seed if dropout_p > 0 else None
     constants = score, edge_in_value, negative_slope, scale, dropout_p
+    inputs["bias"] = bias_of_heads(bias, value)
     # The operator reads value in place of an absent query or key, and computes the sum of their
     # gradients directly.
     for name in ("query", "key"):

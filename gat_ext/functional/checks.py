@@ -68,6 +68,16 @@ def floating(tensor: Any, name: str) -> None:
         )
 
 
+def numbers(tensor: Any, name: str) -> None:
+    """Raises TypeError unless it is a dense tensor of real numbers, integers and booleans included."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+    if tensor.is_complex() or tensor.is_quantized:
+        raise TypeError(f"{name} has dtype {tensor.dtype}; expected real numbers or booleans")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} has layout {tensor.layout}; expected a dense tensor")
+
+
 def autocast_is_on(device: torch.device) -> bool:
     """True if dtypes may differ on a device, because operators cast their inputs."""
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
@@ -190,8 +200,13 @@ def attention_inputs(
         same_kind(value, "value", tensor, name)
         expected = tuple(sizes[letter] for letter in DIMS[name])
         if tensor.shape != expected:
+            shapes = str(list(expected))
+            if name == "bias":
+                if tensor.shape == (graph.num_edges,) or tensor.shape == (graph.num_edges, 1):
+                    continue  # of all heads
+                shapes += f", [{graph.num_edges}, 1] or [{graph.num_edges}]"
             raise ValueError(
-                f"{name} has shape {list(tensor.shape)}; expected {list(expected)} for "
+                f"{name} has shape {list(tensor.shape)}; expected {shapes} for "
                 f"value of shape {list(value.shape)} on {graph!r}"
             )
     if edge_in_value and (inputs["edge_feat"] is None or channels != value.shape[2]):

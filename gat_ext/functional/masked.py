@@ -1,4 +1,4 @@
-"""Attention whose weights are multiplied by an edge mask, through the unfused operators."""
+"""Biases and masks of edges, and attention whose weights a mask multiplies."""
 
 from __future__ import annotations
 
@@ -73,9 +73,32 @@ def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:
     return graph.rowptr, col, graph.edge_id, t_rowptr, t_col, each
 
 
-def check_mask(graph: GraphLike, value: Tensor, edge_mask: Tensor) -> None:
-    """Raises unless the mask fits the graph and the heads of value [N_src, H, F]."""
-    checks.same_kind(value, "value", edge_mask, "edge_mask")
+def bias_of_heads(bias: Tensor | None, value: Tensor) -> Tensor | None:
+    """[E, H] of a bias [E], [E, 1] or [E, H], without a copy; value is [N_src, H, F]."""
+    if bias is None or (bias.dim() == 2 and bias.shape[1] == value.shape[1]):
+        return bias
+    return (bias.unsqueeze(-1) if bias.dim() == 1 else bias).expand(-1, value.shape[1])
+
+
+def mask_of_edges(graph: GraphLike, value: Tensor, edge_mask: Tensor) -> Tensor:
+    """As :func:`mask_of`, once it has a row for each edge of the graph."""
+    edge_mask = mask_of(value, edge_mask, "edge_mask")
     checks.edge_values(graph, edge_mask, "edge_mask")
-    if edge_mask.dim() == 2:
-        checks.heads(edge_mask, value.shape[1], "edge_mask", "value")
+    return edge_mask
+
+
+def mask_of(value: Tensor, mask: Tensor, name: str) -> Tensor:
+    """A mask in floating-point numbers: booleans and integers become those of value's dtype.
+
+    Raises:
+        TypeError: it is no dense tensor of real numbers, or has another floating-point dtype than
+            value.
+        ValueError: it is on another device, or does not fit the heads of value [N_src, H, F].
+    """
+    checks.numbers(mask, name)
+    if not mask.is_floating_point():
+        mask = mask.to(value.dtype)
+    checks.same_kind(value, "value", mask, name)
+    if mask.dim() == 2:
+        checks.heads(mask, value.shape[1], name, "value")
+    return mask

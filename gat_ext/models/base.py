@@ -14,6 +14,7 @@ from gat_ext.graph import Graph
 from gat_ext.models.features import dropout_features, input_features
 from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.features import SparseFeatures
+from gat_ext.nn.masks import one_of
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class AttentionModel(TracedModule, ABC):
         graph: Graph | Tensor,
         *,
         edge_mask: Tensor | Sequence[Tensor | None] | None = None,
+        edge_weight: Tensor | Sequence[Tensor | None] | None = None,
     ) -> Tensor:
         """Logits of the classes.
 
@@ -114,17 +116,18 @@ class AttentionModel(TracedModule, ABC):
             edge_mask: [E] or [E, H], multiplies the attention weights of the caller's edges in
                 every layer; or a sequence of such masks, or None, one for each attention layer. It
                 does not apply to added self-loops.
+            edge_weight: another name of edge_mask.
 
         Returns:
             [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
 
         Raises:
-            ValueError: the number of masks is not that of attention layers, or a mask does not
-                match the edges or the heads.
+            ValueError: the number of masks is not that of attention layers, a mask does not match
+                the edges or the heads, or edge_mask and edge_weight are both given.
         """
         check_is_no_proxy(self, x, graph)
         x = input_features(x)
-        return self._run(x, unwrap(graph), None, self._masks(edge_mask))
+        return self._run(x, unwrap(graph), None, self._masks(*one_of(edge_mask, edge_weight)))
 
     @torch.no_grad()
     def attention_weights(
@@ -145,23 +148,28 @@ class AttentionModel(TracedModule, ABC):
         try:
             attention: list[Attention] = []
             x = input_features(x)
-            self._run(x, unwrap(graph), attention, self._masks(None))
+            self._run(x, unwrap(graph), attention, self._masks("edge_mask", None))
         finally:
             for module, mode in modes:
                 module.training = mode
         return attention
 
-    def _masks(self, edge_mask: Tensor | Sequence[Tensor | None] | None) -> Masks:
-        """The edge mask of each attention layer."""
+    def _masks(self, name: str, given: Tensor | Sequence[Tensor | None] | None) -> Masks:
+        """The edge mask of each attention layer; ``name`` is the argument's."""
         count = len(self.layers)
-        if edge_mask is None or isinstance(edge_mask, Tensor):
-            return (edge_mask,) * count
-        if len(edge_mask) != count:
+        if given is None or isinstance(given, Tensor):
+            return (given,) * count
+        if not isinstance(given, Sequence):
+            raise TypeError(
+                f"{name} is a {type(given).__name__}; expected a tensor, or a sequence of one, or "
+                f"None, for each of the {count} attention layers"
+            )
+        if len(given) != count:
             raise ValueError(
-                f"edge_mask has {len(edge_mask)} masks; expected one for each of the {count} "
+                f"{name} has {len(given)} masks; expected one for each of the {count} "
                 "attention layers, or one tensor for all of them"
             )
-        return tuple(edge_mask)
+        return tuple(given)
 
 
 def apply_layer(

@@ -24,7 +24,7 @@ from gat_ext.nn.inputs import (
     split_features,
 )
 from gat_ext.nn.linear import weight_of
-from gat_ext.nn.masks import mask_of_layer
+from gat_ext.nn.masks import mask_of_layer, one_of
 from gat_ext.nn.self_loops import graph_and_edges
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 from gat_ext.ops import linear_maps
@@ -164,13 +164,15 @@ class AttentionConv(TracedModule):
         return_attention_weights: bool | None = None,
         *,
         edge_mask: Tensor | None = None,
+        edge_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes.
 
         The layers have a forward of their own even where it is this one: torch.compile limits the
         recompilations of a function, whatever layers share it.
         """
-        return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
+        options = return_attention_weights, edge_mask, edge_weight
+        return self.attend(x, edge_index, edge_attr, None, *options)
 
     def attend(
         self,
@@ -180,9 +182,11 @@ class AttentionConv(TracedModule):
         size: tuple[int, int] | None,
         return_attention_weights: bool | None,
         edge_mask: Tensor | None,
+        edge_weight: Tensor | None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Implements forward; ``size`` is (N_src, N_dst), or None if the caller gave none."""
         check_is_no_proxy(self, x, edge_index)
+        name, mask = one_of(edge_mask, edge_weight)
         adjacency = edge_index
         if not is_plain(adjacency):
             x, edge_index, edge_attr = self.plain_inputs(x, adjacency, edge_attr)
@@ -199,10 +203,11 @@ class AttentionConv(TracedModule):
             self.add_self_loops,
         )
         operands = self.project(x_src, x_dst, edge_attr, sizes[1] * (batch or 1))
-        if edge_mask is not None:
-            edge_mask = mask_of_layer(edge_mask, edge_index, sizes, self.add_self_loops, self)
+        if mask is not None:
+            value, loops = operands.nodes[0], self.add_self_loops
+            mask = mask_of_layer(name, mask, value, edge_index, sizes, loops, self)
         asked = asks_for_weights(return_attention_weights)
-        out, weights = self._sum(graph, operands, edge_mask, batch, asked)
+        out, weights = self._sum(graph, operands, mask, batch, asked)
         out = self.finish(out.flatten(-2) if self.concat else out.mean(dim=-2), x_dst)
         dtype = self.result_dtype(x_src, out)
         if dtype is not None:

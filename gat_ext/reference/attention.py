@@ -120,7 +120,7 @@ def edge_attention(
         dst_term: ``[N_dst, H]``.
         src_term: ``[N_src, H]``.
         edge_term: ``[E, H]``, added to src_term.
-        bias: ``[E, H]``, added to the score.
+        bias: ``[E, H]``, ``[E, 1]`` or ``[E]``, added to the score.
         edge_feat: ``[E, H, D]``, added to key.
         edge_in_value: also add edge_feat to value.
         negative_slope: of leaky_relu.
@@ -158,7 +158,7 @@ def edge_attention(
         _gather(query, dst), key_e, att, _gather(dst_term, dst), src_e, negative_slope, scale
     )
     if bias is not None:
-        scores = scores + bias
+        scores = scores + (bias.unsqueeze(-1) if bias.dim() == 1 else bias)
     if top_k is not None:
         kept = rank_by_score(scores.detach(), dst, graph.num_dst) < top_k
         scores = torch.where(kept, scores, -torch.inf)

@@ -34,9 +34,11 @@ class AGNNConv(AttentionConv):
         x [N, C]; edge_index [2, E], a Graph or another form of edges, see :mod:`gat_ext.nn`;
         returns [N, C]. With ``return_attention_weights=True``, which PyG's layer lacks, returns
         (out, (edge_index, alpha [E', 1])), with self-loops last and alpha masked.
-        ``edge_mask`` [E] or [E, 1] multiplies the attention weights of the caller's edges and is
-        differentiable; it does not apply to added self-loops. x may be a batch [B, N, C] of
-        features on one graph; then out is [B, N, C] and alpha [E', B, 1].
+        ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, 1], real numbers
+        (differentiable) or booleans, multiplies the attention weights of the caller's edges after
+        the softmax: Σ_j w_ij α_ij x_j. It does not apply to added self-loops.
+        x may be a batch [B, N, C] of features on one graph; then out is [B, N, C] and alpha
+        [E', B, 1].
 
     Raises:
         TypeError: x is not a dense floating-point tensor.
@@ -81,9 +83,11 @@ class AGNNConv(AttentionConv):
         return_attention_weights: bool | None = None,
         *,
         edge_mask: Tensor | None = None,
+        edge_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Propagates; see the class for shapes."""
-        return self.attend(x, edge_index, None, None, return_attention_weights, edge_mask)
+        options = return_attention_weights, edge_mask, edge_weight
+        return self.attend(x, edge_index, None, None, *options)
 
     def plain_inputs(
         self, x: Any, adjacency: Adjacency, edge_attr: Tensor | None

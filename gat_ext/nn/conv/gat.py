@@ -52,8 +52,9 @@ class GATConv(AttentionConv):
         [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
         (out, (edge_index, alpha [E', H])), with self-loops last and alpha as applied, after dropout
         and mask.
-        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges and is
-        differentiable; it does not apply to added self-loops.
+        ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, H], real numbers
+        (differentiable) or booleans, multiplies the attention weights of the caller's edges after
+        softmax and dropout: Σ_j w_ij α_ij W x_j. It does not apply to added self-loops.
         x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
         alpha [E', B, H]. The elements share edges and edge features, which are not copied.
 
@@ -155,10 +156,12 @@ class GATConv(AttentionConv):
         return_attention_weights: bool | None = None,
         *,
         edge_mask: Tensor | None = None,
+        edge_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
         edge_attr = None if self.edge_dim is None else edge_attr
-        return self.attend(x, edge_index, edge_attr, size, return_attention_weights, edge_mask)
+        options = return_attention_weights, edge_mask, edge_weight
+        return self.attend(x, edge_index, edge_attr, size, *options)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
         """(lin, lin), or (lin_src, lin_dst) if in_channels is a pair."""

@@ -47,8 +47,9 @@ class GATv2Conv(AttentionConv):
         [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
         (out, (edge_index, alpha [E', H])), with self-loops last and alpha as applied, after dropout
         and mask.
-        ``edge_mask`` [E] or [E, H] multiplies the attention weights of the caller's edges and is
-        differentiable; it does not apply to added self-loops.
+        ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, H], real numbers
+        (differentiable) or booleans, multiplies the attention weights of the caller's edges after
+        softmax and dropout: Σ_j w_ij α_ij W_l x_j. It does not apply to added self-loops.
         x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
         alpha [E', B, H]. The elements share edges and edge features, which are not copied; with
         edge features the elements are computed one by one.
@@ -134,9 +135,11 @@ class GATv2Conv(AttentionConv):
         return_attention_weights: bool | None = None,
         *,
         edge_mask: Tensor | None = None,
+        edge_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
-        return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
+        options = return_attention_weights, edge_mask, edge_weight
+        return self.attend(x, edge_index, edge_attr, None, *options)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
         """(W_l, W_r)."""

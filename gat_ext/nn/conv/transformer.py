@@ -45,8 +45,10 @@ class TransformerConv(AttentionConv):
         another form of edges, see :mod:`gat_ext.nn`; edge_attr [E, edge_dim] or [E]; returns
         [N_dst, H · C], or [N_dst, C] without concat. With ``return_attention_weights=True`` returns
         (out, (edge_index, alpha [E, H])), alpha masked but before dropout; this costs a second pass
-        in training. ``edge_mask`` [E] or [E, H] multiplies the attention weights and is
-        differentiable.
+        in training.
+        ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, H], real numbers
+        (differentiable) or booleans, multiplies the attention weights after softmax and dropout:
+        Σ_j w_ij α_ij (W_v x_j + W_e e_ij).
         x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
         alpha [E, B, H]. The elements share edges and edge features, which are not copied; with
         edge features the elements are computed one by one.
@@ -122,9 +124,11 @@ class TransformerConv(AttentionConv):
         return_attention_weights: bool | None = None,
         *,
         edge_mask: Tensor | None = None,
+        edge_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
-        return self.attend(x, edge_index, edge_attr, None, return_attention_weights, edge_mask)
+        options = return_attention_weights, edge_mask, edge_weight
+        return self.attend(x, edge_index, edge_attr, None, *options)
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
         """(W_k, W_q)."""
