@@ -163,7 +163,7 @@ def damage(name: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("objects", "damaged.*allow_pickle"),
+        ("objects", "damaged.*train_feats.npy holds object, expected numbers"),
         ("rows", "test: 4 nodes, 4 rows of features, 1 rows of labels"),
         ("flat", r"labels \(16,\); expected a row for each node"),
         ("two splits", "graph 0 has nodes of train and valid"),

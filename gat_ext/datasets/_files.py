@@ -5,12 +5,85 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from gat_ext.datasets._optional import require
 
-# A folder on disk or inside a zip file, which is read without unpacking it.
-Folder = Path | zipfile.Path
+LARGEST_MEMBER = 2**26  # bytes that a member of a zip may always unpack to
+LARGEST_RATIO = 32  # and how many times what it takes in the zip: text of numbers takes 3 to 10
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A file or a folder inside a zip file, which is read without unpacking it.
+
+    :class:`zipfile.Path` lists every parent of every member first, which takes memory beyond any
+    bound of the file's size.
+
+    Attributes:
+        archive: the zip file.
+        name: "" for its root.
+    """
+
+    archive: zipfile.ZipFile
+    name: str = ""
+
+    def __truediv__(self, name: str) -> ZipMember:
+        return ZipMember(self.archive, f"{self.name}/{name}" if self.name else name)
+
+    def __str__(self) -> str:
+        return f"{self.archive.filename}/{self.name}"
+
+    def is_file(self) -> bool:
+        """True if the zip has a member of that name."""
+        return self.name in self.archive.NameToInfo
+
+    def read_bytes(self) -> bytes:
+        """The content, in memory in proportion to the zip, or ``LARGEST_MEMBER`` bytes.
+
+        Raises:
+            ValueError: It is damaged, encrypted, compressed by another method than Deflate, or
+                unpacks to more.
+        """
+        info = self.archive.getinfo(self.name)
+        by_hand = "if you trust it, unpack it by hand and pass the folder as root"
+        if info.flag_bits & 1:
+            raise ValueError(f"{self} is encrypted; {by_hand}")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(
+                f"{self} is compressed by method {info.compress_type}, expected Deflate; {by_hand}"
+            )
+        packed = min(info.compress_size, os.path.getsize(str(self.archive.filename)))
+        limit = max(LARGEST_MEMBER, LARGEST_RATIO * packed)
+        if info.file_size > limit:  # zipfile reads no more than it says
+            raise ValueError(
+                f"{self} unpacks to {info.file_size} bytes, expected at most {limit}, which is "
+                f"{LARGEST_RATIO} times its size in the zip, or {LARGEST_MEMBER}; {by_hand}"
+            )
+        try:
+            return self.archive.read(info)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged zip can raise anything
+            raise ValueError(
+                f"{self} is damaged: {error}; download the zip again from its source"
+            ) from error
+
+
+Folder = Path | ZipMember
+
+
+def _opened(archive: Path) -> ZipMember:
+    """The root of a zip file; ValueError where it is not one."""
+    try:
+        return ZipMember(zipfile.ZipFile(archive))
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # a damaged zip can raise anything
+        raise ValueError(
+            f"{archive} is not a valid zip file: {error}; download it again from its source"
+        ) from error
 
 
 def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
@@ -34,12 +107,7 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
     for folder in dict.fromkeys([*folders, (root / family).parent]):
         archive = folder / f"{name}.zip"
         if archive.is_file():
-            try:
-                inside = zipfile.Path(archive)
-            except zipfile.BadZipFile as error:
-                raise ValueError(
-                    f"{archive} is not a valid zip file; download it again from its source"
-                ) from error
+            inside = _opened(archive)
             places += [inside, inside / name]
     lacks = [
         [name for name in format if not (place / name).is_file()]

@@ -17,6 +17,7 @@ from gat_ext.datasets._unpickle import read_adjacency, read_array, read_csr
 
 URL = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/"
 NUM_VAL = 500
+MOST_FEATURES = 2**26  # nodes times features, which are stored dense; 12 million of citeseer
 PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
 
 # Digests of the published files, in the order of PARTS.
@@ -151,15 +152,24 @@ def edges_of(graph: dict[int, list[int]]) -> Array:
 def _read(folder: Folder, name: str) -> _Files:
     index_file = folder / f"ind.{name}.test.index"
     try:
-        test_index = np.array(index_file.read_text(encoding="ascii").split(), dtype=np.int64)
-    except ValueError as error:
+        words = index_file.read_bytes().decode("ascii").split()
+        test_index = np.array(words, dtype=np.int64)
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{index_file} must have one node number in each line: {error}") from error
-    features = {
-        part: read_csr(folder / f"ind.{name}.{part}").toarray() for part in ("x", "tx", "allx")
-    }
+    features = {part: _dense(folder / f"ind.{name}.{part}") for part in ("x", "tx", "allx")}
     labels = {part: read_array(folder / f"ind.{name}.{part}") for part in ("y", "ty", "ally")}
     graph = read_adjacency(folder / f"ind.{name}.graph")
     return _Files(**features, **labels, graph=graph, test_index=test_index)
+
+
+def _dense(file: Folder) -> Array:
+    matrix = read_csr(file)
+    if matrix.shape[0] * matrix.shape[1] > MOST_FEATURES:
+        raise ValueError(
+            f"{file} holds a matrix {list(matrix.shape)}, expected at most {MOST_FEATURES} "
+            "elements; download it again from its source"
+        )
+    return np.asarray(matrix.toarray())
 
 
 def _check(name: str, files: _Files) -> None:
@@ -196,6 +206,11 @@ def _check(name: str, files: _Files) -> None:
         f"test.index names node {test_index.min()}, which allx holds",
     )
     num_nodes = len(files.graph)
+    expect(
+        num_nodes * files.x.shape[1] <= MOST_FEATURES,
+        f"graph has {num_nodes} nodes and x {files.x.shape[1]} features, expected at most "
+        f"{MOST_FEATURES} in all",
+    )
     expect(
         sorted(files.graph) == list(range(num_nodes)) and int(test_index.max()) == num_nodes - 1,
         f"graph has {num_nodes} nodes, test.index ends with node {test_index.max()}",

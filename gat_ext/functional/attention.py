@@ -106,8 +106,8 @@ def edge_attention(
         seed: int64 tensor of one element, which determines m; None draws one.
         top_k: keep only the top_k largest scores of each destination and head (ties: the earlier
             edge). 1 is hard attention.
-        edge_mask: [E] or [E, H], real numbers (differentiable) or booleans: multiplies the weights after
-            softmax and dropout: out_i = Σ_j mask_ij α_ij m_ij v_j. Explainers learn it; 0 or
+        edge_mask: [E] or [E, H], real numbers (differentiable) or booleans: multiplies the weights
+            after softmax and dropout: out_i = Σ_j mask_ij α_ij m_ij v_j. Explainers learn it; 0 or
             False removes a message without changing the other weights.
         return_weights: also return alpha · m, times the mask, [E, H], differentiable.
         return_lse: also return log Σ_j exp s_ij, [N_dst, H], in float32 (float64 for float64),

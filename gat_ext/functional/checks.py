@@ -69,7 +69,7 @@ def floating(tensor: Any, name: str) -> None:
 
 
 def numbers(tensor: Any, name: str) -> None:
-    """Raises TypeError unless it is a dense tensor of real numbers, integers and booleans included."""
+    """Raises TypeError unless it is a dense tensor of real numbers, integers or booleans."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
     if tensor.is_complex() or tensor.is_quantized:
