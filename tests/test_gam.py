@@ -294,5 +294,5 @@ def test_mistakes():
         model(*alone, torch.tensor([0, 1]), num_agents=0)
     with pytest.raises(ValueError, match="graph 1 has 0 nodes"):
         model(*alone, torch.tensor([0, 1, 1]))
-    with pytest.raises(ValueError, match=r"start has shape \[3\]; expected \[G, M\]"):
+    with pytest.raises(ValueError, match=r"start has shape \[3\]; expected \[1, M\]"):
         model(*alone, torch.tensor([0, 1]), start=torch.zeros(3).long())

@@ -166,7 +166,7 @@ def test_mistakes(graph, node_type):
         agent(graph, node_type, start, 3, "random")
     with pytest.raises(ValueError, match="num_steps is 0"):
         agent(graph, node_type, start, 0)
-    with pytest.raises(TypeError, match="num_steps is a float"):
+    with pytest.raises(TypeError, match=r"num_steps is 2\.0 of type float"):
         agent(graph, node_type, start, 2.0)
     with pytest.raises(ValueError, match=r"node_type has shape \[3\]; expected \[7\]"):
         agent(graph, node_type[:3], start, 2)
@@ -178,8 +178,6 @@ def test_mistakes(graph, node_type):
         WalkAgent(3, step_channels=(4, 0))
 
 
-def test_start_out_of_range(graph, node_type, request):
-    if request.config.getoption("--cuda-emulation"):
-        pytest.skip("CUDA kernels do not report it; the check before them is for CUDA tensors")
-    with pytest.raises(IndexError, match="current has the value 7"):
+def test_start_out_of_range(graph, node_type):
+    with pytest.raises(IndexError, match="start has the value 7"):
         make_agent()(graph, node_type, torch.tensor([7]), 2)

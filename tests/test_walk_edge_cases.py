@@ -98,6 +98,26 @@ def test_the_oracle_draws_within_bounds():
             assert place is not None and weights[place] > 0
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("largest", [1.0, 1e308, 1.7e308])
+def test_weights_whose_sum_is_beyond_float64(largest, compiled):
+    """Finite weights draw by their shares, whatever their size."""
+    weight = torch.tensor([1.0, 0.25, 1.0, 0.0], dtype=F64)
+    graph = Graph(torch.tensor([[0, 1, 2, 3], [0, 0, 0, 0]]), num_nodes=4)
+    start = torch.zeros(2000, dtype=torch.int64)
+
+    def walk_by(weight):
+        return random_walk(graph, start, 1, weight=weight, seed=seed_tensor())
+
+    expected = walk_by(weight)
+    assert expected[:, 1].bincount(minlength=4)[:3].min() > 100
+    run = torch.compile(walk_by, fullgraph=True, backend="aot_eager") if compiled else walk_by
+    torch._dynamo.reset()
+    assert torch.equal(run(weight * largest), expected)
+    small = torch.tensor([5e-324, 0.0, 5e-324, 0.0], dtype=F64)
+    assert set(run(small)[:, 1].tolist()) == {0, 2}
+
+
 @pytest.mark.parametrize("device", devices())
 def test_nothing_to_do(device):
     empty = torch.empty(0, dtype=torch.int64, device=device)

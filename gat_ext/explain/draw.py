@@ -37,6 +37,7 @@ def draw_edges(
         The axes. The figure is ``axes.figure``.
 
     Raises:
+        TypeError: edges is no TopEdges.
         ImportError: matplotlib is not installed.
 
     Example:
@@ -46,6 +47,10 @@ def draw_edges(
         >>> len(axes.patches)  # two arrows and a self-loop
         3
     """
+    if not isinstance(edges, TopEdges):
+        raise TypeError(
+            f"edges is a {type(edges).__name__}; expected the TopEdges that top_edges returns"
+        )
     try:
         from matplotlib import colormaps
         from matplotlib.cm import ScalarMappable

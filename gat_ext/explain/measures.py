@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gat_ext.explain.record import LayerAttention
+from gat_ext.explain.record import LayerAttention, check_attention, sequence_of
 from gat_ext.explain.rollout import mean_over_heads
-from gat_ext.functional import spmm
-from gat_ext.functional.checks import positive_integer
+from gat_ext.functional import checks, spmm
 
 
 def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> Tensor:
@@ -31,6 +31,7 @@ def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> 
         a mask are not a distribution; they are used unchanged.
 
     Raises:
+        TypeError: attention is no LayerAttention.
         ValueError: the layer attended over a batch.
 
     Source: Ghader and Monz, "What does Attention in Neural Machine Translation Pay Attention to?",
@@ -43,6 +44,8 @@ def attention_entropy(attention: LayerAttention, *, normalize: bool = False) -> 
         >>> attention_entropy(match_edges((edges, alpha.unsqueeze(1)), edges)).flatten()
         tensor([0.0000, 0.0000, 1.0397])
     """
+    check_attention(attention)
+    checks.flag(normalize, "normalize")
     alpha = attention.alpha
     if alpha.dim() != 2:
         mean_over_heads(attention)  # raises
@@ -100,7 +103,9 @@ def top_edges(
         The edges by hop, larger weights first. Their weights are differentiable.
 
     Raises:
-        IndexError: the node is out of range.
+        TypeError: attention is neither a LayerAttention nor a sequence of them, or node is no
+            integer.
+        IndexError: the node does not exist.
         ValueError: k or hops is less than 1, there are fewer layers than hops, or a layer attended
             over a batch.
 
@@ -113,9 +118,10 @@ def top_edges(
         (tensor([[2, 1, 0],
                 [2, 2, 1]]), tensor([1, 1, 2]))
     """
-    positive_integer(k, "k")
-    positive_integer(hops, "hops")
-    layers = [attention] * hops if isinstance(attention, LayerAttention) else list(attention)
+    checks.positive_integer(k, "k")
+    checks.positive_integer(hops, "hops")
+    node = _number_of_node(node)
+    layers = [attention] * hops if isinstance(attention, LayerAttention) else sequence_of(attention)
     if len(layers) < hops:
         raise ValueError(
             f"hops is {hops}; expected at most {len(layers)}, the number of layers in attention"
@@ -137,6 +143,17 @@ def top_edges(
         seen = torch.cat([seen, frontier])
     edges, alpha, edge_id, hop_of = zip(*parts, strict=True)
     return TopEdges(node, torch.cat(edges, 1), *map(torch.cat, (alpha, edge_id, hop_of)))
+
+
+def _number_of_node(node: Any) -> int:
+    """The node as an int; raises TypeError unless it is an integer, of NumPy or a tensor too."""
+    flag = isinstance(node, bool) or getattr(node, "dtype", None) in (bool, torch.bool)
+    try:
+        if not flag:
+            return operator.index(node)
+    except TypeError:
+        pass
+    raise TypeError(f"node is {node!r} of type {type(node).__name__}; expected an integer")
 
 
 def _largest_into(nodes: Tensor, dst: Tensor, weights: Tensor, k: int) -> Tensor:

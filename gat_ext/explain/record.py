@@ -81,6 +81,27 @@ class LayerAttention(NamedTuple):
         return graph
 
 
+def check_attention(attention: Any) -> None:
+    """Raises TypeError unless it is a LayerAttention."""
+    if not isinstance(attention, LayerAttention):
+        raise TypeError(
+            f"attention is a {type(attention).__name__}; expected a LayerAttention, which "
+            "record_attention collects for each layer and match_edges returns"
+        )
+
+
+def sequence_of(attention: Any) -> list[LayerAttention]:
+    """The layers, in a list; raises TypeError unless each is a LayerAttention."""
+    if isinstance(attention, LayerAttention) or not isinstance(attention, (list, tuple)):
+        raise TypeError(
+            f"attention is a {type(attention).__name__}; expected a list with a LayerAttention for "
+            "each layer, as record_attention collects it"
+        )
+    for layer in attention:
+        check_attention(layer)
+    return list(attention)
+
+
 def match_edges(
     attention: tuple[Tensor, Tensor], adjacency: Adjacency, *, name: str = ""
 ) -> LayerAttention:
@@ -96,7 +117,8 @@ def match_edges(
         The attention with the position of each edge among the given ones.
 
     Raises:
-        ValueError: the layer's edges are not derived from the given ones.
+        TypeError: attention is no pair of tensors.
+        ValueError: the layer's edges do not come from these.
 
     Example:
         >>> from gat_ext.nn import AGNNConv
@@ -111,6 +133,15 @@ def match_edges(
         (tensor([0.5000, 0.5000, 0.5000], grad_fn=<ViewBackward0>),
          tensor([0.5000, 0.0000], grad_fn=<ViewBackward0>))
     """
+    if (
+        not isinstance(attention, (tuple, list))
+        or len(attention) != 2
+        or not all(isinstance(part, Tensor) for part in attention)
+    ):
+        raise TypeError(
+            f"attention is a {type(attention).__name__}; expected the pair (edge_index, alpha) that "
+            "a layer returns with return_attention_weights=True"
+        )
     edges, alpha = attention
     graph = adjacency
     if not isinstance(graph, Graph):

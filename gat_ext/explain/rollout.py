@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gat_ext.explain.record import LayerAttention
+from gat_ext.explain.record import LayerAttention, sequence_of
 from gat_ext.functional import spmm
 from gat_ext.functional.checks import probability
 
@@ -42,9 +42,9 @@ def attention_rollout(
         Differentiable in the weights, which should not be negative.
 
     Raises:
-        TypeError: nodes are not integers.
-        ValueError: attention is empty, a layer's sources are not the destinations of the one
-            before, or a layer attended over a batch.
+        TypeError: nodes are not integers, or attention is no sequence of LayerAttention.
+        ValueError: there is no layer, a layer's sources are not the destinations of the one before,
+            or a layer attended over a batch.
         IndexError: a node is not one of the last layer's destinations.
 
     In a bipartite layer, as in mini-batches of sampled neighbours, the first destinations are
@@ -64,6 +64,7 @@ def attention_rollout(
         (True, 1.0)
     """
     probability(residual, "residual")
+    attention = sequence_of(attention)
     if not attention:
         raise ValueError("attention is empty; expected the attention of at least one layer")
     for before, after in pairwise(attention):

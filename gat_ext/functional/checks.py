@@ -275,6 +275,34 @@ def positive_integer(k: Any, name: str) -> int:
     return min(k, _INT64_MAX)
 
 
+def indices(
+    graph: Graph, tensor: Any, name: str, count: int | None = None, *, shape: str = "[B]"
+) -> None:
+    """Raises unless it is an int64 vector on the graph's device, of ``count`` elements if given."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
+    if tensor.dtype != torch.int64:
+        raise TypeError(f"{name} has dtype {tensor.dtype}; expected int64: use .long()")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} has layout {tensor.layout}; expected a dense tensor")
+    on_graph_device(graph, tensor, name)
+    if tensor.dim() != 1 or (count is not None and tensor.shape[0] != count):
+        expected = shape if count is None else f"[{count}], because the graph has {count} nodes"
+        raise ValueError(f"{name} has shape {list(tensor.shape)}; expected {expected}")
+
+
+def in_range(tensor: Tensor, bound: int, name: str, what: str) -> None:
+    """Raises IndexError unless all indices are at least 0 and below the bound; one pass."""
+    if tensor.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = torch.stack(torch.aminmax(tensor)).tolist()
+    if low < 0 or high >= bound:
+        raise IndexError(
+            f"{name} has the value {low if low < 0 else high}; expected 0 to {bound - 1}, because "
+            f"{what} is {bound}"
+        )
+
+
 def seed(tensor: Tensor, device: torch.device) -> Tensor:
     """Returns an int64 tensor of one element, moved to the device; raises for anything else."""
     if (

@@ -20,6 +20,7 @@ __all__ = ["random_walk", "walk_step"]
 
 _MODES = ("sample", "greedy")
 _MOST_STEPS = 2**48
+_SMALLER = 2.0**-64  # a sum of as many numbers of float64 as there are bytes, times this, is finite
 
 # Resolved once: resolution of the overload can take longer than a step.
 _walk_step, _random_walk = ops.walk_step.default, ops.random_walk.default
@@ -60,8 +61,8 @@ def walk_step(
         next, int64 [B], and log_prob [B], the log-probability of the move, in the dtype of rank and
         differentiable in rank any number of times, in both modes. An agent without neighbours
         stays, with log_prob 0. If all neighbours have rank 0, the draw is uniform and log_prob is
-        -log(degree). In these two cases the gradient is 0. If a neighbour's rank is negative, NaN
-        or infinite, the agent stays and log_prob is NaN.
+        -log(degree). In these two cases the gradient is 0. If a neighbour's rank is negative or
+        NaN, or the sum of their ranks is infinite, the agent stays and log_prob is NaN.
 
     Raises:
         TypeError: a tensor has the wrong dtype, step is not an integer, or seed is not an int64
@@ -160,7 +161,7 @@ def random_walk(
         raise ValueError(
             f"length is {length}; expected a number of steps from 0 to {_MOST_STEPS - 1}"
         )
-    _check_indices(graph, start, "start", None)
+    checks.indices(graph, start, "start", None)
     if weight is not None:
         checks.edge_values(graph, weight, "weight")
         if weight.dim() != 1:
@@ -168,10 +169,9 @@ def random_walk(
                 f"weight has shape {list(weight.shape)}; expected [{graph.num_edges}]: select one "
                 "head, such as weight[:, 0]"
             )
-        _check_weight(weight)
-        weight = weight.detach().double()
+        weight = _finite_sums(weight)
         weight = weight if graph.edge_id is None else weight.index_select(0, graph.edge_id)
-    _check_range(start, graph.num_nodes, "start", "the number of nodes")
+    checks.in_range(start, graph.num_nodes, "start", "the number of nodes")
     walks: Tensor = _random_walk(
         graph.rowptr, graph.col, weight, start, length, _seed(seed, start.device)
     )
@@ -194,23 +194,11 @@ def _check_square(graph: Graph) -> None:
 
 
 def _check_step(graph: Graph, current: Tensor, rank: Tensor, node_type: Tensor) -> None:
-    _check_indices(graph, current, "current", None)
-    _check_indices(graph, node_type, "node_type", graph.num_nodes)
+    checks.indices(graph, current, "current", None)
+    checks.indices(graph, node_type, "node_type", graph.num_nodes)
     _check_rank(graph, rank, current.shape[0])
-    _check_range(current, graph.num_nodes, "current", "the number of nodes")
-    _check_range(node_type, rank.shape[1], "node_type", "the number of columns of rank")
-
-
-def _check_indices(graph: Graph, tensor: Tensor, name: str, count: int | None) -> None:
-    """Raises unless ``tensor`` is int64 [count], or [B] if count is None, on the graph's device."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
-    if tensor.dtype != torch.int64:
-        raise TypeError(f"{name} has dtype {tensor.dtype}; expected int64: use .long()")
-    checks.on_graph_device(graph, tensor, name)
-    if tensor.dim() != 1 or (count is not None and tensor.shape[0] != count):
-        expected = "[B]" if count is None else f"[{count}], because the graph has {count} nodes"
-        raise ValueError(f"{name} has shape {list(tensor.shape)}; expected {expected}")
+    checks.in_range(current, graph.num_nodes, "current", "the number of nodes")
+    checks.in_range(node_type, rank.shape[1], "node_type", "the number of columns of rank")
 
 
 def _check_rank(graph: Graph, rank: Tensor, num_agents: int) -> None:
@@ -226,23 +214,16 @@ def _check_rank(graph: Graph, rank: Tensor, num_agents: int) -> None:
         )
 
 
-def _check_range(tensor: Tensor, bound: int, name: str, what: str) -> None:
-    """Raises IndexError unless all indices are in [0, bound); one pass."""
-    if tensor.numel() == 0 or torch.compiler.is_compiling():
-        return
-    low, high = torch.stack(torch.aminmax(tensor)).tolist()
-    if low < 0 or high >= bound:
-        raise IndexError(
-            f"{name} has the value {low if low < 0 else high}; expected 0 to {bound - 1}, because "
-            f"{what} is {bound}"
-        )
-
-
-def _check_weight(weight: Tensor) -> None:
-    if weight.numel() == 0 or torch.compiler.is_compiling():
-        return
-    low, high = torch.stack(torch.aminmax(weight.detach())).tolist()
+def _finite_sums(weight: Tensor) -> Tensor:
+    """The weights in float64, validated; scaled by a power of two if a sum of them would be inf."""
+    wide = weight.detach().double()
+    if torch.compiler.is_compiling():
+        return wide * torch.where(wide.sum().isinf(), _SMALLER, 1.0)
+    if wide.numel() == 0:
+        return wide
+    low, high = torch.stack(torch.aminmax(wide)).tolist()
     if not (low >= 0 and high < float("inf")):  # NaN compares as false
         raise ValueError(
             f"weight has values from {low} to {high}; expected finite numbers of at least 0"
         )
+    return wide * _SMALLER if high * wide.numel() == float("inf") else wide

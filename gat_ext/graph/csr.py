@@ -23,6 +23,17 @@ _MOST_NODES = 2**48  # no machine has memory for more row pointers
 Csr = tuple[Tensor, Tensor, Tensor | None]  # rowptr, col, edge_id
 
 
+def device_of(device: torch.device | str | int) -> torch.device:
+    """The device of a name or a number; raises TypeError or ValueError where it is none."""
+    try:
+        return torch.device(device)
+    except (TypeError, RuntimeError) as error:
+        kind = ValueError if isinstance(device, (str, int)) else TypeError
+        raise kind(
+            f"device is {device!r}; expected a torch.device, or its name such as 'cpu' or 'cuda:0'"
+        ) from error
+
+
 class Transpose(NamedTuple):
     """The CSR by source of a graph.
 

@@ -277,8 +277,12 @@ class Graph:
     # ---- other graphs from this one
 
     def to(self, device: torch.device | str | int) -> Graph:
-        """This graph, with its transpose if built, on ``device``; itself if already there."""
-        target = torch.empty(0, device=device).device
+        """This graph, with its transpose if built, on ``device``; itself if already there.
+
+        Raises:
+            TypeError, ValueError: ``device`` is not a device.
+        """
+        target = torch.empty(0, device=csr.device_of(device)).device
         if target == self.device:
             return self
         with torch.inference_mode(False):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.models.base import (
     Attention,
@@ -13,11 +14,12 @@ from gat_ext.models.base import (
     Masks,
     apply_layer,
     check_depth,
-    check_dropout,
 )
 from gat_ext.models.features import dropout_features
 from gat_ext.nn import AGNNConv
+from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
+from gat_ext.nn.inputs import check_kind
 from gat_ext.nn.linear import Projection
 from gat_ext.ops import linear_maps
 
@@ -65,14 +67,13 @@ class AGNN(AttentionModel):
         """Creates the layers; see the class for the arguments."""
         super().__init__()
         check_depth(num_layers)
-        check_dropout(dropout)
+        checks.probability(dropout, "dropout")
         for name, size in (
             ("in_channels", in_channels),
             ("hidden_channels", hidden_channels),
             ("out_channels", out_channels),
         ):
-            if size < 1:
-                raise ValueError(f"{name} is {size}; expected at least 1")
+            check_size(name, size)
         self.dropout = dropout
         self.lin_in = Projection(in_channels, hidden_channels)
         layers = [AGNNConv(requires_grad=learn_first_beta or i > 0) for i in range(num_layers)]
@@ -117,6 +118,7 @@ class AGNN(AttentionModel):
                 f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
                 f"[B, N, {self.lin_in.in_features}] for a batch"
             )
+        check_kind("x", x, self.lin_in, type(self).__name__)
         hidden = linear_maps.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
         for layer, mask in zip(self.layers, masks, strict=True):
             hidden = apply_layer(layer, hidden, graph, attention, mask)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gat_ext.functional import random_walk
+from gat_ext.functional import checks, random_walk
 from gat_ext.graph import Graph
+from gat_ext.nn.arguments import check_size
+from gat_ext.nn.walk_agent import MOST_STEPS
 
 CONTEXTS = ("learned", "uniform")
 
@@ -103,21 +105,17 @@ class AttentionWalk(nn.Module):
         super().__init__()
         sizes = {"num_nodes": num_nodes, "embedding_channels": embedding_channels, "window": window}
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}; expected at least 1")
+            check_size(name, size, MOST_STEPS if name == "window" else None)
         if embedding_channels % 2:
             raise ValueError(
                 f"embedding_channels is {embedding_channels}; expected an even number, half for "
                 "each of a node's two vectors"
             )
-        if not 0 < num_walks < float("inf"):
+        if not checks.number(num_walks, "num_walks") > 0:
             raise ValueError(f"num_walks is {num_walks}; expected a positive number")
-        if not 0 <= beta < float("inf"):
+        if not checks.number(beta, "beta") >= 0:
             raise ValueError(f"beta is {beta}; expected 0 or a positive number")
-        if context not in CONTEXTS:
-            raise ValueError(
-                f"context is {context!r}; expected one of {', '.join(map(repr, CONTEXTS))}"
-            )
+        checks.choice(context, CONTEXTS, "context")
         self.num_nodes, self.window = num_nodes, window
         self.num_walks, self.beta = num_walks, beta
         self.left = nn.Parameter(torch.empty(num_nodes, embedding_channels // 2))
@@ -166,13 +164,13 @@ class AttentionWalk(nn.Module):
             ValueError: the graph has another number of nodes, or num_pairs is below 1.
             TypeError, IndexError: as :func:`gat_ext.functional.random_walk` for ``start``.
         """
+        checks.is_graph(graph)
         if graph.num_nodes != self.num_nodes:
             raise ValueError(
                 f"the graph has {graph.num_nodes} nodes; expected the {self.num_nodes} nodes that "
                 "this model embeds"
             )
-        if num_pairs < 1:
-            raise ValueError(f"num_pairs is {num_pairs}; expected at least 1")
+        check_size("num_pairs", num_pairs)
         if start is None:
             start = torch.arange(self.num_nodes, device=graph.device)
         walks = random_walk(graph, start, self.window, seed=seed)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.models.features import dropout_features, input_features
 from gat_ext.nn.adjacency import unwrap
+from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
 from gat_ext.nn.masks import one_of
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
@@ -24,6 +26,7 @@ Attention = tuple[Tensor, Tensor]
 """(edge_index [2, E], alpha [E, H])"""
 Masks = tuple[Tensor | None, ...]
 """The edge mask of each attention layer: [E], [E, H] or None"""
+MOST_LAYERS = 10_000
 
 
 class _LayerNorm(nn.LayerNorm):
@@ -54,15 +57,8 @@ def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_depth(num_layers: int) -> None:
-    """Raises ValueError unless there is at least one layer."""
-    if num_layers < 1:
-        raise ValueError(f"num_layers is {num_layers}; expected at least 1")
-
-
-def check_dropout(dropout: float) -> None:
-    """Raises ValueError unless ``dropout`` is a probability."""
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1")
+    """Raises unless ``num_layers`` is an integer from 1 to ``MOST_LAYERS``."""
+    check_size("num_layers", num_layers, MOST_LAYERS)
 
 
 class AttentionModel(TracedModule, ABC):
@@ -232,7 +228,7 @@ class StackedModel(AttentionModel):
         """Creates the layers; see the class for the arguments."""
         super().__init__()
         check_depth(shape.num_layers)
-        check_dropout(dropout)
+        checks.probability(dropout, "dropout")
         self.activation, self.dropout = activation, dropout
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
         channels, width = shape.in_channels, shape.heads * shape.hidden_channels

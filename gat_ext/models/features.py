@@ -24,12 +24,19 @@ def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
     Args:
         x: [N, C], dense or sparse.
 
+    Raises:
+        TypeError: x is neither a tensor nor SparseFeatures.
+
     Example:
         >>> x = torch.zeros(100, 10)
         >>> x[:, 0] = 1
         >>> input_features(x)
         SparseFeatures(100, 10, nnz=100)
     """
+    if not isinstance(x, (Tensor, SparseFeatures)):
+        raise TypeError(
+            f"x is a {type(x).__name__}; a model expects a torch.Tensor [N, C], or SparseFeatures"
+        )
     x = as_features(x)
     if isinstance(x, SparseFeatures) or not _may_be_sparse(x):
         return x

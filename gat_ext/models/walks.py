@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.nn import WalkAgent
-from gat_ext.nn.walk_agent import Walks
+from gat_ext.nn.arguments import check_size
+from gat_ext.nn.walk_agent import MOST_STEPS, Walks
 from gat_ext.ops.walk import draw_starts
 
 if TYPE_CHECKING:
@@ -60,6 +62,36 @@ class WalkLoss(NamedTuple):
         return self.classification + reinforce * self.reinforce + self.baseline
 
 
+def _number_of_graphs(graph: Graph, node_ptr: Tensor, graphs: Tensor | None) -> int:
+    """G, of the graphs to classify; raises unless node_ptr and graphs are those of a graph's parts."""
+    checks.is_graph(graph)
+    checks.indices(graph, node_ptr, "node_ptr", shape="[G + 1]")
+    count = node_ptr.shape[0] - 1
+    if count < 1:
+        raise ValueError(
+            f"node_ptr has shape {list(node_ptr.shape)}; expected [G + 1], the first node of each "
+            "graph, then the number of nodes"
+        )
+    if graphs is not None:
+        checks.indices(graph, graphs, "graphs", shape="[G]")
+        checks.in_range(graphs, count, "graphs", "the number of graphs")
+    if torch.compiler.is_compiling():
+        return count if graphs is None else graphs.shape[0]
+    first, last = node_ptr[0].item(), node_ptr[-1].item()
+    if (first, last) != (0, graph.num_nodes):
+        raise ValueError(
+            f"node_ptr goes from {first} to {last}; expected 0 to {graph.num_nodes}, the number of "
+            "nodes"
+        )
+    sizes = node_ptr.diff()
+    if int(sizes.min()) < 1:
+        number = int(sizes.argmin())
+        raise ValueError(
+            f"graph {number} has {int(sizes[number])} nodes by node_ptr; expected at least one"
+        )
+    return count if graphs is None else graphs.shape[0]
+
+
 class WalkModel(nn.Module, ABC):
     """A graph classifier whose agents walk on the graphs.
 
@@ -93,11 +125,9 @@ class WalkModel(nn.Module, ABC):
         super().__init__()
         sizes = {"num_classes": num_classes, "num_steps": num_steps, "num_agents": num_agents}
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}; expected at least 1")
-        if walk not in WALKS:
-            raise ValueError(f"walk is {walk!r}; expected one of {', '.join(map(repr, WALKS))}")
-        if not 0 < gamma <= 1:
+            check_size(name, size, MOST_STEPS if name == "num_steps" else None)
+        checks.choice(walk, tuple(WALKS), "walk")
+        if not 0 < checks.number(gamma, "gamma") <= 1:
             raise ValueError(f"gamma is {gamma}; expected more than 0 and at most 1")
         self.num_steps, self.num_agents, self.walk, self.gamma = num_steps, num_agents, walk, gamma
         self.agent = WalkAgent(
@@ -148,17 +178,26 @@ class WalkModel(nn.Module, ABC):
             attributes: [N, D], of the nodes; required with ``attribute_channels``, else None.
             seed: int64 tensor of one element, which determines starts and walks; None draws one
                 from torch's generator.
+
+        Raises:
+            TypeError: an argument has another type or dtype.
+            ValueError: shapes or devices do not match; or node_ptr does not go from 0 to N with at
+                least one node for each graph, which within torch.compile is not looked at.
+            IndexError: node_type, graphs or start is out of range; likewise.
         """
+        num_graphs = _number_of_graphs(graph, node_ptr, graphs)
         if seed is None:
             seed = torch.randint(2**63 - 1, (1,), device=node_ptr.device)
         if start is None:
             num_agents = self.num_agents if num_agents is None else num_agents
-            if num_agents < 1:
-                raise ValueError(f"num_agents is {num_agents}; expected at least 1")
-            start = draw_starts(node_ptr, graphs, num_agents, seed)
-        elif start.dim() != 2:
+            check_size("num_agents", num_agents)
+            start = draw_starts(node_ptr, graphs, num_agents, checks.seed(seed, node_ptr.device))
+        elif not isinstance(start, Tensor):
+            raise TypeError(f"start is a {type(start).__name__}; expected a torch.Tensor")
+        elif start.dim() != 2 or start.shape[0] != num_graphs:
             raise ValueError(
-                f"start has shape {list(start.shape)}; expected [G, M], M agents of each graph"
+                f"start has shape {list(start.shape)}; expected [{num_graphs}, M], M agents of "
+                "each graph"
             )
         mode = WALKS[self.walk]
         walks = self.agent(
@@ -191,7 +230,13 @@ class WalkModel(nn.Module, ABC):
             output: the result of :meth:`forward`.
             y: int64 [G], the class of each graph.
         """
+        if not isinstance(output, WalkOutput):
+            raise TypeError(f"output is a {type(output).__name__}; expected that of a call")
         logits, baseline, walks, walked = output
+        num_graphs = logits.shape[0]
+        if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (num_graphs,):
+            given = f"{y.dtype} {list(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+            raise TypeError(f"y is {given}; expected int64 [{num_graphs}], a class for each graph")
         shape = logits.shape[:2]
         target = y.unsqueeze(1).expand(shape)
         classification = F.cross_entropy(logits.flatten(0, 1), target.flatten())

@@ -31,11 +31,8 @@ def check_sizes(
                 f"in_channels is {in_channels}; expected sizes of at least 1, or -1 for the size "
                 "of the first input"
             )
-    _check_integer("out_channels", out_channels)
-    _check_integer("heads", heads)
-    for name, size in (("out_channels", out_channels), ("heads", heads)):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; expected at least 1")
+    check_size("out_channels", out_channels)
+    check_size("heads", heads)
     if edge_dim is not None:
         _check_integer("edge_dim", edge_dim)
         if edge_dim < 1 and edge_dim != -1:
@@ -44,6 +41,15 @@ def check_sizes(
                 "edge_attr"
             )
     checks.probability(dropout, "dropout")
+
+
+def check_size(name: str, size: Any, at_most: int | None = None) -> None:
+    """Raises TypeError or ValueError unless ``size`` is an integer from 1 to ``at_most``."""
+    _check_integer(name, size)
+    if size < 1:
+        raise ValueError(f"{name} is {size}; expected at least 1")
+    if at_most is not None and size > at_most:
+        raise ValueError(f"{name} is {size}; expected at most {at_most}")
 
 
 _LARGEST = 2**31 - 1  # so that products of two sizes fit into 64 bits

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gat_ext.functional import spmm
+from gat_ext.functional import checks, spmm
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.formats.scipy_sparse import is_scipy, scipy_to_torch
@@ -117,11 +117,10 @@ class SparseFeatures:
             training: False returns the features themselves.
 
         Raises:
+            TypeError: p is not a number.
             ValueError: p is not a probability.
         """
-        if not 0 <= p <= 1:
-            raise ValueError(f"p is {p}; expected a probability from 0 to 1")
-        values = dropout(self.values, p, training)
+        values = dropout(self.values, checks.probability(p, "p"), training)
         return self if values is self.values else self._of(self.graph, values)
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -135,13 +134,19 @@ class SparseFeatures:
             [N, C'].
 
         Raises:
-            TypeError: weight has another dtype than the values.
-            ValueError: weight does not have C columns, or is on another device.
+            TypeError: weight or bias is not a tensor, or has another dtype than the values.
+            ValueError: weight does not have C columns or bias C' elements, or one is on another
+                device.
         """
+        checks.floating(weight, "weight")
         if weight.dim() != 2 or weight.shape[1] != self.shape[1]:
             raise ValueError(
                 f"weight has shape {list(weight.shape)}; {self} expects [C', {self.shape[1]}]"
             )
+        if bias is not None:
+            checks.same_kind(weight, "weight", bias, "bias")
+            if bias.shape != weight.shape[:1]:
+                raise ValueError(f"bias has shape {list(bias.shape)}; expected [{weight.shape[0]}]")
         out = spmm(self.graph, weight.t(), self.values)
         return out if bias is None else out + bias.to(out.dtype)  # autocast may have narrowed out
 

@@ -57,7 +57,7 @@ def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) ->
     check_kind(name, x, lin, layer)
 
 
-def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module) -> None:
+def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module | str) -> None:
     """Raises unless an input has the dtype, or autocast is on, and the device of a projection."""
     weight = lin._parameters.get("weight")
     if weight is None:

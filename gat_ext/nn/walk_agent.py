@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gat_ext.functional import random_walk, walk_step
+from gat_ext.functional import checks, random_walk, walk_step
 from gat_ext.graph import Graph
+from gat_ext.nn.arguments import check_size
 
 WALK_MODES = ("sample", "greedy", "uniform")
+MOST_STEPS = 1_000_000
 
 
 class Walks(NamedTuple):
@@ -62,7 +64,7 @@ class WalkAgent(nn.Module):
 
     Raises:
         TypeError: a tensor has the wrong dtype, or num_steps is not an integer.
-        ValueError: a size is below 1, shapes or devices do not match, or the mode is unknown.
+        ValueError: a size is below 1 or above its bound, shapes or devices do not match, or the mode is unknown.
         IndexError: start or node_type is out of range.
 
     Cost: a step of all agents is one matrix product for each linear map, and one native walk step.
@@ -91,6 +93,8 @@ class WalkAgent(nn.Module):
     ) -> None:
         """Creates the networks; see the class for the arguments."""
         super().__init__()
+        if not isinstance(step_channels, (tuple, list)) or len(step_channels) != 2:
+            raise TypeError(f"step_channels is {step_channels!r}; expected a pair of integers")
         space, combined = step_channels
         sizes = {
             "num_types": num_types,
@@ -100,8 +104,8 @@ class WalkAgent(nn.Module):
             "attribute_channels": attribute_channels,
         }
         for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"{name} is {size}; expected at least 1")
+            if size is not None or name != "attribute_channels":
+                check_size(name, size)
         self.num_types, self.hidden_channels = num_types, hidden_channels
         self.attribute_channels = attribute_channels
         self.attribute = nn.Linear(attribute_channels or num_types, space)
@@ -142,14 +146,14 @@ class WalkAgent(nn.Module):
             graph: with num_src = num_dst.
             node_type: the type of each node, from 0 to R - 1.
             start: the node that each agent starts from.
-            num_steps: T, at least 1.
+            num_steps: T, from 1 to ``MOST_STEPS``.
             mode: ``"sample"`` draws each move by the formula, ``"greedy"`` takes the best-ranked
                 neighbour, ``"uniform"`` ignores the ranks.
             attributes: [N, D], of the nodes; required with ``attribute_channels``, else None.
             seed: int64 tensor of one element, which determines all draws; None draws one from
                 torch's generator.
         """
-        self._check(graph, node_type, num_steps, mode, attributes)
+        self._check(graph, node_type, start, num_steps, mode, attributes)
         if seed is None:
             seed = torch.randint(2**63 - 1, (1,), device=start.device)
         attribute_part = self._attribute_part(node_type, attributes)
@@ -198,29 +202,26 @@ class WalkAgent(nn.Module):
         self,
         graph: Graph,
         node_type: Tensor,
+        start: Tensor,
         num_steps: int,
         mode: str,
         attributes: Tensor | None,
     ) -> None:
-        if mode not in WALK_MODES:
-            raise ValueError(
-                f"mode is {mode!r}; expected one of {', '.join(map(repr, WALK_MODES))}"
-            )
-        if isinstance(num_steps, bool) or not isinstance(num_steps, int):
-            raise TypeError(f"num_steps is a {type(num_steps).__name__}; expected an integer")
-        if num_steps < 1:
-            raise ValueError(f"num_steps is {num_steps}; expected at least 1")
-        if node_type.shape != (graph.num_nodes,):
-            raise ValueError(
-                f"node_type has shape {list(node_type.shape)}; expected [{graph.num_nodes}], a "
-                "type for each node"
-            )
+        checks.is_graph(graph)
+        checks.choice(mode, WALK_MODES, "mode")
+        check_size("num_steps", num_steps, MOST_STEPS)
+        checks.indices(graph, node_type, "node_type", graph.num_nodes)
+        checks.in_range(node_type, self.num_types, "node_type", "num_types")
+        checks.indices(graph, start, "start")
+        checks.in_range(start, graph.num_nodes, "start", "the number of nodes")
         channels = self.attribute_channels
         if channels is None and attributes is not None:
             raise ValueError(
                 "attributes were given, but the agent has attribute_channels=None and reads types "
                 "only; construct it with attribute_channels, or leave attributes out"
             )
+        if attributes is not None:
+            checks.same_kind(self.attribute.weight, "the weight", attributes, "attributes")
         expected = (graph.num_nodes, channels)
         if channels is not None and (attributes is None or attributes.shape != expected):
             given = "not given" if attributes is None else f"of shape {list(attributes.shape)}"
