@@ -93,6 +93,7 @@ def test_edge_features_as_a_vector(name):
     assert_close(ours(normal(9, 5), EDGES, weights), theirs(normal(9, 5), EDGES, weights))
 
 
+@pytest.mark.filterwarnings("ignore:.*ignores edge_attr")
 def test_edge_features_are_ignored_without_edge_dim():
     ours, theirs = both("GATConv", {})
     assert_close(ours(normal(9, 5), EDGES, normal(3)), theirs(normal(9, 5), EDGES))

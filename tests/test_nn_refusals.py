@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -74,3 +79,50 @@ def test_bad_input_is_refused(case):
     call, error, words = BAD[case]
     with pytest.raises(error, match=words):
         call()
+
+
+# ---- edge features that GATConv, as PyG's, ignores
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.GATConv(5, 4)
+
+    def forward(self, x, edges, edge_attr):
+        return self.conv(x, edges, edge_attr)  # the line to blame
+
+
+@pytest.mark.parametrize("through_a_model", [False, True])
+def test_ignored_edge_features_are_warned_of_once(through_a_model):
+    module = Net() if through_a_model else nn.GATConv(5, 4)
+    layer = module.conv if through_a_model else module
+    expected = layer(X, PAIR)
+    with pytest.warns(UserWarning, match=r"GATConv.* ignores edge_attr.* edge_dim") as found:
+        out = module(X, PAIR, torch.ones(2, 3))
+    assert torch.equal(out, expected)
+    (warning,) = found
+    assert warning.filename == __file__
+    line = Path(__file__).read_text().splitlines()[warning.lineno - 1]
+    assert ("the line to blame" in line) if through_a_model else ("out = module" in line)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module(X, PAIR, torch.ones(2, 3))
+        copy.deepcopy(layer)(X, PAIR, torch.ones(2, 3))
+        pickle.loads(pickle.dumps(layer))(X, PAIR, torch.ones(2, 3))
+        nn.GATConv(5, 4)(X, PAIR)
+        nn.GATConv(5, 4, edge_dim=3)(X, PAIR, torch.ones(2, 3))
+        nn.GATConv(5, 4)(X, torch.eye(3).to_sparse())  # its values are no edge features
+
+
+def test_a_warning_blames_the_caller_of_forward_too():
+    with pytest.warns(UserWarning, match="ignores edge_attr") as found:
+        nn.GATConv(5, 4).forward(X, PAIR, torch.ones(2, 3))
+    assert found[0].filename == __file__
+
+
+def test_a_layer_that_ignores_edge_features_compiles():
+    layer = nn.GATConv(5, 4)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X, PAIR, torch.ones(2, 3)), layer(X, PAIR))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from numbers import Integral
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from gat_ext.functional import checks
 
@@ -73,6 +78,18 @@ def asks_for_weights(return_attention_weights: bool | None) -> bool:
     if return_attention_weights is not None:
         checks.flag(return_attention_weights, "return_attention_weights")
     return bool(return_attention_weights)
+
+
+def stacklevel_of_caller() -> int:
+    """The ``stacklevel`` of a warning that blames the first caller outside of gat_ext and torch."""
+    inside = tuple(
+        f"{Path(module.__file__ or '').parent}{os.sep}"
+        for module in (torch, sys.modules["gat_ext"])
+    )
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_message_passing(options: dict[str, Any]) -> None:

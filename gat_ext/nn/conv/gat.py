@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, chec
 from gat_ext.nn.linear import is_plain_product, linear, reset_
 from gat_ext.nn.self_loops import check_fill_value
 from gat_ext.ops import linear_maps
+from gat_ext.ops.state import is_tracing
 
 
 class GATConv(AttentionConv):
@@ -35,7 +37,7 @@ class GATConv(AttentionConv):
         dropout: probability of dropping an attention weight in training.
         add_self_loops: replace the graph's self-loops by one for every node.
         edge_dim: size of the edge features; -1 takes it from the first input; None ignores
-            edge_attr.
+            edge_attr, as PyG's layer does, with a UserWarning at the first call.
         fill_value: edge features of the added self-loops: a number, a tensor, or a reduction over
             the edges into the node ("add", "mean", "min", "max", "mul").
         bias: add a learned bias.
@@ -81,6 +83,7 @@ class GATConv(AttentionConv):
     accepts_sources_alone = True
     bias: nn.Parameter | None
     att_edge: nn.Parameter | None
+    _ignores_edge_attr = False
 
     def __init__(
         self,
@@ -159,9 +162,22 @@ class GATConv(AttentionConv):
         edge_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
-        edge_attr = None if self.edge_dim is None else edge_attr
+        if edge_attr is not None and self.edge_dim is None:
+            self._ignore_edge_attr()
+            edge_attr = None
         options = return_attention_weights, edge_mask, edge_weight
         return self.attend(x, edge_index, edge_attr, size, *options)
+
+    def _ignore_edge_attr(self) -> None:
+        """As PyG's layer does, but not silently: warns at the first call."""
+        if self._ignores_edge_attr or is_tracing():
+            return
+        self._ignores_edge_attr = True
+        warnings.warn(
+            f"{self} was made without edge_dim and ignores edge_attr, as PyG's does; make it with "
+            "edge_dim, or leave edge_attr out",
+            stacklevel=arguments.stacklevel_of_caller(),
+        )
 
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
         """(lin, lin), or (lin_src, lin_dst) if in_channels is a pair."""
