@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 import gat_ext
-from gat_ext import Graph
+from gat_ext import _C, Graph
 from gat_ext.graph import cache as module
 from gat_ext.graph.cache import Cache
 from gat_ext.nn import GATConv
@@ -117,6 +119,56 @@ def test_empty_cache_drops_everything():
     gat_ext.empty_cache()
     assert len(module._cache) == 0 and module._cache.nbytes == 0
     assert torch.equal(layer(x, edges), expected)
+
+
+KEPT = """
+import gc
+from pathlib import Path
+import torch, gat_ext
+from gat_ext.graph import cache
+from gat_ext.nn import GATConv, TransformerConv
+
+def resident():
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+def epoch(graphs):
+    for edges in graphs:
+        (first(x, edges) + second(x, edges)).sum().backward()
+
+cache.LIMIT = 60 * 2**20
+graphs = [torch.randint(5000, (2, 50_000)) for _ in range(100)]
+x, first, second = torch.randn(5000, 8), GATConv(8, 8), TransformerConv(8, 8)
+epoch(graphs[:1])
+gat_ext.empty_cache()
+before = resident()
+epoch(graphs)
+kept, counted = resident() - before, cache._cache.nbytes / 2**20
+gat_ext.empty_cache()
+print(round(kept), round(counted), round(resident() - before))
+"""
+
+
+def test_memory_kept_of_living_edges_is_bounded_and_given_back(tmp_path):
+    """100 graphs of 50,000 edges, whose sorted forms take 240 MB in all."""
+    run = subprocess.run(
+        [sys.executable, "-c", KEPT],
+        env=os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    kept, counted, left = map(int, run.stdout.split())
+    assert counted <= 60 and kept < 130, run.stdout
+    assert left < 30, run.stdout
+
+
+def test_the_limit_is_a_share_of_the_memory_of_the_process():
+    limit = _C.memory_limit()
+    assert 0 < limit <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert min(2**30, limit // 16) == module.LIMIT
 
 
 def test_threads(cache, monkeypatch):

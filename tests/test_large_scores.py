@@ -11,6 +11,7 @@ import torch
 from layers import over, plain_cases
 
 from gat_ext import Graph, functional, reference
+from gat_ext.nn import AGNNConv
 from gat_ext.testing import devices
 
 SCORES = tuple(reference.SCORES)
@@ -285,3 +286,76 @@ def test_layers_are_as_exact_as_those_of_pyg(case, size):
     expected, of_theirs, of_ours = found
     for want, their, our in zip(expected, of_theirs, of_ours, strict=True):
         assert error(our, want) <= 8 * error(their, want) + 1e-6
+
+
+# ---- norms of any size
+
+SIZES_OF_FEATURES = {
+    torch.float32: (1e-9, 1.0, 1e10, 1e15, 1e18),
+    torch.bfloat16: (1e-9, 1.0, 1e10, 1e15, 1e18),
+    torch.float16: (1e-3, 1.0, 100.0, 1e3),
+}
+
+
+def features_of(large):
+    """Features of which one vector is 0, and edges; few enough for torch's own operators, or not."""
+    generator = torch.Generator().manual_seed(5)
+    nodes, channels = (1 << 14, 16) if large else (200, 8)
+    x = torch.randn(nodes, channels, generator=generator, dtype=torch.float64)
+    x[2] = 0
+    edges = torch.randint(nodes, (2, 8 * nodes), generator=generator)
+    return x, edges, torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(dtype, size) for dtype, sizes in SIZES_OF_FEATURES.items() for size in sizes],
+)
+@pytest.mark.parametrize("large", [False, True])
+def test_gradients_of_a_cosine_do_not_depend_on_norms(large, dtype, size):
+    x, edges, upstream = features_of(large)
+    x, found = (x * size).to(dtype), []
+    for kind in (torch.float64, dtype):
+        layer, leaf = AGNNConv().to(kind), x.to(kind).requires_grad_()
+        out = layer(leaf, edges)
+        found.append((out, *torch.autograd.grad(out, [leaf, layer.beta], upstream.to(kind))))
+    (exact, exact_grad, _), (out, grad, of_beta) = found
+    bound = 40 * torch.finfo(dtype).eps
+    assert error(out.detach(), exact.detach()) < bound and error(grad, exact_grad) < bound
+    assert of_beta.isfinite()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e10, 1e17])
+@pytest.mark.parametrize("large", [False, True])
+def test_second_derivatives_of_a_cosine(large, size):
+    x, edges, upstream = features_of(large)
+    x, found = (x * size).float(), []
+    for kind in (torch.float64, torch.float32):
+        layer, leaf = AGNNConv().to(kind), x.to(kind).requires_grad_()
+        out = layer(leaf, edges)
+        (first,) = torch.autograd.grad(out, leaf, upstream.to(kind), create_graph=True)
+        found += torch.autograd.grad(first, leaf, upstream.flip(0).to(kind))
+    assert error(found[1], found[0]) < 1e-5
+
+
+def test_a_cosine_in_float16_by_autocast():
+    x, edges, upstream = features_of(False)
+    leaf = (1e3 * x).float().requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        out = AGNNConv()(leaf, edges)
+    (grad,) = torch.autograd.grad(out, leaf, upstream.float())
+    exact = leaf.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(AGNNConv().double()(exact, edges), exact, upstream)
+    assert error(grad, expected) < 0.02
+
+
+def test_a_threshold_of_norms_in_float16():
+    """eps is compared with the norm that was given."""
+    x = torch.tensor([[[3.0, 4.0]], [[0.3, 0.4]], [[30.0, 40.0]]])
+    graph = Graph(torch.tensor([[0, 1, 2], [2, 2, 2]]))
+    for eps in (0.0, 1.0, 10.0):
+        narrow, wide = (
+            functional.cosine_attention(graph, x.to(kind), eps=eps, return_weights=True)[1]
+            for kind in (torch.float16, torch.float64)
+        )
+        torch.testing.assert_close(narrow.double(), wide, rtol=2e-3, atol=0)

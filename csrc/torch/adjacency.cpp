@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "../core/fingerprint.h"
+#include "../cpu/memory_limit.h"
 #include "adjacency.h"
 #include "checks.h"
 #include "fingerprint.h"
@@ -166,7 +167,7 @@ std::uint64_t fingerprint(const Edges& e) {
 
 // Caches the sorted edges of a tensor during its lifetime. The identity of the tensor is not
 // enough, because compiled programs modify their buffers without torch noticing: the contents must
-// be equal too, and reading them once takes a small part of the time of sorting. Above kLimit bytes
+// be equal too, and reading them once takes a small part of the time of sorting. Above limit_ bytes
 // the least recently used entries are dropped, except the kRecent used last, so that a step on one
 // huge graph always finds its graph. The cache of Python, gat_ext/graph/cache.py, has the same
 // limits.
@@ -202,7 +203,6 @@ class Memo {
   }
 
  private:
-  static constexpr std::size_t kLimit = std::size_t{1} << 30;
   static constexpr std::size_t kRecent = 16;
   static constexpr std::size_t kOverhead = 4096;  // bytes of an entry besides its tensors
 
@@ -246,7 +246,7 @@ class Memo {
     entry.last_use = ++uses_;
     bytes_ += entry.bytes;
     entries_.emplace(key, std::move(entry));
-    while (bytes_ > kLimit && entries_.size() > kRecent) {
+    while (bytes_ > limit_ && entries_.size() > kRecent) {
       erase(std::min_element(entries_.begin(), entries_.end(), [](const auto& a, const auto& b) {
         return a.second.last_use < b.second.last_use;
       }));
@@ -260,7 +260,7 @@ class Memo {
 
   std::mutex mutex_;
   std::map<Key, Entry> entries_;
-  std::size_t bytes_ = 0;
+  std::size_t bytes_ = 0, limit_ = std::min(std::size_t{1} << 30, cpu::memory_limit() / 16);
   std::uint64_t uses_ = 0;
 };
 

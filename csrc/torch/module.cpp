@@ -6,6 +6,7 @@
 
 #include "../core/scores/all.h"
 #include "../cpu/isa.h"
+#include "../cpu/memory_limit.h"
 #include "adjacency.h"
 #include "allocate.h"
 #include "fingerprint.h"
@@ -80,6 +81,9 @@ PYBIND11_MODULE(_C, m) {
       "The number of threads that the CPU operators use: torch.get_num_threads().");
   m.def("empty_cache", &empty_cache,
         "Frees the CPU memory kept for later results, and the cache of sorted edges.");
+  m.def(
+      "memory_limit", [] { return gat::cpu::memory_limit(); },
+      "Bytes of memory that this process may use: the machine's, or its cgroups' lowest limit.");
   m.def("graph_cache_size", &gat::binding::graph_cache_size,
         "The number of entries in the cache of sorted edges.");
   m.def("fingerprint", &fingerprint<&gat::binding::fingerprint>,

@@ -11,7 +11,7 @@ from gat_ext.functional.dispatch import operator_over
 from gat_ext.functional.masked import bias_of_heads, mask_of_edges, masked_sum
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.ops.arguments import Constants, Inputs, Results
-from gat_ext.ops.linear_maps import inverse_norm, scaled
+from gat_ext.ops.linear_maps import inverse_norm, is_float16, of_unit_size, scaled
 from gat_ext.ops.registry import draw_seed, needs_grad
 
 
@@ -362,7 +362,8 @@ def cosine_attention(
         value: [N_src, H, F]; None means key.
         beta: the inverse temperature: a number, or a tensor [] or [H], differentiable.
         eps: a vector whose norm is at most eps is treated as zero: its cosine is 0, and its norm
-            has no gradient. Squares of norms must be finite (in float32, norms up to 1.8e19).
+            has no gradient. Squares of norms must be finite (in float32, norms up to 1.8e19),
+            except in float16, where query and key are scaled by powers of two first.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
 
@@ -386,11 +387,15 @@ def cosine_attention(
     checks.rows_of_heads(key, "key")
     checks.same_kind(query, "query", key, "key")
     beta, eps = checks.temperature(beta, query), checks.number(eps, "eps")
+    value = key if value is None else value
+    if is_float16(query):  # which holds no square of a norm above 256
+        same, query = key is query, of_unit_size(query, eps)
+        key, eps = query if same else of_unit_size(key, eps), 0.0
     inverse_query_norm = inverse_norm(query, eps)
     inverse_key_norm = inverse_query_norm if key is query else inverse_norm(key, eps)
     return edge_attention(
         graph,
-        key if value is None else value,
+        value,
         score="cosine",
         query=query,
         key=key,

@@ -14,7 +14,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -29,18 +28,7 @@ Owners = tuple[Any, ...]
 """Tensors, or objects that are immutable"""
 
 
-def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its control group's limit."""
-    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            return min(installed, int(Path("/sys/fs/cgroup", name).read_text()))
-        except (OSError, ValueError):
-            continue
-    return installed
-
-
-LIMIT = min(2**30, _memory() // 16)  # bytes on all devices
+LIMIT = min(2**30, _C.memory_limit() // 16)  # bytes on all devices
 RECENT = 16  # owners whose results are kept, whatever their size
 PER_OWNER = 16  # results, such as graphs of one edge_index with different numbers of nodes
 _OVERHEAD = 4096  # bytes counted for each result in addition to its tensors

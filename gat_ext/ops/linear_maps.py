@@ -120,9 +120,30 @@ def inverse_norm(x: Tensor, eps: float) -> Tensor:
     if _is_large(x) and _is_plain(x):
         out: Tensor = ops.inverse_norm(x, eps)
         return out
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
-    positive = norm > eps
-    return torch.where(positive, torch.where(positive, norm, 1).reciprocal(), 0)
+    positive = torch.linalg.vector_norm(x.detach(), dim=-1) > eps
+    # The second derivative of a norm at 0 is NaN, whatever multiplies it.
+    nonzero = torch.where(positive.unsqueeze(-1), x, 1)
+    norm: Tensor = torch.linalg.vector_norm(nonzero, dim=-1)
+    return torch.where(positive, norm.reciprocal(), 0)
+
+
+def of_unit_size(x: Tensor, eps: float) -> Tensor:
+    """Each vector of x [..., D] times the power of two by which its norm is in [1, 2).
+
+    A vector whose norm is at most eps becomes 0. Elements keep their bits, except those that are
+    tiny beside the norm.
+    """
+    wide = x.to(accumulate_dtype(x.dtype))
+    norm = torch.linalg.vector_norm(wide.detach(), dim=-1, keepdim=True)
+    factor = torch.where(norm > eps, norm.log2().floor().neg().exp2(), 0)
+    return (wide * factor).to(x.dtype)
+
+
+def is_float16(x: Tensor) -> bool:
+    """True if x is float16, or autocast makes it so."""
+    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+        return x.dtype == torch.float16
+    return x.dtype != torch.float64 and (torch.get_autocast_dtype(x.device.type) == torch.float16)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -330,8 +351,9 @@ def _inverse_norm_setup(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) 
 
 def _inverse_norm_backward(ctx: Any, grad: Tensor) -> Grads:
     x, inverse = ctx.saved_tensors  # d|x|^-1 = -|x|^-3 x dx
-    cube = inverse.to(accumulate_dtype(x.dtype)) ** 3  # may overflow in 16 bits
-    return ops.scale(x, -(grad * cube).unsqueeze(-1)), None
+    # A factor at a time: the cube would be 0 for norms above 1e15, and 16 bits do not hold it.
+    inverse = inverse.to(accumulate_dtype(x.dtype))
+    return ops.scale(x, -(grad * inverse * inverse * inverse).unsqueeze(-1)), None
 
 
 torch.library.register_autograd(

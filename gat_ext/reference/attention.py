@@ -347,6 +347,7 @@ def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:
         >>> inverse_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         tensor([0.2000, 0.0000])
     """
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
-    nonzero = norm > eps
-    return torch.where(nonzero, torch.where(nonzero, norm, 1).reciprocal(), 0)
+    nonzero = torch.linalg.vector_norm(x.detach(), dim=-1) > eps
+    # Of ones where a norm is 0, whose second derivative is NaN.
+    norm: Tensor = torch.linalg.vector_norm(torch.where(nonzero.unsqueeze(-1), x, 1), dim=-1)
+    return torch.where(nonzero, norm.reciprocal(), 0)

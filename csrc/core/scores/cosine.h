@@ -16,10 +16,12 @@ struct Cosine : DotTerm {
   GAT_HD static V finish(V acc, V a, V b, const ScoreParams<A>& p) {
     return acc * p.scale * a * b;
   }
+  // acc is the product of two norms, a and b are the inverses of one each, and g may be as large as
+  // a norm: each product here is at most that of two norms, which is finite.
   template <class V, class A>
   GAT_HD static FinishGrad<V> finish_vjp(V g, V acc, V a, V b, const ScoreParams<A>& p) {
     const V gs = g * p.scale;
-    return {gs * a * b, gs * acc * b, gs * acc * a};
+    return {gs * a * b, gs * (acc * b), gs * (acc * a)};
   }
 };
 

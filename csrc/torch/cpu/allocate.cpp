@@ -10,9 +10,13 @@
 #include <mutex>
 #include <vector>
 
+#include "../../cpu/memory_limit.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
-#include <unistd.h>
+#endif
+#if defined(__GLIBC__)
+#include <malloc.h>
 #endif
 
 namespace gat::binding {
@@ -25,15 +29,11 @@ struct Block {
   std::size_t bytes;
 };
 
-// The limit of the cache in bytes: a share of the machine's memory.
+// The limit of the cache in bytes: a share of the memory that this process may use.
 std::size_t cache_limit() {
   constexpr std::size_t kShare = 16, kFallback = std::size_t{256} << 20;
-#if defined(__linux__)
-  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
-  if (pages > 0 && page > 0)
-    return static_cast<std::size_t>(pages) / kShare * static_cast<std::size_t>(page);
-#endif
-  return kFallback;
+  const std::size_t memory = cpu::memory_limit();
+  return memory == cpu::kNoLimit ? kFallback : memory / kShare;
 }
 
 class BlockCache {
@@ -120,6 +120,11 @@ c10::Allocator& block_allocator() {
   return *instance;
 }
 
-void empty_block_cache() { cache().clear(); }
+void empty_block_cache() {
+  cache().clear();
+#if defined(__GLIBC__)
+  malloc_trim(0);  // freed tensors stay in the heap else
+#endif
+}
 
 }  // namespace gat::binding
