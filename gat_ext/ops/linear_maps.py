@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gat_ext.ops.registry import Grads, accumulate_dtype, draw_seed, ops, register_autocast
-from gat_ext.ops.state import in_functorch, is_dispatched, is_transformed
+from gat_ext.ops.state import in_functorch, is_dispatched, is_tracing, is_transformed
 
 _LARGE = 1 << 18  # elements
 
@@ -120,11 +120,13 @@ def inverse_norm(x: Tensor, eps: float) -> Tensor:
     if _is_large(x) and _is_plain(x):
         out: Tensor = ops.inverse_norm(x, eps)
         return out
-    positive = torch.linalg.vector_norm(x.detach(), dim=-1) > eps
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    positive = norm > eps
+    if x.device.type == "cpu" and not is_tracing() and bool(positive.all()):
+        return norm.reciprocal()
     # The second derivative of a norm at 0 is NaN, whatever multiplies it.
     nonzero = torch.where(positive.unsqueeze(-1), x, 1)
-    norm: Tensor = torch.linalg.vector_norm(nonzero, dim=-1)
-    return torch.where(positive, norm.reciprocal(), 0)
+    return torch.where(positive, torch.linalg.vector_norm(nonzero, dim=-1).reciprocal(), 0)
 
 
 def of_unit_size(x: Tensor, eps: float) -> Tensor:
