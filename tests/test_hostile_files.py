@@ -162,7 +162,8 @@ def attempt(name, expected, read):
     try:
         result = read()
     except expected as error:
-        said = "refused" if str(folder) in str(error) and len(str(error)) < 2000 else str(error)[:500]
+        named = str(folder) in str(error) and len(str(error)) < 2000
+        said = "refused" if named else str(error)[:500]
     except BaseException as error:
         said = f"{type(error).__name__}: {error}"[:500]
     else:

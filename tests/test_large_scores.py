@@ -298,7 +298,7 @@ SIZES_OF_FEATURES = {
 
 
 def features_of(large):
-    """Features of which one vector is 0, and edges; few enough for torch's own operators, or not."""
+    """Features of which one vector is 0, and edges; few enough for torch's operators, or not."""
     generator = torch.Generator().manual_seed(5)
     nodes, channels = (1 << 14, 16) if large else (200, 8)
     x = torch.randn(nodes, channels, generator=generator, dtype=torch.float64)

@@ -139,8 +139,8 @@ def match_edges(
         or not all(isinstance(part, Tensor) for part in attention)
     ):
         raise TypeError(
-            f"attention is a {type(attention).__name__}; expected the pair (edge_index, alpha) that "
-            "a layer returns with return_attention_weights=True"
+            f"attention is a {type(attention).__name__}; expected the pair (edge_index, alpha) "
+            "that a layer returns with return_attention_weights=True"
         )
     edges, alpha = attention
     graph = adjacency

@@ -63,7 +63,7 @@ class WalkLoss(NamedTuple):
 
 
 def _number_of_graphs(graph: Graph, node_ptr: Tensor, graphs: Tensor | None) -> int:
-    """G, of the graphs to classify; raises unless node_ptr and graphs are those of a graph's parts."""
+    """G, of the graphs to classify; raises unless node_ptr and graphs match the graph."""
     checks.is_graph(graph)
     checks.indices(graph, node_ptr, "node_ptr", shape="[G + 1]")
     count = node_ptr.shape[0] - 1

@@ -64,7 +64,8 @@ class WalkAgent(nn.Module):
 
     Raises:
         TypeError: a tensor has the wrong dtype, or num_steps is not an integer.
-        ValueError: a size is below 1 or above its bound, shapes or devices do not match, or the mode is unknown.
+        ValueError: a size is below 1 or above its bound, shapes or devices do not match, or the
+            mode is unknown.
         IndexError: start or node_type is out of range.
 
     Cost: a step of all agents is one matrix product for each linear map, and one native walk step.
