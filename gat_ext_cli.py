@@ -14,15 +14,22 @@ from types import FrameType
 def main() -> None:
     """Runs gat-ext.
 
-    Threads that wait sleep (``OMP_WAIT_POLICY=passive``, unless the environment says otherwise):
-    those that spin take the cores that other threads need on a machine with other work.
+    Threads that wait spin briefly, then sleep (``GOMP_SPINCOUNT``, unless the environment sets how
+    they wait): those that spin for long take cores that other work needs, and threads that sleep at
+    once wake up late.
     """
     if getsignal(SIGINT) is default_int_handler:  # not where Ctrl-C is ignored, in the background
         signal(SIGINT, _exit)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if not sets_waiting():
+        os.environ["GOMP_SPINCOUNT"] = "1000"
     from gat_ext.training.cli import main as run
 
     run()
+
+
+def sets_waiting() -> bool:
+    """Whether the environment says how threads of OpenMP wait."""
+    return not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}.isdisjoint(os.environ)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-if "OMP_WAIT_POLICY" in os.environ:
-    from gat_ext_cli import main
+from gat_ext_cli import main, sets_waiting
 
+if sets_waiting():
     main()
 else:
     # This package has loaded torch, and OpenMP read its environment then: start again.

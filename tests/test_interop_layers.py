@@ -10,7 +10,7 @@ import warnings
 import pytest
 import torch
 import torch_geometric.nn as pyg
-from layers import over
+from layers import over, plain_cases
 from pyg_models import (
     CASES,
     EDGES,
@@ -60,12 +60,19 @@ def test_built_and_called_as_pygs(case, calls_of_pyg):
 
 @over([case for case in CASES if case.layer.supports("lazy")])
 def test_channels_of_the_first_input(case, calls_of_pyg):
-    x, attr = (X, torch.ones(12, 6)), case.edge_attr(EDGES.shape[1])
-    mine, theirs = (make(case, library, (-1, -1)) for library in (ours, pyg))
-    assert mine(x, EDGES, *attr).shape == theirs(x, EDGES, *attr).shape
-    mine.load_state_dict(theirs.state_dict())
-    assert_close(mine(x, EDGES, *attr), theirs(x, EDGES, *attr), rtol=1e-4, atol=1e-5)
-    assert calls_of_pyg == [theirs, theirs]
+    x, attr = (X, torch.ones(12, 3)), case.edge_attr(EDGES.shape[1])
+    x = (X, X) if case.options.get("share_weights") else x
+    layers, results = [], []
+    for library in (ours, pyg):
+        torch.manual_seed(0)
+        layers.append(make(case, library, (-1, -1)))
+        results.append(layers[-1](x, EDGES, *attr))
+    assert_close(*results, rtol=1e-4, atol=1e-5)
+    mine = dict(layers[0].named_parameters())
+    for name, other in layers[1].named_parameters():
+        if "lin_skip" not in name or layers[1].root_weight:  # else PyG's has no size
+            assert torch.equal(mine[name], other), name
+    assert calls_of_pyg == layers[1:]
 
 
 def test_a_model_moves_by_its_imports_alone():
@@ -113,6 +120,18 @@ def test_compiled(name, patched, calls_of_pyg):
         x, edge_index = torch.randn(nodes, 6), torch.randint(nodes, (2, edges))
         assert_close(compiled(x, edge_index), layer(x, edge_index))
     assert not calls_of_pyg
+
+
+@pytest.mark.parametrize("patched", [False, True])
+@over(plain_cases("lazy", "pyg"))
+def test_lazy_layers_compile_before_their_first_call(case, patched):
+    layer = make(case, pyg if patched else ours, -1)
+    if patched:
+        interop.patch_pyg(layer)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    assert_close(compiled(X, EDGES), layer(X, EDGES))
+    interop.unpatch_pyg(layer)
+    assert_close(layer(X, EDGES), compiled(X, EDGES), rtol=1e-4, atol=1e-5)
 
 
 def test_exported():

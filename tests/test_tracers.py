@@ -104,3 +104,26 @@ def test_a_graph_among_the_arguments_of_a_transform():
     ):
         transformed(torch.randn(3, 9, 5), graph)
     assert all(given is graph for given in seen) and len(seen) == 2
+
+
+def test_layers_compiled_one_by_one():
+    """Each class has a limit of recompilations of its own."""
+    torch._dynamo.reset()
+    for _ in range(5):
+        for case in plain_cases("compile"):
+            layer = case.make()
+            compiled = torch.compile(layer, backend="eager", fullgraph=True)
+            torch.testing.assert_close(compiled(*GIVEN), layer(*GIVEN))
+
+
+def test_a_call_of_a_derived_class():
+    class Called(nn.GATConv):
+        def __call__(self, *args, **kwargs):
+            return 2 * super().__call__(*args, **kwargs)
+
+    class Named(Called):
+        pass
+
+    layer, plain = Named(5, 4), nn.GATConv(5, 4)
+    plain.load_state_dict(layer.state_dict())
+    assert torch.equal(layer(*GIVEN), 2 * plain(*GIVEN))

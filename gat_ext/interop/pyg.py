@@ -27,6 +27,7 @@ from torch import Tensor
 
 from gat_ext import nn
 from gat_ext.nn.base import AttentionConv
+from gat_ext.nn.first_call import FirstCall
 from gat_ext.nn.linear import Projection
 
 try:
@@ -128,7 +129,7 @@ class _Fused:
             object.__setattr__(self, "__class__", kind)
         if kind.overrides:
             return
-        _swap_maps(self)
+        _adapt(self)
         if (why := _settings(self)) is not None:
             warnings.warn(f"{kind.__name__} {why}, so PyG's own code computes it", stacklevel=2)
 
@@ -257,15 +258,36 @@ def _settings(module: Any) -> str | None:
     return None
 
 
-def _swap_maps(module: Any, old: type = linear.Linear, new: type = Linear) -> None:
+class _FirstCall(FirstCall):
+    """Gives PyG's lazy maps their sizes."""
+
+    def take_size(self, lin: torch.nn.Module, x: Any) -> None:
+        """As the hook of PyG's lazy map, which is an attribute of it until it has a size."""
+        if _is_lazy(lin):
+            rows = torch.empty(0, int(x.shape[-1]))  # of a number, not of a symbol while compiling
+            lin.initialize_parameters(lin, (rows,))  # type: ignore[operator]
+
+
+def _is_lazy(lin: torch.nn.Module | None) -> bool:
+    return isinstance(lin, linear.Linear) and "_hook" in vars(lin)
+
+
+def _swap_maps(module: Any, old: type, new: type) -> None:
     for child in module._modules.values():
         if type(child) is old:
             child.__class__ = new
 
 
+def _adapt(module: Any) -> None:
+    """Gives linear maps of PyG the package's products, and lazy ones a first call."""
+    _swap_maps(module, linear.Linear, Linear)
+    if any(map(_is_lazy, module._modules.values())):
+        object.__setattr__(module, "_first_call", _FirstCall(module))
+
+
 def swap(module: Any) -> None:
     """Gives a layer one of the classes above, and its linear maps of PyG the package's products."""
-    _swap_maps(module)
+    _adapt(module)
     module.__class__ = _Fused.classes[type(module)]
 
 
@@ -275,5 +297,6 @@ def unswap(module: Any) -> bool:
     if plain is None:
         return False
     _swap_maps(module, Linear, linear.Linear)
+    vars(module).pop("_first_call", None)
     module.__class__ = plain
     return True

@@ -35,8 +35,13 @@ class FirstCall(LazyModuleMixin, nn.Module):  # type: ignore[misc]
         inputs = {"src": x_src, "dst": x_dst, "edge": edge_attr}
         for name, end in self.layer.reads.items():
             lin = getattr(self.layer, name, None)
-            if isinstance(lin, LazyProjection) and inputs[end] is not None:
-                lin._infer_parameters(lin, (inputs[end],))  # type: ignore[no-untyped-call]
+            if lin is not None and inputs[end] is not None:
+                self.take_size(lin, inputs[end])
+
+    def take_size(self, lin: nn.Module, x: Any) -> None:
+        """Gives a lazy map the size of x; leaves any other map alone."""
+        if isinstance(lin, LazyProjection):
+            lin._infer_parameters(lin, (x,))  # type: ignore[no-untyped-call]
 
     def forward(self, x: Any, edge_attr: Tensor | None) -> None:
         """Does nothing; the work is done by the hook."""

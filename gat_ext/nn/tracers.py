@@ -46,7 +46,7 @@ def _room(module: nn.Module) -> str:
 
 def _call(self: TracedModule, *args: Any, **kwargs: Any) -> Any:
     """Runs the module; raises TypeError in a transformation of PyG that does not know it."""
-    if not self.known_to_pyg:
+    if not getattr(self, "known_to_pyg", True):  # a layer of PyG again, compiled when it was not
         for value in (*args, *kwargs.values()):
             if isinstance(value, Proxy) and _is_pygs(value):
                 _raise_unknown_to_pyg(self)
@@ -68,7 +68,11 @@ class TracedModule(nn.Module):
         torch.compile limits the recompilations of a code object, whichever classes share it.
         """
         super().__init_subclass__(**kwargs)
-        if "__call__" not in vars(cls):
+        inherited = cls.__call__
+        if (
+            inherited is nn.Module.__call__
+            or getattr(inherited, "__code__", None) == _call.__code__
+        ):
             call = FunctionType(_call.__code__.replace(), globals(), "__call__")
             cls.__call__ = call  # type: ignore[method-assign]
 
