@@ -198,7 +198,7 @@ def attention_inputs(
         if tensor is None:
             continue
         same_kind(value, "value", tensor, name)
-        expected = tuple(sizes[letter] for letter in DIMS[name])
+        expected = tuple(map(sizes.__getitem__, DIMS[name]))
         if tensor.shape != expected:
             shapes = str(list(expected))
             if name == "bias":

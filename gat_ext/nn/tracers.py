@@ -44,9 +44,14 @@ def _room(module: nn.Module) -> str:
     return ".".join(type(module).__module__.split(".")[:2])
 
 
+_CALL_OF_MODULE = nn.Module.__call__
+
+
 def _call(self: TracedModule, *args: Any, **kwargs: Any) -> Any:
     """Runs the module; raises TypeError in a transformation of PyG that does not know it."""
-    if not getattr(self, "known_to_pyg", True):  # a layer of PyG again, compiled when it was not
+    tracing = nn.Module.__call__ is not _CALL_OF_MODULE  # torch.fx replaces it during a trace
+    # A compiled layer may have become PyG's since, which knows itself.
+    if tracing and not getattr(self, "known_to_pyg", True):
         for value in (*args, *kwargs.values()):
             if isinstance(value, Proxy) and _is_pygs(value):
                 _raise_unknown_to_pyg(self)
