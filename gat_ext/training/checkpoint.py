@@ -60,8 +60,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         older = "" if not same(found, 1) else ", which has the weights of one seed only"
         raise ValueError(
             f"{path} has checkpoint format {found!r}{older}; expected format {FORMAT}. Train "
-            "again: "
-            "--overwrite replaces these results, --out keeps them"
+            "again: --overwrite replaces these results, --out keeps them"
         )
     return state
 

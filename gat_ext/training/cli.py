@@ -144,8 +144,7 @@ def train(
                     f"{folder} holds results ({', '.join(found)}): --resume continues that run, "
                     "--overwrite deletes them, --out chooses another folder"
                 )
-            with mistakes.unreadable(dataset):
-                data = kind.load(dataset, root=root, **_given(sha256=sha256))
+            data = kind.load(dataset, root=root, **_given(sha256=sha256))
             run = kind.run(config, data.to(device), folder, root)
             if resume:
                 run.resume()

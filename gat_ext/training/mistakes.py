@@ -5,8 +5,6 @@ from __future__ import annotations
 import pickle
 import shlex
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIG_IGN, SIGINT, default_int_handler, getsignal, signal
@@ -28,7 +26,6 @@ _OF_THE_USER = (
     pickle.UnpicklingError,
 )
 _ONCE = ("--resume", "--overwrite")  # options not to repeat
-_OF_DATA = (zlib.error, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
 
 
 def fail(error: BaseException | str) -> NoReturn:
@@ -71,17 +68,3 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal(SIGINT, before)
-
-
-@contextmanager
-def unreadable(dataset: str) -> Iterator[None]:
-    """Explains what libraries raise for damaged files of a data set."""
-    try:
-        yield
-    except _OF_DATA as error:
-        if "allocate" in str(error):
-            raise
-        fail(
-            f"the files of {dataset} are damaged ({type(error).__name__}: {error}); "
-            "get them again from their source"
-        )

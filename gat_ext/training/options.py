@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -19,10 +20,6 @@ from gat_ext.training.graph_run import TYPES
 from gat_ext.training.kinds import GRAPHS, KINDS, closest_first, kind_of
 
 MODEL_NAMES = [name for kind in KINDS for name in kind.models()]
-_DATA, _TRAINING, _MACHINE, _OUTPUT = "Data", "Training", "Machine", "Results and output"
-_NODES = f"Models of nodes ({', '.join(models.available())})"
-_GRAPHS = f"Models of graphs ({', '.join(models.available_graphs())})"
-_EMBEDDINGS = f"Embeddings ({', '.join(models.available_embeddings())})"
 
 
 # ---- checks
@@ -157,6 +154,19 @@ def one_thread(given: int | None) -> int:
 
 # ---- options, by panel of the help
 
+
+def _panel(title: str, names: list[str] | None = None) -> Callable[..., Any]:
+    """Constructor of the options of a panel."""
+    full = title if names is None else f"{title} ({', '.join(names)})"
+    return partial(typer.Option, rich_help_panel=full)
+
+
+_of_data, _of_training, _of_machine = map(_panel, ("Data", "Training", "Machine"))
+_of_output = _panel("Results and output")
+_of_nodes = _panel("Models of nodes", models.available())
+_of_graphs = _panel("Models of graphs", models.available_graphs())
+_of_embeddings = _panel("Embeddings", models.available_embeddings())
+
 _BY_KIND = "; ".join(f"{', '.join(kind.models())}, to {kind.what}" for kind in KINDS)
 Model = Annotated[
     str,
@@ -166,216 +176,165 @@ Model = Annotated[
 _OF_GRAPHS = ", ".join(datasets.available_graphs())
 Dataset = Annotated[
     str | None,
-    typer.Option(
+    _of_data(
         help=f"One of {', '.join(datasets.available())}; by default digits. "
-        f"For {', '.join(models.available_graphs())} one of {_OF_GRAPHS}; by default shapes.",
-        rich_help_panel=_DATA,
+        f"For {', '.join(models.available_graphs())} one of {_OF_GRAPHS}; by default shapes."
     ),
 ]
 Root = Annotated[
     Path | None,
-    typer.Option(
+    _of_data(
         help="Folder of the data set's files, or one with a folder or zip file of them, also as "
-        "PyG arranges it. By default GAT_EXT_DATA, then the cache, filled by download.",
-        rich_help_panel=_DATA,
+        "PyG arranges it. By default GAT_EXT_DATA, then the cache, filled by download."
     ),
 ]
 Sha256 = Annotated[
     str | None,
-    typer.Option(
-        help="Digest to check the download of a tu:NAME by; 'unchecked' accepts any content.",
-        rich_help_panel=_DATA,
-    ),
+    _of_data(help="Digest to check the download of a tu:NAME by; 'unchecked' accepts any content."),
 ]
 
-Seeds = Annotated[int, typer.Option(min=1, help="Number of trainings.", rich_help_panel=_TRAINING)]
+Seeds = Annotated[int, _of_training(min=1, help="Number of trainings.")]
 Seed = Annotated[
     int,
-    typer.Option(
-        min=0,
-        max=2**32 - 1,
-        help="Seed of the first training; those of the next ones count up.",
-        rich_help_panel=_TRAINING,
+    _of_training(
+        min=0, max=2**32 - 1, help="Seed of the first training; those of the next ones count up."
     ),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option(min=1, help="Highest number of epochs.", rich_help_panel=_TRAINING),
+    _of_training(min=1, help="Highest number of epochs."),
 ]
 Patience = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        help="Epochs without improvement before training stops.",
-        rich_help_panel=_TRAINING,
-    ),
+    _of_training(min=1, help="Epochs without improvement before training stops."),
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(help="Learning rate.", callback=_check_rate, rich_help_panel=_TRAINING),
+    _of_training(help="Learning rate.", callback=_check_rate),
 ]
 WeightDecay = Annotated[
     float | None,
-    typer.Option(
-        help="Factor of the L2 penalty.", callback=_check_penalty, rich_help_panel=_TRAINING
-    ),
+    _of_training(help="Factor of the L2 penalty.", callback=_check_penalty),
 ]
 Preset = Annotated[
     str,
-    typer.Option(
+    _of_training(
         help="Settings of the model's paper, which the other options change.",
         callback=_check_name(["paper"], "preset"),
-        rich_help_panel=_TRAINING,
     ),
 ]
 Hidden = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        help="Hidden channels, of each head; of graphs' agents in all.",
-        rich_help_panel=_TRAINING,
-    ),
+    _of_training(min=1, help="Hidden channels, of each head; of graphs' agents in all."),
 ]
 
-Layers = Annotated[
-    int | None, typer.Option(min=1, help="Attention layers.", rich_help_panel=_NODES)
-]
+Layers = Annotated[int | None, _of_nodes(min=1, help="Attention layers.")]
 Heads = Annotated[
     int | None,
-    typer.Option(min=1, help="Heads of the hidden layers.", rich_help_panel=_NODES),
+    _of_nodes(min=1, help="Heads of the hidden layers."),
 ]
 Reorder = Annotated[
     str | None,
-    typer.Option(
+    _of_nodes(
         help=f"Renumber the nodes first, for speed on large graphs: {', '.join(ORDERS)}.",
         callback=_check_name(list(ORDERS), "order"),
-        rich_help_panel=_NODES,
     ),
 ]
 Bf16 = Annotated[
     bool,
-    typer.Option(
-        "--bf16", help="Run the model in bfloat16; weights stay float32.", rich_help_panel=_NODES
-    ),
+    _of_nodes("--bf16", help="Run the model in bfloat16; weights stay float32."),
 ]
 
-Folds = Annotated[
-    int, typer.Option(min=2, help="Parts of the cross-validation.", rich_help_panel=_GRAPHS)
-]
+Folds = Annotated[int, _of_graphs(min=2, help="Parts of the cross-validation.")]
 Subset = Annotated[
     int | None,
-    typer.Option(
-        min=2,
-        help="Draw so many graphs at random, equally many of each class.",
-        rich_help_panel=_GRAPHS,
-    ),
+    _of_graphs(min=2, help="Draw so many graphs at random, equally many of each class."),
 ]
 Walk = Annotated[
     str,
-    typer.Option(
+    _of_graphs(
         help="How agents move: attention (what they learn), uniform or greedy.",
         callback=_check_name(list(WALKS), "walk"),
-        rich_help_panel=_GRAPHS,
     ),
 ]
 Types = Annotated[
     str,
-    typer.Option(
+    _of_graphs(
         help="Node types that agents see: label (the degree where there are none), degree, or "
         "wl1, wl2, wl3, colours that distinguish the types of nodes up to so many steps away.",
         callback=_check_name(list(TYPES), "kind of types"),
-        rich_help_panel=_GRAPHS,
     ),
 ]
 Attributes = Annotated[
     bool,
-    typer.Option(
-        "--attributes",
-        help="Agents see the data set's attributes of nodes instead of types.",
-        rich_help_panel=_GRAPHS,
+    _of_graphs(
+        "--attributes", help="Agents see the data set's attributes of nodes instead of types."
     ),
 ]
 Keep = Annotated[
     str,
-    typer.Option(
+    _of_graphs(
         help="Weights to test: those of the best epoch in validation, or of the last. Where few "
         "graphs validate, last is better: the best of many epochs is then a lucky one.",
         callback=_check_name(["best", "last"], "rule"),
-        rich_help_panel=_GRAPHS,
     ),
 ]
 EvalAgents = Annotated[
     int,
-    typer.Option(
-        min=0,
-        help="Agents of each graph in validation and test; 0: as in training.",
-        rich_help_panel=_GRAPHS,
-    ),
+    _of_graphs(min=0, help="Agents of each graph in validation and test; 0: as in training."),
 ]
 
 Dim = Annotated[
     int,
-    typer.Option(min=2, help="Size of an embedding, even.", rich_help_panel=_EMBEDDINGS),
+    _of_embeddings(min=2, help="Size of an embedding, even."),
 ]
-Window = Annotated[int, typer.Option(min=1, help="Steps of a walk.", rich_help_panel=_EMBEDDINGS)]
+Window = Annotated[int, _of_embeddings(min=1, help="Steps of a walk.")]
 Context = Annotated[
     str,
-    typer.Option(
+    _of_embeddings(
         help="Weights of walks of each length, learned or uniform.",
         callback=_check_name(list(CONTEXTS), "context"),
-        rich_help_panel=_EMBEDDINGS,
     ),
 ]
 
-Device = Annotated[
-    str, typer.Option(help="cpu or cuda.", callback=_check_device, rich_help_panel=_MACHINE)
-]
+Device = Annotated[str, _of_machine(help="cpu or cuda.", callback=_check_device)]
 NumThreads = Annotated[
     int | None,
-    typer.Option(
+    _of_machine(
         "--threads",
         min=1,
         help="CPU threads. By default the cores that this process may use and that are idle.",
-        rich_help_panel=_MACHINE,
     ),
 ]
 Deterministic = Annotated[
     bool | None,
-    typer.Option(
+    _of_machine(
         help="Bitwise identical results on any number of CPU threads. The default for models of "
         "nodes; the others then use one thread.",
         show_default=False,
-        rich_help_panel=_MACHINE,
     ),
 ]
 
 Out = Annotated[
     Path | None,
-    typer.Option(
-        file_okay=False,
-        help="Folder for results; runs/MODEL-DATASET by default.",
-        rich_help_panel=_OUTPUT,
-    ),
+    _of_output(file_okay=False, help="Folder for results; runs/MODEL-DATASET by default."),
 ]
 Resume = Annotated[
     bool,
-    typer.Option(
+    _of_output(
         "--resume",
         help="Continue from the folder's checkpoint, also with more --seeds or --epochs.",
-        rich_help_panel=_OUTPUT,
     ),
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option(
-        "--overwrite", help="Delete the folder's results and start again.", rich_help_panel=_OUTPUT
-    ),
+    _of_output("--overwrite", help="Delete the folder's results and start again."),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Print the final score only.", rich_help_panel=_OUTPUT),
+    _of_output("--quiet", "-q", help="Print the final score only."),
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Print a line for every epoch.", rich_help_panel=_OUTPUT),
+    _of_output("--verbose", "-v", help="Print a line for every epoch."),
 ]
