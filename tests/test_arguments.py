@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gat_ext import _C, Graph, functional
-from gat_ext.functional.attention import WithLse, WithWeights, WithWeightsAndLse
+from gat_ext.functional.options import WithLse, WithWeights, WithWeightsAndLse
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops import arguments
 from gat_ext.ops.registry import ops

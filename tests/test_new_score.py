@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 MAY_NAME_SCORES = {
     "ops/scores.py",
     "reference/attention.py",
-    "functional/attention.py",  # a function for each score with derived inputs
+    "functional/additive.py",  # a function for each score with inputs of its own
+    "functional/similarity.py",
 }
 
 

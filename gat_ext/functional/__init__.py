@@ -28,13 +28,9 @@ Uses ``graph`` and ``ops``. ``checks`` validates arguments, also for layers; the
 private, and export their functions here.
 """
 
-from gat_ext.functional.attention import (
-    cosine_attention,
-    dot_attention,
-    edge_attention,
-    gat_attention,
-    gatv2_attention,
-)
+from gat_ext.functional.additive import gat_attention, gatv2_attention
+from gat_ext.functional.attention import edge_attention
+from gat_ext.functional.similarity import cosine_attention, dot_attention
 from gat_ext.functional.sparse import edge_softmax, sddmm, spmm
 from gat_ext.functional.walk import random_walk, walk_step
 

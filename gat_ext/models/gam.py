@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from gat_ext.models.walks import WalkModel
+from gat_ext.functional.options import with_options_of
+from gat_ext.models.walks import AllWalkOptions, WalkModel, WalkOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,7 +48,10 @@ class GAM(WalkModel):
     """
 
     @classmethod
-    def preset(cls, dataset: str, num_types: int, num_classes: int, **changes: Any) -> Self:
+    @with_options_of(WalkModel.__init__, AllWalkOptions)
+    def preset(
+        cls, dataset: str, num_types: int, num_classes: int, **changes: Unpack[AllWalkOptions]
+    ) -> Self:
         """The paper's settings: 20 agents, 12 steps, an LSTM of 156, step networks of 128 and 164.
 
         Args:
@@ -84,15 +89,24 @@ class GAMMemory(WalkModel):
         torch.Size([2, 1, 2])
     """
 
+    @with_options_of(WalkModel.__init__, WalkOptions)
     def __init__(
-        self, num_types: int, num_classes: int, *, num_agents: int = 10, **options: Any
+        self,
+        num_types: int,
+        num_classes: int,
+        *,
+        num_agents: int = 10,
+        **options: Unpack[WalkOptions],
     ) -> None:
         """Creates the networks; see the class for the arguments."""
         super().__init__(num_types, num_classes, num_agents=num_agents, **options)
         self.remember = nn.Linear(self.agent.hidden_channels, 1)
 
     @classmethod
-    def preset(cls, dataset: str, num_types: int, num_classes: int, **changes: Any) -> Self:
+    @with_options_of(WalkModel.__init__, AllWalkOptions)
+    def preset(
+        cls, dataset: str, num_types: int, num_classes: int, **changes: Unpack[AllWalkOptions]
+    ) -> Self:
         """The paper's settings: 10 agents, 12 steps, an LSTM of 156, step networks of 128 and 164.
 
         The paper chose 12 or 25 steps and 5 or 10 agents for each data set.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import TypedDict, Unpack
 
 from gat_ext.functional import checks
+from gat_ext.functional.options import with_options_of
 from gat_ext.graph import Graph
 from gat_ext.nn import WalkAgent
 from gat_ext.nn.arguments import check_size
@@ -92,6 +94,33 @@ def _number_of_graphs(graph: Graph, node_ptr: Tensor, graphs: Tensor | None) -> 
     return count if graphs is None else graphs.shape[0]
 
 
+class WalkOptions(TypedDict, total=False):
+    """Keyword arguments of a :class:`WalkModel`, except num_agents."""
+
+    num_steps: int
+    hidden_channels: int
+    step_channels: tuple[int, int]
+    attribute_channels: int | None
+    walk: str
+    gamma: float
+
+
+class AllWalkOptions(WalkOptions, total=False):
+    """Keyword arguments of a :class:`WalkModel`."""
+
+    num_agents: int
+
+
+class CallOptions(TypedDict, total=False):
+    """Keyword arguments of a call of a :class:`WalkModel`."""
+
+    graphs: Tensor | None
+    start: Tensor | None
+    num_agents: int | None
+    attributes: Tensor | None
+    seed: Tensor | None
+
+
 class WalkModel(nn.Module, ABC):
     """A graph classifier whose agents walk on the graphs.
 
@@ -138,7 +167,9 @@ class WalkModel(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def preset(cls, dataset: str, num_types: int, num_classes: int, **changes: Any) -> Self:
+    def preset(
+        cls, dataset: str, num_types: int, num_classes: int, **changes: Unpack[AllWalkOptions]
+    ) -> Self:
         """The paper's settings for a data set.
 
         Args:
@@ -210,7 +241,10 @@ class WalkModel(nn.Module, ABC):
         return WalkOutput(self._logits(hidden), baseline, walks, mode == "sample")
 
     @torch.no_grad()
-    def predict(self, graph: Graph, node_type: Tensor, node_ptr: Tensor, **options: Any) -> Tensor:
+    @with_options_of(forward, CallOptions)
+    def predict(
+        self, graph: Graph, node_type: Tensor, node_ptr: Tensor, **options: Unpack[CallOptions]
+    ) -> Tensor:
         """Class probabilities [G, K], averaged over the agents; takes the arguments of forward."""
         return self.forward(graph, node_type, node_ptr, **options).probabilities
 

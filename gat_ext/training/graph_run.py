@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gat_ext.datasets import Fold, GraphDataset
 from gat_ext.models import build_graphs
@@ -50,7 +51,7 @@ class GraphRunConfig:
         Raises:
             ValueError: ``attributes`` is set, and the data set has none.
         """
-        changes = dict(self.options)
+        changes: dict[str, Any] = dict(self.options)
         if self.attributes:
             if data.x is None:
                 raise ValueError(f"{data.name} has no attributes of nodes; leave --attributes out")
