@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from gat_ext.functional import checks
-from gat_ext.graph import Graph
 from gat_ext.models.base import (
-    Attention,
     AttentionModel,
-    Masks,
-    apply_layer,
+    EdgeInputs,
     check_depth,
 )
 from gat_ext.models.features import dropout_features
@@ -106,13 +103,12 @@ class AGNN(AttentionModel):
             learn_first_beta=learn_first_beta,
         )
 
-    def _run(
-        self,
-        x: Tensor | SparseFeatures,
-        graph: Graph | Tensor,
-        attention: list[Attention] | None,
-        masks: Masks,
-    ) -> Tensor:
+    def _run(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
+        if edges.edge_attr is not None:
+            raise ValueError(
+                "edge_attr was given, but AGNN weighs neighbours by the similarity of their "
+                "features alone; expected None: use GAT, GATv2 or GraphTransformer with edge_dim"
+            )
         if x.dim() not in (2, 3) or x.shape[-1] != self.lin_in.in_features:
             raise ValueError(
                 f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
@@ -120,7 +116,7 @@ class AGNN(AttentionModel):
             )
         check_kind("x", x, self.lin_in, type(self).__name__)
         hidden = linear_maps.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
-        for layer, mask in zip(self.layers, masks, strict=True):
-            hidden = apply_layer(layer, hidden, graph, attention, mask)
+        for position, layer in enumerate(self.layers):
+            hidden = edges.apply(position, layer, hidden)
         out: Tensor = self.lin_out(dropout_features(hidden, self.dropout, self.training))
         return out

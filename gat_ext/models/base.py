@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.models.features import dropout_features, input_features
-from gat_ext.nn.adjacency import unwrap
+from gat_ext.nn.adjacency import is_plain, plain_inputs
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
 from gat_ext.nn.masks import one_of
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Attention = tuple[Tensor, Tensor]
 """(edge_index [2, E], alpha [E, H])"""
-Masks = tuple[Tensor | None, ...]
-"""The edge mask of each attention layer: [E], [E, H] or None"""
 MOST_LAYERS = 10_000
 
 
@@ -61,10 +59,45 @@ def check_depth(num_layers: int) -> None:
     check_size("num_layers", num_layers, MOST_LAYERS)
 
 
+class EdgeInputs(NamedTuple):
+    """The edges of a call, and what is given for them.
+
+    Attributes:
+        graph: a Graph, an edge_index, or another form that the layers take.
+        edge_attr: [E, edge_dim], or None.
+        masks: the edge mask of each attention layer: [E], [E, H] or None.
+        attention: a list to which each layer's attention is appended, or None.
+    """
+
+    graph: Any
+    edge_attr: Tensor | None
+    masks: tuple[Tensor | None, ...]
+    attention: list[Attention] | None = None
+
+    def apply(self, position: int, layer: nn.Module, x: Tensor | SparseFeatures) -> Tensor:
+        """Calls the attention layer at a position, from 0."""
+        options: dict[str, Any] = {}
+        if self.edge_attr is not None:
+            options["edge_attr"] = self.edge_attr
+        if self.masks[position] is not None:
+            options["edge_mask"] = self.masks[position]
+        if self.attention is None:
+            out: Tensor = layer(x, self.graph, **options)
+            return out
+        out, weights = layer(x, self.graph, return_attention_weights=True, **options)
+        self.attention.append(weights)
+        return out
+
+
 class AttentionModel(TracedModule, ABC):
-    """A network whose attention layers are in the attribute ``layers``."""
+    """A network whose attention layers are in the attribute ``layers``.
+
+    Attributes:
+        edge_dim: size of the edge features; None: none.
+    """
 
     layers: nn.ModuleList
+    edge_dim: int | None = None
 
     @classmethod
     @abstractmethod
@@ -78,27 +111,15 @@ class AttentionModel(TracedModule, ABC):
         """
 
     @abstractmethod
-    def _run(
-        self,
-        x: Tensor | SparseFeatures,
-        graph: Graph | Tensor,
-        attention: list[Attention] | None,
-        masks: Masks,
-    ) -> Tensor:
-        """The forward pass.
-
-        Args:
-            x: features.
-            graph: the graph.
-            attention: a list to which each layer's attention is appended, or None.
-            masks: the edge mask of each layer.
-        """
+    def _run(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
+        """The forward pass."""
 
     def forward(
         self,
         x: Tensor | SparseFeatures,
         graph: Graph | Tensor,
         *,
+        edge_attr: Tensor | None = None,
         edge_mask: Tensor | Sequence[Tensor | None] | None = None,
         edge_weight: Tensor | Sequence[Tensor | None] | None = None,
     ) -> Tensor:
@@ -109,6 +130,8 @@ class AttentionModel(TracedModule, ABC):
                 the CPU an x without gradient that is mostly zeros is converted to SparseFeatures.
                 [B, N, in_channels] for a batch of features on one graph.
             graph: a Graph, an edge_index [2, E] or another form of edges, see :mod:`gat_ext.nn`.
+            edge_attr: [E, edge_dim], or [E] for one feature, for a model with edge_dim. None reads
+                the values of a sparse matrix as the layers do, see :mod:`gat_ext.graph.formats`.
             edge_mask: [E] or [E, H], multiplies the attention weights of the caller's edges in
                 every layer; or a sequence of such masks, or None, one for each attention layer. It
                 does not apply to added self-loops.
@@ -118,22 +141,28 @@ class AttentionModel(TracedModule, ABC):
             [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
 
         Raises:
-            ValueError: the number of masks is not that of attention layers, a mask does not match
-                the edges or the heads, or edge_mask and edge_weight are both given.
+            ValueError: edge_attr does not match edge_dim or the edges; the number of masks is not
+                that of attention layers, a mask does not match the edges or the heads, or edge_mask
+                and edge_weight are both given.
         """
         check_is_no_proxy(self, x, graph)
-        x = input_features(x)
-        return self._run(x, unwrap(graph), None, self._masks(*one_of(edge_mask, edge_weight)))
+        masks = self._masks(*one_of(edge_mask, edge_weight))
+        return self._run(input_features(x), self._edges(graph, edge_attr, masks))
 
     @torch.no_grad()
     def attention_weights(
-        self, x: Tensor | SparseFeatures, graph: Graph | Tensor
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        *,
+        edge_attr: Tensor | None = None,
     ) -> list[Attention]:
         """The attention of each layer, without dropout.
 
         Args:
             x: [N, in_channels], dense or sparse, or [B, N, in_channels].
             graph: as for :meth:`forward`.
+            edge_attr: as for :meth:`forward`.
 
         Returns:
             (edge_index [2, E'], alpha [E', H]) for every attention layer, with added self-loops
@@ -143,14 +172,25 @@ class AttentionModel(TracedModule, ABC):
         self.eval()
         try:
             attention: list[Attention] = []
-            x = input_features(x)
-            self._run(x, unwrap(graph), attention, self._masks("edge_mask", None))
+            edges = self._edges(graph, edge_attr, self._masks("edge_mask", None))
+            self._run(input_features(x), edges._replace(attention=attention))
         finally:
             for module, mode in modes:
                 module.training = mode
         return attention
 
-    def _masks(self, name: str, given: Tensor | Sequence[Tensor | None] | None) -> Masks:
+    def _edges(
+        self, graph: Any, edge_attr: Tensor | None, masks: tuple[Tensor | None, ...]
+    ) -> EdgeInputs:
+        """What the layers are given for the edges, converted once for all of them."""
+        if is_plain(graph):
+            return EdgeInputs(graph, edge_attr, masks)
+        _, graph, edge_attr = plain_inputs(None, graph, edge_attr, self.edge_dim)
+        return EdgeInputs(graph, edge_attr, masks)
+
+    def _masks(
+        self, name: str, given: Tensor | Sequence[Tensor | None] | None
+    ) -> tuple[Tensor | None, ...]:
         """The edge mask of each attention layer; ``name`` is the argument's."""
         count = len(self.layers)
         if given is None or isinstance(given, Tensor):
@@ -166,23 +206,6 @@ class AttentionModel(TracedModule, ABC):
                 "attention layers, or one tensor for all of them"
             )
         return tuple(given)
-
-
-def apply_layer(
-    layer: nn.Module,
-    x: Tensor | SparseFeatures,
-    graph: Graph | Tensor,
-    attention: list[Attention] | None,
-    edge_mask: Tensor | None,
-) -> Tensor:
-    """Calls a layer; appends its attention if a list is given."""
-    options: dict[str, Any] = {} if edge_mask is None else {"edge_mask": edge_mask}
-    if attention is None:
-        out: Tensor = layer(x, graph, **options)
-        return out
-    out, weights = layer(x, graph, return_attention_weights=True, **options)
-    attention.append(weights)
-    return out
 
 
 class Shape(NamedTuple):
@@ -214,6 +237,7 @@ class StackedModel(AttentionModel):
         norm: None, "layer" or "batch": normalisation after each hidden layer.
         activation: applied after each normalisation.
         dropout: probability of dropping an element of a layer's input in training.
+        edge_dim: size of the edge features that the layers take; None: none.
     """
 
     def __init__(
@@ -224,9 +248,11 @@ class StackedModel(AttentionModel):
         norm: str | None,
         activation: Callable[[Tensor], Tensor],
         dropout: float,
+        edge_dim: int | None,
     ) -> None:
         """Creates the layers; see the class for the arguments."""
         super().__init__()
+        self.edge_dim = edge_dim
         check_depth(shape.num_layers)
         checks.probability(dropout, "dropout")
         self.activation, self.dropout = activation, dropout
@@ -240,17 +266,11 @@ class StackedModel(AttentionModel):
         last = shape.num_layers - 1
         self.layers.append(make_layer(last, channels, shape.out_channels, shape.out_heads, False))
 
-    def _run(
-        self,
-        x: Tensor | SparseFeatures,
-        graph: Graph | Tensor,
-        attention: list[Attention] | None,
-        masks: Masks,
-    ) -> Tensor:
+    def _run(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
         last = len(self.norms)
-        for layer, norm, mask in zip(self.layers, self.norms, masks, strict=False):
+        for position, norm in enumerate(self.norms):
             x = dropout_features(x, self.dropout, self.training)
-            x = apply_layer(layer, x, graph, attention, mask)
+            x = edges.apply(position, self.layers[position], x)
             x = self.activation(norm(x) if x.dim() == 2 else _norm_of_batch(norm, x))
         x = dropout_features(x, self.dropout, self.training)
-        return apply_layer(self.layers[last], x, graph, attention, masks[last])
+        return edges.apply(last, self.layers[last], x)

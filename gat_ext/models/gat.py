@@ -30,6 +30,7 @@ class GAT(StackedModel):
             the scores.
         residual: add a linear map of its input to each hidden layer but the first.
         norm: None, "layer" or "batch": normalisation after each hidden layer.
+        edge_dim: size of the edge features; -1 takes it from the first call; None: without any.
 
     Raises:
         ValueError: a size or probability is out of range, or the norm is unknown.
@@ -57,6 +58,7 @@ class GAT(StackedModel):
         feat_dropout: float = 0.0,
         residual: bool = False,
         norm: str | None = None,
+        edge_dim: int | None = None,
     ) -> None:
         """Creates the layers; see the class for the arguments."""
 
@@ -69,12 +71,20 @@ class GAT(StackedModel):
                 heads,
                 concat,
                 dropout=attn_dropout,
+                edge_dim=edge_dim,
                 residual=residual and position > 0 and concat,
                 feat_dropout=feat_dropout,
             )
 
         shape = Shape(in_channels, hidden_channels, out_channels, num_layers, heads, out_heads)
-        super().__init__(make_layer, shape, norm=norm, activation=F.elu, dropout=dropout)
+        super().__init__(
+            make_layer,
+            shape,
+            norm=norm,
+            activation=F.elu,
+            dropout=dropout,
+            edge_dim=edge_dim,
+        )
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:

@@ -28,6 +28,7 @@ class GraphTransformer(StackedModel):
         attn_dropout: dropout probability of the attention weights.
         residual: add each layer's input through a learned gate.
         norm: None, "layer" or "batch": normalisation after each hidden layer.
+        edge_dim: size of the edge features; -1 takes it from the first call; None: without any.
 
     Raises:
         ValueError: a size or probability is out of range, or the norm is unknown.
@@ -56,6 +57,7 @@ class GraphTransformer(StackedModel):
         attn_dropout: float = 0.0,
         residual: bool = True,
         norm: str | None = "layer",
+        edge_dim: int | None = None,
     ) -> None:
         """Creates the layers; see the class for the arguments."""
 
@@ -70,10 +72,18 @@ class GraphTransformer(StackedModel):
                 beta=residual,
                 root_weight=residual,
                 dropout=attn_dropout,
+                edge_dim=edge_dim,
             )
 
         shape = Shape(in_channels, hidden_channels, out_channels, num_layers, heads, out_heads)
-        super().__init__(make_layer, shape, norm=norm, activation=linear_maps.relu, dropout=dropout)
+        super().__init__(
+            make_layer,
+            shape,
+            norm=norm,
+            activation=linear_maps.relu,
+            dropout=dropout,
+            edge_dim=edge_dim,
+        )
 
     @classmethod
     def preset(cls, dataset: str, in_channels: int, out_channels: int) -> Self:
