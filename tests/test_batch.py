@@ -62,6 +62,72 @@ def test_layers_equal_a_loop(case, masked, batch):
     assert torch.equal(layer(x, EDGES, *attr, edge_mask=options["edge_mask"]), out)
 
 
+@over(all_cases("batch"))
+def test_several_axes_equal_one(case):
+    layer, attr = make(case)
+    x = torch.randn(2, 3, 9, 5, dtype=F64, requires_grad=True)
+    out, (edge_index, alpha) = layer(x, EDGES, *attr, return_attention_weights=True)
+    one_axis, (edges, weights) = layer(x.flatten(0, 1), EDGES, *attr, return_attention_weights=True)
+    assert out.shape[:3] == (2, 3, 9) and alpha.shape[1:3] == (2, 3)
+    assert torch.equal(edge_index, edges)
+    compare(out.flatten(0, 1), one_axis, [x, *layer.parameters()])
+    assert_close(alpha.flatten(1, 2), weights)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (2, 3)])
+@over([case for case in all_cases("batch") if case.has_edges])
+def test_edge_features_of_each_element(case, shape):
+    layer, (attr,) = make(case)
+    x = torch.randn(*shape, 9, 5, dtype=F64, requires_grad=True)
+    attr = attr if attr.dim() == 2 else attr[:, None]
+    attr = (attr * torch.randn(*shape, 1, 1, dtype=F64)).requires_grad_()
+    mask = torch.rand(EDGES.shape[1], dtype=F64)
+    options = {"edge_mask": mask, "return_attention_weights": True}
+    out, (_, alpha) = layer(x, EDGES, attr, **options)
+    elements = zip(x.flatten(0, -3), attr.flatten(0, -3), strict=True)
+    loop = [layer(element, EDGES, features, **options) for element, features in elements]
+    inputs = [x, attr, *layer.parameters()]
+    compare(out.flatten(0, -3), torch.stack([o for o, _ in loop]), inputs)
+    compare(alpha.flatten(1, -2), torch.stack([a for _, (_, a) in loop], 1), inputs)
+
+
+@over([case for case in all_cases("batch") if case.has_edges])
+def test_edge_features_of_each_element_are_one_call(case, monkeypatch):
+    layer, (attr,) = make(case)
+    attr = (attr if attr.dim() == 2 else attr[:, None]).expand(3, -1, -1)
+    calls, fused = [], ops.edge_attention
+    monkeypatch.setattr(ops, "edge_attention", lambda *a: (calls.append(a), fused(*a))[1])
+    layer(torch.randn(3, 9, 5, dtype=F64, requires_grad=True), EDGES, attr)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
+def test_edge_features_of_each_element_compile_and_start_lazy(name):
+    x, attr = torch.randn(2, 3, 9, 5), torch.randn(2, 3, EDGES.shape[1], 4)
+    layer = getattr(nn, name)(-1, 4, heads=2, edge_dim=-1)
+    expected = layer(x, EDGES, attr)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x, EDGES, attr), expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "shape", "message"),
+    [
+        ((9, 5), (2, -1, 4), "x is no batch; expected"),
+        ((2, 9, 5), (3, -1, 4), r"x is a batch of shape \[2\]"),
+        ((2, 3, 9, 5), (3, -1, 4), r"x is a batch of shape \[2, 3\]"),
+        ((2, 9, 5), (2, -1, 3), r"edge_attr has shape \[2, 20, 3\]; expected \[B, 20, 4\]"),
+        ((2, 9, 5), (2, 7, 4), r"edge_attr has shape \[2, 7, 4\]; expected \[B, 20, 4\]"),
+    ],
+)
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
+def test_faulty_edge_features_of_elements(name, x, shape, message):
+    count = EDGES.shape[1]
+    attr = torch.randn([count if size == -1 else size for size in shape])
+    with pytest.raises(ValueError, match=message.replace("20", str(count))):
+        getattr(nn, name)(5, 4, edge_dim=4)(torch.randn(x), EDGES, attr)
+
+
 @over(PAIRS)
 @pytest.mark.parametrize("sizes", [(11, 6), (6, 11)])
 def test_pairs_equal_a_loop(case, sizes):
@@ -124,6 +190,7 @@ def test_models_equal_a_loop(name):
     model(x, EDGES)  # in training mode, to update the running mean of the batch norm
     model.eval()
     assert_close(model(x, EDGES), torch.stack([model(element, EDGES) for element in x]))
+    assert_close(model(x.view(2, 2, 9, 5), EDGES), model(x, EDGES).view(2, 2, 9, 3))
     mask = torch.rand(EDGES.shape[1], dtype=F64)
     masked = torch.stack([model(element, EDGES, edge_mask=mask) for element in x])
     assert_close(model(x, EDGES, edge_mask=mask), masked)
@@ -178,12 +245,13 @@ def test_reordered_refuses_a_batch():
     [
         (torch.randn(0, 9, 5), "a batch of at least one element"),
         (torch.randn(2, 9, 4), r"x has shape \[2, 9, 4\]; .* expects \[N, 5\], or \[B, N, 5\]"),
-        (torch.randn(2, 2, 9, 5), r"expects \[N, 5\], or \[B, N, 5\]"),
+        (torch.randn(2, 0, 9, 5), "a batch of at least one element"),
         ((torch.randn(2, 9, 5), torch.randn(9, 5)), "with the same B"),
         ((torch.randn(9, 5), torch.randn(2, 9, 5)), "with the same B"),
         ((torch.randn(2, 9, 5), torch.randn(3, 9, 5)), "with the same B"),
+        ((torch.randn(2, 3, 9, 5), torch.randn(3, 2, 9, 5)), "with the same B"),
     ],
-    ids=["empty", "channels", "four", "src", "dst", "differ"],
+    ids=["empty", "channels", "no columns", "src", "dst", "differ", "transposed"],
 )
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
 def test_faulty_batches_are_refused(name, x, message):

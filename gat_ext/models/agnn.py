@@ -109,7 +109,7 @@ class AGNN(AttentionModel):
                 "edge_attr was given, but AGNN weighs neighbours by the similarity of their "
                 "features alone; expected None: use GAT, GATv2 or GraphTransformer with edge_dim"
             )
-        if x.dim() not in (2, 3) or x.shape[-1] != self.lin_in.in_features:
+        if x.dim() < 2 or x.shape[-1] != self.lin_in.in_features:
             raise ValueError(
                 f"x has shape {list(x.shape)}; AGNN expects [N, {self.lin_in.in_features}], or "
                 f"[B, N, {self.lin_in.in_features}] for a batch"

@@ -49,8 +49,8 @@ def make_norm(name: str | None, channels: int) -> nn.Module:
 
 
 def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalises [B, N, C] as B · N rows."""
-    out: Tensor = norm(x.flatten(0, 1)).view(x.shape)
+    """Normalises [..., N, C] as rows."""
+    out: Tensor = norm(x.flatten(0, -2)).view(x.shape)
     return out
 
 
@@ -128,9 +128,10 @@ class AttentionModel(TracedModule, ABC):
         Args:
             x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On
                 the CPU an x without gradient that is mostly zeros is converted to SparseFeatures.
-                [B, N, in_channels] for a batch of features on one graph.
+                [B, N, in_channels] for a batch of features on one graph, with any number of axes B.
             graph: a Graph, an edge_index [2, E] or another form of edges, see :mod:`gat_ext.nn`.
-            edge_attr: [E, edge_dim], or [E] for one feature, for a model with edge_dim. None reads
+            edge_attr: [E, edge_dim], or [E] for one feature, for a model with edge_dim; for a batch
+                also [B, E, edge_dim]. None reads
                 the values of a sparse matrix as the layers do, see :mod:`gat_ext.graph.formats`.
             edge_mask: [E] or [E, H], multiplies the attention weights of the caller's edges in
                 every layer; or a sequence of such masks, or None, one for each attention layer. It

@@ -13,7 +13,7 @@ from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
 from gat_ext.nn.arguments import asks_for_weights
-from gat_ext.nn.batch import Folded, nodes_first
+from gat_ext.nn.batch import Batch, Folded, edges_first, nodes_first
 from gat_ext.nn.first_call import FirstCall
 from gat_ext.nn.inputs import (
     Adjacency,
@@ -127,7 +127,8 @@ class AttentionConv(TracedModule):
         Args:
             x_src: [N_src, F], or [N_src, B, F] with a batch.
             x_dst: likewise; the same object as x_src if x is one tensor.
-            edge_attr: [E', edge_dim], of the edges that the layer attends over.
+            edge_attr: [E', edge_dim], or [E', B, edge_dim] of each element of a batch; of the edges
+                that the layer attends over.
             num_dst: N_dst, or N_dst · B with a batch.
         """
         raise NotImplementedError
@@ -143,8 +144,8 @@ class AttentionConv(TracedModule):
         """
         return None
 
-    def split(self, x: NodeFeatures) -> tuple[Features, Features | None, int | None]:
-        """Checks x and splits it into (x_src, x_dst, B); a batch becomes [N, B, F]."""
+    def split(self, x: NodeFeatures) -> tuple[Features, Features | None, Batch | None]:
+        """Checks x and splits it into (x_src, x_dst, batch); a batch becomes [N, B, F]."""
         x, batch = nodes_first(x)
         return *split_features(x, *self.projections(), self), batch
 
@@ -197,12 +198,12 @@ class AttentionConv(TracedModule):
         graph, edge_attr = graph_and_edges(
             edge_index,
             sizes,
-            edge_attr,
+            edges_first(edge_attr, batch),
             None if edge_attr is None else self._edge_channels(),
             self.fill_value,
             self.add_self_loops,
         )
-        operands = self.project(x_src, x_dst, edge_attr, sizes[1] * (batch or 1))
+        operands = self.project(x_src, x_dst, edge_attr, sizes[1] * (batch.size if batch else 1))
         if mask is not None:
             value, loops = operands.nodes[0], self.add_self_loops
             mask = mask_of_layer(name, mask, value, edge_index, sizes, loops, self)
@@ -213,7 +214,9 @@ class AttentionConv(TracedModule):
         if dtype is not None:
             out = out if out.dtype == dtype else out.to(dtype)
             weights = None if weights is None else weights.to(dtype)
-        out = out if batch is None else out.transpose(0, 1)
+        if batch is not None:
+            out = batch.restore(out.transpose(0, 1), 0)
+            weights = None if weights is None else batch.restore(weights, 1)
         return out if weights is None else (out, self._attention(weights, graph, adjacency))
 
     def _sizes(
@@ -255,11 +258,11 @@ class AttentionConv(TracedModule):
         graph: GraphLike,
         operands: Operands,
         edge_mask: Tensor | None,
-        batch: int | None,
+        batch: Batch | None,
         asked: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """(out [N_dst, H, C], weights [E', H] or None); batched: [N_dst, B, H, C], [E', B, H]."""
-        attend: Any = self.operator if batch is None else Folded(self.operator, batch)
+        attend: Any = self.operator if batch is None else Folded(self.operator, batch.size)
         nodes, options = operands
         dropout_p = self.dropout if self.training else 0.0
         again = asked and self.returns_weights_before_dropout and dropout_p > 0
@@ -292,7 +295,7 @@ class AttentionConv(TracedModule):
         return projected.view(-1, self.heads, self.out_channels)
 
     def project_edges(self, edge_attr: Tensor | None) -> Tensor | None:
-        """W_e e of every edge, [E', H, C]; None without edge features."""
+        """W_e e of every edge, [E', H, C], or [E' · B, H, C]; None without edge features."""
         if edge_attr is None:
             return None
         check_kind("edge_attr", edge_attr, self.lin_edge, self)

@@ -1,12 +1,13 @@
-"""Batches of node features on one graph: the batch becomes heads.
+"""Batches of features on one graph: the batch becomes heads.
 
 The operators take any number of heads, and so compute B sets of features on one graph in one pass
-over its edges, which are stored once. Inside a layer such features are [N, B, F]: the nodes come
-first, as everywhere.
+over its edges, which are stored once. Inside a layer a batch has one axis, whatever its shape
+outside, and such features are [N, B, F]: the nodes, or edges, come first, as everywhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,47 +18,92 @@ from gat_ext.graph.protocol import GraphLike
 from gat_ext.nn.inputs import NodeFeatures
 
 
-def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, int | None]:
-    """Moves the batch behind the nodes: ([N, B, F], B) for x [B, N, F], or a pair; else (x, None).
+class Batch(NamedTuple):
+    """The shape of a batch.
+
+    Attributes:
+        shape: its axes, in the caller's tensors.
+        size: B, their product.
+    """
+
+    shape: tuple[int, ...]
+    size: int
+
+    def restore(self, tensor: Tensor, axis: int) -> Tensor:
+        """Gives ``axis``, which has B elements, the shape of the batch."""
+        return tensor if len(self.shape) == 1 else tensor.unflatten(axis, self.shape)
+
+
+def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, Batch | None]:
+    """Moves a batch behind the nodes: x [..., N, F], or a pair, becomes [N, B, F].
+
+    Returns:
+        (x, its batch), or (x as given, None) if it is not a batch.
 
     Raises:
         ValueError: the batch is empty, or only one of sources and destinations is a batch, or their
-            batches differ in size.
+            batches differ in shape.
     """
     if isinstance(x, Tensor):
-        return (_moved(x), x.shape[0]) if x.dim() == 3 else (x, None)
+        batch = _batch_of(x)
+        return (x if batch is None else _moved(x, batch)), batch
     if not isinstance(x, (tuple, list)) or len(x) != 2:
         return x, None  # the layer checks it
-    sizes = [t.shape[0] if isinstance(t, Tensor) and t.dim() == 3 else None for t in x]
-    if sizes == [None, None]:
+    batches = [_batch_of(t) for t in x]
+    if batches == [None, None]:
         return x, None
-    x_src, x_dst = x
-    if sizes[0] is None or (x_dst is not None and sizes[1] != sizes[0]):
+    (x_src, x_dst), batch = x, batches[0]
+    if batch is None or (x_dst is not None and batches[1] != batch):
         given = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in x]
         raise ValueError(
             f"x of the sources has shape {given[0]}, x of the destinations {given[1]}; expected "
             "[B, N_src, F] and [B, N_dst, F] with the same B, or two matrices"
         )
     assert isinstance(x_src, Tensor)
-    moved = _moved(x_src)
+    moved = _moved(x_src, batch)
     if x_dst is None or x_dst is x_src:
-        return (moved, None if x_dst is None else moved), sizes[0]
+        return (moved, None if x_dst is None else moved), batch
     assert isinstance(x_dst, Tensor)
-    return (moved, _moved(x_dst)), sizes[0]
+    return (moved, _moved(x_dst, batch)), batch
 
 
-def _moved(x: Tensor) -> Tensor:
-    if x.shape[0] == 0:
+def _batch_of(x: Any) -> Batch | None:
+    if not isinstance(x, Tensor) or x.dim() < 3:
+        return None
+    shape = tuple(x.shape[:-2])
+    return Batch(shape, math.prod(shape))
+
+
+def _moved(x: Tensor, batch: Batch) -> Tensor:
+    if batch.size == 0:
         raise ValueError(f"x has shape {list(x.shape)}; expected a batch of at least one element")
-    return x.transpose(0, 1).contiguous()
+    return x.flatten(0, -3).transpose(0, 1).contiguous()
+
+
+def edges_first(edge_attr: Tensor | None, batch: Batch | None) -> Tensor | None:
+    """Edge features of each element, [..., E, D], as [E, B, D]; shared ones are unchanged.
+
+    Raises:
+        ValueError: they have a batch that is not that of x.
+    """
+    if not isinstance(edge_attr, Tensor) or edge_attr.dim() < 3:
+        return edge_attr
+    if batch is None or tuple(edge_attr.shape[:-2]) != batch.shape:
+        axes = "no batch" if batch is None else f"a batch of shape {list(batch.shape)}"
+        raise ValueError(
+            f"edge_attr has shape {list(edge_attr.shape)}, but x is {axes}; expected [E, edge_dim] "
+            "for all elements, or the batch of x before E"
+        )
+    return _moved(edge_attr, batch)
 
 
 class Folded(NamedTuple):
     """An attention operator for a batch of B, whose elements are concatenated as heads.
 
     Takes the operator's arguments: the graph, node tensors [N · B, H, …], in which the B rows of a
-    node are adjacent, and keyword arguments. Returns out [N_dst, B, H, F] and, with
-    ``return_weights``, the weights [E, B, H].
+    node are adjacent, and keyword arguments; edge_feat and edge_term are shared, with E rows, or
+    those of each element, with E · B. Returns out [N_dst, B, H, F] and, with ``return_weights``,
+    the weights [E, B, H].
     """
 
     operator: Callable[..., Any]
@@ -67,11 +113,18 @@ class Folded(NamedTuple):
         self, graph: GraphLike, *nodes: Tensor, **options: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
         """See the class."""
-        if options.get("edge_feat") is not None:
+        heads, edge_feat = nodes[0].shape[1], options.get("edge_feat")
+        if edge_feat is not None and edge_feat.shape[0] == graph.num_edges:
             return self._one_by_one(graph, nodes, options)
-        heads = nodes[0].shape[1]
         folded = [t.reshape(-1, self.batch * heads, *t.shape[2:]) for t in nodes]
-        for name in ("att", "edge_term", "edge_mask"):
+        for name in ("edge_feat", "edge_term"):
+            given = options.get(name)
+            if given is not None and given.shape[0] != graph.num_edges:
+                shape = (graph.num_edges, self.batch * heads, *given.shape[2:])
+                options[name] = given.reshape(shape)
+            else:
+                options[name] = self._repeat(name, given, heads)
+        for name in ("att", "edge_mask"):
             options[name] = self._repeat(name, options.get(name), heads)
         result = self.operator(
             graph, *folded, **{k: v for k, v in options.items() if v is not None}

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from gat_ext.nn.batch import edges_first
 from gat_ext.nn.inputs import edge_matrix
 from gat_ext.nn.linear import LazyProjection
 
@@ -29,7 +30,8 @@ class FirstCall(LazyModuleMixin, nn.Module):  # type: ignore[misc]
         self, x: Any, edge_attr: Tensor | None
     ) -> None:
         """Takes the sizes of the inputs, in the order of ``layer.reads``."""
-        x_src, x_dst, _ = self.layer.split(x)
+        x_src, x_dst, batch = self.layer.split(x)
+        edge_attr = edges_first(edge_attr, batch)
         if edge_attr is not None and self.layer.edge_dim == -1:
             edge_attr = edge_matrix(edge_attr, edge_attr.shape[0] if edge_attr.dim() else 1, -1)
         inputs = {"src": x_src, "dst": x_dst, "edge": edge_attr}

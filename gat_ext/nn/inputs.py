@@ -93,7 +93,10 @@ def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | Traced
 
 
 def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tensor:
-    """Edge features as [E, edge_dim]; a vector [E] becomes [E, 1]; -1 accepts any edge_dim."""
+    """Edge features as [E, edge_dim], or [E, B, edge_dim] if they have three axes.
+
+    A vector [E] becomes [E, 1]; an edge_dim of -1 accepts any.
+    """
     if edge_dim is None:
         raise ValueError(
             "edge_attr was given, but the layer has edge_dim=None; construct it with edge_dim, or "
@@ -102,9 +105,13 @@ def edge_matrix(edge_attr: Tensor, num_edges: int, edge_dim: int | None) -> Tens
     checks.floating(edge_attr, "edge_attr")
     matrix = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
     channels = max(matrix.shape[-1], 1) if edge_dim == -1 else edge_dim
-    if matrix.shape != (num_edges, channels):
+    if matrix.dim() not in (2, 3) or (matrix.shape[0], matrix.shape[-1]) != (num_edges, channels):
         expected = "at least 1" if edge_dim == -1 else edge_dim
+        shape = list(edge_attr.shape)
+        if matrix.dim() == 3:  # of each element of a batch, as [E, B, D]
+            shape[:2] = shape[1::-1]
+        of_batch = "[B, " if matrix.dim() == 3 else "["
         raise ValueError(
-            f"edge_attr has shape {list(edge_attr.shape)}; expected [{num_edges}, {expected}]"
+            f"edge_attr has shape {shape}; expected {of_batch}{num_edges}, {expected}]"
         )
     return matrix

@@ -38,10 +38,10 @@ def check_fill_value(fill_value: float | Tensor | str) -> None:
 def loop_features(
     edge_attr: Tensor, dst: Tensor, sizes: tuple[int, int], fill_value: float | Tensor | str
 ) -> Tensor:
-    """Edge features of the self-loops, [num_loops, D].
+    """Edge features of the self-loops, [num_loops, ..., D].
 
     Args:
-        edge_attr: [E, D], of the other edges.
+        edge_attr: [E, ..., D], of the other edges.
         dst: [E], their destinations.
         sizes: (num_dst, num_loops).
         fill_value: the features of every loop, or the name of a reduction over the features of
@@ -51,18 +51,18 @@ def loop_features(
     if isinstance(fill_value, str):
         return _reduce(edge_attr, dst, num_dst, fill_value)[:num_loops]
     fill = torch.as_tensor(fill_value, dtype=edge_attr.dtype, device=edge_attr.device)
-    if fill.numel() != 1 and fill.numel() != edge_attr.shape[1]:
+    if fill.numel() != 1 and fill.numel() != edge_attr.shape[-1]:
         raise ValueError(
-            f"fill_value has shape {list(fill.shape)}; expected [{edge_attr.shape[1]}], one value "
+            f"fill_value has shape {list(fill.shape)}; expected [{edge_attr.shape[-1]}], one value "
             "for each edge feature, or a single value"
         )
-    return fill.reshape(1, -1).expand(num_loops, edge_attr.shape[1])
+    return fill.reshape(-1).expand(num_loops, *edge_attr.shape[1:])
 
 
 def _reduce(values: Tensor, index: Tensor, size: int, how: str) -> Tensor:
     start = torch.ones if how == "mul" else torch.zeros
-    out = start((size, values.shape[1]), dtype=values.dtype, device=values.device)
-    index = index.unsqueeze(-1).expand_as(values)
+    out = start((size, *values.shape[1:]), dtype=values.dtype, device=values.device)
+    index = index.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     from_start = how in ("add", "sum", "mul")
     return out.scatter_reduce(0, index, values, _REDUCTIONS[how], include_self=from_start)
 
@@ -82,7 +82,7 @@ def graph_and_edges(
     fill_value: float | Tensor | str,
     add_self_loops: bool,
 ) -> tuple[GraphLike, Tensor | None]:
-    """The graph that a layer attends over and its edge features [E', edge_dim]; checks both."""
+    """The graph that a layer attends over and its edge features; checks both."""
     if not add_self_loops:
         graph = as_graph(adjacency, *sizes)
         matrix = None if edge_attr is None else edge_matrix(edge_attr, graph.num_edges, edge_dim)

@@ -12,7 +12,7 @@ from gat_ext.graph import Graph
 from gat_ext.nn import arguments
 from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.base import AttentionConv, Operands
-from gat_ext.nn.batch import nodes_first
+from gat_ext.nn.batch import Batch, nodes_first
 from gat_ext.nn.features import SparseFeatures
 from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
 
@@ -37,8 +37,8 @@ class AGNNConv(AttentionConv):
         ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, 1], real numbers
         (differentiable) or booleans, multiplies the attention weights of the caller's edges after
         the softmax: Σ_j w_ij α_ij x_j. It does not apply to added self-loops.
-        x may be a batch [B, N, C] of features on one graph; then out is [B, N, C] and alpha
-        [E', B, 1].
+        x may be a batch [B, N, C] of features on one graph, with any number of axes B; then out is
+        [B, N, C] and alpha [E', B, 1].
 
     Raises:
         TypeError: x is not a dense floating-point tensor.
@@ -95,7 +95,7 @@ class AGNNConv(AttentionConv):
         """As the base class, but x stays one tensor."""
         return x, unwrap(adjacency), None
 
-    def split(self, x: NodeFeatures) -> tuple[Features, Features | None, int | None]:
+    def split(self, x: NodeFeatures) -> tuple[Features, Features | None, Batch | None]:
         """(x, x, B); raises for sparse x, because the layer has no projection."""
         if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
             raise TypeError(
@@ -104,7 +104,7 @@ class AGNNConv(AttentionConv):
             )
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}; {self} expects a torch.Tensor [N, C]")
-        if x.dim() not in (2, 3):
+        if x.dim() < 2:
             raise ValueError(
                 f"x has shape {list(x.shape)}; {self} expects [N, C], or [B, N, C] of a batch"
             )

@@ -57,8 +57,9 @@ class GATConv(AttentionConv):
         ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, H], real numbers
         (differentiable) or booleans, multiplies the attention weights of the caller's edges after
         softmax and dropout: Σ_j w_ij α_ij W x_j. It does not apply to added self-loops.
-        x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
-        alpha [E', B, H]. The elements share edges and edge features, which are not copied.
+        x may be a batch [B, N, in_channels] of features on one graph, with any number of axes B;
+        then out is [B, N, ...] and alpha [E', B, H]. The elements share the edges, which are not
+        copied, and edge_attr [E, edge_dim], or have their own: [B, E, edge_dim].
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or its dtype is not the layer's.
@@ -215,7 +216,7 @@ class GATConv(AttentionConv):
         return torch.promote_types(out.dtype, self.att_src.dtype)
 
     def _edge_term(self, edge_attr: Tensor) -> Tensor:
-        """a_edge · W_e e of every edge, [E, H].
+        """a_edge · W_e e of every edge, [E, H], or [E · B, H] of each element of a batch.
 
         Multiplies a_edge and W_e first, to [edge_dim, H], unless a hook needs W_e e.
         """
@@ -225,7 +226,7 @@ class GATConv(AttentionConv):
             return (self.split_heads(self.lin_edge(edge_attr)) * self.att_edge).sum(-1)
         weight = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
         folded = (weight * self.att_edge.view(self.heads, self.out_channels, 1)).sum(1)
-        return linear_maps.linear(edge_attr, folded)
+        return linear_maps.linear(edge_attr.flatten(0, -2), folded)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

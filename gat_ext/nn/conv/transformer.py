@@ -49,9 +49,10 @@ class TransformerConv(AttentionConv):
         ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, H], real numbers
         (differentiable) or booleans, multiplies the attention weights after softmax and dropout:
         Σ_j w_ij α_ij (W_v x_j + W_e e_ij).
-        x may be a batch [B, N, in_channels] of features on one graph; then out is [B, N, ...] and
-        alpha [E, B, H]. The elements share edges and edge features, which are not copied; with
-        edge features the elements are computed one by one.
+        x may be a batch [B, N, in_channels] of features on one graph, with any number of axes B;
+        then out is [B, N, ...] and alpha [E, B, H]. The elements share the edges, which are not
+        copied, and edge_attr [E, edge_dim], with which they are computed one by one, or have their
+        own: [B, E, edge_dim].
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or its dtype is not the layer's.
