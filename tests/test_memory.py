@@ -329,7 +329,7 @@ def transformed(call, tensors):
     "name", ["edge_attention, dot, plain", "edge_softmax", "sddmm", "spmm", "GATConv", "AGNNConv"]
 )
 def test_transformed(name):
-    if name == "GATConv":  # without dropout, which does not support torch.func.vmap
+    if name == "GATConv":  # without dropout, which needs vmap(randomness=…)
         call, tensors = layer(nn.GATConv(WIDTH, CHANNELS, heads=HEADS))
     else:
         call, tensors = CALLED[name]

@@ -108,6 +108,61 @@ def test_jacobian(layer, edges):
     assert_close(found, expected)
 
 
+@pytest.mark.parametrize("score", SCORES)
+def test_vmap_with_dropout_equals_a_loop(score):
+    """For each seed the same mask as in a call of its own, forward and backward."""
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs(score, graph)["everything"] | {"dropout_p": 0.5}
+    del inputs["seed"]
+    value, seeds = inputs.pop("value"), torch.arange(3)
+
+    def attend(value, seed):
+        return functional.edge_attention(graph, value, **inputs, seed=seed)
+
+    def loss(value, seed):
+        return attend(value, seed[None]).square().sum()
+
+    xs = torch.stack([value, 2 * value, -value])
+    each = list(zip(xs, seeds, strict=True))
+    found = func.vmap(lambda x, s: attend(x, s[None]))(xs, seeds)
+    assert_close(found, torch.stack([attend(x, s[None]) for x, s in each]))
+    shared = func.vmap(attend, in_dims=(0, None))(xs, seeds[:1])
+    assert_close(shared, torch.stack([attend(x, seeds[:1]) for x in xs]))
+    found = func.vmap(func.grad(loss))(xs, seeds)
+    assert_close(found, torch.stack([func.grad(loss)(x, s) for x, s in each]))
+    twice = func.vmap(func.vmap(loss, in_dims=(None, 0)), in_dims=(0, None))(xs, seeds)
+    assert_close(twice, torch.stack([torch.stack([loss(x, s) for s in seeds]) for x in xs]))
+
+
+@pytest.mark.parametrize("kind", [nn.GATConv, nn.GATv2Conv, nn.TransformerConv])
+def test_randomness_of_vmap(kind, edges):
+    layer = kind(5, 4, heads=2, dropout=0.5)
+    xs = torch.randn(9, 5).expand(3, 9, 5)
+    same = func.vmap(lambda x: layer(x, edges), randomness="same")(xs)
+    assert_close(same, same[:1].expand_as(same))
+    torch.manual_seed(0)
+    different = func.vmap(lambda x: layer(x, edges), randomness="different")(xs)
+    assert not torch.equal(different[0], different[1])
+    torch.manual_seed(0)
+    assert torch.equal(func.vmap(lambda x: layer(x, edges), randomness="different")(xs), different)
+
+
+def test_second_derivatives_under_vmap_with_dropout():
+    graph = Graph(torch.tensor([[0, 1, 2, 2, 0], [1, 1, 1, 0, 0]]), num_nodes=3)
+    xs, seeds = torch.randn(2, 3, 1, 2, dtype=torch.float64), torch.arange(2)
+
+    def curvature(x, seed):
+        def loss(x):
+            out = functional.dot_attention(graph, x, x, x, dropout_p=0.5, seed=seed[None])
+            return out.square().sum()
+
+        return func.hessian(loss)(x)
+
+    expected = torch.stack([curvature(x, s) for x, s in zip(xs, seeds, strict=True)])
+    assert_close(func.vmap(curvature)(xs, seeds), expected)
+    assert expected.abs().sum() > 0
+
+
 def test_weights_and_lse_under_vmap(edges):
     graph = edges if isinstance(edges, Graph) else Graph(edges, num_nodes=9)
     q = torch.randn(3, 9, 2, 4, dtype=torch.float64)
@@ -315,10 +370,10 @@ def test_no_vmap_over_edges():
         func.vmap(lambda e: layer(x, e))(torch.randint(9, (3, 2, 30)))
 
 
-def test_no_vmap_with_dropout(edges):
+def test_dropout_within_vmap_is_random(edges):
     layer = nn.GATConv(5, 4, dropout=0.5)
-    with pytest.raises(NotImplementedError, match=r"dropout 0\.5 is not supported; call eval"):
-        func.vmap(lambda x: layer(x, edges), randomness="same")(batch().float())
+    with pytest.raises(RuntimeError, match="randomness"):
+        func.vmap(lambda x: layer(x, edges))(batch().float())
     layer.eval()
     assert func.vmap(lambda x: layer(x, edges))(batch().float()).shape == (3, 9, 4)
 

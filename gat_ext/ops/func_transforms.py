@@ -1,10 +1,12 @@
 """adjacency_attention under torch.func: grad, vjp, jacrev and vmap, in any order.
 
-vmap folds the batch into the heads, so that the edges are read once for the whole batch.
+vmap folds the batch into the heads, so that the edges are read once for the whole batch. Dropout
+takes a call for each element, because its random numbers are those of a seed, an edge and a head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,10 +45,9 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-        """The batch as heads."""
+        """See :func:`_map`."""
         a, dims = AdjacencyAttention(*args), AdjacencyAttention(*in_dims)
-        results = Attention.apply(*_fold(info.batch_size, a, dims))
-        return _unfold(info.batch_size, Results(*results))
+        return _map(Attention.apply, info.batch_size, a, dims, Results)
 
 
 class AttentionBackward(torch.autograd.Function):
@@ -69,29 +70,50 @@ class AttentionBackward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-        """The batch as heads."""
+        """See :func:`_map`."""
         a, dims = AdjacencyAttentionBackward(*args), AdjacencyAttentionBackward(*in_dims)
-        gradients = AttentionBackward.apply(*_fold(info.batch_size, a, dims))
-        return _unfold(info.batch_size, Inputs(*gradients))
+        return _map(AttentionBackward.apply, info.batch_size, a, dims, Inputs)
 
 
-def _check(a: Any, dims: Any) -> None:
-    """Raises NotImplementedError if the batch cannot be folded into the heads."""
+def _map(
+    operator: Callable[..., Any], batch: int, a: Any, dims: Any, named: Callable[..., Any]
+) -> tuple[Any, Any]:
+    """The results of an operator for a batch, and the position of the batch in each of them.
+
+    Args:
+        operator: the operator.
+        batch: size of the batch.
+        a: the arguments.
+        dims: the position of the batch in each argument, or None.
+        named: named tuple of the results.
+    """
     if any(dim is not None for dim in (dims.edges, dims.col, dims.edge_id)):
         raise NotImplementedError(
             "vmap over edges is not supported, because each graph would be sorted separately; join "
             "the graphs with Graph.batch, and map over features only"
         )
     if a.dropout_p > 0:
-        raise NotImplementedError(
-            f"vmap over attention with dropout {a.dropout_p} is not supported; call eval() on the "
-            "layer, or pass features [B, N, C] without vmap"
-        )
+        return _one_by_one(operator, batch, a, dims)
+    return _unfold(batch, named(*operator(*_fold(batch, a, dims))))
+
+
+def _one_by_one(operator: Callable[..., Any], batch: int, a: Any, dims: Any) -> tuple[Any, Any]:
+    """As _map, by a call for each element."""
+    batched = [name for name in a._fields if isinstance(getattr(dims, name), int)]
+    results = [
+        operator(*a._replace(**{n: getattr(a, n).select(getattr(dims, n), i) for n in batched}))
+        for i in range(batch)
+    ]
+    stacked = [
+        (parts[0], None) if is_absent(parts[0]) else (torch.stack(parts), 0)
+        for parts in zip(*results, strict=True)
+    ]
+    tensors, positions = zip(*stacked, strict=True)
+    return tensors, positions
 
 
 def _fold(batch: int, a: Any, batch_dims: Any) -> Any:
     """The arguments with the batch as heads."""
-    _check(a, batch_dims)
     folded = {}
     for name in HEADS.keys() & set(a._fields):
         tensor, batch_dim, dim = getattr(a, name), getattr(batch_dims, name), HEADS[name]
