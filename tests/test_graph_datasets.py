@@ -35,16 +35,23 @@ def small() -> GraphDataset:
         num_classes=2,
         x=torch.arange(20.0).reshape(10, 2),
         signal_types=(2,),
+        edge_attr=torch.arange(28.0).reshape(14, 2),
     )
 
 
+def with_targets(y: torch.Tensor) -> GraphDataset:
+    return dataclasses.replace(small(), y=y, num_classes=0)
+
+
 def part(data: GraphDataset, number: int) -> tuple[Any, ...]:
-    """One graph: edges counted from 0, types, attributes, class."""
+    """One graph: edges counted from 0 with their attributes, types, node attributes, target."""
     first, last = data.node_ptr[number], data.node_ptr[number + 1]
-    edges = [pair for pair in data.edge_index.T.tolist() if first <= pair[0] < last]
+    inside = (first <= data.edge_index[0]) & (data.edge_index[0] < last)
+    edges = (data.edge_index[:, inside] - first).T.tolist()
+    attributes = None if data.edge_attr is None else data.edge_attr[inside].tolist()
     x = None if data.x is None else data.x[first:last].tolist()
     types = data.node_type[first:last].tolist()
-    return [[i - int(first), j - int(first)] for i, j in edges], types, x, int(data.y[number])
+    return edges, attributes, types, x, data.y[number].tolist()
 
 
 # ---- the data set
@@ -95,7 +102,11 @@ def test_to_device_moves_the_cached_graph() -> None:
 
 
 REFUSED: list[tuple[str, Any, type[Exception], str]] = [
-    ("y", torch.zeros(2, 2), ValueError, r"y has shape \[2, 2\], expected \[G\]"),
+    ("y", torch.zeros(2, 2).long(), TypeError, "y is torch.int64, expected torch.float32"),
+    ("y", torch.zeros(4, 2, 2), ValueError, r"y has shape \[4, 2, 2\], expected \[G\]"),
+    ("y", torch.zeros(4, 3), ValueError, r"y has shape \[4, 3\], expected \[4, 2\]"),
+    ("y", torch.full((4, 2), 0.5), ValueError, "values other than 0 and 1; .* or num_classes=0"),
+    ("num_classes", 0, ValueError, r"y has shape \[4\], expected \[G, T\]"),
     ("y", torch.zeros(4), TypeError, "y is torch.float32, expected torch.int64"),
     ("y", torch.tensor([0, 1, 2, 0]), ValueError, "y spans 0 to 2, expected 0 to 1"),
     ("y", torch.tensor([0, 1]), ValueError, r"node_ptr has shape \[5\], expected \[3\]"),
@@ -113,6 +124,10 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     ("x", torch.zeros(10), ValueError, r"x has shape \[10\], expected \[N, C\]"),
     ("x", torch.zeros(9, 2), ValueError, r"x has shape \[9, 2\], expected \[10, 2\]"),
     ("x", torch.full((10, 1), torch.inf), ValueError, "infinite value"),
+    ("edge_attr", torch.zeros(14), ValueError, r"edge_attr has shape \[14\], expected \[E, D\]"),
+    ("edge_attr", torch.zeros(13, 2), ValueError, r"shape \[13, 2\], expected \[14, 2\]"),
+    ("edge_attr", torch.zeros(14, 2).long(), TypeError, "edge_attr is torch.int64"),
+    ("edge_attr", torch.full((14, 1), torch.nan), ValueError, "edge_attr has a NaN"),
     ("signal_types", (3,), ValueError, r"signal_types is \(3,\), expected types from 0 to 2"),
 ]
 
@@ -121,6 +136,58 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
 def test_refuses(field: str, value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         dataclasses.replace(small(), **{field: value})
+
+
+def test_repr_is_one_line() -> None:
+    assert repr(small()) == (
+        "GraphDataset(name='small', edge_index=[2, 14], node_ptr=[5], node_type=[10], num_types=3, "
+        "y=[4], num_classes=2, x=[10, 2], signal_types=(2,), edge_attr=[14, 2])"
+    )
+
+
+# ---- other targets than a class
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_targets_of_several_columns(task: str) -> None:
+    y = torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
+    classes = 3 if task == "multilabel" else 0
+    data = dataclasses.replace(small(), y=y, num_classes=classes)
+    assert (data.task, small().task, len(data)) == (task, "classification", 4)
+    assert torch.equal(data.subset([3, 1]).y, y[[3, 1]])
+    assert data.to("meta").task == data.with_types("degree").task == task
+    with pytest.raises(ValueError, match=rf"a balanced subset needs one class .* {task}, y \[4, 3"):
+        data.balanced(2)
+
+
+def test_targets_are_finite() -> None:
+    with pytest.raises(ValueError, match="y has a NaN or an infinite value"):
+        with_targets(torch.tensor([[0.0], [torch.nan], [1.0], [2.0]]))
+
+
+def test_folds_without_classes() -> None:
+    data = load_graphs("shapes", num_graphs=50)
+    data = dataclasses.replace(data, y=torch.linspace(0, 1, 50)[:, None], num_classes=0)
+    folds = data.folds(5, seed=3, val_fraction=0.25)
+    assert torch.cat([fold.test for fold in folds]).sort().values.tolist() == list(range(50))
+    for train, val, test in folds:
+        assert (len(train), len(val), len(test)) == (30, 10, 10)
+        assert torch.cat([train, val, test]).sort().values.tolist() == list(range(50))
+    again, other = data.folds(5, seed=3)[0].test, data.folds(5, seed=4)[0].test
+    assert torch.equal(again, folds[0].test) and not torch.equal(other, again)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 5}, "k is 5, expected 2 to 4, the number of graphs"),
+        ({"k": 2, "val_fraction": 0.0}, "val_fraction is 0.0, expected more than 0"),
+        ({"k": 2, "val_fraction": 0.9}, "leaves no graph for the training or validation part of 2"),
+    ],
+)
+def test_folds_without_classes_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_targets(torch.zeros(4, 1)).folds(**options)
 
 
 # ---- balanced, folds
@@ -322,7 +389,8 @@ def test_registry() -> None:
     with pytest.raises(ValueError, match="unknown data set 'tu:'"):
         load_graphs("tu:")
     with pytest.raises(
-        TypeError, match="'tu:NCI1' has no option k; expected one of its options: url, sha256"
+        TypeError,
+        match="'tu:NCI1' has no option k; expected one of its options: target, column, url",
     ):
         load_graphs("tu:NCI1", k=3)
     with pytest.raises(ValueError, match="already registered as 'shapes'"):

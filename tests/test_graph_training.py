@@ -257,3 +257,24 @@ def test_mistakes_in_the_data(tmp_path):
     )
     assert result.exit_code == 1 and result.output.startswith("Error: ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_other_targets_than_classes(task, tmp_path):
+    y = torch.eye(40)[:, :3]
+    data = replace(paths(), y=y, num_classes=0 if task == "regression" else 3)
+    words = rf"needs one class for each graph, and paths has targets for {task}, y \[40, 3\]"
+    with pytest.raises(ValueError, match=f"gam {words}"):
+        GraphRun(config(), data, tmp_path)
+    with pytest.raises(ValueError, match=f"training {words}"):
+        GraphTrainer(config().make_model, data, data.folds(2)[0], GraphRecipe(), 0)
+
+
+def test_other_targets_than_classes_on_the_command_line(tmp_path):
+    files = {"A": "1,2\n2,1\n", "graph_indicator": "1\n1\n2\n", "graph_labels": "0.5\n-1\n"}
+    for part, content in files.items():
+        (tmp_path / f"REAL_{part}.txt").write_text(content)
+    out = tmp_path / "out"
+    result = cli("train", "gam", "--dataset", "tu:REAL", "--root", tmp_path, "--out", out)
+    assert result.exit_code == 1 and not out.exists()
+    assert result.output.startswith("Error: gam needs one class for each graph, and tu:REAL has")

@@ -1,4 +1,4 @@
-"""Data sets for node and for graph classification: one module per family, loaded by name.
+"""Data sets of nodes and of graphs: one module per family, loaded by name.
 
 A new family is a new module of this package that registers its loader:
 

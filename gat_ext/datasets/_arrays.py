@@ -28,6 +28,34 @@ def undirected_edges(pairs: Array, num_nodes: int) -> Tensor:
     return torch.from_numpy(np.stack([keys % num_nodes, keys // num_nodes]))
 
 
+def attributed_edges(pairs: Array, rows: Array, num_nodes: int) -> tuple[Tensor, Array]:
+    """Like ``undirected_edges`` for edges with attributes: removes repeated edges of equal rows.
+
+    If the reverse of every edge is given, too, each direction keeps its own rows; else every edge
+    gets a reverse with its row. Edges between the same nodes with different rows, such as contacts
+    at several times, are all kept.
+
+    Args:
+        pairs: The ends of the given edges, [2, E'] integers in [0, num_nodes).
+        rows: Their attributes, [E', D] numbers.
+        num_nodes: N.
+
+    Returns:
+        int64 [2, E], sorted by destination, then source, then row; and the rows [E, D].
+    """
+    no_loop = pairs[0] != pairs[1]
+    (source, target), rows = pairs.astype(np.int64)[:, no_loop], rows[no_loop]
+    keys, reverses = target * num_nodes + source, source * num_nodes + target
+    if not np.isin(reverses, keys).all():
+        keys, rows = np.concatenate([keys, reverses]), np.concatenate([rows, rows])
+    order = np.lexsort([*rows.T[::-1], keys])
+    keys, rows = keys[order], rows[order]
+    is_new = np.ones(len(keys), np.bool_)
+    is_new[1:] = (keys[1:] != keys[:-1]) | (rows[1:] != rows[:-1]).any(axis=1)
+    keys, rows = keys[is_new], rows[is_new]
+    return torch.from_numpy(np.stack([keys % num_nodes, keys // num_nodes])), rows
+
+
 def mask(nodes: Array, num_nodes: int) -> Tensor:
     """Bool [N], true at ``nodes``."""
     result = torch.zeros(num_nodes, dtype=torch.bool)

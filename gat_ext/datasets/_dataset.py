@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gat_ext.datasets._checks import check_dimensions, check_tensor, short_repr
 from gat_ext.graph import Graph
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NodeDataset:
     """A graph with node features, labels and a split into training, validation and test nodes.
 
@@ -56,31 +57,19 @@ class NodeDataset:
     graph_ids: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.x.dim() != 2:
-            raise ValueError(f"{self.name}: x has shape {list(self.x.shape)}, expected [N, C]")
+        check_dimensions(self, "x", "[N, C]")
         num_nodes = self.num_nodes
         label_shape = (num_nodes, self.num_classes) if self.multilabel else (num_nodes,)
-        self._check("x", torch.float32, tuple(self.x.shape))
-        self._check("y", torch.float32 if self.multilabel else torch.int64, label_shape)
-        self._check("edge_index", torch.int64, (2, *self.edge_index.shape[-1:]))
+        check_tensor(self, "x", torch.float32, tuple(self.x.shape), finite=True)
+        check_tensor(self, "y", torch.float32 if self.multilabel else torch.int64, label_shape)
+        check_tensor(self, "edge_index", torch.int64, (2, *self.edge_index.shape[-1:]))
         for field in ("train_mask", "val_mask", "test_mask"):
-            self._check(field, torch.bool, (num_nodes,))
+            check_tensor(self, field, torch.bool, (num_nodes,))
         if self.graph_ids is not None:
-            self._check("graph_ids", torch.int64, (num_nodes,))
+            check_tensor(self, "graph_ids", torch.int64, (num_nodes,))
         self._check_values()
 
-    def _check(self, field: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        value: Tensor = getattr(self, field)
-        if value.dtype != dtype:
-            raise TypeError(f"{self.name}: {field} is {value.dtype}, expected {dtype}")
-        if tuple(value.shape) != shape:
-            raise ValueError(
-                f"{self.name}: {field} has shape {list(value.shape)}, expected {list(shape)}"
-            )
-
     def _check_values(self) -> None:
-        if not bool(self.x.isfinite().all()):
-            raise ValueError(f"{self.name}: x has a NaN or an infinite value; expected finite ones")
         edges = self.edge_index
         if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < self.num_nodes:
             raise ValueError(
@@ -100,6 +89,10 @@ class NodeDataset:
                 f"{self.name}: the masked labels span {labels.min()} to {labels.max()}, "
                 f"expected 0 to {most}"
             )
+
+    def __repr__(self) -> str:
+        """The fields, with tensors by their shapes."""
+        return short_repr(self)
 
     @property
     def num_nodes(self) -> int:

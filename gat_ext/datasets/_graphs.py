@@ -1,4 +1,4 @@
-"""GraphDataset, the result of every loader for graph classification."""
+"""GraphDataset, the result of every loader of data sets of graphs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gat_ext.datasets._folds import Fold, stratified_folds
+from gat_ext.datasets._checks import check_dimensions, check_tensor, short_repr
+from gat_ext.datasets._folds import Fold, make_folds
 from gat_ext.datasets._types import degree_types, refined_types
 from gat_ext.graph import Graph
 
 __all__ = ["Fold", "GraphDataset"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GraphDataset:
     """Labelled graphs, stored as one block-diagonal graph with consecutive node numbers.
 
@@ -31,10 +32,14 @@ class GraphDataset:
             [G + 1].
         node_type: Type of each node, int64 [N] in [0, num_types).
         num_types: R; some types may not occur.
-        y: Class of each graph, int64 [G] in [0, num_classes).
-        num_classes: K.
+        y: What to predict of each graph: its class, int64 [G] in [0, num_classes); or any number
+            of labels, float32 [G, num_classes] of zeros and ones; or, with ``num_classes=0``, real
+            targets, float32 [G, T]. ``task`` says which.
+        num_classes: K; 0 for regression.
         x: Node attributes, float32 [N, C]; None: nodes have types only.
         signal_types: The types that decide the class, if known.
+        edge_attr: Edge attributes, float32 [E, D], a row for each column of ``edge_index``; None:
+            edges have none.
 
     Raises:
         TypeError: A tensor does not have the dtype given here.
@@ -66,44 +71,41 @@ class GraphDataset:
     num_classes: int
     x: Tensor | None = None
     signal_types: tuple[int, ...] = ()
+    edge_attr: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for field, dimensions in (("y", "[G]"), ("node_type", "[N]"), ("edge_index", "[2, E]")):
-            self._check_dimensions(field, dimensions)
-        self._check("y", torch.int64, (len(self),))
-        self._check("node_ptr", torch.int64, (len(self) + 1,))
-        self._check("node_type", torch.int64, (self.num_nodes,))
-        self._check("edge_index", torch.int64, (2, self.num_edges))
-        if self.x is not None:
-            self._check_dimensions("x", "[N, C]")
-            self._check("x", torch.float32, (self.num_nodes, self.x.shape[1]))
-            if not bool(self.x.isfinite().all()):
-                raise ValueError(
-                    f"{self.name}: x has a NaN or an infinite value; expected finite ones"
-                )
+        classes = self.task == "classification"
+        targets = "[G]" if classes else "[G, T]"
+        for field, dimensions in (("y", targets), ("node_type", "[N]"), ("edge_index", "[2, E]")):
+            check_dimensions(self, field, dimensions)
+        columns = () if classes else (self.num_classes or self.y.shape[1],)
+        label_dtype = torch.int64 if classes else torch.float32
+        check_tensor(self, "y", label_dtype, (len(self), *columns), finite=True)
+        check_tensor(self, "node_ptr", torch.int64, (len(self) + 1,))
+        check_tensor(self, "node_type", torch.int64, (self.num_nodes,))
+        check_tensor(self, "edge_index", torch.int64, (2, self.num_edges))
+        self._check_attributes("x", "[N, C]", self.num_nodes)
         self._check_graphs()
         self._check_range("node_type", self.num_types)
-        self._check_range("y", self.num_classes)
+        if classes:
+            self._check_range("y", self.num_classes)
+        elif self.num_classes and not bool(((self.y == 0) | (self.y == 1)).all()):
+            raise ValueError(
+                f"{self.name}: y has values other than 0 and 1; expected these in float32 [G, "
+                "num_classes], or num_classes=0 for real targets"
+            )
         self._check_edges()
+        self._check_attributes("edge_attr", "[E, D]", self.num_edges)
         if any(not 0 <= kind < self.num_types for kind in self.signal_types):
             raise ValueError(
                 f"{self.name}: signal_types is {self.signal_types}, expected types from 0 to "
                 f"{self.num_types - 1}"
             )
 
-    def _check_dimensions(self, field: str, expected: str) -> None:
-        shape = list(getattr(self, field).shape)
-        if len(shape) != expected.count(",") + 1:
-            raise ValueError(f"{self.name}: {field} has shape {shape}, expected {expected}")
-
-    def _check(self, field: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        value: Tensor = getattr(self, field)
-        if value.dtype != dtype:
-            raise TypeError(f"{self.name}: {field} is {value.dtype}, expected {dtype}")
-        if tuple(value.shape) != shape:
-            raise ValueError(
-                f"{self.name}: {field} has shape {list(value.shape)}, expected {list(shape)}"
-            )
+    def _check_attributes(self, field: str, dimensions: str, rows: int) -> None:
+        if (value := getattr(self, field)) is not None:
+            check_dimensions(self, field, dimensions)
+            check_tensor(self, field, torch.float32, (rows, value.shape[1]), finite=True)
 
     def _check_range(self, field: str, bound: int) -> None:
         value: Tensor = getattr(self, field)
@@ -147,6 +149,25 @@ class GraphDataset:
     def __len__(self) -> int:
         """G."""
         return self.y.shape[0]
+
+    def __repr__(self) -> str:
+        """The fields, with tensors by their shapes."""
+        return short_repr(self)
+
+    @property
+    def task(self) -> str:
+        """``"classification"``, ``"multilabel"`` or ``"regression"``: the meaning of ``y``."""
+        if self.num_classes == 0:
+            return "regression"
+        return "multilabel" if self.y.dim() == 2 else "classification"
+
+    def require_classes(self, purpose: str) -> None:
+        """Raises ValueError unless each graph has one class; ``purpose`` begins the message."""
+        if self.task != "classification":
+            raise ValueError(
+                f"{purpose} needs one class for each graph, and {self.name} has targets for "
+                f"{self.task}, y {list(self.y.shape)}: choose a data set for classification"
+            )
 
     @property
     def num_nodes(self) -> int:
@@ -241,6 +262,7 @@ class GraphDataset:
             node_type=self.node_type[nodes],
             y=self.y[chosen],
             x=None if self.x is None else self.x[nodes],
+            edge_attr=None if self.edge_attr is None else self.edge_attr[edges],
         )
 
     def balanced(self, num_graphs: int, seed: int = 0) -> GraphDataset:
@@ -251,13 +273,15 @@ class GraphDataset:
             seed: Seed of the random subset.
 
         Raises:
-            ValueError: ``num_graphs`` is not such a multiple, or a class has too few graphs.
+            ValueError: ``num_graphs`` is not such a multiple, a class has too few graphs, or graphs
+                have other targets than a class.
 
         Example:
             >>> from gat_ext.datasets import load_graphs
             >>> load_graphs("digit_grids").balanced(50).y.bincount().tolist()
             [5, 5, 5, 5, 5, 5, 5, 5, 5, 5]
         """
+        self.require_classes("a balanced subset")
         each, rest = divmod(num_graphs, self.num_classes)
         if each < 1 or rest:
             raise ValueError(
@@ -277,7 +301,9 @@ class GraphDataset:
         return self.subset(torch.from_numpy(np.sort(chosen)))
 
     def folds(self, k: int = 5, seed: int = 0, val_fraction: float = 0.1) -> list[Fold]:
-        """Stratified cross-validation: k splits, in which each graph is tested once.
+        """Cross-validation: k splits, in which each graph is tested once.
+
+        For classification they are stratified: every part has the class proportions of all graphs.
 
         Args:
             k: Number of folds.
@@ -288,8 +314,9 @@ class GraphDataset:
             k triples ``(train, val, test)`` of graph numbers, int64, sorted, for ``subset``.
 
         Raises:
-            ValueError: ``k`` is below 2 or above the size of the smallest class, ``val_fraction``
-                is not in (0, 1), or there are too few graphs for it.
+            ValueError: ``k`` is below 2 or above the size of the smallest class (the number of
+                graphs, unless for classification), ``val_fraction`` is not in (0, 1), or there are
+                too few graphs for it.
             ImportError: scikit-learn is missing.
 
         Example:
@@ -298,7 +325,8 @@ class GraphDataset:
             >>> [len(part) for part in data.folds(5)[0]]
             [72, 8, 20]
         """
-        return stratified_folds(self.y.cpu().numpy(), k, seed=seed, val_fraction=val_fraction)
+        classes = self.y.cpu().numpy() if self.task == "classification" else None
+        return make_folds(len(self), classes, k, seed=seed, val_fraction=val_fraction)
 
     def with_types(self, how: str, *, rounds: int = 1, max_types: int = 64) -> GraphDataset:
         """Replaces the node types.

@@ -153,7 +153,7 @@ def available_graphs() -> list[str]:
 def load_graphs(
     name: str, root: str | os.PathLike[str] | None = None, **options: Any
 ) -> GraphDataset:
-    """Load a data set for graph classification.
+    """Load a data set of graphs, most of them for classification.
 
     Args:
         name: One of ``available_graphs()``, such as ``shapes`` or ``tu:NCI1``.

@@ -44,10 +44,24 @@ def refined_types(rowptr: Array, col: Array, types: Array, *, rounds: int, max_t
         running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(near[types[col]])])
         keys = own[types] + running[rowptr[1:]] - running[rowptr[:-1]]
         types = np.unique(keys, return_inverse=True)[1]
+    return most_frequent(types, max_types)
+
+
+def most_frequent(types: Array, max_types: int) -> Array:
+    """Numbers types from the most frequent, ties by first occurrence; the rarest share the last.
+
+    Args:
+        types: [N] integers.
+        max_types: Largest number of types: the ``max_types - 1`` most frequent ones, and one for
+            all others.
+
+    Returns:
+        int64 [N].
+    """
     _, first, types, counts = np.unique(
         types, return_index=True, return_inverse=True, return_counts=True
     )
-    by_count = np.lexsort([first, -counts])  # by frequency, then by first occurrence
+    by_count = np.lexsort([first, -counts])
     rank = np.empty(len(counts), np.int64)
     rank[by_count] = np.arange(len(counts))
     return np.minimum(rank[types], max_types - 1)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from gat_ext.datasets._arrays import Array, undirected_edges
+from gat_ext.datasets._arrays import Array, attributed_edges, undirected_edges
 from gat_ext.datasets._files import Folder, cache_folder, fetch, find_folder, local_folder
 from gat_ext.datasets._graphs import GraphDataset
 from gat_ext.datasets._registry import register_graphs
+from gat_ext.datasets._tables import are_whole, as_float32, read_labels, read_table
+from gat_ext.datasets._types import most_frequent
 
 URL = "https://www.chrsmrrs.com/graphkerneldatasets/"
 UNCHECKED = "unchecked"
+TARGETS = ("labels", "attributes")
+MOST_EDGE_KINDS = 64
 
 
 @register_graphs("tu:NAME")
 def tudataset(
-    name: str, root: Path | None = None, *, url: str = URL, sha256: str | None = None
+    name: str,
+    root: Path | None = None,
+    *,
+    target: str | None = None,
+    column: int | None = None,
+    url: str = URL,
+    sha256: str | None = None,
 ) -> GraphDataset:
     """Any data set in the text format of TUDataset, by its name in the collection.
 
@@ -34,16 +44,35 @@ def tudataset(
     | tu:PTC | 344 | 8,792 | 17,862 | 19 | 2 |
     | tu:IMDB-BINARY | 1,000 | 19,773 | 193,062 | 64 | 2 |
 
-    Edges are in both directions, without duplicates, self-loops and edge labels. Classes are the
-    graph labels, renumbered from 0 in increasing order; node types are the node labels, renumbered
-    likewise (for rows of several labels, each distinct row is a type). Without node labels, as in
-    IMDB-BINARY, types are degrees, as with ``with_types("degree")``. Node attributes become ``x``.
+    **Targets.** Graph labels in one column are classes, renumbered from 0 in increasing order. In
+    several columns of 0 and 1, or of -1 and 1, they are any number of labels for each graph. Graph
+    labels that are not integers, and graph attributes, as in QM9 or ZINC_full, are real targets for
+    regression.
+
+    **Nodes.** Node types are the node labels, renumbered in increasing order; for rows of several
+    labels, each distinct row is a type. Without node labels, as in IMDB-BINARY, types are degrees,
+    as with ``with_types("degree")``. Node attributes become ``x``. In temporal data sets, such as
+    infectious_ct1, a line has the labels of a node over time, "time, label, time, label, …": each
+    distinct sequence of labels is a type, and the time of the last label is one more column of
+    ``x``. Such lines are recognised by their different lengths.
+
+    **Edges** are in both directions, without duplicates and self-loops. Edge attributes, such as
+    the times of temporal data sets, become ``edge_attr``, followed by one column of zeros and ones
+    for each edge label, in increasing order; if there are more than 64 labels, for the 63 most
+    frequent ones, and one for the others. If the files list every edge in both directions, as the
+    format requires, each direction has its own attributes; else reverses get those of the listed
+    edge. Edges between the same nodes with different attributes, such as contacts at several times,
+    are all kept, with increasing attributes.
 
     Args:
         name: Name of the data set, such as ``NCI1``.
         root: Folder with the files ``<name>_A.txt`` and so on, with a subfolder ``<name>`` or
             ``tudataset/<name>`` of them, or with ``<name>.zip``, which is read without unpacking.
             A file in the zip may unpack to 64 MiB, or 32 times its size in the zip.
+        target: ``"labels"``, what to predict is in ``<name>_graph_labels.txt``;
+            ``"attributes"``, in ``<name>_graph_attributes.txt``. None: the labels if there is such
+            a file, else the attributes.
+        column: The only column of the target to read, counted from 0. None: all.
         url: Folder from which ``<name>.zip`` is downloaded.
         sha256: Digest of the zip, 64 hexadecimal digits. The publisher gives none, so a download
             requires one from you, or ``"unchecked"`` to accept any content. Ignored if the files
@@ -52,13 +81,14 @@ def tudataset(
     Raises:
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: The download failed.
-        ValueError: The files are inconsistent or damaged, the download has another digest, or a
-            download is required and ``sha256`` is None.
+        ValueError: The files are inconsistent or damaged, there is no such target, the download
+            has another digest, or a download is required and ``sha256`` is None.
         ImportError: A download is required and pooch is missing.
 
     Source:
         Morris et al., "TUDataset: A collection of benchmark datasets for learning with graphs",
-        ICML 2020 workshop GRL+.
+        ICML 2020 workshop GRL+; for temporal data sets Oettershagen et al., "Temporal Graph Kernels
+        for Classifying Dissemination Processes", SDM 2020.
 
     Example:
         >>> from gat_ext.datasets import load_graphs
@@ -67,46 +97,48 @@ def tudataset(
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"name is {name!r}; expected letters, digits, - and _, as in 'NCI1'")
-    folder = _folder(name, root, url, sha256)
+    if target is not None and target not in TARGETS:
+        raise ValueError(f"target is {target!r}; expected 'labels', 'attributes' or None")
+    folder = _folder(name, root, target, url, sha256)
 
     def file(part: str) -> Folder:
         return folder / f"{name}_{part}.txt"
 
     graph_of = _graphs_of_nodes(file("graph_indicator"))
     num_nodes, num_graphs = len(graph_of), int(graph_of[-1]) + 1
-    labels = _table(file("graph_labels"), columns=1, rows=(num_graphs, "graphs"))
-    links = _links(file("A"), graph_of)
-    classes, y = np.unique(labels, return_inverse=True)
-    has_types, attributes = file("node_labels").is_file(), file("node_attributes")
-    node_type, num_types = np.zeros(num_nodes, np.int64), 1
-    if has_types:
-        rows = _table(file("node_labels"), rows=(num_nodes, "nodes"))
-        if rows.shape[1] == 1:
-            rows = rows[:, 0]  # which sorts faster
-        kinds, node_type = np.unique(rows, axis=0, return_inverse=True)
-        num_types = len(kinds)
-    x = None
-    if attributes.is_file():
-        x = torch.from_numpy(
-            _table(attributes, rows=(num_nodes, "nodes"), dtype=np.float64)
-        ).float()
+    y, num_classes = _targets(file, num_graphs, target, column)
+    edge_index, edge_attr = _edges(file, graph_of)
+    nodes = (num_nodes, "nodes")
+    node_type, num_types, x = np.zeros(num_nodes, np.int64), 1, np.empty((num_nodes, 0))
+    if file("node_attributes").is_file():
+        x = read_table(file("node_attributes"), rows=nodes, dtype=np.float64)
+    if has_types := file("node_labels").is_file():
+        node_type, num_types, since = read_labels(file("node_labels"), nodes)
+        x = np.concatenate([x, since], axis=1)
     data = GraphDataset(
         name=f"tu:{name}",
-        edge_index=undirected_edges(links, num_nodes),
+        edge_index=edge_index,
         node_ptr=torch.from_numpy(np.searchsorted(graph_of, np.arange(num_graphs + 1))),
-        node_type=torch.from_numpy(node_type.reshape(-1)),
+        node_type=torch.from_numpy(node_type),
         num_types=num_types,
-        y=torch.from_numpy(y.reshape(-1)),
-        num_classes=len(classes),
-        x=x,
+        y=y,
+        num_classes=num_classes,
+        x=as_float32(x, f"tu:{name}: x") if x.shape[1] else None,
+        edge_attr=edge_attr,
     )
     return data if has_types else data.with_types("degree")
 
 
-def _folder(name: str, root: Path | None, url: str, sha256: str | None) -> Folder:
+def _folder(
+    name: str, root: Path | None, target: str | None, url: str, sha256: str | None
+) -> Folder:
     """The folder of the files; downloads the zip if they are missing."""
-    files = [f"{name}_{part}.txt" for part in ("A", "graph_indicator", "graph_labels")]
-    folder = local_folder(root, f"tudataset/{name}", files)
+    targets = TARGETS if target is None else (target,)
+    formats = [
+        [f"{name}_{part}.txt" for part in ("A", "graph_indicator", f"graph_{kind}")]
+        for kind in targets
+    ]
+    folder = local_folder(root, f"tudataset/{name}", *formats)
     if folder is not None:
         return folder
     cache = cache_folder() / "tudataset"
@@ -122,104 +154,12 @@ def _folder(name: str, root: Path | None, url: str, sha256: str | None) -> Folde
     if not zipfile.is_zipfile(archive):
         archive.unlink()
         raise ValueError(f"{source} did not return a zip file; check the name {name!r}")
-    return find_folder(cache, name, files)
-
-
-def _content(file: Folder) -> bytes:
-    """The content of a file of ASCII text, with newlines between lines and none at the end."""
-    content = file.read_bytes()
-    if not content.isascii():
-        byte = next(position for position, byte in enumerate(content) if byte > 127)
-        raise ValueError(
-            f"{file} is damaged: byte {byte} is not ASCII; download it again from its source"
-        )
-    if b"\r" in content:
-        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return content.rstrip()
-
-
-def _table(
-    file: Folder,
-    *,
-    columns: int | None = None,
-    rows: tuple[int, str] | None = None,
-    dtype: type = np.int64,
-) -> Array:
-    """The numbers of a file of comma-separated lines, [lines, columns].
-
-    Args:
-        file: The file.
-        columns: Numbers in a line; None: as many as in the first.
-        rows: The required number of lines, and what each line is for.
-        dtype: int64 or float64.
-
-    Raises:
-        ValueError: A line has other content, or the number of lines is wrong.
-    """
-    content = _content(file)
-    lines = content.count(b"\n") + 1 if content else 0
-    if rows is not None and lines != rows[0]:
-        raise ValueError(
-            f"{file} has {lines} lines, expected {rows[0]}, one for each of the {rows[1]}"
-        )
-    if columns is None:
-        columns = io.BytesIO(content).readline().count(b",") + 1
-    if not content:
-        return np.empty((0, columns), dtype)
-    table = _parsed(content, dtype) if _is_table(content, lines, columns) else None
-    if table is None or len(table) != lines * columns:
-        raise _blame(file, content, columns, dtype)
-    return table.reshape(lines, columns)
-
-
-def _is_table(content: bytes, lines: int, columns: int) -> bool:
-    """True if each line has as many commas as columns need."""
-    separators = np.frombuffer(content, np.uint8)
-    separators = separators[(separators == ord(",")) | (separators == ord("\n"))]
-    if len(separators) != lines * columns - 1:
-        return False
-    return bool((separators[columns - 1 :: columns] == ord("\n")).all())
-
-
-def _parsed(content: bytes, dtype: type) -> Array | None:
-    """The numbers between commas and newlines; None if there is other text."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of text that is not read to its end
-        try:
-            numbers: Array = np.fromstring(content.replace(b"\n", b","), dtype, sep=",")
-        except (ValueError, Warning):
-            return None
-    # An integer beyond 64 bits becomes the largest one.
-    limits = np.iinfo(np.int64)
-    beyond = (
-        dtype is np.int64
-        and len(numbers)
-        and (numbers.max() == limits.max or numbers.min() == limits.min)
-    )
-    return None if beyond else numbers
-
-
-def _blame(file: Folder, content: bytes, columns: int, dtype: type) -> ValueError:
-    """An error that names the first line that does not consist of ``columns`` numbers."""
-    kind, number = ("integers", int) if dtype is np.int64 else ("numbers", float)
-    for position, line in enumerate(io.BytesIO(content), 1):
-        cells = line.split(b",")
-        try:
-            fits = len(cells) == columns and all(abs(number(cell)) < 2**63 for cell in cells)
-        except ValueError:
-            fits = False
-        if not fits:
-            given = line[:60].decode().rstrip("\n")
-            return ValueError(
-                f"{file}, line {position}: {given!r}; expected {columns} {kind}, "
-                "separated by commas"
-            )
-    return ValueError(f"{file} is damaged; download it again from its source")
+    return find_folder(cache, name, *formats)
 
 
 def _graphs_of_nodes(file: Folder) -> Array:
     """The number of each node's graph, int64 [N], from 0, increasing by 0 or 1."""
-    indicator = _table(file, columns=1)[:, 0]
+    indicator = read_table(file, columns=1)[:, 0]
     if not len(indicator):
         raise ValueError(f"{file} is empty, expected the number of a graph for each node")
     jumps = np.flatnonzero(~np.isin(np.diff(indicator, prepend=1), (0, 1)))
@@ -235,7 +175,7 @@ def _graphs_of_nodes(file: Folder) -> Array:
 
 def _links(file: Folder, graph_of: Array) -> Array:
     """The lines of an ``_A.txt`` file with nodes counted from 0, int64 [2, E']."""
-    links = _table(file, columns=2).T - 1
+    links = read_table(file, columns=2).T - 1
     outside = ((links < 0) | (links >= len(graph_of))).any(axis=0)
     if outside.any():
         line = int(outside.argmax())
@@ -251,3 +191,53 @@ def _links(file: Folder, graph_of: Array) -> Array:
             f"{source[line] + 1} and graph {target[line] + 1}; expected edges inside a graph"
         )
     return links
+
+
+def _targets(
+    file: Callable[[str], Folder], num_graphs: int, target: str | None, column: int | None
+) -> tuple[Tensor, int]:
+    """The fields ``y`` and ``num_classes`` of a GraphDataset."""
+    source, dtype = file("graph_labels"), None
+    if target == "attributes" or (target is None and not source.is_file()):
+        source, dtype = file("graph_attributes"), np.float64
+    table = read_table(source, rows=(num_graphs, "graphs"), dtype=dtype)
+    columns = table.shape[1]
+    if column is not None:
+        if not (isinstance(column, int) and 0 <= column < columns):
+            raise ValueError(
+                f"column is {column!r}; expected 0 to {columns - 1}, one of the columns of {source}"
+            )
+        table = table[:, [column]]
+    if dtype is np.float64 or not are_whole(table):
+        return as_float32(table, str(source)), 0
+    if table.shape[1] == 1:
+        classes, y = np.unique(table, return_inverse=True)
+        return torch.from_numpy(y.reshape(-1)), len(classes)
+    if not any(np.isin(table, pair).all() for pair in ((0, 1), (-1, 1))):
+        raise ValueError(
+            f"{source} has {columns} columns of integers; expected one of classes, or several of 0 "
+            "and 1 (or of -1 and 1): pass column=0 for the classes in the first, and so on"
+        )
+    return torch.from_numpy((table > 0).astype(np.float32)), columns
+
+
+def _edges(file: Callable[[str], Folder], graph_of: Array) -> tuple[Tensor, Tensor | None]:
+    """The fields ``edge_index`` and ``edge_attr`` of a GraphDataset."""
+    links, num_nodes = _links(file("A"), graph_of), len(graph_of)
+    attributes, labels = file("edge_attributes"), file("edge_labels")
+    if not attributes.is_file() and not labels.is_file():
+        return undirected_edges(links, num_nodes), None
+    lines = (links.shape[1], "edges")
+    rows, count = np.empty((links.shape[1], 0)), 0
+    if attributes.is_file():
+        rows = read_table(attributes, rows=lines, dtype=np.float64)
+    if labels.is_file():
+        kinds, count, since = read_labels(labels, lines)
+        if count > MOST_EDGE_KINDS:
+            kinds, count = most_frequent(kinds, MOST_EDGE_KINDS), MOST_EDGE_KINDS
+        rows = np.concatenate([rows, since, kinds[:, None]], axis=1)
+    edge_index, rows = attributed_edges(links, rows, num_nodes)
+    if not labels.is_file():
+        return edge_index, as_float32(rows, str(attributes))
+    one_hot = torch.eye(count)[torch.from_numpy(rows[:, -1]).long()]
+    return edge_index, torch.cat([as_float32(rows[:, :-1], str(attributes)), one_hot], dim=1)

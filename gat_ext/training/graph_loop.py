@@ -62,6 +62,9 @@ class GraphTrainer(EpochTrainer[WalkModel]):
         recipe: optimiser, length and stopping.
         seed: of torch's generators, and of the walks of validation and test.
 
+    Raises:
+        ValueError: the data set has other targets than classes.
+
     Example:
         >>> from gat_ext.datasets import load_graphs
         >>> from gat_ext.models import GAM
@@ -81,6 +84,7 @@ class GraphTrainer(EpochTrainer[WalkModel]):
         recipe: GraphRecipe,
         seed: int,
     ) -> None:
+        data.require_classes("training")
         torch.manual_seed(seed)
         device = data.y.device
         self.data, self.recipe = data, recipe

@@ -71,7 +71,8 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
         root: folder that the data set was read from, or None.
 
     Raises:
-        ValueError: the data set is too small for the subset or the folds.
+        ValueError: the data set has other targets than classes, or is too small for the subset or
+            the folds.
     """
 
     unit = "fold"
@@ -79,6 +80,7 @@ class GraphRun(CheckpointedRun[GraphTrainer]):
     def __init__(
         self, config: GraphRunConfig, data: GraphDataset, folder: Path, root: Path | None = None
     ) -> None:
+        data.require_classes(config.model)
         data = _typed(data, config.types)
         if config.subset is not None:
             _check_subset(data, config.subset)
