@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
+from old_pickles import python2_dumps
 
 # Waiting threads sleep, so that they do not take the cores of other processes in parallel runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -134,40 +132,7 @@ def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fil
     server.stop()
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes pickles as Python 2 did: byte strings for text and data, old module names."""
-
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
-    OLD: ClassVar = {
-        "builtins": "__builtin__",
-        "numpy._core.multiarray": "numpy.core.multiarray",
-        "scipy.sparse._csr": "scipy.sparse.csr",
-    }
-
-    def save_string(self, value: str | bytes) -> None:
-        data = value.encode("latin-1") if isinstance(value, str) else value
-        short = len(data) < 256
-        size = len(data).to_bytes(1 if short else 4, "little")
-        self.write((pickle.SHORT_BINSTRING if short else pickle.BINSTRING) + size + data)
-        self.memoize(value)
-
-    def save_global(self, value: Any, name: str | None = None) -> None:
-        module = self.OLD.get(value.__module__, value.__module__)
-        self.write(f"c{module}\n{name or value.__qualname__}\n".encode())
-        self.memoize(value)
-
-    dispatch[str] = dispatch[bytes] = save_string
-    dispatch[type] = save_global
-    dispatch[BuiltinFunctionType] = dispatch[FunctionType] = save_global
-
-
-@pytest.fixture(scope="session")
-def python2_dumps() -> Callable[[Any], bytes]:
+@pytest.fixture(scope="session", name="python2_dumps")
+def python2_dumps_of_tests() -> Callable[[Any], bytes]:
     """A function that pickles as Python 2 did."""
-
-    def dumps(value: Any) -> bytes:
-        file = io.BytesIO()
-        Python2Pickler(file, protocol=2).dump(value)
-        return file.getvalue()
-
-    return dumps
+    return python2_dumps

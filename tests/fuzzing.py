@@ -1,4 +1,4 @@
-"""Draws and spoils the arguments of random calls, for test_fuzz."""
+"""Draws and spoils the arguments of random calls."""
 
 from __future__ import annotations
 
