@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layers import all_cases, over, random_edges
+from layers import all_cases, over, plain_cases, random_edges
+from torch import Tensor
 from torch.testing import assert_close
 
 from gat_ext import Graph, models, nn
@@ -257,3 +258,10 @@ def test_reordered_refuses_a_batch():
 def test_faulty_batches_are_refused(name, x, message):
     with pytest.raises(ValueError, match=message):
         getattr(nn, name)((5, 5), 4)(x, EDGES)
+
+
+@over(plain_cases("batch"))
+@pytest.mark.parametrize("form", [Tensor.to_sparse, Tensor.to_mkldnn])
+def test_batches_in_other_layouts_are_refused(case, form):
+    with pytest.raises(TypeError, match=r"is sparse|layout torch\.\S+; expected a dense batch"):
+        case.make()(form(torch.randn(2, 9, 5)), EDGES)

@@ -216,3 +216,16 @@ def test_drawing_into_given_axes():
     assert draw_edges(top_edges(recorded(), 2), axes=left) is left
     empty = recorded("GraphTransformer")[0]
     assert not draw_edges(top_edges(empty, 8)).patches
+
+
+def test_gradients_by_transforms():
+    """torch.func.grad of the measures equals autograd."""
+    layer = recorded()[0]
+    for measure in (
+        lambda alpha: attention_entropy(layer._replace(alpha=alpha)).sum(),
+        lambda alpha: attention_rollout([layer._replace(alpha=alpha)], 2).square().sum(),
+    ):
+        alpha = layer.alpha.detach().requires_grad_()
+        (expected,) = torch.autograd.grad(measure(alpha), alpha)
+        assert expected.abs().max() > 0
+        assert_close(torch.func.grad(measure)(alpha.detach()), expected)

@@ -7,8 +7,10 @@ import pickle
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from layers import LAYERS, layers_that
 
 from gat_ext import Graph, nn
 
@@ -78,6 +80,14 @@ def test_bad_input_is_refused(case):
     call, error, words = BAD[case]
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("name", layers_that("lazy"))
+@pytest.mark.parametrize("size", [torch.tensor([3, -1]), np.array([3, -1]), (X, 5), X])
+def test_sizes_that_have_no_truth_value(name, size):
+    for sizes in ({"in_channels": size}, {"in_channels": 5, "edge_dim": size}):
+        with pytest.raises(TypeError, match=f"{list(sizes)[-1]} is (?s:.*); expected an int"):
+            LAYERS[name].kind(**sizes, out_channels=4)
 
 
 # ---- edge features that GATConv, as PyG's, ignores

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from gat_ext.graph import Graph
+from gat_ext.graph.cache import cached
 from gat_ext.graph.self_loops import given_positions
 from gat_ext.nn.adjacency import attention_of, is_plain
 from gat_ext.nn.base import AttentionConv
@@ -76,9 +77,9 @@ class LayerAttention(NamedTuple):
 
     def graph(self) -> Graph:
         """The graph of ``edge_index``."""
-        graph = as_graph(self.edge_index, self.num_src, self.num_dst)
-        assert isinstance(graph, Graph)  # tracing records nothing
-        return graph
+        edges, sizes = self.edge_index, {"num_src": self.num_src, "num_dst": self.num_dst}
+        # A Graph under torch.func too, where layers have none: these edges are not transformed.
+        return cached((edges,), (*sizes.values(), "as given"), lambda: Graph(edges, **sizes))
 
 
 def check_attention(attention: Any) -> None:

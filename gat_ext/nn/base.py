@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -109,7 +110,10 @@ class AttentionConv(TracedModule):
     def __init__(self, *sizes: int | tuple[int, int] | None) -> None:
         """Prepares for sizes that are those of the first input; see the class for the argument."""
         super().__init__()
-        lazy = any(-1 in size if isinstance(size, (tuple, list)) else size == -1 for size in sizes)
+        ends = [
+            end for size in sizes for end in (size if isinstance(size, (tuple, list)) else [size])
+        ]
+        lazy = any(isinstance(end, Integral) and end == -1 for end in ends)
         # Not a submodule, which would be counted, hooked and printed.
         object.__setattr__(self, "_first_call", FirstCall(self) if lazy else None)
 

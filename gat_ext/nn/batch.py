@@ -41,7 +41,8 @@ def nodes_first(x: NodeFeatures) -> tuple[NodeFeatures, Batch | None]:
         (x, its batch), or (x as given, None) if it is not a batch.
 
     Raises:
-        ValueError: the batch is empty, or only one of sources and destinations is a batch, or their
+        TypeError: the batch is sparse.
+        ValueError: it is empty, or only one of sources and destinations is a batch, or their
             batches differ in shape.
     """
     if isinstance(x, Tensor):
@@ -74,9 +75,14 @@ def _batch_of(x: Any) -> Batch | None:
     return Batch(shape, math.prod(shape))
 
 
-def _moved(x: Tensor, batch: Batch) -> Tensor:
+def _moved(x: Tensor, batch: Batch, name: str = "x") -> Tensor:
+    given = f"{name} has shape {list(x.shape)}"
+    if x.layout != torch.strided:
+        raise TypeError(
+            f"{given} and layout {x.layout}; expected a dense batch: pass {name}.to_dense()"
+        )
     if batch.size == 0:
-        raise ValueError(f"x has shape {list(x.shape)}; expected a batch of at least one element")
+        raise ValueError(f"{given}; expected a batch of at least one element")
     return x.flatten(0, -3).transpose(0, 1).contiguous()
 
 
@@ -94,7 +100,7 @@ def edges_first(edge_attr: Tensor | None, batch: Batch | None) -> Tensor | None:
             f"edge_attr has shape {list(edge_attr.shape)}, but x is {axes}; expected [E, edge_dim] "
             "for all elements, or the batch of x before E"
         )
-    return _moved(edge_attr, batch)
+    return _moved(edge_attr, batch, "edge_attr")
 
 
 class Folded(NamedTuple):
