@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gat_ext import datasets
-from gat_ext.datasets import NodeDataset, load
+from gat_ext.datasets import NodeDataset, load, load_graphs
 from gat_ext.datasets._optional import require
 
 GENERATED = {
@@ -150,6 +151,30 @@ def test_available() -> None:
 def test_unknown_name(given_name: str, meant: str) -> None:
     with pytest.raises(ValueError, match=f"did you mean '{meant}'.*available: citeseer, cora"):
         load(given_name)
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(2), torch.ones(2, device="meta"), np.ones(2), "3", None, True, [1]]
+)
+def test_options_of_another_type(value: Any) -> None:
+    def refused(option: str) -> Any:
+        return pytest.raises(
+            TypeError, match=rf"{option} is .*of type \w+; expected (int|float|bool)"
+        )
+
+    for option in ("num_nodes", "p_in", "train_per_class", "seed"):
+        with refused(option):
+            load("sbm", **{option: value})
+    with refused("motif_size"):
+        load_graphs("shapes", motif_size=value)
+    if value is not True:
+        with refused("standardize"):
+            load("ppi", standardize=value)
+
+
+def test_options_that_are_numbers() -> None:
+    ours = load("sbm", num_nodes=np.int64(300), p_in=0, seed=np.uint8(1))
+    assert torch.equal(ours.edge_index, load("sbm", num_nodes=300, p_in=0.0, seed=1).edge_index)
 
 
 def test_unknown_option() -> None:

@@ -90,6 +90,16 @@ def test_sizes_that_have_no_truth_value(name, size):
             LAYERS[name].kind(**sizes, out_channels=4)
 
 
+@pytest.mark.parametrize("size", [X, torch.zeros(2, 0), 3, "34", (3,), (3, 3, 3), (X, 3), (3.0, 3)])
+def test_sizes_of_a_call(size):
+    layer = nn.GATConv(5, 4)
+    with pytest.raises(
+        TypeError, match=r"size is (?s:.*); expected \(N_src, N_dst\), two integers"
+    ):
+        layer(X, PAIR, size=size)
+    assert layer(X, PAIR, size=[np.int64(3), 3]).shape == (3, 4)
+
+
 # ---- edge features that GATConv, as PyG's, ignores
 
 

@@ -138,6 +138,14 @@ def test_dropout_of_models(name):
         SIZES[name](dropout=1.5)
 
 
+@pytest.mark.parametrize("name", SIZES)
+def test_flags_of_models(name):
+    flag = "learn_first_beta" if name == "AGNN" else "residual"
+    for given in (torch.ones(2), torch.zeros(2, 0), 5, None, "yes"):
+        with refuses(TypeError, f"{flag} is a .*; expected True or False"):
+            SIZES[name](**{flag: given})
+
+
 def test_attention_walk():
     for options in ({"num_walks": "3"}, {"beta": torch.ones(2)}):
         with refuses(TypeError, f"{next(iter(options))} is a"):
@@ -216,6 +224,9 @@ def test_explanations():
     for given in (None, EDGES, record):
         with refuses(TypeError, f"attention is a {type(given).__name__}; expected a list"):
             explain.attention_rollout(given, 0)
+    for nodes in (None, "a", NotImplemented, [X], [None], {1}, lambda: 0):
+        with refuses(TypeError, "nodes is (?s:.*); expected a node, or a list or a tensor"):
+            explain.attention_rollout([record], nodes)
     for given in (None, EDGES):
         with refuses(TypeError, f"attention is a {type(given).__name__}; expected a list"):
             explain.top_edges(given, 0)

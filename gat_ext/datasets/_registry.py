@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -49,16 +50,23 @@ class Registry(Generic[Data]):
         return sorted(self._loaders)
 
     def load(self, name: str, root: str | os.PathLike[str] | None, options: dict[str, Any]) -> Data:
-        """Calls the loader; ValueError for an unknown name, TypeError for an unknown option."""
+        """Calls the loader.
+
+        Raises:
+            ValueError: Unknown name.
+            TypeError: An unknown option, or a value of another type than its annotation says.
+        """
         loader = self._find(name)
         parameters = inspect.signature(loader).parameters.values()
-        known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+        known = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY}
         unknown = sorted(set(options) - set(known))
         if unknown:
             raise TypeError(
                 f"data set {name!r} has no option {', '.join(unknown)}; "
                 f"expected one of its options: {', '.join(known)}"
             )
+        for option, value in options.items():
+            _check_type(option, value, known[option])
         return loader(None if root is None else Path(root), **options)
 
     def _find(self, name: str) -> Callable[..., Data]:
@@ -72,6 +80,20 @@ class Registry(Generic[Data]):
         raise ValueError(
             f"unknown data set {name!r}{hint} available: {', '.join(self.available())}"
         )
+
+
+# Plain annotation of an option -> what its values are instances of.
+_KINDS = {"int": Integral, "float": Real, "bool": bool, "str": str}
+
+
+def _check_type(option: str, value: Any, annotation: Any) -> None:
+    """Raises TypeError unless the value is of a plain annotation's type; True is no number."""
+    wanted = getattr(annotation, "__name__", annotation)  # a string where evaluation is postponed
+    kind = _KINDS.get(wanted) if isinstance(wanted, str) else None
+    if kind is None:
+        return
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise TypeError(f"{option} is {value!r} of type {type(value).__name__}; expected {wanted}")
 
 
 _NODES: Registry[NodeDataset] = Registry()
@@ -116,7 +138,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
 
     Raises:
         ValueError: Unknown name, or a value that the loader refuses.
-        TypeError: An option that the loader does not have.
+        TypeError: An option that the loader does not have, or whose value has another type.
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: A download failed.
         ImportError: A package of the ``train`` extra is missing.
@@ -168,7 +190,7 @@ def load_graphs(
 
     Raises:
         ValueError: Unknown name, or a value that the loader refuses.
-        TypeError: An option that the loader does not have.
+        TypeError: An option that the loader does not have, or whose value has another type.
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: A download failed.
         ImportError: A package of the ``train`` extra is missing.

@@ -77,9 +77,10 @@ class LayerAttention(NamedTuple):
 
     def graph(self) -> Graph:
         """The graph of ``edge_index``."""
-        edges, sizes = self.edge_index, {"num_src": self.num_src, "num_dst": self.num_dst}
+        edges, num_src, num_dst = self.edge_index, self.num_src, self.num_dst
         # A Graph under torch.func too, where layers have none: these edges are not transformed.
-        return cached((edges,), (*sizes.values(), "as given"), lambda: Graph(edges, **sizes))
+        key = (num_src, num_dst, "as given")
+        return cached((edges,), key, lambda: Graph(edges, num_src=num_src, num_dst=num_dst))
 
 
 def check_attention(attention: Any) -> None:

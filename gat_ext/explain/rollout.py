@@ -86,7 +86,13 @@ def attention_rollout(
 
 
 def _node_index(nodes: int | Sequence[int] | Tensor, count: int, device: torch.device) -> Tensor:
-    index = torch.as_tensor(nodes, device=device)
+    try:
+        index = torch.as_tensor(nodes, device=device)
+    except (RuntimeError, TypeError, ValueError) as error:  # what torch raises for other types
+        raise TypeError(
+            f"nodes is {nodes!r} of type {type(nodes).__name__}; expected a node, or a list or a "
+            "tensor [K] of nodes"
+        ) from error
     if index.numel() == 0:
         index = index.long()
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:

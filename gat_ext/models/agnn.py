@@ -64,6 +64,7 @@ class AGNN(AttentionModel):
         """Creates the layers; see the class for the arguments."""
         super().__init__()
         check_depth(num_layers)
+        checks.flag(learn_first_beta, "learn_first_beta")
         checks.probability(dropout, "dropout")
         for name, size in (
             ("in_channels", in_channels),

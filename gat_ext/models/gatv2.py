@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn import functional as F
 
+from gat_ext.functional import checks
 from gat_ext.models.base import Shape, StackedModel
 from gat_ext.nn import GATv2Conv
 
@@ -60,6 +61,7 @@ class GATv2(StackedModel):
         edge_dim: int | None = None,
     ) -> None:
         """Creates the layers; see the class for the arguments."""
+        checks.flag(residual, "residual")
 
         def make_layer(
             position: int, in_channels: int, out_channels: int, heads: int, concat: bool

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from gat_ext.functional import checks
 from gat_ext.models.base import Shape, StackedModel
 from gat_ext.nn import TransformerConv
 from gat_ext.ops import linear_maps
@@ -60,6 +61,7 @@ class GraphTransformer(StackedModel):
         edge_dim: int | None = None,
     ) -> None:
         """Creates the layers; see the class for the arguments."""
+        checks.flag(residual, "residual")
 
         def make_layer(
             position: int, in_channels: int, out_channels: int, heads: int, concat: bool

@@ -67,6 +67,15 @@ def _check_integer(name: str, size: Any) -> None:
         raise ValueError(f"{name} is {size}; expected at most {_LARGEST}")
 
 
+def check_pair(size: Any) -> None:
+    """Raises TypeError unless ``size`` is a pair of integers, which a trace may not know."""
+    is_pair = isinstance(size, (tuple, list)) and len(size) == 2
+    if not is_pair or not all(isinstance(n, (Integral, torch.SymInt)) for n in size):
+        raise TypeError(
+            f"size is {size!r} of type {type(size).__name__}; expected (N_src, N_dst), two integers"
+        )
+
+
 def check_flags(**flags: Any) -> None:
     """Raises TypeError unless all flags are True or False."""
     for name, given in flags.items():

@@ -13,7 +13,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
-from gat_ext.nn.arguments import asks_for_weights
+from gat_ext.nn.arguments import asks_for_weights, check_pair
 from gat_ext.nn.batch import Batch, Folded, edges_first, nodes_first
 from gat_ext.nn.first_call import FirstCall
 from gat_ext.nn.inputs import (
@@ -231,6 +231,8 @@ class AttentionConv(TracedModule):
         size: tuple[int, int] | None,
     ) -> tuple[int, int]:
         """(N_src, N_dst); without x_dst, N_dst is that of size or the Graph, else N_src."""
+        if size is not None:
+            check_pair(size)
         num_src = x_src.shape[0]
         if x_dst is not None:
             num_dst = x_dst.shape[0]
