@@ -71,6 +71,26 @@ def test_reproducible_and_restorable(name):
     assert torch.equal(fresh.eval()(X, GRAPH), model.eval()(X, GRAPH.edge_index))
 
 
+@pytest.mark.parametrize("name", [*NAMES, "gam", "gam-mem"])
+def test_reset_parameters(name):
+    """Every parameter is drawn again, as by the constructor."""
+
+    def new():
+        torch.manual_seed(0)
+        if name in NAMES:
+            return make(name, **({} if name == "agnn" else {"norm": "layer"}))
+        return models.build_graphs(name)(3, 2)
+
+    model, expected = new(), new().state_dict()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(7.0)
+    model.reset_parameters()
+    for key, value in model.state_dict().items():
+        assert not (value == 7).any(), key
+        assert_close(value.std(correction=0), expected[key].std(correction=0), rtol=0.5, atol=0.2)
+
+
 @pytest.mark.parametrize("dataset", ["cora", "citeseer", "pubmed", "ppi", "digits"])
 @pytest.mark.parametrize("name", NAMES)
 def test_presets_run(name, dataset):

@@ -119,7 +119,8 @@ void check(const Edges& e) {
     TORCH_CHECK_INDEX(bound[row] >= 0, "edge_index[", row, "] contains ", bound[row],
                       "; expected node numbers of at least 0");
     TORCH_CHECK_INDEX(bound[2 + row] < count[row], "edge_index[", row, "] contains ",
-                      bound[2 + row], "; expected node numbers below ", name, "=", count[row]);
+                      bound[2 + row], "; expected node numbers below ", name, "=", count[row],
+                      ", counted from 0");
   }
 }
 

@@ -128,9 +128,11 @@ def check_edge_index(edge_index: Tensor) -> None:
             "or GPU"
         )
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        pairs = edge_index.dim() == 2 and edge_index.shape[1] == 2
         raise ValueError(
             f"edge_index has shape {list(edge_index.shape)}; expected [2, E] with sources in row 0 "
             "and destinations in row 1: pass edge_index.t() for a list of pairs [E, 2]"
+            + ("" if pairs else ", matrix.nonzero().t().flip(0) for an adjacency matrix")
         )
 
 
@@ -190,7 +192,7 @@ def node_counts(
         if high >= bound:
             raise IndexError(
                 f"edge_index[{row}, {_find(edge_index[row], high)}] is {high}; "
-                f"expected node numbers below {name}={bound}"
+                f"expected node numbers below {name}={bound}, counted from 0"
             )
     return num_src, num_dst
 

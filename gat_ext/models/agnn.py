@@ -17,7 +17,7 @@ from gat_ext.nn import AGNNConv
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
 from gat_ext.nn.inputs import check_kind
-from gat_ext.nn.linear import Projection
+from gat_ext.nn.linear import Projection, reset_
 from gat_ext.ops import linear_maps
 
 if TYPE_CHECKING:
@@ -72,13 +72,18 @@ class AGNN(AttentionModel):
             ("out_channels", out_channels),
         ):
             check_size(name, size)
-        self.dropout = dropout
+        self.dropout, self.learn_first_beta = dropout, learn_first_beta
         self.lin_in = Projection(in_channels, hidden_channels)
         layers = [AGNNConv(requires_grad=learn_first_beta or i > 0) for i in range(num_layers)]
-        if not learn_first_beta:
-            layers[0].beta.zero_()
         self.layers = nn.ModuleList(layers)
         self.lin_out = nn.Linear(hidden_channels, out_channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Resets all parameters, and the beta of the first layer to 0 if it is not learned."""
+        reset_(*self.layers)
+        if not self.learn_first_beta:
+            self.layers[0].get_buffer("beta").zero_()
         for linear in (self.lin_in, self.lin_out):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)

@@ -16,6 +16,7 @@ from gat_ext.models.features import dropout_features, input_features
 from gat_ext.nn.adjacency import is_plain, plain_inputs
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
+from gat_ext.nn.linear import reset_
 from gat_ext.nn.masks import one_of
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 
@@ -266,6 +267,10 @@ class StackedModel(AttentionModel):
             channels = width
         last = shape.num_layers - 1
         self.layers.append(make_layer(last, channels, shape.out_channels, shape.out_heads, False))
+
+    def reset_parameters(self) -> None:
+        """Resets all parameters."""
+        reset_(*self.layers, *(n for n in self.norms if not isinstance(n, nn.Identity)))
 
     def _run(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
         last = len(self.norms)

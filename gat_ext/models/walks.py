@@ -15,6 +15,7 @@ from gat_ext.functional.options import with_options_of
 from gat_ext.graph import Graph
 from gat_ext.nn import WalkAgent
 from gat_ext.nn.arguments import check_size
+from gat_ext.nn.linear import reset_
 from gat_ext.nn.walk_agent import MOST_STEPS, Walks
 from gat_ext.ops.walk import draw_starts
 
@@ -164,6 +165,10 @@ class WalkModel(nn.Module, ABC):
         )
         self.baseline = nn.Linear(hidden_channels, 1)
         self.classifier = nn.Linear(hidden_channels, num_classes)
+
+    def reset_parameters(self) -> None:
+        """Resets all parameters."""
+        reset_(*self.children())
 
     @classmethod
     @abstractmethod

@@ -87,7 +87,8 @@ def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | Traced
     if (adjacency.num_src, adjacency.num_dst) != (num_src, num_dst):
         raise ValueError(
             f"x has {num_src} rows for the sources and {num_dst} for the destinations, but the "
-            f"graph is {adjacency!r}; expected one row for each node"
+            f"graph is {adjacency!r}; expected one row for each node: give the numbers of nodes to "
+            "Graph if some have no edges"
         )
     return adjacency
 
