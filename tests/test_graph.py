@@ -371,6 +371,90 @@ def test_batch_errors():
         Graph.batch([path, path.to("meta")])
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(0, 6), st.sampled_from(INDEX_DTYPES))
+def test_subgraph_of_any_nodes(data, num_nodes, dtype):
+    numbers = st.integers(0, max(num_nodes - 1, 0))
+    pairs = data.draw(st.lists(st.tuples(numbers, numbers), max_size=12 if num_nodes else 0))
+    nodes = data.draw(st.permutations(range(num_nodes)))[: data.draw(st.integers(0, 6))]
+    edge_index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t()
+    graph = Graph(edge_index, num_nodes=num_nodes, index_dtype=dtype)
+    part, positions = graph.subgraph(torch.tensor(nodes, dtype=dtype))
+    kept = [e for e, (i, j) in enumerate(pairs) if i in nodes and j in nodes]
+    assert positions.tolist() == kept and positions.dtype == torch.int64
+    assert part.num_nodes == len(nodes) and part.index_dtype == dtype
+    assert edges(part) == [(nodes.index(pairs[e][0]), nodes.index(pairs[e][1])) for e in kept]
+    assert_consistent(part, part.edge_index)
+    again, same = graph.subgraph(nodes)
+    assert edges(again) == edges(part) and torch.equal(same, positions)
+
+
+def test_subgraph_of_a_mask():
+    graph = sample_graph("unsorted")
+    mask = torch.tensor([True, False, True, True, False, False, True, False])
+    part, positions = graph.subgraph(mask)
+    expected, kept = graph.subgraph(mask.nonzero().flatten())
+    assert edges(part) == edges(expected) and torch.equal(positions, kept)
+    assert graph.subgraph(torch.zeros(8, dtype=torch.bool))[0].num_nodes == 0
+    whole, every = graph.subgraph(torch.ones(8, dtype=torch.bool))
+    assert edges(whole) == edges(graph) and every.tolist() == list(range(graph.num_edges))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error", "message"),
+    [
+        ([0, 2, 0], ValueError, "nodes has node 0 more than once; expected distinct nodes"),
+        ([1, 8], IndexError, r"nodes\[1\] is 8; expected node numbers from 0 to 7"),
+        ([-1], IndexError, r"nodes\[0\] is -1; expected"),
+        ([0.0], TypeError, "nodes has dtype torch.float32; expected torch.int64, torch.int32 or"),
+        (torch.tensor([[0]]), ValueError, r"nodes has shape \[1, 1\]; expected node numbers \[M\]"),
+        (torch.tensor(3), ValueError, r"nodes has shape \[\]"),
+        (torch.ones(7, dtype=torch.bool), ValueError, r"a mask of shape \[7\]; expected \[8\]"),
+    ],
+)
+def test_subgraph_refuses(nodes, error, message):
+    with pytest.raises(error, match=message):
+        sample_graph("unsorted").subgraph(nodes)
+
+
+def test_subgraph_of_a_bipartite_graph():
+    with pytest.raises(
+        ValueError, match="num_src=9 and num_dst=4; num_nodes expects them to be equal"
+    ):
+        sample_graph("more_sources").subgraph([0])
+
+
+def test_pin_memory(monkeypatch):
+    """All tensors are those that torch pins; without a GPU its error is raised."""
+    graph = sample_graph("unsorted")
+    if torch.cuda.is_available():
+        pinned = graph.pin_memory()
+        assert pinned.col.is_pinned() and pinned.rowptr.is_pinned() and pinned.edge_id.is_pinned()
+        moved = pinned.to("cuda", non_blocking=True)
+        torch.cuda.synchronize()
+        assert torch.equal(moved.edge_index.cpu(), graph.edge_index)
+    else:
+        with pytest.raises(RuntimeError, match="accelerator"):
+            graph.pin_memory()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    graph.transpose()
+    pinned = graph.pin_memory()
+    assert_consistent(pinned, graph.edge_index)
+    for part, other in zip(pinned.transpose(), graph.transpose(), strict=True):
+        assert torch.equal(part, other) and part.data_ptr() != other.data_ptr()
+    assert pinned.col.data_ptr() != graph.col.data_ptr()
+    assert pinned.edge_id.data_ptr() != graph.edge_id.data_ptr()
+
+
+def test_data_loaders_pin_graphs(monkeypatch):
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    graph = sample_graph("unsorted")
+    found, _ = pin_memory((graph, torch.ones(8, 2)))
+    assert isinstance(found, Graph) and found is not graph and edges(found) == edges(graph)
+
+
 def test_examples_in_the_docstrings():
     result = doctest.testmod(gat_ext.graph.graph)
     assert result.attempted > 10 and result.failed == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.edge_index import EdgeIndex
 
 from gat_ext import Graph, reference
+from gat_ext.testing import GRAPHS, sample_graph
 
 X = torch.arange(12, dtype=torch.float64).reshape(4, 3)
 # A [3, 4]: 4 sources, 3 destinations, destination 1 without edges.
@@ -211,3 +214,121 @@ def test_dgl_itself():
     dgl = pytest.importorskip("dgl")
     graph = Graph.from_dgl(dgl.graph(tuple(EDGE_INDEX), num_nodes=6))
     assert graph.num_nodes == 6 and torch.equal(graph.edge_index, EDGE_INDEX)
+
+
+# ---- to other libraries and back
+
+SQUARE = [name for name in GRAPHS if GRAPHS[name]().num_src == GRAPHS[name]().num_dst]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_to_scipy_and_back(name, dtype):
+    given = sample_graph(name)
+    sizes = {"num_src": given.num_src, "num_dst": given.num_dst}
+    graph = Graph(given.edge_index, **sizes, index_dtype=dtype)
+    weights = torch.randn(graph.num_edges, dtype=torch.float64)
+    matrix = graph.to_scipy(weights)
+    assert matrix.format == "csr" and matrix.shape == (graph.num_dst, graph.num_src)
+    order = torch.arange(graph.num_edges) if graph.edge_id is None else graph.edge_id
+    again = Graph.from_scipy(matrix)
+    assert (again.num_src, again.num_dst) == (graph.num_src, graph.num_dst)
+    assert torch.equal(again.edge_index, graph.edge_index[:, order])
+    assert torch.equal(torch.from_numpy(matrix.data), weights[order])
+    x = torch.randn(graph.num_src, 3, dtype=torch.float64)
+    torch.testing.assert_close(
+        reference.spmm(graph, x, weights), torch.from_numpy(matrix @ x.numpy())
+    )
+
+
+def test_to_scipy_of_weights():
+    graph = Graph(torch.tensor([[0, 1, 1], [1, 0, 0]]))
+    assert graph.to_scipy().toarray().tolist() == [[0, 2], [1, 0]]
+    assert graph.to_scipy().dtype == np.float32
+    weights = torch.tensor([True, False, True])
+    assert graph.to_scipy(weights).data.tolist() == [False, True, True]
+    learned = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    assert graph.to_scipy(learned).data.tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize("edge_index", [[[0, 1, 2], [0, 1, 2]], [[0, 1, 2], [2, 1, 0]]])
+def test_a_scipy_matrix_shares_no_memory(edge_index):
+    graph, weights = Graph(torch.tensor(edge_index)), torch.tensor([1.0, 2.0, 3.0])
+    matrix = graph.to_scipy(weights)
+    for array in (matrix.data, matrix.indices, matrix.indptr):
+        array[:] = 7
+    assert graph.edge_index.tolist() == edge_index and weights.tolist() == [1, 2, 3]
+    assert graph.rowptr.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([1.0, 2.0], TypeError, r"weights is a list; expected a tensor \[2\]: .*torch.as_tensor"),
+        (torch.ones(3), ValueError, r"weights has shape \[3\]; expected \[2\], one for each edge"),
+        (torch.ones(2, 1), ValueError, r"weights has shape \[2, 1\]; expected \[2\]"),
+        (torch.ones(2).bfloat16(), TypeError, r"dtype torch.bfloat16, .*weights\.float\(\)"),
+        (torch.ones(2).half(), TypeError, r"dtype torch.float16, which SciPy lacks"),
+    ],
+)
+def test_to_scipy_refuses(weights, error, message):
+    with pytest.raises(error, match=message):
+        Graph(torch.tensor([[0, 1], [1, 0]])).to_scipy(weights)
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_to_networkx_and_back(name):
+    graph = sample_graph(name)
+    found = graph.to_networkx()
+    pairs = list(map(tuple, graph.edge_index.t().tolist()))
+    assert found.is_directed() and list(found.nodes) == list(range(graph.num_nodes))
+    assert found.is_multigraph() == (len(set(pairs)) < len(pairs))
+    assert found.number_of_edges() == graph.num_edges
+    again = Graph.from_networkx(found)
+    assert again.num_nodes == graph.num_nodes
+    assert torch.equal(again.edge_index, graph.edge_index[:, graph.transpose().edge_id.long()])
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_to_pyg_and_back(name):
+    graph = sample_graph(name)
+    data = graph.to_pyg()
+    assert type(data) is Data and data.num_nodes == graph.num_nodes and data.validate()
+    again = Graph.from_pyg(data)
+    assert again.num_nodes == graph.num_nodes
+    assert torch.equal(again.edge_index, graph.edge_index)
+
+
+@pytest.mark.parametrize("method", ["to_networkx", "to_pyg"])
+def test_bipartite_graphs_have_no_such_form(method):
+    with pytest.raises(
+        ValueError, match=rf"{method} got .* num_src=9 and num_dst=4; expected equal"
+    ):
+        getattr(sample_graph("more_sources"), method)()
+
+
+def test_what_to_do_with_bipartite_graphs_instead():
+    """As the errors say."""
+    graph = sample_graph("more_sources")
+    edges = EdgeIndex(graph.edge_index, sparse_size=(graph.num_src, graph.num_dst))
+    again = Graph.from_pyg(edges)
+    assert (again.num_src, again.num_dst) == (graph.num_src, graph.num_dst)
+    src, dst = graph.edge_index
+    joint = Graph(torch.stack([src, dst + graph.num_src]), num_nodes=13).to_networkx()
+    assert nx.is_bipartite(joint) and joint.number_of_nodes() == 13
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "package"),
+    [
+        ("to_scipy", "scipy.sparse", "scipy"),
+        ("to_networkx", "networkx", "networkx"),
+        ("to_pyg", "torch_geometric.data", "torch_geometric"),
+    ],
+)
+def test_missing_library(method, module, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        ImportError, match=rf"Graph\.{method} needs {package}: pip install {package}"
+    ):
+        getattr(sample_graph("path"), method)()

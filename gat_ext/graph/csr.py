@@ -249,6 +249,53 @@ def check_batch(graphs: Sequence[Any], kind: type) -> None:
         )
 
 
+def new_numbers(nodes: Tensor | Sequence[int], num_nodes: int, device: torch.device) -> Tensor:
+    """int64 ``[num_nodes]``: the place of each node among ``nodes``, or -1.
+
+    Args:
+        nodes: integers ``[M]``, or a bool mask ``[num_nodes]``.
+        num_nodes: number of nodes.
+        device: device of the result.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: a wrong shape, or a node that occurs twice.
+        IndexError: a node is out of range.
+    """
+    chosen = torch.as_tensor(nodes, device=device)
+    if chosen.dtype == torch.bool:
+        if chosen.shape != (num_nodes,):
+            raise ValueError(
+                f"nodes is a mask of shape {list(chosen.shape)}; expected [{num_nodes}], a boolean "
+                "for each node"
+            )
+        chosen = chosen.nonzero().flatten()
+    if chosen.dim() != 1:
+        raise ValueError(f"nodes has shape {list(chosen.shape)}; expected node numbers [M]")
+    if chosen.numel() == 0:
+        chosen = chosen.long()  # an empty list has no integer dtype
+    if chosen.dtype not in (torch.int32, torch.int64):
+        raise TypeError(
+            f"nodes has dtype {chosen.dtype}; expected torch.int64, torch.int32 or, for a mask, "
+            "torch.bool"
+        )
+    outside = (chosen < 0) | (chosen >= num_nodes)
+    if bool(outside.any()):
+        place = _find(outside, True)
+        raise IndexError(
+            f"nodes[{place}] is {int(chosen[place])}; expected node numbers from 0 to "
+            f"{num_nodes - 1}"
+        )
+    number = torch.full((num_nodes,), -1, device=device)
+    places = torch.arange(chosen.shape[0], device=device)
+    number[chosen] = places
+    repeated = number[chosen] != places
+    if bool(repeated.any()):
+        node = int(chosen[_find(repeated, True)])
+        raise ValueError(f"nodes has node {node} more than once; expected distinct nodes")
+    return number
+
+
 def _checked_count(name: str, count: int | None) -> int | None:
     if count is None:
         return None

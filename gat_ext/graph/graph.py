@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from gat_ext.graph import csr, order
+from gat_ext.graph.conversions import Conversions
 from gat_ext.graph.csr import Transpose
-from gat_ext.graph.formats import (
-    Edges,
-    dgl_graph,
-    networkx_graph,
-    pyg,
-    scipy_sparse,
-    torch_sparse,
-)
 from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.order import ORDERS
 from gat_ext.ops.scatter import expand_rows
@@ -25,7 +17,7 @@ from gat_ext.ops.scatter import expand_rows
 __all__ = ["ORDERS", "Graph", "Transpose"]
 
 
-class Graph:
+class Graph(Conversions):
     """A directed graph from ``num_src`` sources to ``num_dst`` destinations, CSR by destination.
 
     Edge e goes from ``edge_index[0, e]`` to ``edge_index[1, e]``. Multi-edges and self-loops are
@@ -99,78 +91,10 @@ class Graph:
         graph._num_src, graph._transpose = num_src, transpose
         return graph
 
-    @classmethod
-    def _from_edges(cls, edges: Edges) -> Graph:
-        edge_index, counts = edges
-        num_src, num_dst = counts or (None, None)
-        return cls(edge_index, num_src=num_src, num_dst=num_dst)
-
     def _derive(self, edge_index: Tensor, num_src: int, num_dst: int) -> Graph:
         """A graph of other edges, whose index dtype is not narrower than this graph's."""
         dtype = torch.int64 if self.index_dtype == torch.int64 else None
         return Graph(edge_index, num_src=num_src, num_dst=num_dst, index_dtype=dtype)
-
-    # ---- from other libraries
-
-    @classmethod
-    def from_scipy(cls, matrix: Any) -> Graph:
-        """The graph of a SciPy sparse matrix ``[num_dst, num_src]``: A[i, j] is an edge j -> i.
-
-        So ``spmm`` with weights ``A.data`` is ``A @ x``. Edges are in the order of ``A.tocoo()``;
-        stored zeros and repeated entries are edges, too.
-
-        Raises:
-            TypeError: not a sparse matrix.
-            ValueError: not two dimensions, or row or column pointers that are not valid.
-            IndexError: an index is out of range.
-        """
-        return cls._from_edges(scipy_sparse.scipy_edges(matrix))
-
-    @classmethod
-    def from_torch_sparse(cls, matrix: Tensor) -> Graph:
-        """The graph of a CSR, CSC or COO tensor ``[num_dst, num_src]``: A[i, j] is an edge j -> i.
-
-        Edges are in the order of the stored values; an uncoalesced tensor has multi-edges.
-
-        Raises:
-            TypeError: another layout.
-            ValueError: not one matrix, or row or column pointers that are not valid.
-            IndexError: an index is out of range.
-        """
-        return cls._from_edges(torch_sparse.torch_sparse_edges(matrix))
-
-    @classmethod
-    def from_networkx(cls, graph: Any) -> Graph:
-        """The graph of a NetworkX graph; nodes are numbered in the order of ``graph.nodes``.
-
-        An edge (u, v) is u -> v. For an undirected graph, the reverses follow in the same order,
-        without those of self-loops.
-
-        Raises:
-            TypeError: not a NetworkX graph.
-        """
-        return cls._from_edges(networkx_graph.networkx_edges(graph))
-
-    @classmethod
-    def from_pyg(cls, data: Any) -> Graph:
-        """The graph of an object of PyTorch Geometric.
-
-        ``data`` is a homogeneous ``Data``, an ``edge_index`` (tensor or ``EdgeIndex``), or an
-        ``adj_t`` (``SparseTensor`` or torch sparse tensor) with a row for each destination.
-
-        Raises:
-            TypeError: none of these.
-        """
-        return cls._from_edges(pyg.pyg_edges(data))
-
-    @classmethod
-    def from_dgl(cls, graph: Any) -> Graph:
-        """The graph of a DGL graph or block (1.1 or later) with one edge type; edges by edge id.
-
-        Raises:
-            TypeError: not a DGL graph.
-        """
-        return cls._from_edges(dgl_graph.dgl_edges(graph))
 
     # ---- properties
 
@@ -276,8 +200,10 @@ class Graph:
 
     # ---- other graphs from this one
 
-    def to(self, device: torch.device | str | int) -> Graph:
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Graph:
         """This graph, with its transpose if built, on ``device``; itself if already there.
+
+        ``non_blocking`` is that of :meth:`torch.Tensor.to`, for a graph in pinned memory.
 
         Raises:
             TypeError, ValueError: ``device`` is not a device.
@@ -285,15 +211,62 @@ class Graph:
         target = torch.empty(0, device=csr.device_of(device)).device
         if target == self.device:
             return self
+        return self._map(lambda tensor: tensor.to(target, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Graph:
+        """This graph, with its transpose if built, in page-locked memory.
+
+        ``to(device, non_blocking=True)`` copies from there to a GPU while the program continues. A
+        ``torch.utils.data.DataLoader`` with ``pin_memory=True`` calls this method.
+
+        Raises:
+            RuntimeError: no GPU, or the graph is on one, as :meth:`torch.Tensor.pin_memory`.
+
+        Example:
+            >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+            >>> if torch.cuda.is_available():
+            ...     graph = graph.pin_memory().to("cuda", non_blocking=True)
+        """
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Graph:
+        """A graph of changed tensors of the same values."""
         with torch.inference_mode(False):
-            edge_id = None if self._edge_id is None else self._edge_id.to(target)
-            parts = self._rowptr.to(target), self._col.to(target), edge_id
+            edge_id = None if self._edge_id is None else change(self._edge_id)
+            parts = change(self._rowptr), change(self._col), edge_id
             transpose = self._transpose
             if transpose is not None:
-                rowptr, col, pos = (tensor.to(target) for tensor in transpose[:3])
-                order = pos if edge_id is None else transpose.edge_id.to(target)
+                rowptr, col, pos = (change(tensor) for tensor in transpose[:3])
+                order = pos if edge_id is None else change(transpose.edge_id)
                 transpose = Transpose(rowptr, col, pos, order)
         return Graph._from_csr(parts, self._num_src, transpose)
+
+    def subgraph(self, nodes: Tensor | Sequence[int]) -> tuple[Graph, Tensor]:
+        """The edges between some of the nodes, which are numbered anew in the given order.
+
+        Args:
+            nodes: distinct nodes, int64 or int32 ``[M]``, or a bool mask ``[num_nodes]``.
+
+        Returns:
+            The graph of M nodes, whose edges keep their order, and int64 ``[E']``, their positions
+            among this graph's edges: its features are ``x[nodes]`` and ``edge_attr[positions]``.
+
+        Raises:
+            TypeError: ``nodes`` are not integers or booleans.
+            ValueError: ``num_src != num_dst``, a wrong shape, or a node that occurs twice.
+            IndexError: a node is out of range.
+
+        Example:
+            >>> graph = Graph(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 1]]))
+            >>> part, positions = graph.subgraph([3, 1, 0])
+            >>> part.edge_index.tolist(), positions.tolist()
+            ([[2, 0], [1, 1]], [0, 3])
+        """
+        number = csr.new_numbers(nodes, self.num_nodes, self.device)
+        edge_index = number[self.edge_index]
+        positions = (edge_index >= 0).all(dim=0).nonzero().flatten()
+        count = int((number >= 0).sum())
+        return self._derive(edge_index[:, positions], count, count), positions
 
     def add_self_loops(self) -> Graph:
         """Appends a self-loop for each ``i < min(num_src, num_dst)`` without one, by ascending i.

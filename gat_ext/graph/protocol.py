@@ -1,4 +1,4 @@
-"""GraphLike, the interface of Graph and TracedGraph."""
+"""GraphLike, the interface of Graph and TracedGraph; SortedGraph, that of Graph."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from gat_ext.graph.csr import Transpose
 
 
 class GraphLike(Protocol):
@@ -34,4 +36,27 @@ class GraphLike(Protocol):
     @property
     def edge_index(self) -> Tensor:
         """int64 [2, num_edges], in the order of per-edge tensors."""
+        ...
+
+
+class SortedGraph(GraphLike, Protocol):
+    """What conversions read of a :class:`gat_ext.Graph`."""
+
+    @property
+    def rowptr(self) -> Tensor:
+        """int64 [num_dst + 1]."""
+        ...
+
+    @property
+    def col(self) -> Tensor:
+        """[E], sources in CSR order."""
+        ...
+
+    @property
+    def edge_id(self) -> Tensor | None:
+        """[E], the caller's positions in CSR order; None if the orders agree."""
+        ...
+
+    def transpose(self) -> Transpose:
+        """The CSR by source."""
         ...

@@ -1,11 +1,15 @@
-"""Form, the description of a form of edges."""
+"""Form, the description of a form of edges; helpers of conversions to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from gat_ext.graph.protocol import GraphLike
 
 # edge_index [2, E] in the order of the object, and (num_src, num_dst), or None if unknown.
 Edges = tuple[Tensor, tuple[int, int] | None]
@@ -36,3 +40,25 @@ class Form(NamedTuple):
     values: Callable[[Any], Tensor | None] = lambda _: None
     with_weights: Callable[[Any, tuple[int, int], Tensor, Tensor], Any] | None = None
     num_first: Callable[[Any], int | None] = lambda _: None
+
+
+def library(module: str, method: str) -> Any:
+    """A module of another library for a method of Graph.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise ImportError(f"Graph.{method} needs {package}: pip install {package}") from error
+
+
+def check_one_set_of_nodes(graph: GraphLike, method: str, instead: str) -> None:
+    """Raises ValueError unless sources and destinations are equally many."""
+    if graph.num_src != graph.num_dst:
+        raise ValueError(
+            f"{method} got a graph with num_src={graph.num_src} and num_dst={graph.num_dst}; "
+            f"expected equal numbers: {instead}"
+        )

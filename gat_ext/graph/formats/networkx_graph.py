@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gat_ext.graph.formats.form import Edges, Form
+from gat_ext.graph.formats.form import Edges, Form, check_one_set_of_nodes, library
+
+if TYPE_CHECKING:
+    from gat_ext.graph.protocol import SortedGraph
 
 
 def is_networkx(value: Any) -> bool:
@@ -29,6 +32,24 @@ def networkx_edges(graph: Any) -> Edges:
         other = edge_index[:, edge_index[0] != edge_index[1]].flip(0)
         edge_index = torch.cat([edge_index, other], dim=1)
     return edge_index, (len(number), len(number))
+
+
+def to_networkx(graph: SortedGraph) -> Any:
+    """A DiGraph or MultiDiGraph whose edges are in the order of the transpose."""
+    check_one_set_of_nodes(
+        graph,
+        "to_networkx",
+        "number destinations after sources, as in Graph(torch.stack([src, dst + num_src]))",
+    )
+    by_source = graph.transpose()
+    source = torch.repeat_interleave(by_source.rowptr.diff())
+    pairs = list(zip(source.tolist(), by_source.col.tolist(), strict=True))
+    networkx = library("networkx", "to_networkx")
+    has_multi_edges = len(set(pairs)) < len(pairs)
+    result = networkx.MultiDiGraph() if has_multi_edges else networkx.DiGraph()
+    result.add_nodes_from(range(graph.num_src))
+    result.add_edges_from(pairs)
+    return result
 
 
 FORM = Form("a NetworkX graph", is_networkx, networkx_edges, constructor="from_networkx")

@@ -1,16 +1,19 @@
-"""Graphs of PyTorch Geometric, for ``Graph.from_pyg``."""
+"""Graphs of PyTorch Geometric, for ``Graph.from_pyg`` and ``Graph.to_pyg``."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gat_ext.graph.formats.edge_index import plain_tensor
-from gat_ext.graph.formats.form import Edges
+from gat_ext.graph.formats.form import Edges, check_one_set_of_nodes, library
 from gat_ext.graph.formats.sparse_tensor import is_sparse_tensor, sparse_tensor_edges
 from gat_ext.graph.formats.torch_sparse import torch_sparse_edges
+
+if TYPE_CHECKING:
+    from gat_ext.graph.protocol import GraphLike
 
 
 def pyg_edges(data: Any) -> Edges:
@@ -44,3 +47,15 @@ def _pyg_tensor_edges(edge_index: Tensor) -> Edges:
     num_src, num_dst = edge_index.sparse_size()
     known = num_src is not None and num_dst is not None
     return plain_tensor(edge_index), (num_src, num_dst) if known else None
+
+
+def to_pyg(graph: GraphLike) -> Any:
+    """A homogeneous ``Data``."""
+    check_one_set_of_nodes(
+        graph,
+        "to_pyg",
+        "for PyG's layers, torch_geometric.EdgeIndex(graph.edge_index, "
+        "sparse_size=(num_src, num_dst))",
+    )
+    data = library("torch_geometric.data", "to_pyg").Data
+    return data(edge_index=graph.edge_index, num_nodes=graph.num_src)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from gat_ext.graph.formats.form import Edges, Form
+from gat_ext.graph.formats.form import Edges, Form, library
 from gat_ext.graph.formats.pointers import expand
+
+if TYPE_CHECKING:
+    from gat_ext.graph.protocol import SortedGraph
 
 
 def is_scipy(value: Any) -> bool:
@@ -35,6 +38,36 @@ def scipy_edges(matrix: Any) -> Edges:
         coo = matrix.tocoo(copy=False)
         col, row = torch.as_tensor(coo.col), torch.as_tensor(coo.row)
     return torch.stack([col.long(), row.long()]), (num_columns, num_rows)
+
+
+def to_scipy(graph: SortedGraph, weights: Tensor | None) -> Any:
+    """A ``csr_array`` whose k-th entry is the k-th edge in CSR order; shares no memory."""
+    entries = torch.ones(graph.num_edges)
+    if weights is not None:
+        _check_weights(weights, graph.num_edges)
+        order, entries = graph.edge_id, weights.detach()
+        entries = entries.clone() if order is None else entries[order.to(entries.device)]
+    arrays = (entries, graph.col.clone(), graph.rowptr.to(graph.col.dtype, copy=True))
+    parts = tuple(array.cpu().numpy() for array in arrays)
+    shape = (graph.num_dst, graph.num_src)
+    return library("scipy.sparse", "to_scipy").csr_array(parts, shape=shape)
+
+
+def _check_weights(weights: Tensor, num_edges: int) -> None:
+    if not isinstance(weights, Tensor):
+        raise TypeError(
+            f"weights is a {type(weights).__name__}; expected a tensor [{num_edges}]: convert it "
+            "with torch.as_tensor"
+        )
+    if weights.is_floating_point() and weights.element_size() < 4:
+        raise TypeError(
+            f"weights has dtype {weights.dtype}, which SciPy lacks; expected another one, such as "
+            "that of weights.float()"
+        )
+    if weights.shape != (num_edges,):
+        raise ValueError(
+            f"weights has shape {list(weights.shape)}; expected [{num_edges}], one for each edge"
+        )
 
 
 def scipy_to_torch(matrix: Any) -> Tensor:
