@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gat_ext.datasets._checks import check_dimensions, check_tensor, short_repr
+from gat_ext.datasets._pyg import fields_of_pyg, sorted_edges
 from gat_ext.graph import Graph
 
 
@@ -83,12 +86,46 @@ class NodeDataset:
                 f"{self.name}: node {node} is in more than one mask; the masks must be disjoint"
             )
         labels = self.y[times_used > 0]
-        most = 1 if self.multilabel else self.num_classes - 1
-        if labels.numel() and not 0 <= float(labels.min()) <= float(labels.max()) <= most:
+        if self.multilabel:
+            if not bool(((labels == 0) | (labels == 1)).all()):
+                raise ValueError(
+                    f"{self.name}: the masked labels have values other than 0 and 1, expected these"
+                )
+        elif labels.numel() and not 0 <= labels.min() <= labels.max() < self.num_classes:
             raise ValueError(
                 f"{self.name}: the masked labels span {labels.min()} to {labels.max()}, "
-                f"expected 0 to {most}"
+                f"expected 0 to {self.num_classes - 1}"
             )
+
+    @classmethod
+    def from_pyg(cls, data: Any, *, name: str = "pyg", split: int = 0) -> NodeDataset:
+        """The data set of a ``Data`` of PyTorch Geometric.
+
+        It has ``x``, ``edge_index`` or ``adj_t``, ``y`` and the three masks. Integers ``y`` [N] or
+        [N, 1] are classes, of which ``num_classes`` is the largest plus one; ``y`` [N, K] of
+        integers, floats or booleans are any number of labels. Of a ``Batch`` of graphs, ``batch``
+        becomes ``graph_ids``. Edges are sorted; edge attributes are not read.
+
+        Args:
+            data: A homogeneous ``Data`` or ``Batch``; on any device.
+            name: Name of the data set, for errors and reports.
+            split: Which of several splits, if masks are [N, number of splits].
+
+        Raises:
+            TypeError: ``data`` is not such an object, or ``y`` is neither classes nor labels.
+            ValueError: Something is missing or does not match, such as masks that overlap.
+            IndexError: A node of an edge, or the split, is out of range.
+
+        Example:
+            >>> from torch_geometric.data import Data
+            >>> from torch_geometric.transforms import RandomNodeSplit
+            >>> edge_index = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]])
+            >>> data = Data(x=torch.eye(4), edge_index=edge_index, y=torch.tensor([0, 0, 1, 1]))
+            >>> NodeDataset.from_pyg(RandomNodeSplit(num_val=1, num_test=1)(data), name="pairs")
+            NodeDataset(name='pairs', x=[4, 4], y=[4], edge_index=[2, 4], train_mask=[4],
+                        val_mask=[4], test_mask=[4], num_classes=2)
+        """
+        return cls(name=name, **fields_of_pyg(data, name, split))
 
     def __repr__(self) -> str:
         """The fields, with tensors by their shapes."""
@@ -109,6 +146,11 @@ class NodeDataset:
         """E, each undirected edge counted in both directions."""
         return self.edge_index.shape[1]
 
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph of all edges, built at the first access and cached."""
+        return Graph(self.edge_index, num_nodes=self.num_nodes)
+
     def require_splits(self) -> None:
         """Raises ValueError if a split has no nodes."""
         for split in ("train", "val", "test"):
@@ -116,8 +158,10 @@ class NodeDataset:
                 raise ValueError(f"{self.name}: {split}_mask is empty; every split needs a node")
 
     def to(self, device: torch.device | str) -> NodeDataset:
-        """The same data set with its tensors on ``device``."""
+        """The same data set with its tensors, and its graph if built, on ``device``."""
         moved = copy.copy(self)  # copy() skips the checks: the values are unchanged
+        if "graph" in self.__dict__:
+            moved.__dict__["graph"] = self.graph.to(device)
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), Tensor):
                 object.__setattr__(moved, field.name, value.to(device))
@@ -145,11 +189,10 @@ class NodeDataset:
             >>> bool((reordered.y == data.y[permutation]).all())
             True
         """
-        graph, permutation = Graph(self.edge_index, num_nodes=self.num_nodes).reorder(method)
-        edges = graph.edge_index
-        by_ends = torch.argsort(edges[1] * self.num_nodes + edges[0], stable=True)
+        graph, permutation = self.graph.reorder(method)
         reordered = copy.copy(self)  # copy() skips the checks: the values are unchanged
-        object.__setattr__(reordered, "edge_index", edges[:, by_ends])
+        reordered.__dict__.pop("graph")
+        object.__setattr__(reordered, "edge_index", sorted_edges(graph.edge_index, self.num_nodes))
         for field in ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids"):
             if (value := getattr(self, field)) is not None:
                 object.__setattr__(reordered, field, value[permutation])

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gat_ext.datasets import NodeDataset
-from gat_ext.graph import Graph
 from gat_ext.models import AttentionWalk
 from gat_ext.training.epochs import EpochTrainer, Settings
 from gat_ext.training.metrics import logistic_regression
@@ -85,7 +84,7 @@ class EmbeddingTrainer(EpochTrainer[AttentionWalk]):
         data.require_splits()
         torch.manual_seed(seed)
         self.data, self.recipe = data, recipe
-        self.graph = Graph(data.edge_index, num_nodes=data.num_nodes)
+        self.graph = data.graph
         model = make_model().to(data.y.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
         super().__init__(model, optimizer, recipe, seed)

@@ -70,7 +70,7 @@ class Trainer(EpochTrainer[AttentionModel]):
             fused=True,
         )
         super().__init__(model, optimizer, recipe, seed)
-        graph = Graph(data.edge_index, num_nodes=data.num_nodes)
+        graph = data.graph
         self.batches = _split(data, graph, recipe.graphs_per_batch)
         self._validation = _of(data, graph, data.val_mask)
         self._tested = _of(data, graph, data.test_mask)
