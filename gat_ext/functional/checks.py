@@ -17,7 +17,7 @@ from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.arguments import DIMS
 from gat_ext.ops.scores import TRAITS
-from gat_ext.ops.state import have_tangents, in_functorch
+from gat_ext.ops.state import have_tangents, in_functorch, is_dispatched
 
 _HAS_CUDA = _C.build_info()["cuda"]
 
@@ -279,16 +279,51 @@ def indices(
     graph: Graph, tensor: Any, name: str, count: int | None = None, *, shape: str = "[B]"
 ) -> None:
     """Raises unless it is an int64 vector on the graph's device, of ``count`` elements if given."""
+    expected = shape if count is None else f"[{count}], because the graph has {count} nodes"
+    index_vector(tensor, name, expected, count)
+    on_graph_device(graph, tensor, name)
+
+
+def index_vector(tensor: Any, name: str, expected: str, count: int | None = None) -> None:
+    """Raises unless it is a dense int64 vector, of ``count`` elements if given."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; expected a torch.Tensor")
     if tensor.dtype != torch.int64:
         raise TypeError(f"{name} has dtype {tensor.dtype}; expected int64: use .long()")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} has layout {tensor.layout}; expected a dense tensor")
-    on_graph_device(graph, tensor, name)
     if tensor.dim() != 1 or (count is not None and tensor.shape[0] != count):
-        expected = shape if count is None else f"[{count}], because the graph has {count} nodes"
         raise ValueError(f"{name} has shape {list(tensor.shape)}; expected {expected}")
+
+
+def node_pointers(node_ptr: Tensor, num_nodes: int, *, at_least: int) -> int:
+    """G, the number of graphs of an int64 vector node_ptr [G + 1].
+
+    Raises:
+        ValueError: it does not go from 0 to num_nodes with at least so many nodes in each graph,
+            which in a trace is not looked at; or there is no graph.
+    """
+    count = node_ptr.shape[0] - 1
+    if count < 1:
+        raise ValueError(
+            f"node_ptr has shape {list(node_ptr.shape)}; expected [G + 1], the first node of each "
+            "graph, then the number of nodes"
+        )
+    if torch.compiler.is_compiling() or is_dispatched():
+        return count
+    first, last = node_ptr[0].item(), node_ptr[-1].item()
+    if (first, last) != (0, num_nodes):
+        raise ValueError(
+            f"node_ptr goes from {first} to {last}; expected 0 to {num_nodes}, the number of nodes"
+        )
+    sizes = node_ptr.diff()
+    if int(sizes.min()) < at_least:
+        number = int(sizes.argmin())
+        raise ValueError(
+            f"graph {number} has {int(sizes[number])} nodes by node_ptr; expected at least "
+            f"{at_least}"
+        )
+    return count
 
 
 def in_range(tensor: Tensor, bound: int, name: str, what: str) -> None:

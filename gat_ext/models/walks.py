@@ -69,30 +69,12 @@ def _number_of_graphs(graph: Graph, node_ptr: Tensor, graphs: Tensor | None) -> 
     """G, of the graphs to classify; raises unless node_ptr and graphs match the graph."""
     checks.is_graph(graph)
     checks.indices(graph, node_ptr, "node_ptr", shape="[G + 1]")
-    count = node_ptr.shape[0] - 1
-    if count < 1:
-        raise ValueError(
-            f"node_ptr has shape {list(node_ptr.shape)}; expected [G + 1], the first node of each "
-            "graph, then the number of nodes"
-        )
-    if graphs is not None:
-        checks.indices(graph, graphs, "graphs", shape="[G]")
-        checks.in_range(graphs, count, "graphs", "the number of graphs")
-    if torch.compiler.is_compiling():
-        return count if graphs is None else graphs.shape[0]
-    first, last = node_ptr[0].item(), node_ptr[-1].item()
-    if (first, last) != (0, graph.num_nodes):
-        raise ValueError(
-            f"node_ptr goes from {first} to {last}; expected 0 to {graph.num_nodes}, the number of "
-            "nodes"
-        )
-    sizes = node_ptr.diff()
-    if int(sizes.min()) < 1:
-        number = int(sizes.argmin())
-        raise ValueError(
-            f"graph {number} has {int(sizes[number])} nodes by node_ptr; expected at least one"
-        )
-    return count if graphs is None else graphs.shape[0]
+    count = checks.node_pointers(node_ptr, graph.num_nodes, at_least=1)
+    if graphs is None:
+        return count
+    checks.indices(graph, graphs, "graphs", shape="[G]")
+    checks.in_range(graphs, count, "graphs", "the number of graphs")
+    return graphs.shape[0]
 
 
 class WalkOptions(TypedDict, total=False):

@@ -2,8 +2,9 @@
 
 Constructor arguments, parameter names, results and, for a given seed, initial weights are those of
 PyG's layers of the same names, so a state_dict loads unchanged; GATConv also loads those of older
-versions, and :func:`gat_ext.interop.from_dgl` translates DGL's. WalkAgent has no counterpart in
-PyG.
+versions, and :func:`gat_ext.interop.from_dgl` translates DGL's. AttentionPool loads the state_dict
+of PyG's AttentionalAggregation, and Pool is its global_add_pool, global_mean_pool and
+global_max_pool. WalkAgent has no counterpart in PyG.
 
 Edges come as an edge_index [2, E], as a :class:`gat_ext.Graph`, or in any form of
 :mod:`gat_ext.graph.formats`: ``EdgeIndex`` and ``SparseTensor`` of PyG, sparse matrices of torch
@@ -25,7 +26,17 @@ from gat_ext.nn.conv.agnn import AGNNConv
 from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
 from gat_ext.nn.conv.transformer import TransformerConv
+from gat_ext.nn.pool import AttentionPool, Pool
 from gat_ext.nn.reordered import Reordered
 from gat_ext.nn.walk_agent import WalkAgent
 
-__all__ = ["AGNNConv", "GATConv", "GATv2Conv", "Reordered", "TransformerConv", "WalkAgent"]
+__all__ = [
+    "AGNNConv",
+    "AttentionPool",
+    "GATConv",
+    "GATv2Conv",
+    "Pool",
+    "Reordered",
+    "TransformerConv",
+    "WalkAgent",
+]
