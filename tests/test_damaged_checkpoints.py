@@ -20,6 +20,8 @@ from gat_ext.training.embedding_loop import EmbeddingRecipe
 from gat_ext.training.embedding_run import EmbeddingRun, EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRun, GraphRunConfig
+from gat_ext.training.pooled_loop import PooledRecipe
+from gat_ext.training.pooled_run import PooledRun, PooledRunConfig
 from gat_ext.training.run import Run, RunConfig
 
 FOLDER = Path(__file__).parent
@@ -37,6 +39,13 @@ def graph_run(folder):
     return GraphRun(config, graphs, folder)
 
 
+def pooled_run(folder):
+    graphs, recipe = datasets.load_graphs("shapes", num_graphs=24), PooledRecipe(epochs=4)
+    sizes = {"hidden_channels": 4, "heads": 2, "pooling": "attention"}
+    config = PooledRunConfig("gat", "shapes", 0, 3, None, recipe, sizes)
+    return PooledRun(config, graphs, folder)
+
+
 def embedding_run(folder):
     recipe = EmbeddingRecipe(epochs=4, walks_per_epoch=1, num_pairs=16)
     options = {"embedding_channels": 4, "window": 3}
@@ -44,7 +53,12 @@ def embedding_run(folder):
     return EmbeddingRun(config, datasets.load("karate"), folder)
 
 
-RUNS = {"nodes": node_run, "graphs": graph_run, "embeddings": embedding_run}
+RUNS = {
+    "nodes": node_run,
+    "graphs": graph_run,
+    "pooled graphs": pooled_run,
+    "embeddings": embedding_run,
+}
 
 
 def interrupt(run, epochs=6):

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from matplotlib.image import imread
+from small_graphs import paths
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from gat_ext.datasets import GraphDataset
 from gat_ext.training import walk_plots
 from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.cli import app
@@ -20,25 +20,6 @@ from gat_ext.training.graph_run import GraphRun, GraphRunConfig
 
 SMALL = {"hidden_channels": 8, "num_agents": 2, "num_steps": 4, "step_channels": (6, 8)}
 OUTPUTS = {"metrics.json", "curves.png", "walks.png", "checkpoint.pt"}
-
-
-def paths(num_graphs=40):
-    """Paths of five nodes whose class is the type of the one in the middle."""
-    y = torch.arange(num_graphs) % 2
-    types = torch.zeros(num_graphs, 5, dtype=torch.int64)
-    types[:, 2] = 1 + y
-    one = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])
-    edges = (one.unsqueeze(1) + 5 * torch.arange(num_graphs).view(1, -1, 1)).flatten(1)
-    return GraphDataset(
-        name="paths",
-        edge_index=edges,
-        node_ptr=torch.arange(num_graphs + 1) * 5,
-        node_type=types.flatten(),
-        num_types=3,
-        y=y,
-        num_classes=2,
-        signal_types=(1, 2),
-    )
 
 
 def config(model="gam", **changes):
@@ -212,14 +193,37 @@ MISTAKES = [
     ),
     (("gam-mem", "--heads", "2"), "--heads: it is for models that classify nodes"),
     (("gam", "--weight-decay", "0"), "--weight-decay: it is for models that classify nodes"),
-    (("gat", "--folds", "5"), "--folds: it is for models that classify graphs, and gat"),
+    (
+        ("gat", "--folds", "5"),
+        "--folds: it is for models that classify graphs or classify graphs by pooling, and gat is "
+        "for those that classify nodes; leave it out, or give --task graph",
+    ),
+    (
+        ("gat", "--dataset", "tu:MUTAG", "--seeds", "2"),
+        "--seeds: it is for models that classify nodes or embed nodes, and gat is for those that "
+        "classify graphs by pooling; leave it out, or give --task node",
+    ),
+    (("gam", "--pooling", "sum"), "--pooling: it is for models that classify graphs by pooling"),
+    (("gat", "--task", "graph", "--walk", "greedy"), "--walk: it is for models that classify gr"),
+    (("gat", "--task", "graph", "--pooling", "median"), "no pooling is called 'median'; choose"),
+    (("agnn", "--task", "graph", "--heads", "2"), "--heads: agnn has no heads; leave it out"),
+    (("gam", "--task", "node"), "--task: gam has no task 'node'; expected graph; or leave it out"),
+    (("gat", "--task", "edge"), "no task is called 'edge'; choose one of"),
+    (
+        ("gat", "--task", "graph", "--dataset", "cora"),
+        "'cora' is for models that classify nodes or embed nodes; give --task node, or one of",
+    ),
+    (
+        ("gat", "--task", "node", "--dataset", "tu:NCI1"),
+        "'tu:NCI1' is for models that classify graphs or classify graphs by pooling; give --task "
+        "graph, or one of",
+    ),
     (("gat", "--walk", "greedy"), "--walk: it is for models that classify graphs"),
     (("gat", "--subset", "10"), "--subset: it is for models that classify graphs"),
     (
         ("gam", "--dataset", "cora"),
         "'cora' is for models that classify nodes or embed nodes; gam needs one of",
     ),
-    (("gat", "--dataset", "tu:NCI1"), "'tu:NCI1' is for models that classify graphs; gat needs"),
     (
         ("gam", "--dataset", "shpes"),
         "no data set of graphs is called 'shpes'; choose one of shapes",

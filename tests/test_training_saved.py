@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from gat_ext import datasets, training
+from gat_ext import datasets, models, training
 from gat_ext.training import Recipe, checkpoint
 from gat_ext.training.cli import app
 from gat_ext.training.metrics import score
@@ -39,6 +39,8 @@ RUNS = {
     "transformer renumbered": ("transformer", *NODES, "--reorder", "rcm", "--heads", 3),
     "gam": ("gam", *GRAPHS, "--subset", 40, "--types", "wl2", "--hidden", 8, "--walk", "greedy"),
     "gam-mem": ("gam-mem", *GRAPHS, "--subset", 60, "--keep", "last"),
+    "gat on graphs": ("gat", "--task", "graph", *GRAPHS, "--subset", 40, "--layers", 2),
+    "agnn on graphs": ("agnn", "--dataset", "digit_grids", *GRAPHS, "--pooling", "attention"),
     "embeddings": ("attention-walk", *WALKS, "--dim", 6, "--window", 3, "--context", "uniform"),
 }
 
@@ -48,7 +50,7 @@ def test_every_model_is_loaded_with_its_options(name, tmp_path):
     """Each seed's weights score in the test what metrics.json says of that seed."""
     cli(*RUNS[name], "--out", tmp_path)
     report = json.loads((tmp_path / "metrics.json").read_text())
-    unit = "fold" if name.startswith("gam") else "seed"
+    unit = "fold" if "--folds" in RUNS[name] else "seed"
     state = torch.random.get_rng_state()
     best = training.load(tmp_path)
     assert torch.equal(state, torch.random.get_rng_state())
@@ -70,6 +72,9 @@ def test_score(saved, number):
     if unit_is_fold := hasattr(data, "node_ptr"):
         index = number - 1
         test = data.folds(saved.config.folds, seed=saved.config.seed)[index].test
+        if saved.config.model in models.available():
+            logits = model(data.x, data.edge_index, node_ptr=data.node_ptr)
+            return score(logits[test], data.y[test], False)
         seed = torch.tensor([saved.config.seed + index])
         out = model(data.graph, data.node_type, data.node_ptr, graphs=test, seed=seed)
         assert unit_is_fold

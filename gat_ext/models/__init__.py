@@ -1,8 +1,8 @@
-"""Models: attention layers for nodes, walking agents for graphs, and node embeddings.
+"""Models: attention layers for nodes and graphs, walking agents for graphs, and node embeddings.
 
 Presets have the papers' settings. A model of layers maps node features [N, in_channels] and a graph
-to logits [N, out_channels]; a model of agents maps node types [N] of G graphs to logits of the
-graphs.
+to logits [N, out_channels], and PooledModel pools them to logits of graphs; a model of agents maps
+node types [N] of G graphs to logits of the graphs.
 
 Uses ``nn``, ``functional``, ``graph`` and ``ops``. Models are found by name.
 """
@@ -18,6 +18,7 @@ from gat_ext.models.base import AttentionModel
 from gat_ext.models.gam import GAM, GAMMemory
 from gat_ext.models.gat import GAT
 from gat_ext.models.gatv2 import GATv2
+from gat_ext.models.pooled import PooledModel
 from gat_ext.models.transformer import GraphTransformer
 from gat_ext.models.walks import WalkModel
 
@@ -30,6 +31,7 @@ __all__ = [
     "GAMMemory",
     "GATv2",
     "GraphTransformer",
+    "PooledModel",
     "available",
     "available_embeddings",
     "available_graphs",
@@ -59,7 +61,7 @@ def available() -> list[str]:
 
 
 def available_graphs() -> list[str]:
-    """Names of the models that classify graphs.
+    """Names of the models of agents that classify graphs.
 
     Example:
         >>> available_graphs()
@@ -92,7 +94,7 @@ def build(name: str) -> type[AttentionModel]:
 
 
 def build_graphs(name: str) -> type[WalkModel]:
-    """The class of a model that classifies graphs.
+    """The class of a model of agents that classifies graphs.
 
     Raises:
         ValueError: as :func:`build`.

@@ -77,7 +77,7 @@ class Pool(TracedModule):
             IndexError: a value of batch is negative, or not below num_graphs.
         """
         check_is_no_proxy(self, x, batch, node_ptr)
-        graph = _membership(x, batch, node_ptr, num_graphs)
+        graph = membership(_rows(x), x.device, batch, node_ptr, num_graphs)
         return _graphs_last(spmm(graph, _nodes_first(x), reduce=self.reduce))
 
     def extra_repr(self) -> str:
@@ -154,7 +154,7 @@ class AttentionPool(TracedModule):
         """
         check_is_no_proxy(self, x, batch, node_ptr)
         wanted = asks_for_weights(return_attention_weights)
-        graph = _membership(x, batch, node_ptr, num_graphs)
+        graph = membership(_rows(x), x.device, batch, node_ptr, num_graphs)
         gate, value = self.gate_nn(x), x if self.nn is None else self.nn(x)
         _check_rows("gate_nn", gate, x)
         _check_rows("nn", value, x)
@@ -190,16 +190,25 @@ def _graphs_last(out: Tensor) -> Tensor:
 # ---- which nodes belong to which graph
 
 
-def _membership(
-    x: Tensor, batch: Tensor | None, node_ptr: Tensor | None, num_graphs: int | None
+def membership(
+    num_nodes: int,
+    device: torch.device,
+    batch: Tensor | None,
+    node_ptr: Tensor | None,
+    num_graphs: int | None,
 ) -> Graph:
-    """The graph of an edge from each node to the graph that it belongs to, edges by node."""
-    checks.floating(x, "x")
-    if x.dim() not in (2, 3):
-        raise ValueError(
-            f"x has shape {list(x.shape)}; expected [N, C], or [B, N, C] for a batch of features"
-        )
-    num_nodes = x.shape[-2]
+    """The graph of an edge from each node to the graph that it belongs to, edges by node.
+
+    Args:
+        num_nodes: N.
+        device: of the nodes' features.
+        batch: as of :meth:`Pool.forward`.
+        node_ptr: likewise.
+        num_graphs: likewise.
+
+    Raises:
+        TypeError, ValueError, IndexError: likewise.
+    """
     if batch is not None and node_ptr is not None:
         raise ValueError(
             "batch and node_ptr are two ways to say which nodes a graph has; give one of them"
@@ -211,18 +220,17 @@ def _membership(
         )
     if node_ptr is not None:
         checks.index_vector(node_ptr, "node_ptr", "[G + 1]")
-        _check_device(node_ptr, "node_ptr", x)
+        _check_device(node_ptr, "node_ptr", device)
         checks.node_pointers(node_ptr, num_nodes, at_least=0)
         key = ("pool", num_nodes)
         return cached((node_ptr,), key, lambda: _of_pointers(node_ptr, num_nodes))
     if batch is None:
-        return _of_batch(torch.zeros(num_nodes, dtype=torch.int64, device=x.device), 1)
+        return _of_batch(torch.zeros(num_nodes, dtype=torch.int64, device=device), 1)
     checks.index_vector(batch, "batch", "[N]")
-    _check_device(batch, "batch", x)
+    _check_device(batch, "batch", device)
     if batch.shape[0] != num_nodes:
         raise ValueError(
-            f"batch has shape {list(batch.shape)}; expected [{num_nodes}], the graph of each row "
-            "of x"
+            f"batch has shape {list(batch.shape)}; expected [{num_nodes}], the graph of each node"
         )
     if num_graphs is not None and not torch.compiler.is_compiling():  # else it may be a symbol
         check_size("num_graphs", num_graphs)
@@ -254,10 +262,20 @@ def _of_batch(batch: Tensor, num_graphs: int | None) -> Graph:
 # ---- checks
 
 
-def _check_device(tensor: Tensor, name: str, x: Tensor) -> None:
-    if tensor.device != x.device:
+def _rows(x: Tensor) -> int:
+    """N, of features [N, C] or [B, N, C]; raises for others."""
+    checks.floating(x, "x")
+    if x.dim() not in (2, 3):
         raise ValueError(
-            f"{name} is on {tensor.device} and x is on {x.device}; expected the same device: move "
+            f"x has shape {list(x.shape)}; expected [N, C], or [B, N, C] for a batch of features"
+        )
+    return x.shape[-2]
+
+
+def _check_device(tensor: Tensor, name: str, device: torch.device) -> None:
+    if tensor.device != device:
+        raise ValueError(
+            f"{name} is on {tensor.device} and x is on {device}; expected the same device: move "
             "one of them with .to()"
         )
 

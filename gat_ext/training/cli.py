@@ -31,7 +31,9 @@ from gat_ext.training.embedding_loop import EmbeddingRecipe
 from gat_ext.training.embedding_run import EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRunConfig
-from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, NODES, kind_of
+from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, POOLED
+from gat_ext.training.pooled_loop import PooledRecipe
+from gat_ext.training.pooled_run import PooledRunConfig
 from gat_ext.training.recipes import recipe
 from gat_ext.training.run import RunConfig
 
@@ -73,6 +75,7 @@ def train(
     command: typer.Context,
     model: options.Model = "gat",
     dataset: options.Dataset = None,
+    task: options.Task = None,
     root: options.Root = None,
     sha256: options.Sha256 = None,
     seeds: options.Seeds = 1,
@@ -89,10 +92,11 @@ def train(
     bf16: options.Bf16 = False,
     folds: options.Folds = 5,
     subset: options.Subset = None,
-    walk: options.Walk = "attention",
     types: options.Types = "label",
     attributes: options.Attributes = False,
     keep: options.Keep = "best",
+    pooling: options.Pooling = "mean",
+    walk: options.Walk = "attention",
     eval_agents: options.EvalAgents = 0,
     dim: options.Dim = 128,
     window: options.Window = 10,
@@ -107,16 +111,24 @@ def train(
     verbose: options.Verbose = False,
 ) -> None:
     """Train MODEL on a data set; write metrics, plots and a checkpoint."""
-    options.refuse_other_options(command, model)
-    dataset = options.data_set_for(model, dataset)
+    kind = options.kind_for(model, task, dataset)
+    options.refuse_other_options(command, kind, model)
+    dataset = options.data_set_for(kind, model, dataset)
     options.refuse_contradictions(model, dataset, heads, dim, sha256, resume, overwrite)
-    kind = kind_of(model)
     config: Any
     if kind is GRAPHS:
         how = GraphRecipe(eval_agents=eval_agents, stopping=keep)
         how = how.with_overrides(epochs=epochs, lr=lr, patience=patience)
         sizes = {"walk": walk} | _given(hidden_channels=hidden)
         config = GraphRunConfig(model, dataset, seed, folds, subset, how, sizes, types, attributes)
+    elif kind is POOLED:
+        pooled = PooledRecipe(stopping=keep).with_overrides(
+            epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience
+        )
+        sizes = {"pooling": pooling}
+        sizes |= _given(num_layers=layers, hidden_channels=hidden, heads=heads)
+        fold = (model, dataset, seed, folds, subset, pooled, sizes, types, attributes)
+        config = PooledRunConfig(*fold)
     elif kind is EMBEDDINGS:
         walks = EmbeddingRecipe().with_overrides(epochs=epochs, lr=lr, weight_decay=weight_decay)
         sizes = _given(embedding_channels=dim, window=window, context=context)
@@ -127,9 +139,9 @@ def train(
         )
         sizes = _given(num_layers=layers, hidden_channels=hidden, heads=heads)
         config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
-    if kind is not NODES and deterministic:
+    if deterministic and not kind.bitwise:
         num_threads = options.one_thread(num_threads)
-    deterministic = kind is NODES if deterministic is None else deterministic
+    deterministic = kind.bitwise if deterministic is None else deterministic
     folder = Path("runs") / f"{model}-{dataset}".replace(":", "-") if out is None else out
     with mistakes.explained(console):
         plots.require()
@@ -195,7 +207,7 @@ def info() -> None:
         "devices": ", ".join(f"{device} ({what})" for device, what in options.devices().items()),
         "scores": ", ".join(_C.score_traits()),
     }
-    rows |= {"models": ", ".join(options.MODEL_NAMES)}
+    rows |= {"models": ", ".join(MODEL_NAMES)}
     rows |= {"data sets": ", ".join([*datasets.available(), *datasets.available_graphs()])}
     for name, value in rows.items():
         table.add_row(name, value)

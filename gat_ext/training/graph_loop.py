@@ -1,4 +1,4 @@
-"""The training loop of models that classify graphs."""
+"""The training loop of agents that classify graphs."""
 
 from __future__ import annotations
 
@@ -11,49 +11,26 @@ from torch.nn import functional as F
 
 from gat_ext.datasets import Fold, GraphDataset
 from gat_ext.models.walks import WalkModel, WalkOutput
-from gat_ext.training.epochs import EpochTrainer, Settings
+from gat_ext.training.fold_loop import FoldRecipe, FoldTrainer
 
 _EVALUATED = 10_000  # agents at a time where nothing is learned
 
 
 @dataclass(frozen=True)
-class GraphRecipe(Settings):
+class GraphRecipe(FoldRecipe):
     """Settings of a training run, all but the network.
 
     Attributes:
-        lr: learning rate of Adam in the first epoch.
-        final_lr: in the last one; it falls by the same factor from each to the next.
-        epochs: at most so many.
-        patience: epochs without improvement before training stops.
-        batch_size: graphs in a batch.
         eval_agents: agents of each graph in validation and test; 0: as many as in training.
         reinforce: weight of the part of the loss that teaches agents where to go.
-        stopping: rule of :func:`gat_ext.training.stopping.make_stopping`.
     """
 
-    lr: float = 1e-3
-    final_lr: float = 1e-4
-    epochs: int = 200
-    patience: int = 50
-    batch_size: int = 32
     eval_agents: int = 0
     reinforce: float = 0.1
-    stopping: str = "best"
-
-    def lr_of(self, epoch: int) -> float:
-        """Learning rate of an epoch, the first of which is 0.
-
-        Example:
-            >>> recipe = GraphRecipe(lr=0.1, final_lr=0.001, epochs=3)
-            >>> [round(recipe.lr_of(epoch), 6) for epoch in range(3)]
-            [0.1, 0.01, 0.001]
-        """
-        share = epoch / max(self.epochs - 1, 1)
-        return float(self.lr * (min(self.final_lr, self.lr) / self.lr) ** share)
 
 
-class GraphTrainer(EpochTrainer[WalkModel]):
-    """Trains one model on one fold.
+class GraphTrainer(FoldTrainer[WalkModel]):
+    """Trains one model of walking agents on one fold.
 
     Args:
         make_model: makes the model; called after the seed is set.
@@ -85,13 +62,8 @@ class GraphTrainer(EpochTrainer[WalkModel]):
         seed: int,
     ) -> None:
         data.require_classes("training")
-        torch.manual_seed(seed)
-        device = data.y.device
-        self.data, self.recipe = data, recipe
-        self.fold = Fold(*(part.to(device) for part in fold))
-        model = make_model().to(device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True)
-        super().__init__(model, optimizer, recipe, seed)
+        super().__init__(make_model, data, fold, recipe, seed)
+        self.recipe = recipe
 
     def run(
         self, graphs: Tensor, seed: Tensor | None = None, num_agents: int | None = None
@@ -110,20 +82,10 @@ class GraphTrainer(EpochTrainer[WalkModel]):
         )
         return out
 
-    def _train_epoch(self) -> float:
-        """Mean cross-entropy over the training graphs."""
-        self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_of(self.epoch)
-        train = self.fold.train
-        total = 0.0  # of the cross-entropy
-        for batch in train[torch.randperm(len(train)).to(train.device)].split(
-            self.recipe.batch_size
-        ):
-            loss = self.model.loss(self.run(batch), self.data.y[batch])
-            self._step(loss.total(self.recipe.reinforce))
-            total += loss.classification.item() * len(batch)
-        return total / len(train)
+    def _loss(self, graphs: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the parts, and the cross-entropy."""
+        loss = self.model.loss(self.run(graphs), self.data.y[graphs])
+        return loss.total(self.recipe.reinforce), loss.classification
 
     @torch.no_grad()
     def _evaluate(self, graphs: Tensor) -> tuple[float, float]:

@@ -15,6 +15,8 @@ from gat_ext.training.embedding_run import EmbeddingRun, EmbeddingRunConfig
 from gat_ext.training.epochs import Settings
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRun, GraphRunConfig
+from gat_ext.training.pooled_loop import PooledRecipe
+from gat_ext.training.pooled_run import PooledRun, PooledRunConfig
 from gat_ext.training.recipes import Recipe
 from gat_ext.training.run import Run, RunConfig
 
@@ -25,6 +27,7 @@ class Kind:
 
     Attributes:
         what: the models of this kind do.
+        task: what distinguishes kinds of the same models.
         models: their names.
         datasets: names of the data sets for them; ``FAMILY:NAME`` stands for any name within a
             family.
@@ -34,9 +37,11 @@ class Kind:
         recipe: class of the settings of a training.
         config: class of the settings of a run.
         run: class of a run, made of a config, a data set, a folder and a root.
+        bitwise: whether deterministic results do not depend on the number of threads.
     """
 
     what: str
+    task: str
     models: Callable[[], list[str]]
     datasets: Callable[[], list[str]]
     default: str
@@ -45,6 +50,7 @@ class Kind:
     recipe: type[Settings]
     config: Callable[..., Any]
     run: Callable[[Any, Any, Path, Path | None], CheckpointedRun[Any]]
+    bitwise: bool = False
 
     def has_dataset(self, name: str) -> bool:
         """Whether there is such a data set for this kind.
@@ -74,6 +80,7 @@ class Kind:
 
 NODES = Kind(
     "classify nodes",
+    "node",
     models.available,
     datasets.available,
     "digits",
@@ -84,25 +91,37 @@ NODES = Kind(
     Recipe,
     RunConfig,
     Run,
+    bitwise=True,
 )
+_OF_FOLDS = frozenset({"folds", "subset", "types", "attributes", "keep", "patience", "sha256"})
 GRAPHS = Kind(
     "classify graphs",
+    "graph",
     models.available_graphs,
     datasets.available_graphs,
     "shapes",
-    frozenset(
-        {
-            *("folds", "subset", "walk", "types", "attributes"),
-            *("keep", "eval_agents", "patience", "hidden", "sha256"),
-        }
-    ),
+    _OF_FOLDS | {"walk", "eval_agents", "hidden"},
     datasets.load_graphs,
     GraphRecipe,
     GraphRunConfig,
     GraphRun,
 )
+POOLED = Kind(
+    "classify graphs by pooling",
+    "graph",
+    models.available,
+    datasets.available_graphs,
+    "shapes",
+    _OF_FOLDS | {"pooling", "weight_decay", "layers", "hidden", "heads"},
+    datasets.load_graphs,
+    PooledRecipe,
+    PooledRunConfig,
+    PooledRun,
+    bitwise=True,
+)
 EMBEDDINGS = Kind(
     "embed nodes",
+    "embedding",
     models.available_embeddings,
     datasets.available,
     "digits",
@@ -112,20 +131,36 @@ EMBEDDINGS = Kind(
     EmbeddingRunConfig,
     EmbeddingRun,
 )
-KINDS = (NODES, GRAPHS, EMBEDDINGS)
+KINDS = (NODES, GRAPHS, POOLED, EMBEDDINGS)
+MODEL_NAMES = list(dict.fromkeys(name for kind in KINDS for name in kind.models()))
 
 
-def kind_of(model: str) -> Kind:
+def kind_of(model: str, task: str | None = None, dataset: str | None = None) -> Kind:
     """The kind of a model.
 
+    Args:
+        model: its name.
+        task: of the kind; None: the first that has the data set, else the first.
+        dataset: name of the data set, or None.
+
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no such model, or it has no such task.
+
+    Example:
+        >>> kind_of("gat").what, kind_of("gat", dataset="tu:MUTAG").what
+        ('classify nodes', 'classify graphs by pooling')
     """
-    for kind in KINDS:
-        if model in kind.models():
+    kinds = [kind for kind in KINDS if model in kind.models()]
+    if not kinds:
+        names = closest_first(model, MODEL_NAMES)
+        raise ValueError(f"no model is called {model!r}; expected one of {names}")
+    if task is None:
+        return next((kind for kind in kinds if kind.has_dataset(dataset or "")), kinds[0])
+    for kind in kinds:
+        if kind.task == task:
             return kind
-    names = [name for kind in KINDS for name in kind.models()]
-    raise ValueError(f"no model is called {model!r}; expected one of {closest_first(model, names)}")
+    tasks = " or ".join(kind.task for kind in kinds)
+    raise ValueError(f"{model} has no task {task!r}; expected {tasks}")
 
 
 def closest_first(value: str, choices: list[str]) -> str:

@@ -65,7 +65,7 @@ class Trainer(EpochTrainer[AttentionModel]):
         optimizer = torch.optim.Adam(
             # Fused: for models as small as these the default's many operators cost more than their
             # work.
-            _parameter_groups(model, recipe.weight_decay),
+            parameter_groups(model, recipe.weight_decay),
             lr=recipe.lr,
             fused=True,
         )
@@ -111,7 +111,7 @@ class Trainer(EpochTrainer[AttentionModel]):
         return self._evaluate(self._tested)
 
 
-def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """L2 on everything but biases, as in GAT's code."""
     decayed = [p for name, p in model.named_parameters() if not name.endswith("bias")]
     biases = [p for name, p in model.named_parameters() if name.endswith("bias")]

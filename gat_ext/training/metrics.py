@@ -1,16 +1,17 @@
-"""Losses and scores of node classification."""
+"""Losses and scores of classification."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gat_ext.datasets import NodeDataset
+from gat_ext.datasets import GraphDataset, NodeDataset
 
 
 def loss(logits: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
@@ -33,6 +34,28 @@ def score(logits: Tensor, labels: Tensor, multilabel: bool) -> float:
     hits = (predicted & true).sum().item()
     total = predicted.sum().item() + true.sum().item()
     return 2 * hits / total if total else 1.0
+
+
+class Objective(NamedTuple):
+    """What a model learns of graphs.
+
+    Attributes:
+        outputs: of the model for each graph.
+        metric: what the score is.
+        loss: of the model's results [G, outputs] and the data set's y, a scalar.
+        score: likewise a float, the higher the better.
+    """
+
+    outputs: int
+    metric: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], float]
+
+
+def objective(data: GraphDataset) -> Objective:
+    """The one place where a data set's labels decide loss and score."""
+    criteria = partial(loss, multilabel=False), partial(score, multilabel=False)
+    return Objective(data.num_classes, "accuracy", *criteria)
 
 
 def entropies(edge_index: Tensor, alpha: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:

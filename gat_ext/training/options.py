@@ -15,12 +15,10 @@ import typer
 from gat_ext import _C, datasets, models
 from gat_ext.graph import ORDERS
 from gat_ext.models.attention_walk import CONTEXTS
+from gat_ext.models.pooled import POOLINGS
 from gat_ext.models.walks import WALKS
-from gat_ext.training.graph_run import TYPES
-from gat_ext.training.kinds import GRAPHS, KINDS, closest_first, kind_of
-
-MODEL_NAMES = [name for kind in KINDS for name in kind.models()]
-
+from gat_ext.training.fold_run import TYPES
+from gat_ext.training.kinds import KINDS, MODEL_NAMES, Kind, closest_first, kind_of
 
 # ---- checks
 
@@ -67,40 +65,54 @@ def _check_penalty(value: float | None) -> float | None:
     return value
 
 
-def refuse_other_options(context: typer.Context, model: str) -> None:
+def kind_for(model: str, task: str | None, dataset: str | None) -> Kind:
+    """The kind of a model for a task, or for a data set where no task is given.
+
+    Raises:
+        typer.BadParameter: the model has no such task.
+    """
+    try:
+        return kind_of(model, task, dataset)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; or leave it out", param_hint="--task") from error
+
+
+def refuse_other_options(context: typer.Context, mine: Kind, model: str) -> None:
     """Raises if options were given that are for other kinds of models.
 
     Raises:
         typer.BadParameter: naming the first of them.
     """
-    mine = kind_of(model)
     for name in sorted(frozenset.union(*(kind.options for kind in KINDS)) - mine.options):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
-            others = " or ".join(kind.what for kind in KINDS if name in kind.options)
+            have = [kind for kind in KINDS if name in kind.options]
+            tasks = [kind.task for kind in have if model in kind.models()]
+            hint = f", or give --task {tasks[0]}" if tasks else ""
             raise typer.BadParameter(
-                f"it is for models that {others}, and {model} is for those that {mine.what}; "
-                "leave it out",
+                f"it is for models that {' or '.join(kind.what for kind in have)}, and {model} is "
+                f"for those that {mine.what}; leave it out{hint}",
                 param_hint=f"--{name.replace('_', '-')}",
             )
 
 
-def data_set_for(model: str, dataset: str | None) -> str:
-    """Name of the data set, if it is for the model's kind; the kind's default for None.
+def data_set_for(mine: Kind, model: str, dataset: str | None) -> str:
+    """Name of the data set, if it is for the kind; the kind's default for None.
 
     Raises:
         typer.BadParameter: with the choices.
     """
-    mine = kind_of(model)
     if dataset is None:
         return mine.default
     if mine.has_dataset(dataset):
         return dataset
-    others = [kind.what for kind in KINDS if kind.has_dataset(dataset)]
+    others = [kind for kind in KINDS if kind.has_dataset(dataset)]
     if others:
-        why = f"{dataset!r} is for models that {' or '.join(others)}; {model} needs"
+        tasks = [kind.task for kind in others if model in kind.models()]
+        hint = f"give --task {tasks[0]}, or" if tasks else f"{model} needs"
+        why = f"{dataset!r} is for models that {' or '.join(k.what for k in others)}; {hint}"
     else:
-        of_graphs = " of graphs" if mine is GRAPHS else ""
+        of_graphs = " of graphs" if mine.task == "graph" else ""
         why = f"no data set{of_graphs} is called {dataset!r}; choose"
     raise typer.BadParameter(
         f"{why} one of {closest_first(dataset, mine.datasets())}", param_hint="--dataset"
@@ -146,7 +158,8 @@ def one_thread(given: int | None) -> int:
     """
     if given not in (None, 1):
         raise typer.BadParameter(
-            f"with --deterministic only models of nodes use several threads; {given} were given",
+            f"with --deterministic only models of attention layers use several threads; {given} "
+            "were given",
             param_hint="--threads",
         )
     return 1
@@ -163,8 +176,9 @@ def _panel(title: str, names: list[str] | None = None) -> Callable[..., Any]:
 
 _of_data, _of_training, _of_machine = map(_panel, ("Data", "Training", "Machine"))
 _of_output = _panel("Results and output")
-_of_nodes = _panel("Models of nodes", models.available())
-_of_graphs = _panel("Models of graphs", models.available_graphs())
+_of_layers = _panel("Attention layers", models.available())
+_of_graphs = _panel("Classification of graphs")
+_of_agents = _panel("Walking agents", models.available_graphs())
 _of_embeddings = _panel("Embeddings", models.available_embeddings())
 
 _BY_KIND = "; ".join(f"{', '.join(kind.models())}, to {kind.what}" for kind in KINDS)
@@ -173,12 +187,21 @@ Model = Annotated[
     typer.Argument(help=f"One of {_BY_KIND}.", callback=_check_name(MODEL_NAMES, "model")),
 ]
 
+Task = Annotated[
+    str | None,
+    _of_data(
+        help=f"What {', '.join(models.available())} classify: node, or graph, from its nodes' "
+        "pooled features. By default what the data set is for.",
+        callback=_check_name(list(dict.fromkeys(kind.task for kind in KINDS)), "task"),
+    ),
+]
 _OF_GRAPHS = ", ".join(datasets.available_graphs())
 Dataset = Annotated[
     str | None,
     _of_data(
         help=f"One of {', '.join(datasets.available())}; by default digits. "
-        f"For {', '.join(models.available_graphs())} one of {_OF_GRAPHS}; by default shapes."
+        f"For {', '.join(models.available_graphs())}, or --task graph, one of {_OF_GRAPHS}; by "
+        "default shapes."
     ),
 ]
 Root = Annotated[
@@ -228,21 +251,21 @@ Hidden = Annotated[
     _of_training(min=1, help="Hidden channels, of each head; of graphs' agents in all."),
 ]
 
-Layers = Annotated[int | None, _of_nodes(min=1, help="Attention layers.")]
+Layers = Annotated[int | None, _of_layers(min=1, help="Attention layers.")]
 Heads = Annotated[
     int | None,
-    _of_nodes(min=1, help="Heads of the hidden layers."),
+    _of_layers(min=1, help="Heads of the hidden layers."),
 ]
 Reorder = Annotated[
     str | None,
-    _of_nodes(
+    _of_layers(
         help=f"Renumber the nodes first, for speed on large graphs: {', '.join(ORDERS)}.",
         callback=_check_name(list(ORDERS), "order"),
     ),
 ]
 Bf16 = Annotated[
     bool,
-    _of_nodes("--bf16", help="Run the model in bfloat16; weights stay float32."),
+    _of_layers("--bf16", help="Run the model in bfloat16; weights stay float32."),
 ]
 
 Folds = Annotated[int, _of_graphs(min=2, help="Parts of the cross-validation.")]
@@ -250,9 +273,16 @@ Subset = Annotated[
     int | None,
     _of_graphs(min=2, help="Draw so many graphs at random, equally many of each class."),
 ]
-Walk = Annotated[
+Pooling = Annotated[
     str,
     _of_graphs(
+        help=f"With {', '.join(models.available())}: {', '.join(POOLINGS)} of the nodes' features.",
+        callback=_check_name(list(POOLINGS), "pooling"),
+    ),
+]
+Walk = Annotated[
+    str,
+    _of_agents(
         help="How agents move: attention (what they learn), uniform or greedy.",
         callback=_check_name(list(WALKS), "walk"),
     ),
@@ -260,7 +290,7 @@ Walk = Annotated[
 Types = Annotated[
     str,
     _of_graphs(
-        help="Node types that agents see: label (the degree where there are none), degree, or "
+        help="Node types that models see: label (the degree where there are none), degree, or "
         "wl1, wl2, wl3, colours that distinguish the types of nodes up to so many steps away.",
         callback=_check_name(list(TYPES), "kind of types"),
     ),
@@ -268,7 +298,7 @@ Types = Annotated[
 Attributes = Annotated[
     bool,
     _of_graphs(
-        "--attributes", help="Agents see the data set's attributes of nodes instead of types."
+        "--attributes", help="Models see the data set's attributes of nodes instead of types."
     ),
 ]
 Keep = Annotated[
@@ -281,7 +311,7 @@ Keep = Annotated[
 ]
 EvalAgents = Annotated[
     int,
-    _of_graphs(min=0, help="Agents of each graph in validation and test; 0: as in training."),
+    _of_agents(min=0, help="Agents of each graph in validation and test; 0: as in training."),
 ]
 
 Dim = Annotated[
@@ -309,8 +339,8 @@ NumThreads = Annotated[
 Deterministic = Annotated[
     bool | None,
     _of_machine(
-        help="Bitwise identical results on any number of CPU threads. The default for models of "
-        "nodes; the others then use one thread.",
+        help="Bitwise identical results on any number of CPU threads. The default for models "
+        "of attention layers; the others then use one thread.",
         show_default=False,
     ),
 ]

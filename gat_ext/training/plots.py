@@ -34,7 +34,9 @@ def require() -> Any:
     return pyplot
 
 
-def curves(results: list[SeedResult], metric: str, title: str, path: Path) -> None:
+def curves(
+    results: list[SeedResult], metric: str, title: str, path: Path, unit: str = "seed"
+) -> None:
     """Loss and validation score by epoch: the mean and range of the seeds that reached the epoch.
 
     Args:
@@ -42,10 +44,11 @@ def curves(results: list[SeedResult], metric: str, title: str, path: Path) -> No
         metric: what the score is.
         title: of the figure.
         path: PNG to write.
+        unit: what one of the results is of.
     """
     pyplot = require()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    _curve(left, [r.history["train_loss"] for r in results], _TRAIN, "training, with dropout")
+    _curve(left, [r.history["train_loss"] for r in results], _TRAIN, "while training")
     _curve(left, [r.history["val_loss"] for r in results], _VALIDATION, "validation")
     scores = [[100 * score for score in r.history["val_score"]] for r in results]
     _curve(right, scores, _VALIDATION, "validation")
@@ -58,8 +61,8 @@ def curves(results: list[SeedResult], metric: str, title: str, path: Path) -> No
         axes.grid(alpha=0.3)
         axes.legend(loc=corner)
     left.set_ylim(bottom=0)
-    seeds = f"{len(results)} seeds: mean, least and most" if len(results) > 1 else "1 seed"
-    figure.suptitle(f"{title} ({seeds})")
+    several = f"{len(results)} {unit}s: mean, least and most"
+    figure.suptitle(f"{title} ({several if len(results) > 1 else f'1 {unit}'})")
     _save(figure, path)
 
 

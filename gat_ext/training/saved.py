@@ -81,7 +81,7 @@ def load(
     state = checkpoint.load(path, device)
     check_keys(state, path)
     with checkpoint.named(path):
-        kind = kind_of(str(state["config"].get("model")))
+        kind = kind_of(str(state["config"].get("model")), state["config"].get("task"))
         config = kind.restored_config(state["config"])
     if data is None:
         data = kind.load(config.dataset, root=_root(root, state["root"]))

@@ -17,7 +17,7 @@ _OPTIONS = {
         for name in (
             *("dataset", "seed", "seeds", "folds", "subset", "types", "attributes", "reorder"),
             *("epochs", "lr", "weight_decay", "patience", "bf16", "eval_agents"),
-            *("heads", "walk", "window", "context"),
+            *("heads", "walk", "window", "context", "pooling", "task"),
         )
     },
 }

@@ -1,0 +1,195 @@
+"""Training attention models on graphs: loop, cross-validation, report and the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from matplotlib.image import imread
+from small_graphs import paths
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from gat_ext import models
+from gat_ext.datasets import load
+from gat_ext.training import Recipe
+from gat_ext.training.checkpointed import Interrupted
+from gat_ext.training.cli import app
+from gat_ext.training.pooled_loop import PooledRecipe, PooledTrainer
+from gat_ext.training.pooled_run import PooledRun, PooledRunConfig
+from gat_ext.training.run import Run, RunConfig
+
+OUTPUTS = {"metrics.json", "curves.png", "attention.png", "checkpoint.pt"}
+
+
+def config(model="gat", **changes):
+    recipe = PooledRecipe(epochs=4, batch_size=8).with_overrides(**changes.pop("recipe", {}))
+    options = {"hidden_channels": 8, "num_layers": 2} | changes.pop("options", {})
+    fields = {"dataset": "paths", "seed": 0, "folds": 2, "subset": None, "options": options}
+    return PooledRunConfig(model=model, recipe=recipe, **{**fields, **changes})
+
+
+def train(run):
+    run.train(lambda trainer: None)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("model", "pooling"),
+    [("gat", "mean"), ("gatv2", "sum"), ("agnn", "attention"), ("transformer", "mean")],
+)
+def test_learns_what_is_easy(model, pooling, tmp_path):
+    how = config(model, recipe={"epochs": 40}, options={"pooling": pooling})
+    run = train(PooledRun(how, paths(), tmp_path))
+    assert run.summary() == (1.0, 0.0)
+    losses = run.results[0].history["train_loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_models_see_attributes_where_they_are_asked_to(tmp_path):
+    """The classes differ in x alone, which types do not tell."""
+    plain = replace(paths(), node_type=torch.zeros(200, dtype=torch.int64), signal_types=())
+    data = replace(plain, x=F.one_hot(paths().node_type, 3).float())
+    seeing = train(PooledRun(config(recipe={"epochs": 15}, attributes=True), data, tmp_path))
+    assert seeing.summary()[0] == 1.0 and torch.equal(seeing.data.x, data.x)
+    blind = train(PooledRun(config(recipe={"epochs": 15}), data, tmp_path))
+    assert blind.summary()[0] == 0.5 and blind.data.x.shape == (200, 3)
+    with pytest.raises(ValueError, match="paths has no attributes of nodes; leave --attributes"):
+        PooledRun(config(attributes=True), plain, tmp_path)
+
+
+def test_types_and_subset(tmp_path):
+    run = PooledRun(config(types="wl1", subset=40), paths(60), tmp_path)
+    assert len(run.data) == 40 and run.data.num_types == 5
+    assert torch.equal(run.data.x, F.one_hot(run.data.node_type, 5).float())
+
+
+def test_test_graphs_play_no_part():
+    results = []
+    for flip in (False, True):
+        data = paths()
+        fold = data.folds(2)[0]
+        labels = data.y.clone()
+        labels[fold.test] ^= flip
+        data = replace(data, x=F.one_hot(data.node_type, 3).float(), y=labels)
+        make = lambda data=data: config().make_model(data)  # noqa: E731
+        trainer = PooledTrainer(make, data, fold, PooledRecipe(epochs=3), seed=3)
+        while trainer.step():
+            pass
+        results.append(trainer.result())
+    one, two = results
+    assert one.history == two.history and one.best_epoch == two.best_epoch
+    assert one.test_score == pytest.approx(1 - two.test_score)
+
+
+def test_learning_rate_falls_and_biases_do_not_decay():
+    data = replace(paths(), x=torch.ones(200, 1))
+    recipe = PooledRecipe(epochs=3, lr=0.01, final_lr=1e-4, weight_decay=0.1)
+    trainer = PooledTrainer(
+        lambda: config().make_model(data), data, data.folds(2)[0], recipe, seed=0
+    )
+    rates, more = [], True
+    while more:
+        more = trainer.step()
+        rates.append([group["lr"] for group in trainer.optimizer.param_groups])
+    assert rates == [pytest.approx([rate] * 2) for rate in (0.01, 0.001, 0.0001)]
+    decayed, biases = trainer.optimizer.param_groups
+    assert (decayed["weight_decay"], biases["weight_decay"]) == (0.1, 0.0)
+    assert sum(len(group["params"]) for group in (decayed, biases)) == len(
+        list(trainer.model.parameters())
+    )
+
+
+def test_trainer_needs_features():
+    data = paths()
+    with pytest.raises(ValueError, match="paths has no x, which the model reads; expected feat"):
+        PooledTrainer(lambda: None, data, data.folds(2)[0], PooledRecipe(), 0)
+
+
+def test_interrupted_and_resumed_is_as_if_never_stopped(tmp_path):
+    whole = train(PooledRun(config(), paths(), tmp_path / "whole"))
+    cut = PooledRun(config(), paths(), tmp_path / "cut")
+    epochs = []
+
+    def stop(trainer):
+        epochs.append(trainer.epoch)
+        if len(epochs) == 6:  # in the second fold
+            cut.save_checkpoint()
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        cut.train(stop)
+    resumed = PooledRun(config(), paths(), tmp_path / "cut")
+    resumed.resume()
+    train(resumed)
+    for one, two in zip(whole.results, resumed.results, strict=True):
+        assert (one.history, one.test_score) == (two.history, two.test_score)
+    other = PooledRun(config(options={"pooling": "sum"}), paths(), tmp_path / "cut")
+    with pytest.raises(ValueError, match="--pooling is not set there and sum here"):
+        other.resume()
+
+
+def test_run_on_nodes_is_not_continued_as_one_on_graphs(tmp_path):
+    nodes = Run(RunConfig("gat", "karate", 0, 1, Recipe(epochs=1), {}), load("karate"), tmp_path)
+    train(nodes)
+    with pytest.raises(ValueError, match="--task is not set there and graph here"):
+        PooledRun(config(), paths(), tmp_path).resume()
+
+
+@pytest.mark.parametrize("model", models.available())
+def test_any_number_of_threads_trains_the_same_weights(model, tmp_path):
+    threads, runs = torch.get_num_threads(), []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            how = config(model, recipe={"epochs": 2}, options={"pooling": "attention"})
+            runs.append(train(PooledRun(how, paths(400), tmp_path / str(number))))
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+    one, other = (run.best_models[0] for run in runs)
+    assert runs[0].results[0].history == runs[1].results[0].history
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def cli(*arguments):
+    return CliRunner().invoke(app, list(map(str, ("train", *arguments))))
+
+
+@pytest.mark.parametrize("how", [("gatv2", "--task", "graph"), ("agnn", "--dataset", "shapes")])
+def test_command_line(how, tmp_path):
+    options = ("--folds", 2, "--subset", 40, "--epochs", 2, "--layers", 2, "--hidden", 4)
+    rest = ("--pooling", "attention", "--types", "wl1", "--weight-decay", 0.01, "--seed", 1)
+    result = cli(*how, *options, *rest, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == OUTPUTS
+    for name in ("curves.png", "attention.png"):
+        image = imread(tmp_path / name)
+        assert min(image.shape[:2]) > 300 and image[..., :3].std() > 0.01
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["config"]["options"] == {
+        "pooling": "attention",
+        "num_layers": 2,
+        "hidden_channels": 4,
+    }
+    assert report["config"]["task"] == "graph" and report["config"]["types"] == "wl1"
+    assert report["config"]["recipe"]["weight_decay"] == 0.01
+    assert report["graphs"] == 40 and report["largest_class"] == 0.5 and report["deterministic"]
+    assert [fold["fold"] for fold in report["folds"]] == [1, 2]
+    *_, baseline, last = result.output.strip().splitlines()
+    assert baseline == "The largest class has 50.0 % of the graphs"
+    mean, deviation = 100 * report["test_score_mean"], 100 * report["test_score_std"]
+    assert last == f"Test accuracy: {mean:.1f} ± {deviation:.1f} % (2 folds)"
+
+
+def test_published_data_set(data_dir, tmp_path):
+    """Better than the largest class, which has 66.5 % of the graphs."""
+    options = ("--folds", 2, "--epochs", 30, "--keep", "last", "--types", "degree")
+    result = cli("gat", "--dataset", "tu:MUTAG", "--root", data_dir, *options, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert report["largest_class"] == pytest.approx(125 / 188)
+    assert report["test_score_mean"] > 0.7
