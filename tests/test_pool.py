@@ -103,7 +103,9 @@ def test_pointers_are_a_batch(name):
 def test_batch_of_features(name):
     pool = POOLS[name]()
     x = torch.stack([features(), features().flip(0), features() + 1])
-    assert_close(pool(x, BATCH), torch.stack([pool(one, BATCH) for one in x]))
+    expected = torch.stack([pool(one, BATCH) for one in x])
+    assert_close(pool(x, BATCH), expected)
+    assert_close(pool(x.expand(2, 3, -1, -1), BATCH), expected.expand(2, 3, -1, -1))
     if isinstance(pool, AttentionPool):
         out, alpha = pool(x, BATCH, return_attention_weights=True)
         assert_close(alpha[1], pool(x[1], BATCH, return_attention_weights=True)[1])

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from gat_ext import models
 from gat_ext.datasets import load
 from gat_ext.training import Recipe
+from gat_ext.training import load as load_run
 from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.cli import app
 from gat_ext.training.pooled_loop import PooledRecipe, PooledTrainer
@@ -41,7 +42,8 @@ def train(run):
     [("gat", "mean"), ("gatv2", "sum"), ("agnn", "attention"), ("transformer", "mean")],
 )
 def test_learns_what_is_easy(model, pooling, tmp_path):
-    how = config(model, recipe={"epochs": 40}, options={"pooling": pooling})
+    sizes = {"pooling": pooling, "hidden_channels": 16}
+    how = config(model, recipe={"epochs": 40}, options=sizes)
     run = train(PooledRun(how, paths(), tmp_path))
     assert run.summary() == (1.0, 0.0)
     losses = run.results[0].history["train_loss"]
@@ -58,6 +60,80 @@ def test_models_see_attributes_where_they_are_asked_to(tmp_path):
     assert blind.summary()[0] == 0.5 and blind.data.x.shape == (200, 3)
     with pytest.raises(ValueError, match="paths has no attributes of nodes; leave --attributes"):
         PooledRun(config(attributes=True), plain, tmp_path)
+
+
+def with_targets(num_graphs=60):
+    """Paths with two real targets, of different scales, one for each class, and a constant."""
+    data = paths(num_graphs)
+    y = data.y.float()
+    return replace(
+        data, y=torch.stack([5000 + 800 * y, 0.01 * (1 - y), y * 0 + 3], 1), num_classes=0
+    )
+
+
+def test_real_targets_are_learned_in_their_own_units(tmp_path):
+    data = with_targets()
+    run = train(PooledRun(config(recipe={"epochs": 40, "lr": 0.02}), data, tmp_path))
+    mean, _ = run.summary()
+    assert run.metric.name == "mean absolute error"
+    *_, baseline = run.report()
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    # Half of the graphs are 800 or 0.01 away from the median; the third target is constant.
+    assert report["error_of_medians"] == pytest.approx(400.005 / 3, rel=1e-4)
+    assert baseline == "Predicting the median has a mean absolute error of 133.3"
+    assert report["metric"] == "mean absolute error" and report["test_score_mean"] == mean
+    assert mean < 0.1 * report["error_of_medians"]
+    assert "real targets: 3" in run.headline
+    fold = run.folds[0]
+    model = run.make_model().eval()
+    model.load_state_dict(run.best_models[0])
+    out = model(run.data.x, run.data.graph, node_ptr=run.data.node_ptr)
+    error = (out - data.y)[fold.test].abs().mean().item()
+    assert error == pytest.approx(run.results[0].test_score, rel=1e-4)
+    assert torch.equal(model.head[1].mean, data.y[fold.train].mean(0))  # of no other graphs
+    history = run.results[0].history
+    best = run.results[0].best_epoch - 1
+    assert history["val_score"][best] == min(history["val_score"]) == run.results[0].val_score
+    assert history["train_loss"][0] < 3  # whatever the units
+
+
+def test_several_labels_give_micro_f1(tmp_path):
+    data = paths(60)
+    one_hot = torch.stack([data.y, 1 - data.y, torch.ones_like(data.y)], 1).float()
+    data = replace(data, y=one_hot, num_classes=3)
+    run = train(PooledRun(config(recipe={"epochs": 15}), data, tmp_path))
+    assert run.summary() == (1.0, 0.0) and run.metric.name == "micro-F1"
+    assert run.report() == [] and "3 labels" in run.headline
+    with pytest.raises(ValueError, match="--subset needs one class for each graph, and paths has"):
+        PooledRun(config(subset=20), data, tmp_path)
+    with pytest.raises(
+        ValueError, match="--folds is 61; expected at most 60, the number of graphs"
+    ):
+        PooledRun(config(folds=61), data, tmp_path)
+
+
+def test_real_targets_on_the_command_line(tmp_path):
+    """The lowest error chooses the fold that is loaded."""
+    graphs = range(12)
+    files = {
+        "A": "".join(f"{2 * g + 1},{2 * g + 2}\n{2 * g + 2},{2 * g + 1}\n" for g in graphs),
+        "graph_indicator": "".join(f"{g + 1}\n{g + 1}\n" for g in graphs),
+        "node_labels": "".join(f"{g % 2}\n{g % 3}\n" for g in graphs),
+        "graph_attributes": "".join(f"{g % 2 + 0.5}, {10 * (g % 3)}\n" for g in graphs),
+    }
+    for part, content in files.items():
+        (tmp_path / f"REAL_{part}.txt").write_text(content)
+    options = ("--root", tmp_path, "--folds", 3, "--epochs", 2, "--verbose")
+    result = cli("gat", "--dataset", "tu:REAL", *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    mean, deviation = report["test_score_mean"], report["test_score_std"]
+    *_, last = result.output.strip().splitlines()
+    assert last == f"Test mean absolute error: {mean:.4g} ± {deviation:.4g} (3 folds)"
+    assert "%" not in result.output
+    saved = load_run(tmp_path / "out")
+    scores = {fold["fold"]: fold["val_score"] for fold in report["folds"]}
+    assert saved.seed == min(scores, key=scores.get)
 
 
 def test_types_and_subset(tmp_path):

@@ -18,7 +18,7 @@ from gat_ext.models.base import AttentionModel
 from gat_ext.models.gam import GAM, GAMMemory
 from gat_ext.models.gat import GAT
 from gat_ext.models.gatv2 import GATv2
-from gat_ext.models.pooled import PooledModel
+from gat_ext.models.pooled import PooledModel, Rescaled
 from gat_ext.models.transformer import GraphTransformer
 from gat_ext.models.walks import WalkModel
 
@@ -32,6 +32,7 @@ __all__ = [
     "GATv2",
     "GraphTransformer",
     "PooledModel",
+    "Rescaled",
     "available",
     "available_embeddings",
     "available_graphs",

@@ -1,10 +1,11 @@
-"""PooledModel: graphs are classified by the pooled outputs of an attention network's nodes."""
+"""PooledModel: classes or targets of graphs, of an attention network's pooled outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,8 +27,46 @@ if TYPE_CHECKING:
 POOLINGS = ("mean", "sum", "attention")
 
 
+class Rescaled(nn.Module):
+    """Real targets in their own units, of standardised ones: mean + deviation · x.
+
+    Args:
+        channels: T, number of targets.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext.models import Rescaled
+        >>> layer = Rescaled(1)
+        >>> layer.fit(torch.tensor([[10.0], [30.0]]))
+        >>> layer(torch.tensor([[0.0], [1.0]]))
+        tensor([[20.],
+                [30.]])
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int) -> None:
+        """Mean 0 and deviation 1, until :meth:`fit`."""
+        super().__init__()
+        check_size("channels", channels)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+
+    @torch.no_grad()
+    def fit(self, y: Tensor) -> None:
+        """Takes mean and deviation of targets [G, T]; a constant target has deviation 1."""
+        self.mean.copy_(y.mean(0))
+        deviation = y.std(0, correction=0)
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [..., T] to [..., T]."""
+        return self.mean + self.deviation * x
+
+
 class PooledModel(TracedModule):
-    """An attention network on nodes, pooling, and a head on the pooled features.
+    """An attention network on nodes, pooling, and a head: classes or real targets of graphs.
 
     Args:
         network: maps the features of nodes to [N, C], such as a :class:`gat_ext.models.GAT`.
@@ -83,6 +122,7 @@ class PooledModel(TracedModule):
         pooling: str = "mean",
         hidden_channels: int | None = None,
         heads: int | None = None,
+        regression: bool = False,
         **changes: Any,
     ) -> Self:
         """A network for sets of small graphs, such as molecules; the settings are of no paper.
@@ -94,10 +134,11 @@ class PooledModel(TracedModule):
         Args:
             network: class of the network: GAT, GATv2, AGNN or GraphTransformer.
             in_channels: size of the node features.
-            num_outputs: K, number of classes.
+            num_outputs: K, number of classes or targets.
             pooling: "mean", "sum", or "attention" with a linear gate.
             hidden_channels: of one head.
             heads: of the hidden layers.
+            regression: end with :class:`Rescaled`, for real targets.
             **changes: other constructor arguments of the network.
 
         Raises:
@@ -122,10 +163,11 @@ class PooledModel(TracedModule):
         width = hidden_channels * (heads or 1)
         check_size("num_outputs", num_outputs)
         body: Any = network  # with the constructor of the subclass
+        head: nn.Module = Projection(width, num_outputs)
         return cls(
             body(in_channels, hidden_channels, width, **(options | changes)),
             AttentionPool(Projection(width, 1)) if pooling == "attention" else Pool(pooling),
-            Projection(width, num_outputs),
+            nn.Sequential(head, Rescaled(num_outputs)) if regression else head,
         )
 
     def forward(
@@ -136,6 +178,7 @@ class PooledModel(TracedModule):
         *,
         node_ptr: Tensor | None = None,
         num_graphs: int | None = None,
+        edge_attr: Tensor | None = None,
         edge_mask: Tensor | Sequence[Tensor | None] | None = None,
         edge_weight: Tensor | Sequence[Tensor | None] | None = None,
     ) -> Tensor:
@@ -147,7 +190,8 @@ class PooledModel(TracedModule):
             batch: int64 [N], the graph of each node, see :meth:`gat_ext.nn.Pool.forward`.
             node_ptr: int64 [G + 1], likewise.
             num_graphs: likewise.
-            edge_mask: as for :meth:`gat_ext.models.AttentionModel.forward`.
+            edge_attr: as for :meth:`gat_ext.models.AttentionModel.forward`.
+            edge_mask: likewise.
             edge_weight: likewise.
 
         Returns:
@@ -160,19 +204,26 @@ class PooledModel(TracedModule):
             x = input_features(x)
             if x.dim() > 1:  # else the network raises; the pool finds the graph in the cache
                 membership(x.shape[-2], x.device, batch, node_ptr, num_graphs)
-        h = self.network(x, graph, edge_mask=edge_mask, edge_weight=edge_weight)
+        h = self.network(
+            x, graph, edge_attr=edge_attr, edge_mask=edge_mask, edge_weight=edge_weight
+        )
         if self.activation is not None:
             h = self.activation(h)
         pooled: Tensor = self.pool(h, batch, node_ptr=node_ptr, num_graphs=num_graphs)
         return pooled if self.head is None else self.head(pooled)
 
     def attention_weights(
-        self, x: Tensor | SparseFeatures, graph: Graph | Tensor
+        self,
+        x: Tensor | SparseFeatures,
+        graph: Graph | Tensor,
+        *,
+        edge_attr: Tensor | None = None,
     ) -> list[Attention]:
         """The attention of each layer, see :meth:`gat_ext.models.AttentionModel.attention_weights`.
 
         Args:
             x: as for :meth:`forward`.
             graph: likewise.
+            edge_attr: likewise.
         """
-        return self.network.attention_weights(x, graph)
+        return self.network.attention_weights(x, graph, edge_attr=edge_attr)

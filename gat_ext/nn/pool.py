@@ -10,6 +10,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import traced_csr
 from gat_ext.nn.arguments import asks_for_weights, check_size
+from gat_ext.nn.batch import Batch, nodes_first
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 from gat_ext.ops.state import is_dispatched
 
@@ -60,7 +61,8 @@ class Pool(TracedModule):
         Without ``batch`` and ``node_ptr`` all nodes are of one graph.
 
         Args:
-            x: [N, C], or [B, N, C] for a batch of features of the same nodes.
+            x: [N, C], or [B, N, C] for a batch of features of the same nodes, with any number of
+                axes B.
             batch: int64 [N], the graph of each node, in any order; PyG's vector of that name.
             node_ptr: int64 [G + 1], graph g has the nodes ``node_ptr[g]:node_ptr[g + 1]``; as in
                 :class:`gat_ext.datasets.GraphDataset`.
@@ -78,7 +80,8 @@ class Pool(TracedModule):
         """
         check_is_no_proxy(self, x, batch, node_ptr)
         graph = membership(_rows(x), x.device, batch, node_ptr, num_graphs)
-        return _graphs_last(spmm(graph, _nodes_first(x), reduce=self.reduce))
+        rows, features = _nodes_first(x)
+        return _restored(spmm(graph, rows, reduce=self.reduce), features)
 
     def extra_repr(self) -> str:
         """The reduction."""
@@ -164,27 +167,27 @@ class AttentionPool(TracedModule):
                 f"gate_nn returned {heads} gates for {channels} channels to pool; expected 1, or a "
                 f"divisor of {channels}"
             )
-        gate, value = _nodes_first(gate), _nodes_first(value)
+        (gate, features), (value, _) = _nodes_first(gate), _nodes_first(value)
         alpha = edge_softmax(graph, gate.flatten(1))
         split = value.unflatten(-1, (heads, channels // heads)).flatten(1, -2)
-        out = spmm(graph, split, alpha).flatten(1)
-        if x.dim() == 3:
-            out = out.unflatten(1, (x.shape[0], channels))
-        out = _graphs_last(out)
-        return (out, _graphs_last(alpha.view(gate.shape))) if wanted else out
+        out = spmm(graph, split, alpha).flatten(1).unflatten(1, value.shape[1:])
+        out, alpha = _restored(out, features), _restored(alpha.view(gate.shape), features)
+        return (out, alpha) if wanted else out
 
 
-# ---- batches of features: the nodes come first inside
+# ---- batches of features
 
 
-def _nodes_first(x: Tensor) -> Tensor:
-    """[N, B, C] of [B, N, C]; [N, C] stays."""
-    return x.transpose(0, 1).contiguous() if x.dim() == 3 else x
+def _nodes_first(x: Tensor) -> tuple[Tensor, Batch | None]:
+    """([N, B, C], its batch) of [..., N, C]; ([N, C], None) of [N, C]."""
+    rows, features = nodes_first(x)
+    assert isinstance(rows, Tensor)
+    return rows, features
 
 
-def _graphs_last(out: Tensor) -> Tensor:
-    """[B, G, C] of [G, B, C]; [G, C] stays."""
-    return out.transpose(0, 1) if out.dim() == 3 else out
+def _restored(out: Tensor, features: Batch | None) -> Tensor:
+    """[..., G, C] of [G, B, C]; [G, C] stays."""
+    return out if features is None else features.restore(out.transpose(0, 1), 0)
 
 
 # ---- which nodes belong to which graph
@@ -263,9 +266,9 @@ def _of_batch(batch: Tensor, num_graphs: int | None) -> Graph:
 
 
 def _rows(x: Tensor) -> int:
-    """N, of features [N, C] or [B, N, C]; raises for others."""
+    """N, of features [N, C] or [..., N, C]; raises for others."""
     checks.floating(x, "x")
-    if x.dim() not in (2, 3):
+    if x.dim() < 2:
         raise ValueError(
             f"x has shape {list(x.shape)}; expected [N, C], or [B, N, C] for a batch of features"
         )

@@ -23,6 +23,7 @@ from gat_ext import __version__
 from gat_ext.training import checkpoint
 from gat_ext.training.epochs import EpochTrainer, SeedResult, check_history
 from gat_ext.training.files import replacing
+from gat_ext.training.metrics import ACCURACY
 from gat_ext.training.settings import differences
 
 CHECKPOINT = "checkpoint.pt"
@@ -61,7 +62,7 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
 
     unit: ClassVar[str] = "seed"
     may_grow: ClassVar[frozenset[str]] = frozenset()
-    metric = "accuracy"
+    metric = ACCURACY
 
     def __init__(
         self, config: Config, device: torch.device, folder: Path, root: Path | None = None
@@ -119,7 +120,7 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
             "config": asdict(self._settings),
             "test_score_mean": mean,
             "test_score_std": deviation,
-            "metric": self.metric,
+            "metric": self.metric.name,
             f"{self.unit}s": [
                 {self.unit: self.number(index), **asdict(result)}
                 for index, result in enumerate(self.results)

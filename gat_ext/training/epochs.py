@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 
 from gat_ext.training import checkpoint
+from gat_ext.training.metrics import ACCURACY
 from gat_ext.training.stopping import make_stopping
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class SeedResult:
         seed: the seed.
         epochs: epochs run.
         best_epoch: the epoch whose weights were kept, from 1.
-        val_score: validation accuracy (micro-F1 with several labels) of those weights.
-        test_score: test accuracy of those weights, computed when training ends.
+        val_score: validation accuracy (micro-F1 with several labels, mean absolute error with real
+            targets) of those weights.
+        test_score: the same of the test, computed when training ends.
         seconds: training time.
         history: train_loss, val_loss and val_score of every epoch.
     """
@@ -82,11 +84,13 @@ class EpochTrainer(ABC, Generic[Model]):
         seed: that the subclass set; it becomes part of the result.
 
     Attributes:
+        metric: what the scores are.
         extendable: whether more epochs continue a training; not where the learning rate of an epoch
             depends on the number of epochs.
     """
 
     extendable: ClassVar[bool] = False
+    metric = ACCURACY
 
     def __init__(
         self,
@@ -158,7 +162,7 @@ class EpochTrainer(ABC, Generic[Model]):
         self.seconds += time.perf_counter() - start
         for name, value in zip(HISTORY, (train_loss, val_loss, val_score), strict=True):
             self.history[name].append(value)
-        if self.stopping.keep(val_loss, val_score):
+        if self.stopping.keep(val_loss, self.metric.gain(val_score)):
             self.best_epoch, self.best_state = self.epoch, copy.deepcopy(self.model.state_dict())
         return not self.finished
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gat_ext.datasets import Fold, GraphDataset
 from gat_ext.training.checkpointed import CheckpointedRun
 from gat_ext.training.fold_loop import FoldRecipe, FoldTrainer
+from gat_ext.training.metrics import absolute_error
 
 TYPES = ("label", "degree", "wl1", "wl2", "wl3")
 _MOST_COLOURS = 256
@@ -108,9 +109,14 @@ class FoldRun(CheckpointedRun[AnyTrainer]):
     def headline(self) -> str:
         """Model, data set and its sizes."""
         data = self.data
+        labels = {
+            "classification": f"{data.num_classes} classes",
+            "multilabel": f"{data.num_classes} labels",
+            "regression": f"real targets: {data.y.shape[-1]}",
+        }
         return (
             f"{self.config.model} on {data.name}: {len(data)} graphs, {data.num_nodes} nodes, "
-            f"{data.num_edges} edges, {data.num_types} node types, {data.num_classes} classes"
+            f"{data.num_edges} edges, {data.num_types} node types, {labels[data.task]}"
         )
 
     @property
@@ -123,11 +129,19 @@ class FoldRun(CheckpointedRun[AnyTrainer]):
         return index + 1
 
     def report(self) -> list[str]:
-        """Writes metrics.json and the pictures; the share of the largest class is the baseline."""
-        share = int(self.data.y.bincount().max()) / len(self.data)
-        self._write_metrics(graphs=len(self.data), largest_class=share)
+        """Writes metrics.json and the pictures; returns what a constant prediction scores."""
+        y, more, lines = self.data.y, {}, []
+        if self.data.task == "classification":
+            more["largest_class"] = int(y.bincount().max()) / len(y)
+            share = self.metric.text(more["largest_class"])
+            lines.append(f"The largest class has {share} of the graphs")
+        elif self.data.task == "regression":
+            more["error_of_medians"] = absolute_error(y.median(0).values, y)
+            error = self.metric.text(more["error_of_medians"])
+            lines.append(f"Predicting the median has a {self.metric.name} of {error}")
+        self._write_metrics(graphs=len(y), **more)
         self._draw()
-        return [f"The largest class has {100 * share:.1f} % of the graphs"]
+        return lines
 
     @abstractmethod
     def _draw(self) -> None:
@@ -154,6 +168,7 @@ def _typed(data: GraphDataset, types: str) -> GraphDataset:
 
 def _check_subset(data: GraphDataset, subset: int) -> None:
     """Raises unless there is such a subset with equally many graphs of each class."""
+    data.require_classes("--subset")
     classes, smallest = data.num_classes, int(data.y.bincount(minlength=data.num_classes).min())
     if subset % classes:
         near = max(subset // classes, 1) * classes
@@ -170,15 +185,19 @@ def _check_subset(data: GraphDataset, subset: int) -> None:
 
 def _folds(data: GraphDataset, folds: int, seed: int) -> list[Fold]:
     """The folds; ValueError in the words of the command line where there are too few graphs."""
-    smallest = int(data.y.bincount(minlength=data.num_classes).min())
-    if folds > smallest:
-        raise ValueError(
-            f"--folds is {folds}; expected at most {smallest}, the size of the smallest class of "
-            f"these {len(data)} graphs"
-        )
+    most, what = len(data), "the number of"
+    if data.task == "classification":
+        most = int(data.y.bincount(minlength=data.num_classes).min())
+        what = f"the size of the smallest class of these {len(data)}"
+    if folds > most:
+        raise ValueError(f"--folds is {folds}; expected at most {most}, {what} graphs")
     try:
         return data.folds(folds, seed=seed)
     except ValueError as error:
+        if data.task != "classification":
+            raise ValueError(
+                f"--folds is {folds}; {len(data)} graphs are too few: {error}"
+            ) from error
         raise ValueError(
             f"--folds is {folds}: the validation part of a fold, a tenth of its training graphs, "
             f"cannot have a graph of each of the {data.num_classes} classes; {len(data)} graphs "

@@ -1,4 +1,4 @@
-"""Losses and scores of classification."""
+"""Losses and scores of classification and regression."""
 
 from __future__ import annotations
 
@@ -12,6 +12,48 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gat_ext.datasets import GraphDataset, NodeDataset
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a score is.
+
+    Attributes:
+        name: its name.
+        is_error: True for a number, the lower the better; False for a share, the higher the better.
+        loss: what the loss is.
+
+    Example:
+        >>> ACCURACY.text(0.975, 0.0125), ABSOLUTE_ERROR.text(12.3456)
+        ('97.5 ± 1.2 %', '12.35')
+    """
+
+    name: str
+    is_error: bool = False
+    loss: str = "cross-entropy [nats]"
+
+    @property
+    def label(self) -> str:
+        """Of an axis with :meth:`shown` scores."""
+        return self.name if self.is_error else f"{self.name} [%]"
+
+    def gain(self, score: float) -> float:
+        """The score, turned so that a higher one is better."""
+        return -score if self.is_error else score
+
+    def shown(self, score: float) -> float:
+        """As a person reads it: a share in percent."""
+        return score if self.is_error else 100 * score
+
+    def text(self, mean: float, deviation: float | None = None) -> str:
+        """The score with its unit, and its deviation if there is one."""
+        form = ".4g" if self.is_error else ".1f"
+        texts = [f"{self.shown(value):{form}}" for value in (mean, deviation) if value is not None]
+        return " ± ".join(texts) + ("" if self.is_error else " %")
+
+
+ACCURACY, MICRO_F1 = Metric("accuracy"), Metric("micro-F1")
+ABSOLUTE_ERROR = Metric("mean absolute error", True, "squared error of standardised targets")
 
 
 def loss(logits: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
@@ -37,25 +79,48 @@ def score(logits: Tensor, labels: Tensor, multilabel: bool) -> float:
 
 
 class Objective(NamedTuple):
-    """What a model learns of graphs.
+    """What a model of graphs learns.
 
     Attributes:
         outputs: of the model for each graph.
         metric: what the score is.
         loss: of the model's results [G, outputs] and the data set's y, a scalar.
-        score: likewise a float, the higher the better.
+        score: likewise, a float.
     """
 
     outputs: int
-    metric: str
+    metric: Metric
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor], float]
 
 
-def objective(data: GraphDataset) -> Objective:
-    """The one place where a data set's labels decide loss and score."""
-    criteria = partial(loss, multilabel=False), partial(score, multilabel=False)
-    return Objective(data.num_classes, "accuracy", *criteria)
+def objective(data: GraphDataset, scale: Tensor | None = None) -> Objective:
+    """Loss and score for the kind of labels that graphs have, in one place.
+
+    Args:
+        data: the data set.
+        scale: [T], what errors of real targets are divided by in the loss; None: nothing.
+
+    Example:
+        >>> from gat_ext.datasets import load_graphs
+        >>> objective(load_graphs("shapes", num_graphs=20)).metric.name
+        'accuracy'
+    """
+    if data.task == "regression":
+
+        def squared_error(out: Tensor, y: Tensor) -> Tensor:
+            error = out - y if scale is None else (out - y) / scale
+            return error.square().mean()
+
+        return Objective(data.y.shape[1], ABSOLUTE_ERROR, squared_error, absolute_error)
+    multilabel = data.task == "multilabel"
+    criteria = partial(loss, multilabel=multilabel), partial(score, multilabel=multilabel)
+    return Objective(data.num_classes, MICRO_F1 if multilabel else ACCURACY, *criteria)
+
+
+def absolute_error(out: Tensor, y: Tensor) -> float:
+    """Mean absolute error, over graphs and targets [G, T]."""
+    return (out - y).abs().double().mean().item()
 
 
 def entropies(edge_index: Tensor, alpha: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gat_ext.training.epochs import SeedResult
 from gat_ext.training.files import replacing
-from gat_ext.training.metrics import entropies
+from gat_ext.training.metrics import Metric, entropies
 
 # Colours that colour-blind readers can tell apart: Okabe and Ito, "Color Universal Design", 2008.
 _TRAIN, _VALIDATION, _UNIFORM = "#0072B2", "#D55E00", "#999999"
@@ -35,7 +35,7 @@ def require() -> Any:
 
 
 def curves(
-    results: list[SeedResult], metric: str, title: str, path: Path, unit: str = "seed"
+    results: list[SeedResult], metric: Metric, title: str, path: Path, unit: str = "seed"
 ) -> None:
     """Loss and validation score by epoch: the mean and range of the seeds that reached the epoch.
 
@@ -50,14 +50,15 @@ def curves(
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     _curve(left, [r.history["train_loss"] for r in results], _TRAIN, "while training")
     _curve(left, [r.history["val_loss"] for r in results], _VALIDATION, "validation")
-    scores = [[100 * score for score in r.history["val_score"]] for r in results]
+    scores = [list(map(metric.shown, r.history["val_score"])) for r in results]
     _curve(right, scores, _VALIDATION, "validation")
     kept = [r.best_epoch for r in results if r.best_epoch]
     at = [s[r.best_epoch - 1] for r, s in zip(results, scores, strict=True) if r.best_epoch]
     right.plot(kept, at, "o", color="black", markersize=4, label="weights kept")
-    left.set(xlabel="epoch", ylabel="cross-entropy [nats]", title="loss")
-    right.set(xlabel="epoch", ylabel=f"{metric} [%]", title=metric)
-    for axes, corner in ((left, "upper right"), (right, "lower right")):
+    left.set(xlabel="epoch", ylabel=metric.loss, title="loss")
+    right.set(xlabel="epoch", ylabel=metric.label, title=metric.name)
+    end = "upper right" if metric.is_error else "lower right"
+    for axes, corner in ((left, "upper right"), (right, end)):
         axes.grid(alpha=0.3)
         axes.legend(loc=corner)
     left.set_ylim(bottom=0)

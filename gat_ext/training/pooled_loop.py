@@ -1,4 +1,4 @@
-"""The training loop of attention networks whose pooled nodes classify graphs."""
+"""The training loop of attention networks with pooling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gat_ext.datasets import Fold, GraphDataset
-from gat_ext.models import PooledModel
+from gat_ext.models import PooledModel, Rescaled
 from gat_ext.training.fold_loop import FoldRecipe, FoldTrainer
 from gat_ext.training.loop import parameter_groups
 from gat_ext.training.metrics import objective
@@ -68,8 +68,20 @@ class PooledTrainer(FoldTrainer[PooledModel]):
                 f"{data.name} has no x, which the model reads; expected features of nodes [N, C]: "
                 "for types, dataclasses.replace(data, x=torch.eye(data.num_types)[data.node_type])"
             )
-        self.recipe, self.objective = recipe, objective(data)
-        super().__init__(make_model, data, fold, recipe, seed)
+        train = data.y[fold.train.to(data.y.device)]
+
+        def fitted() -> PooledModel:
+            model = make_model()
+            for layer in model.modules():
+                if isinstance(layer, Rescaled):
+                    layer.fit(train)
+            return model
+
+        self.recipe = recipe
+        super().__init__(fitted, data, fold, recipe, seed)
+        scales = [layer.deviation for layer in self.model.modules() if isinstance(layer, Rescaled)]
+        self.objective = objective(data, *scales)
+        self.metric = self.objective.metric
         self._validation, self._tested = data.subset(self.fold.val), data.subset(self.fold.test)
 
     def _parameters(self, model: PooledModel) -> Any:

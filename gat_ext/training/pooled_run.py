@@ -1,4 +1,4 @@
-"""A run of graph classification by pooled attention: cross-validation, a checkpoint, a report."""
+"""A run of attention networks with pooling: cross-validation, a checkpoint, a report."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class PooledRunConfig(FoldRunConfig):
     def make_model(self, data: GraphDataset) -> PooledModel:
         """A new model for a data set whose x is what the model sees of the nodes."""
         changes: dict[str, Any] = dict(self.options)
-        channels = attributes_of(data).shape[1]
-        outputs = objective(data).outputs
+        changes["regression"] = data.task == "regression"
+        channels, outputs = attributes_of(data).shape[1], objective(data).outputs
         return PooledModel.preset(build(self.model), channels, outputs, **changes)
 
 

@@ -75,16 +75,16 @@ def status(trainer: EpochTrainer[Any]) -> str:
     history = trainer.history
     return (
         f"epoch {trainer.epoch}{end}, loss {history['train_loss'][-1]:.3f}, "
-        f"validation {100 * history['val_score'][-1]:.1f} %, best epoch {trainer.best_epoch}"
-        f"{patience}"
+        f"validation {trainer.metric.text(history['val_score'][-1])}, best epoch "
+        f"{trainer.best_epoch}{patience}"
     )
 
 
 def _result(run: CheckpointedRun[Any], index: int) -> str:
     result = run.results[index]
     return (
-        f"{run.unit} {run.number(index)}: test {100 * result.test_score:.1f} %, "
-        f"validation {100 * result.val_score:.1f} %, epoch {result.best_epoch} of "
+        f"{run.unit} {run.number(index)}: test {run.metric.text(result.test_score)}, "
+        f"validation {run.metric.text(result.val_score)}, epoch {result.best_epoch} of "
         f"{result.epochs}, {result.seconds:.1f} s"
     )
 
@@ -98,6 +98,6 @@ def _report(run: CheckpointedRun[Any], console: Console, quiet: bool) -> None:
     mean, deviation = run.summary()
     several = run.trainings > 1
     console.print(
-        f"Test {run.metric}: {100 * mean:.1f}{f' ± {100 * deviation:.1f}' if several else ''} % "
+        f"Test {run.metric.name}: {run.metric.text(mean, deviation if several else None)} "
         f"({run.trainings} {run.unit}{'s' if several else ''})"
     )

@@ -11,7 +11,7 @@ from gat_ext.models import AttentionModel, build
 from gat_ext.training import plots
 from gat_ext.training.checkpointed import CheckpointedRun
 from gat_ext.training.loop import Trainer
-from gat_ext.training.metrics import logistic_regression
+from gat_ext.training.metrics import ACCURACY, MICRO_F1, logistic_regression
 from gat_ext.training.recipes import Recipe
 
 
@@ -77,7 +77,7 @@ class Run(CheckpointedRun[Trainer]):
             data, _ = data.reorder(config.reorder)
         super().__init__(config, data.x.device, folder, root)
         self.config, self.data = config, data
-        self.metric = "micro-F1" if data.multilabel else "accuracy"
+        self.metric = MICRO_F1 if data.multilabel else ACCURACY
 
     @property
     def trainings(self) -> int:

@@ -49,7 +49,7 @@ def load(
     Args:
         folder: of the run, ``runs/MODEL-DATASET`` unless ``--out`` named another one.
         seed: number of the seed, or of the fold where the model classifies graphs, whose weights to
-            load; None: the one with the highest validation score, the first among equals.
+            load; None: the one with the best validation score, the first among equals.
         root: folder of the data set's files; None: the one that the run used, if it still exists,
             else as :func:`gat_ext.datasets.load` without a root.
         data: the data set, where :mod:`gat_ext.datasets` does not know it by name.
@@ -96,7 +96,7 @@ def load(
             f"no {run.unit} of {path} has ended yet; continue it with gat-ext train and --resume"
         )
     if seed is None:
-        seed = max(weights, key=lambda n: run.results[n - run.number(0)].val_score)
+        seed = max(weights, key=lambda n: run.metric.gain(run.results[n - run.number(0)].val_score))
     if seed not in weights:
         raise ValueError(
             f"{path} has no {run.unit} {seed}; expected one of {', '.join(map(str, weights))}"
