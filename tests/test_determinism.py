@@ -41,7 +41,9 @@ def results_and_gradients(outputs, tensors):
     """The outputs, and the gradients of a weighted sum of them."""
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     live = [out for out in outputs if out.requires_grad]
-    upstream = [torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out) for out in live]
+    # In float64, because torch's linspace of many float16 numbers has NaN.
+    ramps = [torch.linspace(-1, 1, out.numel(), dtype=torch.float64) for out in live]
+    upstream = [ramp.to(out.dtype).view_as(out) for ramp, out in zip(ramps, live, strict=True)]
     finite = [u.masked_fill(out.isinf(), 0) for u, out in zip(upstream, live, strict=True)]
     return [*outputs, *torch.autograd.grad(live, tensors, finite, allow_unused=True)]
 

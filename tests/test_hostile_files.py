@@ -260,6 +260,38 @@ def test_damaged_zips_of_ppi(tmp_path: Path) -> None:
     assert refused > 20
 
 
+def assert_short(error: BaseException, named: Path) -> None:
+    text = str(error)
+    assert str(named) in text and len(text) < 800 and "\n" not in text, text
+
+
+def test_errors_do_not_quote_the_file(tmp_path: Path) -> None:
+    graph = write_split(tmp_path / "json") / "train_graph.json"
+    graph.write_bytes(graph.read_bytes() * 500 + b"\xbd")
+    header = write_split(tmp_path / "header") / "train_feats.npy"
+    content = bytearray(header.read_bytes())
+    content[60] = 0  # inside the header, which NumPy then reads by Python's tokenizer
+    header.write_bytes(content)
+    for folder in (graph.parent, header.parent):
+        with pytest.raises(ValueError, match="are damaged") as caught:
+            load("ppi", folder)
+        assert_short(caught.value, folder)
+    text = tmp_path / "text"
+    text.write_bytes(b"\x80\x02X" + (50_000).to_bytes(4, "little") + b"a" * 49_999 + b"\xff.")
+    with pytest.raises(pickle.UnpicklingError, match="damaged") as refused:
+        read_adjacency(text)
+    assert_short(refused.value, text)
+
+
+def test_a_class_of_a_long_name_is_refused_in_a_line(tmp_path: Path) -> None:
+    file, module = tmp_path / "file", b"a\n" * 20_000
+    size = len(module).to_bytes(4, "little")
+    file.write_bytes(b"\x80\x04X" + size + module + b"\x8c\x01b\x93.")
+    with pytest.raises(pickle.UnpicklingError, match=r"it calls 'a\\na") as caught:
+        read_array(file)
+    assert_short(caught.value, file)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compression(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "TINY.zip", "w", method) as file:

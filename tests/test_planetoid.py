@@ -137,8 +137,10 @@ MISFITS = {
 def test_inconsistent_files_are_refused(tmp_path: Path, message: str, write: Any) -> None:
     values = parts()
     MISFITS[message](values)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         load("cora", write(tmp_path, values))
+    text = str(caught.value)
+    assert str(tmp_path) in text or text.startswith("cora: ")
 
 
 PUBLISHED = {

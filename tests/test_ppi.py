@@ -189,7 +189,7 @@ def test_ppi_refuses_single_format(tmp_path: Path) -> None:
         load("ppi", tmp_path)
     write_single(tmp_path)
     edit_json(tmp_path / "ppi-class_map.json", lambda classes: classes.pop("p2"))
-    with pytest.raises(ValueError, match=r"damaged: KeyError\('p2'\)"):
+    with pytest.raises(ValueError, match=r"damaged: KeyError: 'p2'"):
         load("ppi", tmp_path)
 
 

@@ -424,7 +424,7 @@ def test_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
     archive = zipped(files, tmp_path / "root" / "TINY.zip")
     true, told = (1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")
     archive.write_bytes(archive.read_bytes().replace(true, told))
-    with pytest.raises(ValueError, match=r"TINY_A\.txt is damaged: Bad CRC-32"):
+    with pytest.raises(ValueError, match=r"TINY_A\.txt is damaged: BadZipFile: Bad CRC-32"):
         load_graphs("tu:TINY", archive.parent)
 
 

@@ -14,6 +14,11 @@ LARGEST_MEMBER = 2**26  # bytes that a member of a zip may always unpack to
 LARGEST_RATIO = 32  # and how many times what it takes in the zip: text of numbers takes 3 to 10
 
 
+def in_a_line(error: Exception) -> str:
+    """Type and text of an error, cut to 300 characters: some quote the whole file."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
 @dataclass(frozen=True)
 class ZipMember:
     """A file or a folder inside a zip file, which is read without unpacking it.
@@ -67,7 +72,7 @@ class ZipMember:
             raise
         except Exception as error:  # a damaged zip can raise anything
             raise ValueError(
-                f"{self} is damaged: {error}; download the zip again from its source"
+                f"{self} is damaged: {in_a_line(error)}; download the zip again from its source"
             ) from error
 
 
@@ -82,7 +87,8 @@ def _opened(archive: Path) -> ZipMember:
         raise
     except Exception as error:  # a damaged zip can raise anything
         raise ValueError(
-            f"{archive} is not a valid zip file: {error}; download it again from its source"
+            f"{archive} is not a valid zip file: {in_a_line(error)}; download it again from its "
+            "source"
         ) from error
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gat_ext.datasets._arrays import Array
-from gat_ext.datasets._files import Folder
+from gat_ext.datasets._files import Folder, in_a_line
 from gat_ext.datasets._optional import require
 
 
@@ -167,8 +167,10 @@ class _Unpickler(_Base):  # type: ignore[misc]
     def find_class(self, module: str, name: str) -> type:
         admitted = _ADMITTED.get((module, name))
         if admitted is None:
+            called = f"{module}.{name}"[:100]  # the file's own text, of any length
+            called = called if called.isprintable() else ascii(called)
             raise pickle.UnpicklingError(
-                f"it calls {module}.{name}; expected only NumPy arrays, SciPy CSR matrices, dicts "
+                f"it calls {called}; expected only NumPy arrays, SciPy CSR matrices, dicts "
                 "and lists. This is not the published file: download it again from its source"
             )
         return admitted
@@ -185,7 +187,9 @@ def _load(path: Folder) -> Any:
     except pickle.UnpicklingError as error:
         raise pickle.UnpicklingError(f"cannot read {path}: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise pickle.UnpicklingError(f"cannot read {path}, it is damaged: {error!r}") from error
+        raise pickle.UnpicklingError(
+            f"cannot read {path}, it is damaged: {in_a_line(error)}"
+        ) from error
 
 
 def read_csr(path: Folder) -> Any:

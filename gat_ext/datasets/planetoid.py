@@ -11,7 +11,7 @@ import torch
 
 from gat_ext.datasets._arrays import Array, mask, undirected_edges
 from gat_ext.datasets._dataset import NodeDataset
-from gat_ext.datasets._files import Folder, cache_folder, fetch, local_folder
+from gat_ext.datasets._files import Folder, cache_folder, fetch, in_a_line, local_folder
 from gat_ext.datasets._registry import register
 from gat_ext.datasets._unpickle import read_adjacency, read_array, read_csr
 
@@ -97,8 +97,9 @@ def planetoid(
         >>> load("cora").num_edges  # doctest: +SKIP
         10556
     """
-    files = _read(_folder(name, root, url), name)
-    _check(name, files)
+    folder = _folder(name, root, url)
+    files = _read(folder, name)
+    _check(folder, name, files)
     num_train, first_test, num_nodes = len(files.y), len(files.allx), len(files.graph)
     x = np.zeros((num_nodes, files.allx.shape[1]), dtype=np.float32)
     x[:first_test], x[files.test_index] = files.allx, files.tx
@@ -155,7 +156,9 @@ def _read(folder: Folder, name: str) -> _Files:
         words = index_file.read_bytes().decode("ascii").split()
         test_index = np.array(words, dtype=np.int64)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{index_file} must have one node number in each line: {error}") from error
+        raise ValueError(
+            f"{index_file} must have one node number in each line: {in_a_line(error)}"
+        ) from error
     features = {part: _dense(folder / f"ind.{name}.{part}") for part in ("x", "tx", "allx")}
     labels = {part: read_array(folder / f"ind.{name}.{part}") for part in ("y", "ty", "ally")}
     graph = read_adjacency(folder / f"ind.{name}.graph")
@@ -172,12 +175,12 @@ def _dense(file: Folder) -> Array:
     return np.asarray(matrix.toarray())
 
 
-def _check(name: str, files: _Files) -> None:
+def _check(folder: Folder, name: str, files: _Files) -> None:
     """Raises ValueError if the files are inconsistent."""
 
     def expect(holds: bool, message: str) -> None:
         if not holds:
-            raise ValueError(f"the files ind.{name}.* are inconsistent: {message}")
+            raise ValueError(f"the files {folder}/ind.{name}.* are inconsistent: {message}")
 
     for part, other in (("x", "y"), ("tx", "ty"), ("allx", "ally")):
         features, labels = getattr(files, part), getattr(files, other)

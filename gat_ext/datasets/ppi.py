@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import tokenize
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,14 @@ import torch
 
 from gat_ext.datasets._arrays import Array, undirected_edges
 from gat_ext.datasets._dataset import NodeDataset
-from gat_ext.datasets._files import Folder, cache_folder, fetch, find_folder, local_folder
+from gat_ext.datasets._files import (
+    Folder,
+    cache_folder,
+    fetch,
+    find_folder,
+    in_a_line,
+    local_folder,
+)
 from gat_ext.datasets._registry import register
 
 URL = "https://data.dgl.ai/dataset/ppi.zip"
@@ -65,7 +73,6 @@ def ppi(root: Path | None = None, *, standardize: bool = True, url: str = URL) -
     """
     parts = _read(root, url)
     num_nodes = len(parts.x)
-    _check(parts)
     train = parts.split == 0
     x = parts.x.astype(np.float64)
     if standardize:
@@ -95,6 +102,13 @@ class _Parts(NamedTuple):
     graph: Array  # [N], from 0
 
 
+# Of NumPy's and Python's parsers, the last two of NumPy's for headers.
+_OF_DAMAGE = (
+    *(ArithmeticError, LookupError, RecursionError, TypeError, ValueError),
+    *(SyntaxError, tokenize.TokenError),
+)
+
+
 def _read(root: Path | None, url: str) -> _Parts:
     folder = local_folder(root, "ppi", SPLIT_FILES, SINGLE_FILES)
     if folder is None:
@@ -103,12 +117,14 @@ def _read(root: Path | None, url: str) -> _Parts:
         folder = find_folder(cache, "ppi", SPLIT_FILES)
     read = _read_split if (folder / SPLIT_FILES[0]).is_file() else _read_single
     try:
-        return read(folder)
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        parts = read(folder)
+        _check(parts)
+    except _OF_DAMAGE as error:
         raise ValueError(
-            f"the ppi files in {folder} are damaged: {error!r}; download them again from their "
-            "source"
+            f"the ppi files in {folder} are damaged: {in_a_line(error)}; download them again from "
+            "their source"
         ) from error
+    return parts
 
 
 def _array(file: Folder) -> Array:
@@ -214,22 +230,22 @@ def _check(parts: _Parts) -> None:
     """Raises for wrong shapes, empty splits, links between graphs and graphs in two splits."""
     if not parts.x.ndim == parts.y.ndim == 2 or len(parts.x) != len(parts.y):
         raise ValueError(
-            f"ppi: features have shape {parts.x.shape}, labels {parts.y.shape}; "
+            f"features have shape {parts.x.shape}, labels {parts.y.shape}; "
             "expected a row for each node"
         )
     if parts.y.dtype.kind not in "biuf":
-        raise ValueError(f"ppi: labels are {parts.y.dtype}, expected numbers")
+        raise ValueError(f"labels are {parts.y.dtype}, expected numbers")
     for number, split in enumerate(SPLITS):
         if not (parts.split == number).any():
-            raise ValueError(f"ppi: the {split} split has no nodes; expected some in every split")
+            raise ValueError(f"the {split} split has no nodes; expected some in every split")
     source, target = parts.graph[parts.links]
     if (source != target).any():
         link = parts.links[:, int((source != target).argmax())].tolist()
-        raise ValueError(f"ppi: link {link} joins two graphs; expected links inside a graph")
+        raise ValueError(f"link {link} joins two graphs; expected links inside a graph")
     for graph in np.unique(parts.graph):
         splits = np.unique(parts.split[parts.graph == graph])
         if len(splits) > 1:
             names = " and ".join(SPLITS[split] for split in splits)
             raise ValueError(
-                f"ppi: graph {graph} has nodes of {names}; expected all its nodes in one split"
+                f"graph {graph} has nodes of {names}; expected all its nodes in one split"
             )
