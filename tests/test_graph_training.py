@@ -207,6 +207,10 @@ MISTAKES = [
     (("gat", "--task", "graph", "--walk", "greedy"), "--walk: it is for models that classify gr"),
     (("gat", "--task", "graph", "--pooling", "median"), "no pooling is called 'median'; choose"),
     (("agnn", "--task", "graph", "--heads", "2"), "--heads: agnn has no heads; leave it out"),
+    (
+        ("agnn", "--task", "graph", "--edge-attributes"),
+        "--edge-attributes: agnn sees no attributes of edges; leave it out",
+    ),
     (("gam", "--task", "node"), "--task: gam has no task 'node'; expected graph; or leave it out"),
     (("gat", "--task", "edge"), "no task is called 'edge'; choose one of"),
     (

@@ -104,7 +104,7 @@ def test_mistakes():
         PooledModel(GAT(5, 8, 4), "mean")
     with pytest.raises(TypeError, match="head is a int; expected a module"):
         PooledModel(GAT(5, 8, 4), Pool(), 3)
-    with pytest.raises(ValueError, match="pooling is 'max'; expected one of 'mean', 'sum'"):
+    with pytest.raises(ValueError, match="pooling is 'max'; expected one of 'sum', 'mean'"):
         make("gat", pooling="max")
     with pytest.raises(TypeError, match="AGNN has no heads; leave heads out"):
         make("agnn", heads=2)

@@ -62,6 +62,27 @@ def test_models_see_attributes_where_they_are_asked_to(tmp_path):
         PooledRun(config(attributes=True), plain, tmp_path)
 
 
+@pytest.mark.parametrize("model", ["gat", "gatv2", "transformer"])
+def test_attention_sees_attributes_of_edges_where_it_is_asked_to(model, tmp_path):
+    """The classes differ in edge_attr alone, of the edge from the second node to the third."""
+    data = paths()
+    source, target = data.edge_index % 5
+    label = data.y[data.graph_ids[data.edge_index[0]]]
+    marked = F.one_hot(torch.where((source == 1) & (target == 2), 1 + label, 0), 3).float()
+    # The second node has a type of its own, so that more attention to it makes a difference.
+    types = (torch.arange(200) % 5 == 1).long()
+    data = replace(data, edge_attr=marked, node_type=types, num_types=2, signal_types=())
+    how = config(model, recipe={"epochs": 60, "lr": 0.02}, edge_attributes=True)
+    run = train(PooledRun(how, data, tmp_path))
+    assert run.summary()[0] >= 0.9
+    run.report()
+    assert (tmp_path / "attention.png").exists()
+    blind = train(PooledRun(config(model, recipe={"epochs": 5}), data, tmp_path))
+    assert blind.summary()[0] == 0.5
+    with pytest.raises(ValueError, match="paths has no attributes of edges; leave --edge-attri"):
+        PooledRun(how, paths(), tmp_path)
+
+
 def with_targets(num_graphs=60):
     """Paths with two real targets, of different scales, one for each class, and a constant."""
     data = paths(num_graphs)
@@ -202,8 +223,8 @@ def test_interrupted_and_resumed_is_as_if_never_stopped(tmp_path):
     train(resumed)
     for one, two in zip(whole.results, resumed.results, strict=True):
         assert (one.history, one.test_score) == (two.history, two.test_score)
-    other = PooledRun(config(options={"pooling": "sum"}), paths(), tmp_path / "cut")
-    with pytest.raises(ValueError, match="--pooling is not set there and sum here"):
+    other = PooledRun(config(options={"pooling": "mean"}), paths(), tmp_path / "cut")
+    with pytest.raises(ValueError, match="--pooling is not set there and mean here"):
         other.resume()
 
 

@@ -94,8 +94,9 @@ def train(
     subset: options.Subset = None,
     types: options.Types = "label",
     attributes: options.Attributes = False,
+    edge_attributes: options.EdgeAttributes = False,
     keep: options.Keep = "best",
-    pooling: options.Pooling = "mean",
+    pooling: options.Pooling = "sum",
     walk: options.Walk = "attention",
     eval_agents: options.EvalAgents = 0,
     dim: options.Dim = 128,
@@ -114,7 +115,9 @@ def train(
     kind = options.kind_for(model, task, dataset)
     options.refuse_other_options(command, kind, model)
     dataset = options.data_set_for(kind, model, dataset)
-    options.refuse_contradictions(model, dataset, heads, dim, sha256, resume, overwrite)
+    options.refuse_contradictions(
+        model, dataset, heads, edge_attributes, dim, sha256, resume, overwrite
+    )
     config: Any
     if kind is GRAPHS:
         how = GraphRecipe(eval_agents=eval_agents, stopping=keep)
@@ -127,8 +130,8 @@ def train(
         )
         sizes = {"pooling": pooling}
         sizes |= _given(num_layers=layers, hidden_channels=hidden, heads=heads)
-        fold = (model, dataset, seed, folds, subset, pooled, sizes, types, attributes)
-        config = PooledRunConfig(*fold)
+        of_folds = (model, dataset, seed, folds, subset, pooled, sizes, types, attributes)
+        config = PooledRunConfig(*of_folds, edge_attributes)
     elif kind is EMBEDDINGS:
         walks = EmbeddingRecipe().with_overrides(epochs=epochs, lr=lr, weight_decay=weight_decay)
         sizes = _given(embedding_channels=dim, window=window, context=context)

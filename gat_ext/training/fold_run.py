@@ -159,6 +159,17 @@ def attributes_of(data: GraphDataset) -> Tensor:
     return data.x
 
 
+def edge_attributes_of(data: GraphDataset) -> Tensor:
+    """The attributes of the edges, [E, D].
+
+    Raises:
+        ValueError: the data set has none.
+    """
+    if data.edge_attr is None:
+        raise ValueError(f"{data.name} has no attributes of edges; leave --edge-attributes out")
+    return data.edge_attr
+
+
 def _typed(data: GraphDataset, types: str) -> GraphDataset:
     if types.startswith("wl"):
         rounds = int(types.removeprefix("wl"))

@@ -112,7 +112,7 @@ POOLED = Kind(
     models.available,
     datasets.available_graphs,
     "shapes",
-    _OF_FOLDS | {"pooling", "weight_decay", "layers", "hidden", "heads"},
+    _OF_FOLDS | {"pooling", "edge_attributes", "weight_decay", "layers", "hidden", "heads"},
     datasets.load_graphs,
     PooledRecipe,
     PooledRunConfig,

@@ -123,6 +123,7 @@ def refuse_contradictions(
     model: str,
     dataset: str,
     heads: int | None,
+    edge_attributes: bool,
     dim: int,
     sha256: str | None,
     resume: bool,
@@ -135,6 +136,10 @@ def refuse_contradictions(
     """
     if heads is not None and model == "agnn":
         raise typer.BadParameter("agnn has no heads; leave it out", param_hint="--heads")
+    if edge_attributes and model == "agnn":
+        raise typer.BadParameter(
+            "agnn sees no attributes of edges; leave it out", param_hint="--edge-attributes"
+        )
     if dim % 2:
         raise typer.BadParameter(
             f"{dim} is odd; a node's two vectors take half each", param_hint="--dim"
@@ -299,6 +304,13 @@ Attributes = Annotated[
     bool,
     _of_graphs(
         "--attributes", help="Models see the data set's attributes of nodes instead of types."
+    ),
+]
+EdgeAttributes = Annotated[
+    bool,
+    _of_graphs(
+        "--edge-attributes",
+        help="Attention sees the data set's attributes of edges, which else are not read.",
     ),
 ]
 Keep = Annotated[

@@ -34,7 +34,8 @@ class PooledTrainer(FoldTrainer[PooledModel]):
 
     Args:
         make_model: makes the model; called after the seed is set.
-        data: all graphs, on the device to train on; x has what the model sees of the nodes.
+        data: all graphs, on the device to train on; x has what the model sees of the nodes, and
+            edge_attr of the edges if the model has an edge_dim.
         fold: which of them to train, validate and test with.
         recipe: optimiser, length and stopping.
         seed: of torch's generators.
@@ -87,9 +88,21 @@ class PooledTrainer(FoldTrainer[PooledModel]):
     def _parameters(self, model: PooledModel) -> Any:
         return parameter_groups(model, self.recipe.weight_decay)
 
+    def _edges(self, graphs: GraphDataset) -> Tensor | None:
+        """What the attention sees of the edges."""
+        return None if self.model.network.edge_dim is None else graphs.edge_attr
+
+    def attention(self, graphs: GraphDataset) -> list[tuple[Tensor, Tensor]]:
+        """The attention of each layer: (edge_index [2, E'], alpha [E', H])."""
+        assert graphs.x is not None
+        edge_attr = self._edges(graphs)
+        return self.model.attention_weights(graphs.x, graphs.graph, edge_attr=edge_attr)
+
     def _logits(self, graphs: GraphDataset) -> Tensor:
         assert graphs.x is not None
-        logits: Tensor = self.model(graphs.x, graphs.graph, node_ptr=graphs.node_ptr)
+        logits: Tensor = self.model(
+            graphs.x, graphs.graph, node_ptr=graphs.node_ptr, edge_attr=self._edges(graphs)
+        )
         return logits
 
     def _loss(self, graphs: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gat_ext.datasets import GraphDataset
 from gat_ext.models import PooledModel, build
 from gat_ext.training import plots
-from gat_ext.training.fold_run import FoldRun, FoldRunConfig, attributes_of
+from gat_ext.training.fold_run import FoldRun, FoldRunConfig, attributes_of, edge_attributes_of
 from gat_ext.training.metrics import objective
 from gat_ext.training.pooled_loop import PooledTrainer
 
@@ -22,15 +22,19 @@ class PooledRunConfig(FoldRunConfig):
     """Settings of a run of pooled attention; a checkpoint fits the same settings only.
 
     Attributes:
+        edge_attributes: whether the attention sees the data set's attributes of edges.
         task: what distinguishes it from a run on nodes.
     """
 
+    edge_attributes: bool = False
     task: str = "graph"
 
     def make_model(self, data: GraphDataset) -> PooledModel:
         """A new model for a data set whose x is what the model sees of the nodes."""
         changes: dict[str, Any] = dict(self.options)
         changes["regression"] = data.task == "regression"
+        if self.edge_attributes:
+            changes["edge_dim"] = edge_attributes_of(data).shape[1]
         channels, outputs = attributes_of(data).shape[1], objective(data).outputs
         return PooledModel.preset(build(self.model), channels, outputs, **changes)
 
@@ -52,6 +56,8 @@ class PooledRun(FoldRun[PooledTrainer]):
     ) -> None:
         if config.attributes:
             attributes_of(data)
+        if config.edge_attributes:
+            edge_attributes_of(data)
         super().__init__(config, data, folder, root)
         if not config.attributes:
             types = F.one_hot(self.data.node_type, self.data.num_types)
@@ -61,7 +67,7 @@ class PooledRun(FoldRun[PooledTrainer]):
     def _draw(self) -> None:
         """Writes curves.png and attention.png (of the first fold)."""
         plots.curves(self.results, self.metric, self.title, self.folder / "curves.png", self.unit)
-        model = self._make_trainer(0).model
-        model.load_state_dict(self.best_models[0])
-        layers = model.attention_weights(attributes_of(self.data), self.data.graph)
+        trainer = self._make_trainer(0)
+        trainer.model.load_state_dict(self.best_models[0])
+        layers = trainer.attention(self.data)
         plots.attention(layers, self.data.num_nodes, self.title, self.folder / "attention.png")

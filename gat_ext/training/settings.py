@@ -15,7 +15,8 @@ _OPTIONS = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            *("dataset", "seed", "seeds", "folds", "subset", "types", "attributes", "reorder"),
+            *("dataset", "seed", "seeds", "folds", "subset", "types", "attributes"),
+            *("edge_attributes", "reorder"),
             *("epochs", "lr", "weight_decay", "patience", "bf16", "eval_agents"),
             *("heads", "walk", "window", "context", "pooling", "task"),
         )
