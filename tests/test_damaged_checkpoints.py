@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
 from gat_ext import datasets
@@ -352,6 +353,36 @@ def test_truncated(finished):
         assert_refused(options, path, "it is damaged")
     path.write_bytes(content[:1000] + bytes(1000) + content[2000:])
     assert_refused(options, path, "it is damaged")
+
+
+def values_of(state):
+    """All that is in a checkpoint, tensors as bytes."""
+    return [v.numpy().tobytes() if isinstance(v, torch.Tensor) else v for v in tree_leaves(state)]
+
+
+def test_flipped_bits(finished):
+    """Each is refused, in the weights too, or is in bytes that nothing reads."""
+    _, path = finished
+    content, state = path.read_bytes(), checkpoint.load(path)
+    names = [name for name, weight in state["best_models"][0].items() if weight.numel() > 30]
+    stored = state["best_models"][0][names[0]].numpy().tobytes()
+    weights = content.index(stored)
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(len(content), (60,), generator=generator).tolist()
+    refused = 0
+    for place in [weights, weights + len(stored) - 1, *places]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        try:
+            again = checkpoint.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            assert place not in (weights, weights + len(stored) - 1)
+            assert values_of(again) == values_of(state)
+    assert refused > 20
 
 
 def test_command_line(finished):

@@ -6,6 +6,7 @@ They are written whole or not at all, and read without running code.
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no checkpoint {path}; start without --resume") from error
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()  # torch itself does not compare the checksums
+        if damaged is not None:
+            raise ValueError(f"{damaged} has another checksum")
         # From memory, so that an error of the system is one of the content: a position beyond its
         # end, for instance.
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
