@@ -1,4 +1,4 @@
-"""edge_softmax, sddmm and spmm: values, gradients and second gradients against the reference."""
+"""The unfused operators: values, gradients and second gradients against the reference."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ def calls(graph, dtype, device, heads=2, channels=5):
             lambda m, b, w, r=reduce: m.spmm(graph, b, w, reduce=r),
             (y, scores),
         )
+    shared = draw((graph.num_edges, 3), dtype, device, 4)
+    table["edge_dot"] = (
+        lambda m, a, e: m.edge_dot(graph, a, e),
+        (draw((graph.num_dst, heads, 3), dtype, device, 5), shared),
+    )
+    table["edge_sum"] = (lambda m, w, e: m.edge_sum(graph, w, e), (scores, shared))
     table["spmm of a matrix"] = (
         lambda m, b: m.spmm(graph, b),
         (y.detach()[:, 0].clone().requires_grad_(),),
@@ -115,6 +121,9 @@ def test_opcheck(device):
     check(ops.spmm_extremum.default, (*csr, scores, y, True))
     _, arg = ops.spmm_extremum(*csr, scores, y, True)
     check(ops.spmm_extremum_backward.default, (*csr[3:], scores, x, arg))
+    shared = draw((graph.num_edges, 3), torch.float32, device, 4)
+    check(ops.edge_dot.default, (graph.rowptr, graph.edge_id, x, shared))
+    check(ops.edge_sum.default, (graph.rowptr, graph.edge_id, scores, shared))
     check(ops.edge_dropout_mask.default, (torch.tensor([4], device=device), 7, 3, 0.4))
 
 
@@ -174,6 +183,9 @@ def test_autocast():
         assert functional.spmm(graph, x, reduce="max").dtype == torch.bfloat16
         assert functional.sddmm(graph, x, x.bfloat16()).dtype == torch.bfloat16
         assert functional.edge_softmax(graph, scores.bfloat16()).dtype == torch.float32
+        shared = torch.ones(graph.num_edges, 4)
+        assert functional.edge_dot(graph, x, shared).dtype == torch.bfloat16
+        assert functional.edge_sum(graph, scores, shared.bfloat16()).dtype == torch.bfloat16
 
 
 GRAPH = sample_graph("more_sources")  # 9 sources, 4 destinations, 17 edges
@@ -212,6 +224,31 @@ BAD = [
     ),
     (lambda: functional.spmm(GRAPH, torch.ones(9, 3, 2), torch.ones(17, 2)), ValueError, "2 heads"),
     (lambda: functional.spmm(GRAPH, torch.ones(9, 2).to_sparse()), TypeError, "layout"),
+    (
+        lambda: functional.edge_dot(GRAPH, torch.ones(4, 2, 3), torch.ones(17, 4)),
+        ValueError,
+        r"edge_attr has shape \[17, 4\]; expected \[17, 3\]",
+    ),
+    (
+        lambda: functional.edge_dot(GRAPH, torch.ones(4, 3), torch.ones(17, 3)),
+        ValueError,
+        r"query has shape \[4, 3\]; expected \[N_dst, H, K\]",
+    ),
+    (
+        lambda: functional.edge_sum(GRAPH, torch.ones(17), torch.ones(17, 3)),
+        ValueError,
+        r"weight has shape \[17\]",
+    ),
+    (
+        lambda: functional.edge_sum(GRAPH, torch.ones(17, 2), torch.ones(16, 3)),
+        ValueError,
+        "17 edges",
+    ),
+    (
+        lambda: functional.edge_sum(GRAPH, torch.ones(17, 2), torch.ones(17, 3, dtype=F64)),
+        TypeError,
+        "cast",
+    ),
 ]
 
 

@@ -64,6 +64,7 @@ struct EdgeAttentionForward {
   RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
   Acc<T>* lse = nullptr;                  // [N_dst, H] or null
   Acc<T>* out_acc = nullptr;              // [N_dst, H, F], not rounded; null where T is Acc<T>
+  Acc<T>* scores = nullptr;               // [E, H] s_ij, CSR order, on the CPU only; or null
 };
 
 template <class T>

@@ -35,8 +35,9 @@ struct EdgeAttentionKernels {
   // earlier edges.
   void (*select_top_k)(const EdgeAttentionInputs<T>&, std::int64_t top_k, std::uint8_t* selected);
   void (*forward)(const EdgeAttentionForward<T>&);
-  // weights[id, h] = alpha m, computed from a finished softmax.
-  void (*weights)(const EdgeAttentionInputs<T>&, const RowSoftmax<Acc<T>>* softmax, T* weights);
+  // weights[id, h] = alpha m, from the scores that the forward wrote, and its softmax.
+  void (*weights)(const EdgeAttentionInputs<T>&, const Acc<T>* scores,
+                  const RowSoftmax<Acc<T>>* softmax, T* weights);
   // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be
   // null.
   void (*delta)(const EdgeAttentionInputs<T>&, const T* grad_out, const Acc<T>* out,

@@ -34,6 +34,12 @@ struct SparseKernels {
   void (*spmm_extremum_backward)(const CsrView&, std::int64_t num_heads, std::int64_t channels,
                                  const T* weight, const T* grad, const std::int64_t* arg, T* grad_x,
                                  int num_threads);
+  // out [E, H] = <query_ih, e_ij>; query [num_rows, H, K] by row, e [E, K].
+  void (*edge_dot)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* query,
+                   const T* edge_attr, T* out, int num_threads);
+  // out [num_rows, H, K] = sum over the row of weight_e e_ij; weight [E, H], e [E, K].
+  void (*edge_sum)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* weight,
+                   const T* edge_attr, T* out, int num_threads);
   // out [n] = x [n] times 0 or 1 / (1 - p). The random numbers depend on the seed only, not on the
   // instruction set.
   void (*dropout)(const Dropout&, std::int64_t n, const T* x, T* out, int num_threads);

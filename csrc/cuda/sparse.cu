@@ -26,6 +26,35 @@ void map_edges(Context& context, const SparseGraph& graph, const Value& value, T
   run_pass(context, pass, plan_edges(graph, Pass::kUnroll));
 }
 
+// <query_ih, e_ij> of an edge and head.
+template <class T>
+struct EdgeDot {
+  const T *query, *edge_attr;
+  std::int64_t num_heads, channels;
+
+  __device__ __forceinline__ Acc<T> operator()(std::int64_t row, std::int64_t e) const {
+    const T *const q = query + row * channels, *const from = edge_attr + e / num_heads * channels;
+    Acc<T> sum{};
+    for (std::int64_t c = 0; c < channels; ++c) sum += widen(q[c]) * widen(from[c]);
+    return sum;
+  }
+};
+
+// weight_e e_ij of an edge, and a head and channel.
+template <class T>
+struct EdgeProduct {
+  CsrView csr;
+  const T *weight, *edge_attr;
+  std::int64_t num_heads;
+  int channels;
+
+  __device__ __forceinline__ Acc<T> operator()(std::int64_t position, int column) const {
+    const std::int64_t e = csr.id(position);
+    const int head = column / channels, channel = column - head * channels;
+    return widen(weight[e * num_heads + head]) * widen(edge_attr[e * channels + channel]);
+  }
+};
+
 // One thread per edge and group of four heads, which share a draw.
 __global__ void __launch_bounds__(kBlock)
     dropout_mask_kernel(const Dropout dropout, std::int64_t num_edges, std::int64_t num_heads,
@@ -82,6 +111,21 @@ void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, co
   });
 }
 
+template <class T>
+void edge_dot(Context& context, const SparseGraph& graph, std::int64_t channels, const T* query,
+              const T* edge_attr, T* out) {
+  map_edges(context, graph, EdgeDot<T>{query, edge_attr, graph.num_heads, channels}, out);
+}
+
+template <class T>
+void edge_sum(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight,
+              const T* edge_attr, T* out) {
+  const int columns = checked_int(channels, "edge channels");
+  run_row_sums(context, graph.csr.rowptr, graph.csr.num_rows, graph.num_edges,
+               graph.num_heads * channels,
+               EdgeProduct<T>{graph.csr, weight, edge_attr, graph.num_heads, columns}, out);
+}
+
 void edge_dropout_mask(Context& context, const Dropout& dropout, std::int64_t num_edges,
                        std::int64_t num_heads, bool* kept) {
   launch(context, ceil_div(num_edges * ceil_div(num_heads, 4), kBlock), &dropout_mask_kernel,
@@ -98,6 +142,18 @@ template void edge_softmax_backward(Context&, const SparseGraph&, const double*,
                                     double*);
 template void edge_softmax_backward(Context&, const SparseGraph&, const bf16*, const bf16*, bf16*);
 template void edge_softmax_backward(Context&, const SparseGraph&, const fp16*, const fp16*, fp16*);
+template void edge_dot(Context&, const SparseGraph&, std::int64_t, const float*, const float*,
+                       float*);
+template void edge_dot(Context&, const SparseGraph&, std::int64_t, const double*, const double*,
+                       double*);
+template void edge_dot(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, bf16*);
+template void edge_dot(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, fp16*);
+template void edge_sum(Context&, const SparseGraph&, std::int64_t, const float*, const float*,
+                       float*);
+template void edge_sum(Context&, const SparseGraph&, std::int64_t, const double*, const double*,
+                       double*);
+template void edge_sum(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, bf16*);
+template void edge_sum(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, fp16*);
 template void sddmm(Context&, const SparseGraph&, std::int64_t, const float*, const float*, float*);
 template void sddmm(Context&, const SparseGraph&, std::int64_t, const double*, const double*,
                     double*);

@@ -50,6 +50,16 @@ template <class T>
 void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t channels, const T* weight,
                             const T* grad, const std::int64_t* arg, T* grad_x);
 
+// out [E, H] = <query_ih, e_ij>; query [num_rows, H, K] by row, e [E, K].
+template <class T>
+void edge_dot(Context&, const SparseGraph&, std::int64_t channels, const T* query,
+              const T* edge_attr, T* out);
+
+// out [num_rows, H, K] = sum over the row of weight_e e_ij; weight [E, H], e [E, K].
+template <class T>
+void edge_sum(Context&, const SparseGraph&, std::int64_t channels, const T* weight,
+              const T* edge_attr, T* out);
+
 // kept [E, H], by edge id: false where dropout drops the weight.
 void edge_dropout_mask(Context&, const Dropout&, std::int64_t num_edges, std::int64_t num_heads,
                        bool* kept);

@@ -4,6 +4,7 @@
 // A device is a type with
 //   Device(tensor)          makes the device current during its lifetime
 //   kSharesGradients        true if gradients of query, key and value may be one tensor, their sum
+//   kKeepsScores            true if weights reads the scores that forward wrote
 //   select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>
 //                           run the kernels of one storage type
 #pragma once
@@ -184,9 +185,11 @@ Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const C
     args.softmax = row_softmax<T>(softmax);
     args.lse = return_lse ? mutable_data<Acc<T>>(lse) : nullptr;
     args.out_acc = keep_acc ? mutable_data<Acc<T>>(out_acc) : nullptr;
+    at::Tensor scores;
+    if (return_weights && Device::kKeepsScores) scores = t.empty({t.num_edges, H}, acc);
+    args.scores = mutable_data<Acc<T>>(scores);
     device.template forward<T>(t, args);
-    if (return_weights)
-      device.template weights<T>(t, args.in, args.softmax, mutable_data<T>(weights));
+    if (return_weights) device.template weights<T>(t, args, mutable_data<T>(weights));
   });
   return {out, lse, softmax, out_acc, selected, weights};
 }

@@ -49,6 +49,9 @@ TORCH_LIBRARY(gat_ext, m) {
       "spmm_extremum_backward(Tensor t_rowptr, Tensor t_col, Tensor t_edge_id, Tensor? weight, "
       "Tensor grad, Tensor arg) -> Tensor");
 
+  m.def("edge_dot(Tensor rowptr, Tensor? edge_id, Tensor query, Tensor edge_attr) -> Tensor");
+  m.def("edge_sum(Tensor rowptr, Tensor? edge_id, Tensor weight, Tensor edge_attr) -> Tensor");
+
   m.def(
       "edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) "
       "-> Tensor");

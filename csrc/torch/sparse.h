@@ -1,5 +1,5 @@
-// edge_softmax, sddmm, spmm and the dropout mask, written once for every device: checks, outputs,
-// and the arguments of the kernels.
+// edge_softmax, sddmm, spmm, edge_dot, edge_sum and the dropout mask, written once for every
+// device: checks, outputs, and the arguments of the kernels.
 //
 // A device is a type with Device(tensor), which makes the device current during its lifetime, and
 // one member function per operator.
@@ -138,6 +138,41 @@ at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& 
 }
 
 template <class Device>
+at::Tensor edge_dot(const at::Tensor& rowptr, const OptionalTensor& edge_id,
+                    const at::Tensor& query, const at::Tensor& edge_attr) {
+  TORCH_CHECK_VALUE(query.dim() == 3 && edge_attr.dim() == 2, "query has shape ", query.sizes(),
+                    ", edge_attr ", edge_attr.sizes(), "; expected [N_dst, H, K] and [E, K]");
+  Device device(query);
+  const std::int64_t E = edge_attr.size(0), H = query.size(1), K = query.size(2);
+  const CsrView csr = csr_view(rowptr, {}, edge_id, E, query.device());
+  const at::Tensor q = prepare(query, {csr.num_rows, H, K}, query, "query"),
+                   e = prepare(edge_attr, {E, K}, query, "edge_attr");
+  const at::Tensor out = allocate({E, H}, query.options());
+  with_storage_type(query.scalar_type(), [&](auto type) {
+    using T = typename decltype(type)::type;
+    device.template edge_dot<T>({csr, 0, E, H, K}, data<T>(q), data<T>(e), mutable_data<T>(out));
+  });
+  return out;
+}
+
+template <class Device>
+at::Tensor edge_sum(const at::Tensor& rowptr, const OptionalTensor& edge_id,
+                    const at::Tensor& weight, const at::Tensor& edge_attr) {
+  TORCH_CHECK_VALUE(weight.dim() == 2 && edge_attr.dim() == 2, "weight has shape ", weight.sizes(),
+                    ", edge_attr ", edge_attr.sizes(), "; expected [E, H] and [E, K]");
+  Device device(weight);
+  const std::int64_t E = weight.size(0), H = weight.size(1), K = edge_attr.size(1);
+  const CsrView csr = csr_view(rowptr, {}, edge_id, E, weight.device());
+  const at::Tensor w = weight.contiguous(), e = prepare(edge_attr, {E, K}, weight, "edge_attr");
+  const at::Tensor out = allocate({csr.num_rows, H, K}, weight.options());
+  with_storage_type(weight.scalar_type(), [&](auto type) {
+    using T = typename decltype(type)::type;
+    device.template edge_sum<T>({csr, 0, E, H, K}, data<T>(w), data<T>(e), mutable_data<T>(out));
+  });
+  return out;
+}
+
+template <class Device>
 at::Tensor edge_dropout_mask(const at::Tensor& seed, std::int64_t num_edges, std::int64_t num_heads,
                              double dropout_p) {
   TORCH_CHECK_VALUE(seed.numel() == 1 && seed.scalar_type() == at::kLong,
@@ -158,6 +193,8 @@ void register_sparse(torch::Library& m) {
   m.impl("spmm", &spmm<Device>);
   m.impl("spmm_extremum", &spmm_extremum<Device>);
   m.impl("spmm_extremum_backward", &spmm_extremum_backward<Device>);
+  m.impl("edge_dot", &edge_dot<Device>);
+  m.impl("edge_sum", &edge_sum<Device>);
   m.impl("edge_dropout_mask", &edge_dropout_mask<Device>);
 }
 

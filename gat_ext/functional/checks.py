@@ -220,6 +220,16 @@ def attention_inputs(
         )
 
 
+def edge_features(graph: GraphLike, tensor: Any, name: str, channels: int | None) -> None:
+    """Raises unless it is [E, channels], on the graph's device; None accepts any channels."""
+    edge_values(graph, tensor, name)
+    if tensor.dim() != 2 or (channels is not None and tensor.shape[1] != channels):
+        wanted = "channels" if channels is None else channels
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)}; expected [{graph.num_edges}, {wanted}]"
+        )
+
+
 def temperature(beta: Any, query: Tensor) -> float | Tensor:
     """Returns beta, a number or a tensor [] or [H] for query [N, H, D]; raises for others."""
     if not isinstance(beta, Tensor):

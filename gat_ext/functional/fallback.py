@@ -77,7 +77,7 @@ def call(
     """Calls a function of this module in the dtypes of the operator it replaces, with wide sums.
 
     Args:
-        function: ``edge_softmax``, ``sddmm`` or ``spmm``.
+        function: of this module.
         graph: the graph.
         *tensors: inputs of the operator.
         to_lower: autocast casts them to its 16-bit dtype if True, else to float32.
@@ -116,6 +116,18 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None, *, reduce: str) -> Tens
     if reduce == "mean":
         out = out / graph.in_degrees().clamp(min=1).to(out.dtype).view(-1, 1, 1)
     return out
+
+
+def edge_dot(graph: Graph, query: Tensor, edge_attr: Tensor) -> Tensor:
+    """As :func:`gat_ext.functional.edge_dot`."""
+    return (query[graph.edge_index[1]] * edge_attr.unsqueeze(1)).sum(-1)
+
+
+def edge_sum(graph: Graph, weight: Tensor, edge_attr: Tensor) -> Tensor:
+    """As :func:`gat_ext.functional.edge_sum`."""
+    return row_sum(
+        weight.unsqueeze(-1) * edge_attr.unsqueeze(1), graph.edge_index[1], graph.num_dst
+    )
 
 
 def _extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -> Tensor:

@@ -7,7 +7,7 @@ from typing import overload
 from torch import Tensor
 from typing_extensions import Unpack
 
-from gat_ext.functional import checks
+from gat_ext.functional import checks, linear_edges
 from gat_ext.functional.attention import edge_attention
 from gat_ext.functional.options import (
     AttentionResult,
@@ -34,6 +34,8 @@ def dot_attention(
     *,
     scale: float | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     **options: Unpack[ForOut],
 ) -> Tensor: ...
 
@@ -47,6 +49,8 @@ def dot_attention(
     *,
     scale: float | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     **options: Unpack[ForWeights],
 ) -> WithWeights: ...
 
@@ -60,6 +64,8 @@ def dot_attention(
     *,
     scale: float | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     **options: Unpack[ForLse],
 ) -> WithLse: ...
 
@@ -73,6 +79,8 @@ def dot_attention(
     *,
     scale: float | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     **options: Unpack[ForBoth],
 ) -> WithWeightsAndLse: ...
 
@@ -86,11 +94,15 @@ def dot_attention(
     *,
     scale: float | None = None,
     edge_feat: Tensor | None = None,
+    edge_attr: Tensor | None = None,
+    edge_map: Tensor | None = None,
     **options: Unpack[ForAny],
 ) -> AttentionResult:
-    r"""Scaled dot-product attention; edge_feat is added to the keys and to the values.
+    r"""Scaled dot-product attention; edge features are added to the keys and to the values.
 
-    .. math:: s_{ij} = \mathrm{scale} \cdot \langle q_i, k_j + e_{ij} \rangle
+    .. math::
+        s_{ij} = \mathrm{scale} \cdot \langle q_i, k_j + f_{ij} \rangle, \qquad
+        \mathrm{out}_i = \sum_j \alpha_{ij} (v_j + f_{ij})
 
     Args:
         graph: the graph. On the complete graph this is
@@ -99,7 +111,11 @@ def dot_attention(
         key: [N_src, H, D].
         value: [N_src, H, F].
         scale: None means 1 / sqrt(D).
-        edge_feat: [E, H, D]; requires D = F.
+        edge_feat: f, [E, H, D]; requires D = F.
+        edge_attr: [E, K], with ``edge_map`` in place of edge_feat: f_ij = W edge_attr_ij. The heads
+            share it, and nothing of E·H·D elements is allocated, except while tracing and under
+            torch.func or forward mode.
+        edge_map: W, [H, D, K]; requires D = F.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
 
@@ -121,6 +137,13 @@ def dot_attention(
     if scale is None:
         checks.rows_of_heads(query, "query")
         scale = max(query.shape[-1], 1) ** -0.5
+    if edge_attr is not None or edge_map is not None:
+        if edge_attr is None or edge_map is None or edge_feat is not None:
+            raise ValueError(
+                "edge_attr and edge_map go together, in place of edge_feat; expected both or none"
+            )
+        edges = edge_attr, edge_map
+        return linear_edges.attend(graph, query, key, value, edges, scale, **options)
     return edge_attention(
         graph,
         value,

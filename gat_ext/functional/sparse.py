@@ -1,4 +1,4 @@
-"""The unfused operators: softmax over edges, sampled and sparse matrix products."""
+"""The unfused operators: softmax over edges, sampled and sparse products with nodes and edges."""
 
 from __future__ import annotations
 
@@ -146,3 +146,82 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
         degree = graph.in_degrees().clamp(min=1).to(out.dtype)
         out = out / degree.view(-1, 1, 1)
     return out
+
+
+def edge_dot(graph: Graph, query: Tensor, edge_attr: Tensor) -> Tensor:
+    r"""Dot products of every edge's features with each head of its destination.
+
+    .. math:: s_{ij}^h = \langle q_i^h, e_{ij} \rangle
+
+    The heads share the edge features: this is ``query[dst] @ edge_attr``, row by row, without a
+    tensor of E·H·K elements.
+
+    Args:
+        graph: the graph.
+        query: [N_dst, H, K].
+        edge_attr: [E, K].
+
+    Returns:
+        [E, H].
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: shapes or devices do not match each other and the graph.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import edge_dot
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+        >>> edge_dot(graph, torch.eye(2).unsqueeze(1), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        tensor([[2.],
+                [3.]])
+    """
+    checks.same_kind(query, "query", edge_attr, "edge_attr")
+    checks.node_features(graph, query, "query", "num_dst")
+    checks.edge_features(graph, edge_attr, "edge_attr", query.shape[-1])
+    if query.dim() != 3:
+        raise ValueError(f"query has shape {list(query.shape)}; expected [N_dst, H, K]")
+    if is_transformed():
+        return fallback.call(fallback.edge_dot, graph, query, edge_attr)
+    result: Tensor = ops.edge_dot(graph.rowptr, graph.edge_id, query, edge_attr)
+    return result
+
+
+def edge_sum(graph: Graph, weight: Tensor, edge_attr: Tensor) -> Tensor:
+    r"""Weighted sums of the features of every destination's in-edges, for each head.
+
+    .. math:: r_i^h = \sum_{j \in N(i)} w_{ij}^h \, e_{ij}
+
+    With attention weights, W r_i adds a linear map W of the edge features to the values of all
+    edges, without a tensor of E·H·F elements.
+
+    Args:
+        graph: the graph.
+        weight: [E, H].
+        edge_attr: [E, K].
+
+    Returns:
+        [N_dst, H, K]; 0 for a destination without in-edges.
+
+    Raises:
+        TypeError: dtypes differ or are not floating-point.
+        ValueError: shapes or devices do not match each other and the graph.
+
+    Example:
+        >>> import torch
+        >>> from gat_ext import Graph
+        >>> from gat_ext.functional import edge_sum
+        >>> graph = Graph(torch.tensor([[0, 1], [0, 0]]))
+        >>> edge_sum(graph, torch.tensor([[0.5], [2.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+        tensor([[[2.5000, 2.0000]],
+        <BLANKLINE>
+                [[0.0000, 0.0000]]])
+    """
+    checks.same_kind(weight, "weight", edge_attr, "edge_attr")
+    checks.edge_features(graph, weight, "weight", None)
+    checks.edge_features(graph, edge_attr, "edge_attr", None)
+    if is_transformed():
+        return fallback.call(fallback.edge_sum, graph, weight, edge_attr)
+    result: Tensor = ops.edge_sum(graph.rowptr, graph.edge_id, weight, edge_attr)
+    return result

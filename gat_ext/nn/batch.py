@@ -130,7 +130,7 @@ class Folded(NamedTuple):
                 options[name] = given.reshape(shape)
             else:
                 options[name] = self._repeat(name, given, heads)
-        for name in ("att", "edge_mask"):
+        for name in ("att", "edge_map", "edge_mask"):
             options[name] = self._repeat(name, options.get(name), heads)
         result = self.operator(
             graph, *folded, **{k: v for k, v in options.items() if v is not None}
@@ -142,13 +142,16 @@ class Folded(NamedTuple):
         return result[0].unflatten(1, shape), result[1].unflatten(1, shape)
 
     def _repeat(self, name: str, shared: Tensor | None, heads: int) -> Tensor | None:
-        """Repeats an argument that the elements share, att [H, D] or [E, H], for all heads."""
+        """Repeats an argument that the elements share for all heads.
+
+        These are att [H, D], edge_map [H, D, K], and edge_term and edge_mask [E, H].
+        """
         if shared is None or (
             name == "edge_mask" and (shared.dim() == 1 or shared.shape[1] != heads)
         ):
             return shared  # one for all heads, or invalid: the operator checks it
-        if name == "att":
-            return shared.repeat(self.batch, 1)
+        if name in ("att", "edge_map"):
+            return shared.repeat(self.batch, *[1] * (shared.dim() - 1))
         return shared.repeat(1, self.batch)
 
     def _one_by_one(

@@ -1,4 +1,4 @@
-"""edge_softmax, sddmm, spmm and spmm_extremum for torch: fake kernels, gradients and autocast."""
+"""The unfused operators for torch: fake kernels, gradients and autocast."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from torch import Tensor
 
 from gat_ext.ops.registry import Grads, ops, register_autocast
 from gat_ext.ops.scatter import edge_rows
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
 
 # ---- edge_softmax: closed under differentiation through its own backward and row sums
 
@@ -31,10 +36,6 @@ def _edge_softmax_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
 def _edge_softmax_backward(ctx: Any, grad: Tensor) -> Grads:
     rowptr, edge_id, alpha = ctx.saved_tensors
     return None, None, ops.edge_softmax_backward(rowptr, edge_id, grad, alpha)
-
-
-def _edge_softmax_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
 
 
 def _edge_softmax_double_backward(ctx: Any, grad: Tensor) -> Grads:
@@ -62,7 +63,7 @@ torch.library.register_autograd(
 torch.library.register_autograd(
     "gat_ext::edge_softmax_backward",
     _edge_softmax_double_backward,
-    setup_context=_edge_softmax_backward_setup,
+    setup_context=_save_inputs,
 )
 
 
@@ -83,10 +84,6 @@ def _(
     return x.new_empty((col.shape[0], x.shape[1]))
 
 
-def _sddmm_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
 def _sddmm_backward(ctx: Any, grad: Tensor) -> Grads:
     rowptr, col, edge_id, t_rowptr, t_col, t_edge_id, x, y = ctx.saved_tensors
     graph = rowptr, col, edge_id, t_rowptr, t_col, t_edge_id
@@ -103,7 +100,7 @@ def _transposed(graph: tuple[Any, ...]) -> tuple[Any, ...]:
     return t_rowptr, t_col, t_edge_id, rowptr, col, edge_id
 
 
-torch.library.register_autograd("gat_ext::sddmm", _sddmm_backward, setup_context=_sddmm_setup)
+torch.library.register_autograd("gat_ext::sddmm", _sddmm_backward, setup_context=_save_inputs)
 
 
 @torch.library.register_fake("gat_ext::spmm")
@@ -209,10 +206,6 @@ def _sum_over_winners(values: Tensor, arg: Tensor, num_edges: int) -> Tensor:
     return total.index_add(0, slot.flatten(), values.flatten()).view(-1, heads)[:num_edges]
 
 
-def _extremum_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
 def _extremum_double_backward(ctx: Any, grad: Tensor) -> Grads:
     t_rowptr, t_col, t_edge_id, weight, g, arg = ctx.saved_tensors
     won = _gather_winners(grad, t_rowptr, t_edge_id, arg)
@@ -231,8 +224,46 @@ torch.library.register_autograd(
 torch.library.register_autograd(
     "gat_ext::spmm_extremum_backward",
     _extremum_double_backward,
-    setup_context=_extremum_backward_setup,
+    setup_context=_save_inputs,
 )
+
+
+# ---- edge_dot and edge_sum: each other's gradients; exchanging heads and channels of the query
+# exchanges the edge features and what there is one of for each head
+
+
+@torch.library.register_fake("gat_ext::edge_dot")
+def _(rowptr: Tensor, edge_id: Tensor | None, query: Tensor, edge_attr: Tensor) -> Tensor:
+    return query.new_empty((edge_attr.shape[0], query.shape[1]))
+
+
+def _edge_dot_backward(ctx: Any, grad: Tensor) -> Grads:
+    rowptr, edge_id, query, edge_attr = ctx.saved_tensors
+    grad_query = grad_edge_attr = None
+    if ctx.needs_input_grad[2]:
+        grad_query = ops.edge_sum(rowptr, edge_id, grad, edge_attr)
+    if ctx.needs_input_grad[3]:
+        grad_edge_attr = ops.edge_dot(rowptr, edge_id, query.transpose(1, 2), grad)
+    return None, None, grad_query, grad_edge_attr
+
+
+@torch.library.register_fake("gat_ext::edge_sum")
+def _(rowptr: Tensor, edge_id: Tensor | None, weight: Tensor, edge_attr: Tensor) -> Tensor:
+    return weight.new_empty((rowptr.shape[0] - 1, weight.shape[1], edge_attr.shape[1]))
+
+
+def _edge_sum_backward(ctx: Any, grad: Tensor) -> Grads:
+    rowptr, edge_id, weight, edge_attr = ctx.saved_tensors
+    grad_weight = grad_edge_attr = None
+    if ctx.needs_input_grad[2]:
+        grad_weight = ops.edge_dot(rowptr, edge_id, grad, edge_attr)
+    if ctx.needs_input_grad[3]:
+        grad_edge_attr = ops.edge_dot(rowptr, edge_id, grad.transpose(1, 2), weight)
+    return None, None, grad_weight, grad_edge_attr
+
+
+for _name, _gradient in (("edge_dot", _edge_dot_backward), ("edge_sum", _edge_sum_backward)):
+    torch.library.register_autograd(f"gat_ext::{_name}", _gradient, setup_context=_save_inputs)
 
 
 # ---- edge_dropout_mask: not differentiable
@@ -245,6 +276,6 @@ def _(seed: Tensor, num_edges: int, num_heads: int, dropout_p: float) -> Tensor:
 
 # ---- autocast: matrix-like operators run in its dtype, softmax in float32
 
-for _name in ("sddmm", "spmm", "spmm_extremum"):
+for _name in ("sddmm", "spmm", "spmm_extremum", "edge_dot", "edge_sum"):
     register_autocast(_name, to_lower=True)
 register_autocast("edge_softmax", to_lower=False)

@@ -2,9 +2,10 @@
 
 Two implementations, for any floating-point dtype and device, and differentiable to any order:
 
-- edge lists: :func:`edge_softmax`, :func:`sddmm`, :func:`spmm`, :func:`edge_attention` and its four
-  named forms take the arguments of the same functions in ``gat_ext.functional`` and gather a row
-  for every edge. They are simple and allocate tensors of E·H·F elements;
+- edge lists: :func:`edge_softmax`, :func:`sddmm`, :func:`spmm`, :func:`edge_dot`,
+  :func:`edge_sum`, :func:`edge_attention` and its four named forms take the arguments of the same
+  functions in ``gat_ext.functional`` and gather a row for every edge. They are simple and allocate
+  tensors of E·H·F elements;
 - dense matrices: the ``dense_*`` functions of ``gat_ext.reference.dense``, re-exported here, use
   masks ``[N_dst, N_src]``.
 
@@ -39,7 +40,14 @@ from gat_ext.reference.dense import (
     dense_softmax,
     dense_split_scores,
 )
-from gat_ext.reference.edges import dropout_mask, edge_softmax, sddmm, spmm
+from gat_ext.reference.edges import (
+    dropout_mask,
+    edge_dot,
+    edge_softmax,
+    edge_sum,
+    sddmm,
+    spmm,
+)
 
 __all__ = [
     "SCORES",
@@ -58,7 +66,9 @@ __all__ = [
     "dot_attention",
     "dropout_mask",
     "edge_attention",
+    "edge_dot",
     "edge_softmax",
+    "edge_sum",
     "gat_attention",
     "gatv2_attention",
     "inverse_norm",

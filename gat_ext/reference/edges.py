@@ -83,6 +83,51 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     return (x[dst] * y[src]).sum(-1)
 
 
+def edge_dot(graph: Graph, query: Tensor, edge_attr: Tensor) -> Tensor:
+    r"""Dot products of every edge's features with each head of its destination.
+
+    .. math:: s_{ij}^h = \langle q_i^h, e_{ij} \rangle
+
+    Args:
+        graph: the graph.
+        query: ``[N_dst, H, K]``.
+        edge_attr: ``[E, K]``.
+
+    Returns:
+        ``[E, H]``.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+        >>> edge_dot(graph, torch.ones(2, 1, 2), torch.eye(2))
+        tensor([[1.],
+                [1.]])
+    """
+    return torch.einsum("ehk,ek->eh", query[graph.edge_index[1]], edge_attr)
+
+
+def edge_sum(graph: Graph, weight: Tensor, edge_attr: Tensor) -> Tensor:
+    r"""Weighted sums of the features of every destination's in-edges, for each head.
+
+    .. math:: r_i^h = \sum_{j \in N(i)} w_{ij}^h \, e_{ij}
+
+    Args:
+        graph: the graph.
+        weight: ``[E, H]``.
+        edge_attr: ``[E, K]``.
+
+    Returns:
+        ``[N_dst, H, K]``.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[0, 1], [0, 0]]))
+        >>> edge_sum(graph, torch.ones(2, 1), torch.eye(2))[0]
+        tensor([[1., 1.]])
+    """
+    return group_sum(
+        torch.einsum("eh,ek->ehk", weight, edge_attr), graph.edge_index[1], graph.num_dst
+    )
+
+
 def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum") -> Tensor:
     r"""Sparse-dense matrix product: a reduction over the sources of every destination.
 

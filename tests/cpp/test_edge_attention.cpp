@@ -178,9 +178,11 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   std::vector<gat::RowSoftmax<float>> softmax(rows);
   forward.out = out.data(), forward.softmax = softmax.data(), forward.lse = lse.data(),
   forward.out_acc = out_acc.data();
+  std::vector<float> scores(options.edges ? edges : 0);
+  if (options.edges) forward.scores = scores.data();
   kernels.forward(forward);
   if (options.edges) {
-    kernels.weights(in, softmax.data(), weights.data());
+    kernels.weights(in, scores.data(), softmax.data(), weights.data());
     kernels.delta(in, grad_out.data(), out_acc.data(), grad_weights.data(), weights.data(),
                   x.grad_lse.data(), delta.data());
   } else {

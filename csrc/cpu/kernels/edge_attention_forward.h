@@ -62,6 +62,7 @@ struct ForwardPass : NothingShared {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, reads_edges(in), s);
       score_tile<Isa, Score, T>(in, row, k, n, s);
+      if (args.scores) scatter_heads(s.score.data(), s.own, n, H, args.scores + k * H);
       for (std::int64_t h = 0; h < H; ++h) absorb(h, n, state, s);
       if (in.dropout.active()) {
         draw_multipliers<Isa>(in.dropout, H, n, s);
@@ -207,19 +208,20 @@ void edge_attention_select(const EdgeAttentionInputs<T>& in, std::int64_t top_k,
                SelectPass<Isa, Score, T>(in, top_k, selected));
 }
 
-// Writes alpha m of every edge.
-template <class Isa, class Score, class T>
+// Writes alpha m of every edge. It gathers no rows: the forward has written the scores.
+template <class Isa, class T>
 struct WeightsPass : NothingShared {
   using Scalar = Acc<T>;
   using Scratch = TileScratch<Scalar>;
   using A = Scalar;
   const EdgeAttentionInputs<T>& in;
+  const A* scores;
   const RowSoftmax<A>* softmax;
   T* weights;
   std::int64_t H = in.num_heads;
 
-  WeightsPass(const EdgeAttentionInputs<T>& i, const RowSoftmax<A>* r, T* w)
-      : in(i), softmax(r), weights(w) {}
+  WeightsPass(const EdgeAttentionInputs<T>& i, const A* s, const RowSoftmax<A>* r, T* w)
+      : in(i), scores(s), softmax(r), weights(w) {}
   std::int64_t state_size() const { return 0; }
   Scratch make_scratch() const { return make_tile_scratch(in); }
   void init(A*) const {}
@@ -231,7 +233,7 @@ struct WeightsPass : NothingShared {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, true, s);
-      score_tile<Isa, Score, T>(in, row, k, n, s);
+      gather_heads(scores + k * H, s.own, n, H, s.score.data());
       weights_tile<Isa>(softmax + row * H, H, n, s);
       if (in.dropout.active()) {
         draw_multipliers<Isa>(in.dropout, H, n, s);
@@ -242,11 +244,11 @@ struct WeightsPass : NothingShared {
   }
 };
 
-template <class Isa, class Score, class T>
-void edge_attention_weights(const EdgeAttentionInputs<T>& in, const RowSoftmax<Acc<T>>* softmax,
-                            T* weights) {
+template <class Isa, class T>
+void edge_attention_weights(const EdgeAttentionInputs<T>& in, const Acc<T>* scores,
+                            const RowSoftmax<Acc<T>>* softmax, T* weights) {
   for_each_row(in.csr.rowptr, partition_rows(in.csr.rowptr, in.csr.num_rows), in.num_threads,
-               WeightsPass<Isa, Score, T>(in, softmax, weights));
+               WeightsPass<Isa, T>(in, scores, softmax, weights));
 }
 
 }  // namespace gat::cpu

@@ -152,6 +152,117 @@ void spmm(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight, c
                SpmmPass<Isa, T>(csr, H, F, weight, x, out));
 }
 
+// ---- edge features that the heads share
+
+// Buffers of a row: query [K, H], so that loops over the heads are innermost, and a number for each
+// head.
+template <class A>
+struct SharedEdgeScratch {
+  std::vector<A> query, number;
+  SharedEdgeScratch(std::int64_t num_heads, std::int64_t channels)
+      : query(static_cast<std::size_t>(num_heads * channels)),
+        number(static_cast<std::size_t>(num_heads)) {}
+};
+
+// Prefetches the edge features of a following edge of the row.
+template <class T>
+GAT_HD void prefetch_edge(const CsrView& csr, std::int64_t k, std::int64_t end,
+                          std::int64_t channels, const T* edge_attr) {
+  prefetch(edge_attr + csr.id(std::min(k + kAhead, end - 1)) * channels,
+           channels * static_cast<std::int64_t>(sizeof(T)));
+}
+
+template <class Isa, class T>
+struct EdgeDotPass : NothingShared {
+  using Scalar = Acc<T>;
+  using A = Scalar;
+  using Scratch = SharedEdgeScratch<A>;
+  const CsrView& csr;
+  std::int64_t H, K;
+  const T *query, *edge_attr;
+  T* out;
+
+  EdgeDotPass(const CsrView& c, std::int64_t h, std::int64_t k, const T* q, const T* e, T* o)
+      : csr(c), H(h), K(k), query(q), edge_attr(e), out(o) {}
+  std::int64_t state_size() const { return 0; }
+  Scratch make_scratch() const { return Scratch(H, K); }
+  void init(A*) const {}
+  void merge(A*, const A*) const {}
+  void finish(std::int64_t, const A*) const {}
+  void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A*, A*,
+                  Scratch& s) const {
+    A *const q = s.query.data(), *const sum = s.number.data();
+    for (std::int64_t h = 0; h < H; ++h) {
+      for (std::int64_t c = 0; c < K; ++c) q[c * H + h] = read(query + (row * H + h) * K + c);
+    }
+    with_heads(H, [&](auto heads) {
+      for (std::int64_t k = begin; k < end; ++k) {
+        prefetch_edge(csr, k, end, K, edge_attr);
+        const std::int64_t id = csr.id(k);
+        std::fill_n(sum, heads, A(0));
+        for (std::int64_t c = 0; c < K; ++c) {
+          const A e = read(edge_attr + id * K + c);
+          for (std::int64_t h = 0; h < heads; ++h) sum[h] += e * q[c * heads + h];
+        }
+        for (std::int64_t h = 0; h < heads; ++h) store(out + id * heads + h, sum[h]);
+      }
+    });
+  }
+};
+
+template <class Isa, class T>
+void edge_dot(const CsrView& csr, std::int64_t H, std::int64_t K, const T* query,
+              const T* edge_attr, T* out, int num_threads) {
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads,
+               EdgeDotPass<Isa, T>(csr, H, K, query, edge_attr, out));
+}
+
+// State of a row: [H, K].
+template <class Isa, class T>
+struct EdgeSumPass : NothingShared {
+  using Scalar = Acc<T>;
+  using A = Scalar;
+  using Scratch = SharedEdgeScratch<A>;
+  const CsrView& csr;
+  std::int64_t H, K;
+  const T *weight, *edge_attr;
+  T* out;
+
+  EdgeSumPass(const CsrView& c, std::int64_t h, std::int64_t k, const T* w, const T* e, T* o)
+      : csr(c), H(h), K(k), weight(w), edge_attr(e), out(o) {}
+  std::int64_t state_size() const { return H * K; }
+  Scratch make_scratch() const { return Scratch(H, 0); }
+  void init(A* state) const { std::fill(state, state + H * K, A(0)); }
+  void merge(A* state, const A* other) const { add_states(state, other, H * K); }
+  void finish(std::int64_t row, const A* state) const {
+    store_scaled<Isa, A>(out + row * H * K, state, A(1), H * K);
+  }
+  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*,
+                  Scratch& s) const {
+    A* const w = s.number.data();
+    for (std::int64_t k = begin; k < end; ++k) {
+      prefetch_edge(csr, k, end, K, edge_attr);
+      const std::int64_t id = csr.id(k);
+      for (std::int64_t h = 0; h < H; ++h) w[h] = read(weight + id * H + h);
+      for_lanes<Isa, A>(K, [&](std::int64_t c, auto lanes) {
+        using V = typename decltype(lanes)::V;
+        const V e = load<V>(edge_attr + id * K + c);
+        for (std::int64_t h = 0; h < H; ++h) {
+          A* const to = state + h * K + c;
+          store(to, V(load<V>(to) + e * w[h]));
+        }
+      });
+    }
+  }
+};
+
+template <class Isa, class T>
+void edge_sum(const CsrView& csr, std::int64_t H, std::int64_t K, const T* weight,
+              const T* edge_attr, T* out, int num_threads) {
+  for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), num_threads,
+               EdgeSumPass<Isa, T>(csr, H, K, weight, edge_attr, out));
+}
+
 template <class Isa, class T>
 void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign, const T* weight,
                    const T* x, T* out, std::int64_t* arg, int num_threads) {
@@ -240,8 +351,10 @@ void dropout(const Dropout& dropout, std::int64_t n, const T* x, T* out, int num
 
 template <class Isa, class T>
 SparseKernels<T> sparse_kernels() {
-  return {&edge_softmax<Isa, T>,  &edge_softmax_backward<Isa, T>,  &sddmm<Isa, T>,  &spmm<Isa, T>,
-          &spmm_extremum<Isa, T>, &spmm_extremum_backward<Isa, T>, &dropout<Isa, T>};
+  return {
+      &edge_softmax<Isa, T>,  &edge_softmax_backward<Isa, T>,  &sddmm<Isa, T>,    &spmm<Isa, T>,
+      &spmm_extremum<Isa, T>, &spmm_extremum_backward<Isa, T>, &edge_dot<Isa, T>, &edge_sum<Isa, T>,
+      &dropout<Isa, T>};
 }
 
 }  // namespace gat::cpu

@@ -8,7 +8,7 @@ namespace gat::binding {
 namespace {
 
 struct Cpu {
-  static constexpr bool kSharesGradients = true;
+  static constexpr bool kSharesGradients = true, kKeepsScores = true;
 
   explicit Cpu(const at::Tensor&) {}
 
@@ -27,9 +27,8 @@ struct Cpu {
     kernels<T>(t).forward(args);
   }
   template <class T>
-  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in,
-               const RowSoftmax<Acc<T>>* softmax, T* weights) {
-    kernels<T>(t).weights(in, softmax, weights);
+  void weights(const EdgeAttentionTensors& t, const EdgeAttentionForward<T>& args, T* weights) {
+    kernels<T>(t).weights(args.in, args.scores, args.softmax, weights);
   }
   template <class T>
   void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,

@@ -1,4 +1,4 @@
-// edge_softmax, sddmm, spmm and the dropout mask on the CPU.
+// edge_softmax, sddmm, spmm, edge_dot, edge_sum and the dropout mask on the CPU.
 #include "../../cpu/sparse.h"
 
 #include <ATen/Parallel.h>
@@ -44,6 +44,14 @@ struct Cpu {
                               const std::int64_t* arg, T* grad_x) {
     kernels<T>().spmm_extremum_backward(s.csr, s.num_heads, s.channels, weight, grad, arg, grad_x,
                                         threads);
+  }
+  template <class T>
+  void edge_dot(const SparseShape& s, const T* query, const T* edge_attr, T* out) {
+    kernels<T>().edge_dot(s.csr, s.num_heads, s.channels, query, edge_attr, out, threads);
+  }
+  template <class T>
+  void edge_sum(const SparseShape& s, const T* weight, const T* edge_attr, T* out) {
+    kernels<T>().edge_sum(s.csr, s.num_heads, s.channels, weight, edge_attr, out, threads);
   }
   void dropout_mask(const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads,
                     bool* kept) {

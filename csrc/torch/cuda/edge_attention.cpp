@@ -11,7 +11,7 @@ namespace gat::binding {
 namespace {
 
 struct Cuda : CudaDevice {
-  static constexpr bool kSharesGradients = false;
+  static constexpr bool kSharesGradients = false, kKeepsScores = false;
 
   using CudaDevice::CudaDevice;
 
@@ -29,9 +29,8 @@ struct Cuda : CudaDevice {
     cuda::edge_attention_forward(*this, t.score.index, sizes(t), args);
   }
   template <class T>
-  void weights(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in,
-               const RowSoftmax<Acc<T>>* softmax, T* weights) {
-    cuda::edge_attention_weights(*this, t.score.index, sizes(t), in, softmax, weights);
+  void weights(const EdgeAttentionTensors& t, const EdgeAttentionForward<T>& args, T* weights) {
+    cuda::edge_attention_weights(*this, t.score.index, sizes(t), args.in, args.softmax, weights);
   }
   template <class T>
   void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,

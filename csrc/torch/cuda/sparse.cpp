@@ -1,4 +1,4 @@
-// edge_softmax, sddmm, spmm and the dropout mask on the GPU.
+// edge_softmax, sddmm, spmm, edge_dot, edge_sum and the dropout mask on the GPU.
 #include "../sparse.h"
 
 #include "../../cuda/sparse.h"
@@ -40,6 +40,14 @@ struct Cuda : CudaDevice {
   void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad,
                               const std::int64_t* arg, T* grad_x) {
     cuda::spmm_extremum_backward(*this, graph(s), s.channels, weight, grad, arg, grad_x);
+  }
+  template <class T>
+  void edge_dot(const SparseShape& s, const T* query, const T* edge_attr, T* out) {
+    cuda::edge_dot(*this, graph(s), s.channels, query, edge_attr, out);
+  }
+  template <class T>
+  void edge_sum(const SparseShape& s, const T* weight, const T* edge_attr, T* out) {
+    cuda::edge_sum(*this, graph(s), s.channels, weight, edge_attr, out);
   }
   void dropout_mask(const Dropout& dropout, std::int64_t num_edges, std::int64_t num_heads,
                     bool* kept) {

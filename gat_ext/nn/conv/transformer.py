@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gat_ext.functional import dot_attention
 from gat_ext.nn import arguments
 from gat_ext.nn.base import AttentionConv, Operands
-from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
-from gat_ext.nn.linear import linear, reset_
+from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, check_kind
+from gat_ext.nn.linear import is_plain_product, linear, reset_
 from gat_ext.ops import linear_maps
 
 
@@ -51,8 +51,7 @@ class TransformerConv(AttentionConv):
         Σ_j w_ij α_ij (W_v x_j + W_e e_ij).
         x may be a batch [B, N, in_channels] of features on one graph, with any number of axes B;
         then out is [B, N, ...] and alpha [E, B, H]. The elements share the edges, which are not
-        copied, and edge_attr [E, edge_dim], with which they are computed one by one, or have their
-        own: [B, E, edge_dim].
+        copied, and edge_attr [E, edge_dim], or have their own: [B, E, edge_dim].
 
     Raises:
         TypeError: x is neither a tensor nor a pair, or its dtype is not the layer's.
@@ -144,11 +143,19 @@ class TransformerConv(AttentionConv):
                 f"edge_attr is None, but {self} has edge_dim={self.edge_dim}; expected edge "
                 "features [E, edge_dim]"
             )
-        edge_feat = self.project_edges(edge_attr)
         query = self.split_heads(self.lin_query(x_dst))
         key = self.split_heads(self.lin_key(x_src))
         value = self.split_heads(self.lin_value(x_src))
-        return Operands((query, key, value), {"edge_feat": edge_feat})
+        return Operands((query, key, value), self._edge_options(edge_attr))
+
+    def _edge_options(self, edge_attr: Tensor | None) -> dict[str, Any]:
+        """W_e e as a linear map; as a tensor if a hook or another module computes it."""
+        if edge_attr is None or edge_attr.dim() != 2 or not is_plain_product(self.lin_edge):
+            return {"edge_feat": self.project_edges(edge_attr)}
+        check_kind("edge_attr", edge_attr, self.lin_edge, self)
+        assert self.lin_edge is not None
+        edge_map = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
+        return {"edge_attr": edge_attr, "edge_map": edge_map}
 
     def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
         """Adds W_s x, or mixes it with out by the gate."""
