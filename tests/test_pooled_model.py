@@ -85,6 +85,26 @@ def test_own_parts_and_batches_of_features():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_reset_parameters(name):
+    """Everything is drawn again, also inside containers."""
+
+    def new():
+        model = make(name, pooling="attention", regression=True)
+        model.pool.nn = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(64, 64))
+        return model
+
+    model, expected = new(), new().state_dict()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.fill_(7.0)
+    model.reset_parameters()
+    for key, value in model.state_dict().items():
+        assert not (value == 7).any(), key
+        assert_close(value.std(correction=0), expected[key].std(correction=0), rtol=0.5, atol=0.2)
+    assert torch.equal(model.head[1].deviation, torch.ones(3))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_compiles(name):
     torch._dynamo.reset()
     model = make(name, pooling="attention", num_layers=2)

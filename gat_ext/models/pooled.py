@@ -16,7 +16,7 @@ from gat_ext.models.features import input_features
 from gat_ext.nn import AttentionPool, Pool
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
-from gat_ext.nn.linear import Projection
+from gat_ext.nn.linear import Projection, reset_children
 from gat_ext.nn.pool import membership
 from gat_ext.nn.tracers import TracedModule
 from gat_ext.ops.state import is_tracing
@@ -52,6 +52,11 @@ class Rescaled(nn.Module):
         check_size("channels", channels)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
+
+    def reset_parameters(self) -> None:
+        """Back to mean 0 and deviation 1."""
+        self.mean.zero_()
+        self.deviation.fill_(1)
 
     @torch.no_grad()
     def fit(self, y: Tensor) -> None:
@@ -111,6 +116,10 @@ class PooledModel(TracedModule):
                 raise TypeError(f"{name} is a {type(given).__name__}; expected a module")
         self.network, self.pool, self.head = network, pool, head
         self.activation = activation
+
+    def reset_parameters(self) -> None:
+        """Resets all parameters."""
+        reset_children(self)
 
     @classmethod
     def preset(

@@ -21,6 +21,15 @@ def reset_(*parts: nn.Module | Tensor | None) -> None:
             glorot_(part)
 
 
+def reset_children(module: nn.Module) -> None:
+    """Resets the parameters of the modules inside a module; of containers, those within them."""
+    for child in module.children():
+        if hasattr(child, "reset_parameters"):
+            reset_(child)
+        else:
+            reset_children(child)
+
+
 def glorot_(tensor: Tensor) -> None:
     """Draws from U(±sqrt(6 / (rows + columns))) of the last two dimensions (Glorot and Bengio)."""
     bound = math.sqrt(6 / (tensor.shape[-2] + tensor.shape[-1]))

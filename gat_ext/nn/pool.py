@@ -11,6 +11,7 @@ from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import traced_csr
 from gat_ext.nn.arguments import asks_for_weights, check_size
 from gat_ext.nn.batch import Batch, nodes_first
+from gat_ext.nn.linear import reset_children
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 from gat_ext.ops.state import is_dispatched
 
@@ -128,6 +129,10 @@ class AttentionPool(TracedModule):
                     "torch.nn.Linear(channels, 1)"
                 )
         self.gate_nn, self.nn = gate_nn, nn
+
+    def reset_parameters(self) -> None:
+        """Resets the parameters of both modules."""
+        reset_children(self)
 
     def forward(
         self,
