@@ -201,7 +201,7 @@ MISTAKES = [
     (
         ("gat", "--dataset", "tu:MUTAG", "--seeds", "2"),
         "--seeds: it is for models that classify nodes or embed nodes, and gat is for those that "
-        "classify graphs by pooling; leave it out, or give --task node",
+        "classify graphs by pooling; leave it out ",
     ),
     (("gam", "--pooling", "sum"), "--pooling: it is for models that classify graphs by pooling"),
     (("gat", "--task", "graph", "--walk", "greedy"), "--walk: it is for models that classify gr"),
@@ -231,6 +231,14 @@ MISTAKES = [
     (
         ("gam", "--dataset", "shpes"),
         "no data set of graphs is called 'shpes'; choose one of shapes",
+    ),
+    (
+        ("gat", "--dataset", "tu-MUTAG"),
+        "no data set is called 'tu-MUTAG'; choose one of tu:NAME, ",
+    ),
+    (
+        ("gat", "--task", "graph", "--dataset", "MUTAG"),
+        "no data set of graphs is called 'MUTAG'; choose one of",
     ),
     (("gam", "--walk", "random"), "no walk is called 'random'"),
     (("gam", "--folds", "1"), "folds"),

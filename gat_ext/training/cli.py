@@ -113,8 +113,8 @@ def train(
 ) -> None:
     """Train MODEL on a data set; write metrics, plots and a checkpoint."""
     kind = options.kind_for(model, task, dataset)
-    options.refuse_other_options(command, kind, model)
-    dataset = options.data_set_for(kind, model, dataset)
+    options.refuse_other_options(command, kind, model, dataset)
+    dataset = options.data_set_for(kind, model, task, dataset)
     options.refuse_contradictions(
         model, dataset, heads, edge_attributes, dim, sha256, resume, overwrite
     )

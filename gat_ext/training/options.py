@@ -77,7 +77,9 @@ def kind_for(model: str, task: str | None, dataset: str | None) -> Kind:
         raise typer.BadParameter(f"{error}; or leave it out", param_hint="--task") from error
 
 
-def refuse_other_options(context: typer.Context, mine: Kind, model: str) -> None:
+def refuse_other_options(
+    context: typer.Context, mine: Kind, model: str, dataset: str | None
+) -> None:
     """Raises if options were given that are for other kinds of models.
 
     Raises:
@@ -87,7 +89,8 @@ def refuse_other_options(context: typer.Context, mine: Kind, model: str) -> None
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             have = [kind for kind in KINDS if name in kind.options]
-            tasks = [kind.task for kind in have if model in kind.models()]
+            fitting = [k for k in have if dataset is None or k.has_dataset(dataset)]
+            tasks = [kind.task for kind in fitting if model in kind.models()]
             hint = f", or give --task {tasks[0]}" if tasks else ""
             raise typer.BadParameter(
                 f"it is for models that {' or '.join(kind.what for kind in have)}, and {model} is "
@@ -96,7 +99,7 @@ def refuse_other_options(context: typer.Context, mine: Kind, model: str) -> None
             )
 
 
-def data_set_for(mine: Kind, model: str, dataset: str | None) -> str:
+def data_set_for(mine: Kind, model: str, task: str | None, dataset: str | None) -> str:
     """Name of the data set, if it is for the kind; the kind's default for None.
 
     Raises:
@@ -106,6 +109,7 @@ def data_set_for(mine: Kind, model: str, dataset: str | None) -> str:
         return mine.default
     if mine.has_dataset(dataset):
         return dataset
+    names = mine.datasets()
     others = [kind for kind in KINDS if kind.has_dataset(dataset)]
     if others:
         tasks = [kind.task for kind in others if model in kind.models()]
@@ -113,9 +117,11 @@ def data_set_for(mine: Kind, model: str, dataset: str | None) -> str:
         why = f"{dataset!r} is for models that {' or '.join(k.what for k in others)}; {hint}"
     else:
         of_graphs = " of graphs" if mine.task == "graph" else ""
+        if task is None:
+            names = [n for kind in KINDS if model in kind.models() for n in kind.datasets()]
         why = f"no data set{of_graphs} is called {dataset!r}; choose"
     raise typer.BadParameter(
-        f"{why} one of {closest_first(dataset, mine.datasets())}", param_hint="--dataset"
+        f"{why} one of {closest_first(dataset, names)}", param_hint="--dataset"
     )
 
 
