@@ -229,7 +229,6 @@ def membership(
     if node_ptr is not None:
         checks.index_vector(node_ptr, "node_ptr", "[G + 1]")
         _check_device(node_ptr, "node_ptr", device)
-        checks.node_pointers(node_ptr, num_nodes, at_least=0)
         key = ("pool", num_nodes)
         return cached((node_ptr,), key, lambda: _of_pointers(node_ptr, num_nodes))
     if batch is None:
@@ -246,9 +245,9 @@ def membership(
 
 
 def _of_pointers(node_ptr: Tensor, num_nodes: int) -> Graph:
+    num_graphs = checks.node_pointers(node_ptr, num_nodes, at_least=0)
     nodes = torch.arange(num_nodes, device=node_ptr.device)
-    number = torch.searchsorted(node_ptr[1:], nodes, right=True)
-    return _of_batch(number, node_ptr.shape[0] - 1)
+    return _of_batch(torch.searchsorted(node_ptr[1:], nodes, right=True), num_graphs)
 
 
 def _of_batch(batch: Tensor, num_graphs: int | None) -> Graph:

@@ -21,8 +21,8 @@ class SavedRun(NamedTuple):
     Attributes:
         model: in evaluation mode, with the weights of ``seed``.
         data: what it was trained on. Nodes have the data set's own order, whatever ``--reorder``
-            did; of graphs it is the subset, with the node types that the model expects, and with
-            what an attention model reads in x: ``model(data.x, data.graph, node_ptr=data.node_ptr)``
+            did; of graphs it is the subset, with the node types that the model expects, and x is
+            what an attention model reads; ``model(data.x, data.graph, node_ptr=data.node_ptr)``
             gives its logits.
         config: settings of the run.
         metrics: as in metrics.json: settings, scores and history of every seed or fold.
