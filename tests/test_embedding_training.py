@@ -138,8 +138,8 @@ def test_command_line(context, tmp_path):
 
 
 MISTAKES = [
-    (("attention-walk", "--heads", "2"), "--heads: it is for models that classify nodes, and"),
-    (("attention-walk", "--folds", "3"), "--folds: it is for models that classify graphs, and"),
+    (("attention-walk", "--heads", "2"), "--heads: it is for models that classify nodes or"),
+    (("attention-walk", "--folds", "3"), "--folds: it is for models that classify graphs or"),
     (("attention-walk", "--hidden", "3"), "--hidden: it is for models that classify nodes or"),
     (("gat", "--window", "3"), "--window: it is for models that embed nodes, and gat"),
     (("gam", "--context", "uniform"), "--context: it is for models that embed nodes, and gam"),
