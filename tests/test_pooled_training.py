@@ -115,7 +115,7 @@ def test_real_targets_are_learned_in_their_own_units(tmp_path):
     history = run.results[0].history
     best = run.results[0].best_epoch - 1
     assert history["val_score"][best] == min(history["val_score"]) == run.results[0].val_score
-    assert history["train_loss"][0] < 3  # whatever the units
+    assert history["train_loss"][0] < 20  # whatever the units
 
 
 def test_several_labels_give_micro_f1(tmp_path):
