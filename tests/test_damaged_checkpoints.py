@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
-from gat_ext import datasets
+from gat_ext import datasets, training
 from gat_ext.training import Recipe, checkpoint
 from gat_ext.training.checkpointed import Interrupted
 from gat_ext.training.cli import app
@@ -296,6 +296,22 @@ def test_faults(kind, tmp_path):
     ):
         assert words in line and str(path) in line and "Error at" not in line, (name, line)
         assert path.read_bytes() == content and len(list(path.parent.iterdir())) == 1, name
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_settings_of_another_type_are_not_loaded(kind, tmp_path):
+    run = RUNS[kind](tmp_path)
+    interrupt(run)
+    state = checkpoint.load(run.checkpoint_path)
+    changes = [{"options": 1}, {"options": {"depth": 3}}, {"dataset": [1]}, {"dataset": None}]
+    changes += [{f"{run.unit}s": "3"}, {"seed": "3"}]
+    recipe = state["config"]["recipe"]
+    changes += [{"recipe": recipe | {"lr": "x"}}, {"recipe": recipe | {"patience": None}}]
+    for change in changes:
+        torch.save(state | {"config": state["config"] | change}, run.checkpoint_path)
+        with pytest.raises(ValueError) as caught:
+            training.load(tmp_path)
+        assert str(run.checkpoint_path) in str(caught.value), change
 
 
 @pytest.mark.parametrize("kind", RUNS)

@@ -125,10 +125,10 @@ class ListOf:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Adds the file's name to a ValueError."""
+    """Adds the file's name to a ValueError, or to a TypeError, which a setting of it may cause."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"cannot use {path}: {error}") from error
 
 

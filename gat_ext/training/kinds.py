@@ -72,6 +72,9 @@ class Kind:
         names = {field.name for field in fields(self.recipe)}
         if not isinstance(recipe, dict) or recipe.keys() != names:
             raise ValueError(f"config.recipe is not of a run that {self.what}")
+        dataset = settings.get("dataset")
+        if not isinstance(dataset, str):
+            raise ValueError(f"config.dataset is of type {type(dataset).__name__}; expected a name")
         try:
             return self.config(**{**settings, "recipe": self.recipe(**recipe)})
         except TypeError as error:
