@@ -17,7 +17,7 @@ from steps import Step, differing, draw_steps
 
 import gat_ext
 
-ROUNDS = 2
+ROUNDS = 1
 
 
 def prepare() -> None:
@@ -32,7 +32,7 @@ def attack(rnd: Random, note: Note) -> None:
     alone, shared = (steps_of(seed, seed_of_torch) for _ in range(2))
     note("; ".join(step.name for step in alone))
     expected = [step.run() for step in alone]
-    threads, wrong = rnd.randint(2, 10), list[str]()
+    threads, wrong = rnd.randint(2, 8), list[str]()
     ready = threading.Barrier(threads + 1)
     workers = [
         threading.Thread(target=work, args=(rnd.getrandbits(32), shared, expected, ready, wrong))
@@ -55,7 +55,7 @@ def attack(rnd: Random, note: Note) -> None:
 def steps_of(seed: int, seed_of_torch: int) -> list[Step]:
     """The same steps whenever it is called, on new objects."""
     torch.manual_seed(seed_of_torch)
-    return draw_steps(Random(seed), 5, dropout=False)
+    return draw_steps(Random(seed), 4, dropout=False)
 
 
 def work(
