@@ -16,8 +16,9 @@ from live_memory import live_bytes
 from random_calls import TARGETS, Note
 from steps import draw_steps
 
-CALLS = 40  # in a case, which makes them five times
-BYTES, OBJECTS = 200, 0.1  # of a call, at most: all calls together may keep a few objects
+CALLS = 40  # in a case, which makes them five times or more
+BYTES, OBJECTS = 40, 0.1  # of a call, at most: torch and Python keep a little now and then
+ATTEMPTS = 6
 RESIDENT = 200 * 2**20  # that a process may grow after its first cases
 WARM = 20  # cases
 
@@ -53,7 +54,7 @@ def attack(rnd: Random, note: Note) -> None:
     """Makes the same calls again and again."""
     global cases, resident_of_warm
     seeds = [rnd.getrandbits(60) for _ in range(CALLS)]
-    note(f"seeds of the calls: {seeds}")
+    note(f"{CALLS} calls, the first one drawn from {seeds[0]}")
 
     def make_all() -> None:
         for seed in seeds:
@@ -61,7 +62,7 @@ def attack(rnd: Random, note: Note) -> None:
 
     make_all()
     make_all()
-    for _ in range(3):
+    for _ in range(ATTEMPTS):
         before = live_bytes(), gc.get_freeze_count()
         for _ in range(3):
             make_all()
