@@ -185,6 +185,9 @@ def test_sparse_features():
             features.dropout(p)
     with refuses(ValueError, "p is 2; expected a probability"):
         features.dropout(2)
+    for training in (torch.ones(2), torch.zeros(0), None, 1):
+        with refuses(TypeError, "training is a .*; expected True or False"):
+            features.dropout(0.5, training)
 
 
 @over(plain_cases("edge_mask"))

@@ -117,9 +117,10 @@ class SparseFeatures:
             training: False returns the features themselves.
 
         Raises:
-            TypeError: p is not a number.
+            TypeError: p is not a number, or training neither True nor False.
             ValueError: p is not a probability.
         """
+        checks.flag(training, "training")
         values = dropout(self.values, checks.probability(p, "p"), training)
         return self if values is self.values else self._of(self.graph, values)
 

@@ -25,9 +25,9 @@ import torch
 from random_calls import Note
 from torch.utils._pytree import tree_leaves
 
+import gat_ext_cli
 from gat_ext import datasets
 from gat_ext.training import checkpoint, checkpointed, embedding_plots, plots, walk_plots
-from gat_ext.training.cli import app
 from gat_ext.training.files import replacing
 
 KILLS = 4  # of a run, at most; then it may end
@@ -57,6 +57,7 @@ whole: dict[str, tuple[float, Any]] = {}
 def prepare() -> None:
     """Makes runs write a checkpoint often, so that there is something to break."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, gat_ext_cli._exit)  # as its main does; forks inherit it
     checkpointed.CHECKPOINT_SECONDS = 0.01
     checkpointed.CHECKPOINT_SHARE = 1
     for module, name in PICTURES:
@@ -80,13 +81,12 @@ def start(arguments: list[str], out: Path, errors: Path) -> int:
         return child
     code = 99
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         sink = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(sink, 1)
         os.dup2(sink, 2)
         sys.argv = ["gat-ext", "train", *arguments, "--out", str(out)]
         try:
-            app(sys.argv[1:], standalone_mode=True)
+            gat_ext_cli.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
     except BaseException:
