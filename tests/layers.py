@@ -41,6 +41,7 @@ PROMISES = {
     "copies": "copy.deepcopy and pickle",
     "half": "float16 and bfloat16",
     "pyg": "PyG has a layer of the same name, with the same parameters and results",
+    "pyg_weights": "PyG's layer returns its attention weights, too",
     "dgl": "from_dgl translates the parameters of DGL's layer",
 }
 
@@ -170,8 +171,25 @@ LAYERS = {
         plain=[{}, {"requires_grad": False}, {"add_self_loops": False}],
         lacks=frozenset(
             {"projections", "pairs", "sources alone", "edge_attr", "dropout", "lazy", "sparse"}
-            | {"dgl"}
+            | {"pyg_weights", "dgl"}
         ),
+    ),
+    "SuperGATConv": Layer(
+        nn.SuperGATConv,
+        "supergat_attention",
+        plain=[
+            options | kind
+            for kind in ({}, {"attention_type": "SD"})
+            for options in (
+                {},
+                {"heads": 3},
+                {"heads": 2, "concat": False, "bias": False},
+                {"heads": 2, "negative_slope": 0.05, "add_self_loops": False},
+            )
+        ],
+        full={"attention_type": "SD"},
+        random={"dropout": 0.3},
+        lacks=frozenset({"pairs", "sources alone", "edge_attr", "pyg_weights", "dgl"}),
     ),
     "TransformerConv": Layer(
         nn.TransformerConv,

@@ -238,9 +238,14 @@ def layer_options(rnd: Random, name: str) -> dict[str, Any]:
         "heads": rnd.randint(1, 3),
         "concat": rnd.random() < 0.6,
         "dropout": rnd.choice([0.0, 0.5]),
-        "edge_dim": rnd.choice([None, None, 2]),
         "bias": rnd.random() < 0.7,
     }
+    if not LAYERS[name].supports("pairs"):
+        options["in_channels"] = rnd.choice([3, 3, -1])
+    if name == "SuperGATConv":
+        options |= {"attention_type": rnd.choice(["MX", "SD"])}
+        return options | {"add_self_loops": rnd.random() < 0.6}
+    options["edge_dim"] = rnd.choice([None, None, 2])
     if name == "TransformerConv":
         return options | {"beta": rnd.random() < 0.3, "root_weight": rnd.random() < 0.7}
     options |= {

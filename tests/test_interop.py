@@ -74,7 +74,7 @@ CALLS = {  # what a layer is called with
 CALLED = [
     (case, call)
     for case in CASES
-    if case.layer.supports("projections")
+    if case.layer.supports("projections", "pairs", "pyg_weights")
     for call in CALLS
     if call != "sources" or case.layer.supports("sources alone")
 ]
@@ -284,7 +284,7 @@ def test_what_is_left_and_why():
             "reversed": pyg.GATv2Conv(6, 4, flow="target_to_source"),
             "gcn": pyg.GCNConv(6, 4),
             "sage": pyg.SAGEConv(6, 4),
-            "supergat": pyg.SuperGATConv(6, 4),
+            "han": pyg.HANConv(6, 4, METADATA),
             "rgat": pyg.RGATConv(6, 4, num_relations=2),
             "hgt": pyg.HGTConv(6, 4, METADATA),
             "good": pyg.GATConv(6, 4),
@@ -299,7 +299,7 @@ def test_what_is_left_and_why():
     assert reasons["reversed"] == "GATv2Conv has flow='target_to_source'"
     assert reasons["gcn"] == "GCNConv has no counterpart in gat_ext"
     assert reasons["hgt"] == "HGTConv has no counterpart in gat_ext"
-    assert "left supergat: SuperGATConv has no counterpart in gat_ext" in str(report).splitlines()
+    assert "left han: HANConv has no counterpart in gat_ext" in str(report).splitlines()
     assert str(patch_pyg(torch.nn.Linear(2, 2))) == "no attention layers of PyG"
 
 

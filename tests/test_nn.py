@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch_geometric.nn as pyg
 from beside_pyg import EDGES, PROJECTING, TOLERANCE, both, compare, make, normal, parameters
-from layers import LAYERS, grid_cases, layers_that, random_edges
+from layers import LAYERS, full_cases, grid_cases, layers_that, over, random_edges
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -58,7 +58,7 @@ def test_equals_pyg(case, shape, dtype):
 
 
 @pytest.mark.parametrize("edge", [False, True])
-@pytest.mark.parametrize("name", PROJECTING)
+@pytest.mark.parametrize("name", layers_that("projections", "pyg_weights", "edge_attr"))
 def test_attention_weights_equal_pyg(name, edge):
     """Edges, with self-loops last, weights, and gradients through the weights."""
     torch.manual_seed(0)
@@ -297,15 +297,16 @@ def test_nothing_has_a_row_of_features_for_every_edge(name, options):
     assert largest[nn] < 0.2 * num_edges * heads * channels < largest[pyg]
 
 
-@pytest.mark.parametrize("name", PROJECTING)
-def test_bitwise_identical_over_repeated_runs(name):
+@over(full_cases("projections", "dropout"))
+def test_bitwise_identical_over_repeated_runs(case):
     def run():
         torch.manual_seed(0)
-        layer = make(name, heads=2, edge_dim=3, dropout=0.3)
+        layer = case.make(dropout=0.3)
         edge_index = torch.randint(50, (2, 3000))
-        x, edge_attr = normal(50, 5, dtype=torch.float32), normal(3000, 3, dtype=torch.float32)
-        out = layer(x, edge_index, edge_attr)
-        grads = torch.autograd.grad(out.square().sum(), [x, edge_attr, *layer.parameters()])
+        x = normal(50, 5, dtype=torch.float32)
+        edge_attr = [attr.requires_grad_() for attr in case.edge_attr(3000)]
+        out = layer(x, edge_index, *edge_attr)
+        grads = torch.autograd.grad(out.square().sum(), [x, *edge_attr, *layer.parameters()])
         return [out, *grads]
 
     assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))

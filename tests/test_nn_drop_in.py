@@ -22,7 +22,9 @@ def test_the_seed_gives_the_weights_of_pyg(case, channels):
     """Lazy layers included; the next random numbers are the same, so experiments do not change."""
     case = case._replace(options=case.options | ({"heads": 8} if case.layer.full else {}))
     x = torch.randn(9, 64)
-    x = (x, torch.randn(9, 32)) if channels == (64, 32) and case.layer.supports("pairs") else x
+    if channels == (64, 32):
+        pairs = case.layer.supports("pairs")
+        x, channels = ((x, torch.randn(9, 32)), channels) if pairs else (x, 64)
     attr = case.edge_attr(EDGES.shape[1])
     drawn = []
     for make in (case.make, case.make_pyg):
@@ -47,7 +49,7 @@ def test_lazy_layers_exchange_checkpoints_before_their_first_call(name):
     assert_close(ours(x, EDGES), theirs(x, EDGES))
 
 
-@pytest.mark.parametrize("name", PROJECTING)
+@pytest.mark.parametrize("name", layers_that("pyg", "projections", "edge_attr"))
 def test_edge_features_of_any_size(name):
     """edge_dim -1 is the size of the first ones."""
     ours, theirs = (getattr(library, name)(5, 4, heads=2, edge_dim=-1) for library in (nn, pyg))
@@ -102,15 +104,15 @@ class Adapted(torch.nn.Module):
         return self.inner(x) + self.more(x)
 
 
-@pytest.mark.parametrize("name", PROJECTING)
-def test_projections_can_be_replaced(name):
-    ours, theirs = (getattr(library, name)(5, 4, heads=2, edge_dim=3) for library in (nn, pyg))
+@over(full_cases("pyg", "projections"))
+def test_projections_can_be_replaced(case):
+    ours, theirs = case.make(), case.make_pyg()
     for layer in (ours, theirs):
         for child in [n for n, m in layer.named_children() if n.startswith("lin")]:
             setattr(layer, child, Adapted(getattr(layer, child)))
     ours.load_state_dict(theirs.state_dict())
-    x, attr = torch.randn(9, 5), torch.randn(EDGES.shape[1], 3)
-    assert_close(ours(x, EDGES, attr), theirs(x, EDGES, attr))
+    x, attr = torch.randn(9, 5), case.edge_attr(EDGES.shape[1])
+    assert_close(ours(x, EDGES, *attr), theirs(x, EDGES, *attr))
 
 
 def test_methods_of_message_passing_are_refused():
@@ -144,6 +146,7 @@ BARE = {  # whose result is that of the operator itself
     "GATv2Conv": lambda: nn.GATv2Conv(5, 5, bias=False),
     "TransformerConv": lambda: nn.TransformerConv(5, 5, root_weight=False),
     "AGNNConv": nn.AGNNConv,
+    "SuperGATConv": lambda: nn.SuperGATConv(5, 5, bias=False, attention_type="SD"),
 }
 
 

@@ -31,7 +31,8 @@ def test_initial_distributions(name):
     torch.manual_seed(0)
     arguments, options = (), {}
     if name in PROJECTING:
-        arguments, options = (64, 32), {"heads": 8, "edge_dim": 16}
+        arguments, options = (64, 32), {"heads": 8}
+        options |= {"edge_dim": 16} if LAYERS[name].supports("edge_attr") else {}
     ours = getattr(nn, name)(*arguments, **options)
     theirs = getattr(pyg, name)(*arguments, **options)
     before = [p.detach().clone() for p in ours.parameters()]
@@ -60,6 +61,8 @@ LAZY = [(-1, (9, 9)), ((-1, -1), (9, 6))]
 @pytest.mark.parametrize(("in_channels", "sizes"), LAZY, ids=str)
 @pytest.mark.parametrize("name", PROJECTING)
 def test_sizes_from_the_first_input(name, in_channels, sizes):
+    if in_channels != -1 and not LAYERS[name].supports("pairs"):
+        pytest.skip("has one projection for both ends")
     options = {"GATConv": {"residual": True}, "GATv2Conv": {"residual": True}}.get(name, {})
     layer = getattr(nn, name)(in_channels, 4, 2, **options)
     assert repr(layer) == repr(getattr(pyg, name)(in_channels, 4, 2, **options))

@@ -7,9 +7,10 @@ For a destination ``i``, a source ``j`` and a head ``h``::
     out_i = sum_j alpha_ij · dropout_ij · v_j
 
 :func:`edge_attention` computes all of it in one pass over the edges, for every score.
-:func:`gat_attention`, :func:`gatv2_attention`, :func:`dot_attention` and :func:`cosine_attention`
-call it with one of four scores; :func:`edge_softmax`, :func:`sddmm` and :func:`spmm` are its
-unfused parts, :func:`edge_dot` and :func:`edge_sum` those of edge features that the heads share.
+:func:`gat_attention`, :func:`gatv2_attention`, :func:`dot_attention`, :func:`cosine_attention` and
+:func:`supergat_attention` call it with one of its scores; :func:`edge_softmax`, :func:`sddmm` and
+:func:`spmm` are its unfused parts, :func:`edge_dot` and :func:`edge_sum` those of edge features
+that the heads share.
 
 Shapes: ``N_dst`` and ``N_src`` nodes, ``E`` edges, ``H`` heads, ``D`` score channels, ``F`` value
 channels. Per-edge tensors are in the order of the edge_index from which the graph was built. A
@@ -32,6 +33,7 @@ from gat_ext.functional.additive import gat_attention, gatv2_attention
 from gat_ext.functional.attention import edge_attention
 from gat_ext.functional.similarity import cosine_attention, dot_attention
 from gat_ext.functional.sparse import edge_dot, edge_softmax, edge_sum, sddmm, spmm
+from gat_ext.functional.supergat import supergat_attention
 from gat_ext.functional.walk import random_walk, walk_step
 
 __all__ = [
@@ -46,5 +48,6 @@ __all__ = [
     "random_walk",
     "sddmm",
     "spmm",
+    "supergat_attention",
     "walk_step",
 ]

@@ -69,7 +69,7 @@ def attend(
 
 def call(
     function: Callable[..., Tensor],
-    graph: Graph,
+    graph: GraphLike,
     *tensors: Tensor | None,
     to_lower: bool = True,
     **options: str,
@@ -100,7 +100,7 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str) -> Tensor:
     return row_softmax(scores, row, num_rows)[0]
 
 
-def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+def sddmm(graph: GraphLike, x: Tensor, y: Tensor) -> Tensor:
     """As :func:`gat_ext.functional.sddmm`."""
     src, dst = graph.edge_index
     return (x[dst] * y[src]).sum(-1)

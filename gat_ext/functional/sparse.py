@@ -6,6 +6,8 @@ from torch import Tensor
 
 from gat_ext.functional import checks, fallback
 from gat_ext.graph import Graph
+from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.registry import needs_grad, ops
 from gat_ext.ops.state import is_transformed
 
@@ -57,7 +59,7 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
     return alpha.squeeze(-1) if scores.dim() == 1 else alpha
 
 
-def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+def sddmm(graph: GraphLike, x: Tensor, y: Tensor) -> Tensor:
     r"""Sampled dense-dense matrix product: a dot product for every edge and head.
 
     .. math:: s_{ij} = \langle x_i, y_j \rangle
@@ -86,8 +88,9 @@ def sddmm(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     checks.node_features(graph, x, "x", "num_dst")
     checks.node_features(graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
-    if is_transformed():
+    if is_transformed() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.sddmm, graph, x, y)
+    assert isinstance(graph, Graph)
     if x.dim() == 2:
         return sddmm(graph, x.unsqueeze(1), y.unsqueeze(1)).squeeze(-1)
     result: Tensor = ops.sddmm(*_csr(graph, x, y), x, y)

@@ -1,8 +1,9 @@
 """PyG's attention layers on the operators here, for code that imports layers from PyG.
 
-:class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv` and :class:`AGNNConv` are subclasses
-of PyG's layers of these names, with their arguments, parameters, state_dicts and results. Unlike
-the layers of :mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and ``isinstance``:
+:class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv`, :class:`AGNNConv` and
+:class:`SuperGATConv` are subclasses of PyG's layers of these names, with their arguments,
+parameters, state_dicts and results. Unlike the layers of :mod:`gat_ext.nn`, they work with
+``to_hetero``, the explainers and ``isinstance``:
 
     from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
 
@@ -39,7 +40,7 @@ except ImportError as error:
         f"gat_ext.interop.pyg needs PyTorch Geometric: pip install torch_geometric ({error})"
     ) from error
 
-__all__ = ["AGNNConv", "GATConv", "GATv2Conv", "TransformerConv"]
+__all__ = ["AGNNConv", "GATConv", "GATv2Conv", "SuperGATConv", "TransformerConv"]
 
 OLDEST, NEWEST = (2, 3), (2, 8)
 
@@ -219,6 +220,10 @@ class TransformerConv(_Fused, nn.TransformerConv, pyg.TransformerConv):  # type:
 
 class AGNNConv(_Fused, nn.AGNNConv, pyg.AGNNConv):  # type: ignore[misc]
     """PyG's AGNNConv on the operator of :class:`gat_ext.nn.AGNNConv`."""
+
+
+class SuperGATConv(_Fused, nn.SuperGATConv, pyg.SuperGATConv):  # type: ignore[misc]
+    """PyG's SuperGATConv on the operator of :class:`gat_ext.nn.SuperGATConv`."""
 
 
 class Linear(linear.Linear):  # type: ignore[misc]

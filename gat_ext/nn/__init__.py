@@ -25,6 +25,7 @@ from __future__ import annotations
 from gat_ext.nn.conv.agnn import AGNNConv
 from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
+from gat_ext.nn.conv.supergat import SuperGATConv
 from gat_ext.nn.conv.transformer import TransformerConv
 from gat_ext.nn.pool import AttentionPool, Pool
 from gat_ext.nn.reordered import Reordered
@@ -37,6 +38,7 @@ __all__ = [
     "GATv2Conv",
     "Pool",
     "Reordered",
+    "SuperGATConv",
     "TransformerConv",
     "WalkAgent",
 ]

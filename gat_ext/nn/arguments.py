@@ -26,8 +26,15 @@ def check_sizes(
     heads: int,
     dropout: float,
     edge_dim: int | None,
+    *,
+    pairs: bool = True,
 ) -> None:
-    """Raises ValueError or TypeError unless the sizes and the dropout probability are valid."""
+    """Raises ValueError or TypeError unless the sizes and the dropout probability are valid.
+
+    With ``pairs``, in_channels may be a pair (source, destination).
+    """
+    if not pairs:
+        _check_integer("in_channels", in_channels)
     ends = in_channels if isinstance(in_channels, (tuple, list)) else (in_channels,)
     for channels in ends:
         _check_integer("in_channels", channels)

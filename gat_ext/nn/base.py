@@ -54,7 +54,8 @@ class AttentionConv(TracedModule):
 
     A layer sets :attr:`operator` and defines :meth:`projections` and :meth:`project`. It may set
     the class attributes below and override :meth:`finish`, :meth:`result_dtype`, :meth:`split` and
-    :meth:`plain_inputs`. A forward with other arguments calls :meth:`attend`.
+    :meth:`plain_inputs`. A forward with other arguments calls :meth:`attend`, which passes those
+    that it does not know on to :meth:`project`.
 
     The constructor sets ``in_channels``, ``out_channels`` and ``heads`` (for :meth:`split_heads`
     and the repr) and, if the layer has edge features, ``edge_dim`` and ``lin_edge``. The defaults
@@ -72,6 +73,7 @@ class AttentionConv(TracedModule):
         fill_value: edge features of the added self-loops.
         concat: concatenate the heads, else average them.
         dropout: probability of dropping an attention weight in training.
+        accepts_pairs: x may be (x_src, x_dst).
         accepts_sources_alone: x may be (tensor, None).
         returns_weights_before_dropout: return the weights before dropout, else as applied.
 
@@ -87,6 +89,7 @@ class AttentionConv(TracedModule):
     out_channels: int
     heads: int
     lin_edge: Any
+    accepts_pairs: ClassVar[bool] = True
     accepts_sources_alone: ClassVar[bool] = False
     returns_weights_before_dropout: ClassVar[bool] = False
     aggr, flow = "add", "source_to_target"  # as PyG's layers
@@ -150,6 +153,11 @@ class AttentionConv(TracedModule):
 
     def split(self, x: NodeFeatures) -> tuple[Features, Features | None, Batch | None]:
         """Checks x and splits it into (x_src, x_dst, batch); a batch becomes [N, B, F]."""
+        if not self.accepts_pairs and isinstance(x, (tuple, list)):
+            raise TypeError(
+                f"x is a {type(x).__name__}; {self} expects one tensor [N, C], because it has one "
+                "set of nodes"
+            )
         x, batch = nodes_first(x)
         return *split_features(x, *self.projections(), self), batch
 
@@ -157,7 +165,8 @@ class AttentionConv(TracedModule):
         self, x: Any, adjacency: Adjacency, edge_attr: Tensor | None
     ) -> tuple[Any, Tensor | Graph, Tensor | None]:
         """Converts any other form of edges: (x, edge_index or Graph, edge_attr)."""
-        return plain_inputs(x, adjacency, edge_attr, self.edge_dim)
+        both, edges, edge_attr = plain_inputs(x, adjacency, edge_attr, self.edge_dim)
+        return (both if self.accepts_pairs else x), edges, edge_attr
 
     # ---- shared by all layers
 
@@ -188,8 +197,20 @@ class AttentionConv(TracedModule):
         return_attention_weights: bool | None,
         edge_mask: Tensor | None,
         edge_weight: Tensor | None,
+        **more: Any,
     ) -> Tensor | tuple[Tensor, Attention]:
-        """Implements forward; ``size`` is (N_src, N_dst), or None if the caller gave none."""
+        """Implements forward.
+
+        Args:
+            x: as of forward, as are all arguments that are not listed here.
+            edge_index: likewise.
+            edge_attr: likewise.
+            size: (N_src, N_dst), or None if the caller gave none.
+            return_attention_weights: likewise.
+            edge_mask: likewise.
+            edge_weight: likewise.
+            more: further arguments of the layer's :meth:`project`.
+        """
         check_is_no_proxy(self, x, edge_index)
         name, mask = one_of(edge_mask, edge_weight)
         adjacency = edge_index
@@ -207,7 +228,8 @@ class AttentionConv(TracedModule):
             self.fill_value,
             self.add_self_loops,
         )
-        operands = self.project(x_src, x_dst, edge_attr, sizes[1] * (batch.size if batch else 1))
+        num_dst = sizes[1] * (batch.size if batch else 1)
+        operands = self.project(x_src, x_dst, edge_attr, num_dst, **more)
         if mask is not None:
             value, loops = operands.nodes[0], self.add_self_loops
             mask = mask_of_layer(name, mask, value, edge_index, sizes, loops, self)

@@ -129,3 +129,18 @@ def is_plain_product(lin: nn.Module) -> bool:
         and not (lin._forward_hooks or lin._forward_pre_hooks)
         and not (lin._backward_hooks or lin._backward_pre_hooks)
     )
+
+
+def dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
+    """Dot products of x [N, H, C] with each of K vectors att [1, H, C], head by head: K × [N, H].
+
+    Computed as one product with a block-diagonal matrix [K · H, H · C], which reads x once and
+    allocates no [N, H, C].
+    """
+    # Under autocast to float16, torch.cat raises for bfloat16 vectors.
+    joined = torch.cat([a if a.dtype == x.dtype else a.to(x.dtype) for a in att])
+    blocks = torch.diag_embed(joined.transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
+    terms = linear_maps.linear(
+        x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2])
+    )
+    return terms.chunk(len(att), dim=1)

@@ -3,7 +3,7 @@
 Two implementations, for any floating-point dtype and device, and differentiable to any order:
 
 - edge lists: :func:`edge_softmax`, :func:`sddmm`, :func:`spmm`, :func:`edge_dot`,
-  :func:`edge_sum`, :func:`edge_attention` and its four named forms take the arguments of the same
+  :func:`edge_sum`, :func:`edge_attention` and its five named forms take the arguments of the same
   functions in ``gat_ext.functional`` and gather a row for every edge. They are simple and allocate
   tensors of E·H·F elements;
 - dense matrices: the ``dense_*`` functions of ``gat_ext.reference.dense``, re-exported here, use
@@ -26,6 +26,7 @@ from gat_ext.reference.attention import (
     inverse_norm,
     rank_by_score,
     score_inputs,
+    supergat_attention,
 )
 from gat_ext.reference.dense import (
     dense_bahdanau_scores,
@@ -76,4 +77,5 @@ __all__ = [
     "score_inputs",
     "sddmm",
     "spmm",
+    "supergat_attention",
 ]

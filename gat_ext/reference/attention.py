@@ -306,6 +306,45 @@ def dot_attention(
     )
 
 
+def supergat_attention(
+    graph: Graph,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dst_term: Tensor | None = None,
+    src_term: Tensor | None = None,
+    *,
+    negative_slope: float = 0.2,
+    **options: Any,
+) -> Tensor | tuple[Tensor, ...]:
+    """SuperGAT: MX if the terms are given, else SD: Kim, Oh 2021, eq. 3 to 5.
+
+    SD is s_ij = leaky_relu(⟨query_i, key_j⟩ / sqrt(D)); ``options`` as for :func:`gat_attention`.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> x = torch.ones(2, 1, 4)
+        >>> supergat_attention(graph, x, x, x)[1]
+        tensor([[1., 1., 1., 1.]])
+    """
+    if dst_term is not None:
+        given: dict[str, Any] = {
+            "query": query,
+            "key": key,
+            "dst_term": dst_term,
+            "src_term": src_term,
+        }
+        options |= {"negative_slope": negative_slope}
+        return edge_attention(graph, value, score="supergat_mx", **given, **options)
+    src, dst = graph.edge_index
+    scaled = (query[dst] * key[src]).sum(-1) / query.shape[-1] ** 0.5
+    same = torch.ones_like(query[..., :1]), torch.zeros_like(key[..., :1])
+    bias = leaky_relu(scaled, negative_slope)
+    return edge_attention(
+        graph, value, score="dot", query=same[0], key=same[1], bias=bias, **options
+    )
+
+
 def cosine_attention(
     graph: Graph,
     query: Tensor,

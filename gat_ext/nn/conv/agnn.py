@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import cosine_attention
-from gat_ext.graph import Graph
 from gat_ext.nn import arguments
-from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.base import AttentionConv, Operands
 from gat_ext.nn.batch import Batch, nodes_first
 from gat_ext.nn.features import SparseFeatures
@@ -56,6 +54,7 @@ class AGNNConv(AttentionConv):
     """
 
     operator = staticmethod(cosine_attention)
+    accepts_pairs = False
     beta: Tensor
 
     def __init__(
@@ -88,12 +87,6 @@ class AGNNConv(AttentionConv):
         """Propagates; see the class for shapes."""
         options = return_attention_weights, edge_mask, edge_weight
         return self.attend(x, edge_index, None, None, *options)
-
-    def plain_inputs(
-        self, x: Any, adjacency: Adjacency, edge_attr: Tensor | None
-    ) -> tuple[Any, Tensor | Graph, None]:
-        """As the base class, but x stays one tensor."""
-        return x, unwrap(adjacency), None
 
     def split(self, x: NodeFeatures) -> tuple[Features, Features | None, Batch | None]:
         """(x, x, B); raises for sparse x, because the layer has no projection."""

@@ -13,7 +13,7 @@ from gat_ext.nn import arguments, old_names
 from gat_ext.nn.base import AttentionConv, Operands, add_residual
 from gat_ext.nn.features import dropout
 from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, check_kind
-from gat_ext.nn.linear import is_plain_product, linear, reset_
+from gat_ext.nn.linear import dot_heads, is_plain_product, linear, reset_
 from gat_ext.nn.self_loops import check_fill_value
 from gat_ext.ops import linear_maps
 from gat_ext.ops.state import is_tracing
@@ -195,13 +195,13 @@ class GATConv(AttentionConv):
         lin_src, lin_dst = self.projections()
         src = self.split_heads(lin_src(x_src))
         if x_dst is x_src and lin_dst is lin_src:
-            src_term, dst_term = _dot_heads(src, self.att_src, self.att_dst)
+            src_term, dst_term = dot_heads(src, self.att_src, self.att_dst)
         else:
-            (src_term,) = _dot_heads(src, self.att_src)
+            (src_term,) = dot_heads(src, self.att_src)
             if x_dst is None:
                 dst_term = src_term.new_zeros(num_dst, self.heads)
             else:
-                (dst_term,) = _dot_heads(self.split_heads(lin_dst(x_dst)), self.att_dst)
+                (dst_term,) = dot_heads(self.split_heads(lin_dst(x_dst)), self.att_dst)
         value = dropout(src, self.feat_dropout, self.training)
         edge_term = None if edge_attr is None else self._edge_term(edge_attr)
         options = {"edge_term": edge_term, "negative_slope": self.negative_slope}
@@ -233,18 +233,3 @@ class GATConv(AttentionConv):
     ) -> None:
         old_names.rename(state_dict, prefix, self.out_channels, shared=self.lin is not None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
-    """Dot products of x [N, H, C] with each of K vectors att [1, H, C], head by head: K × [N, H].
-
-    Computed as one product with a block-diagonal matrix [K · H, H · C], which reads x once and
-    allocates no [N, H, C].
-    """
-    # Under autocast to float16, torch.cat raises for bfloat16 vectors.
-    joined = torch.cat([a if a.dtype == x.dtype else a.to(x.dtype) for a in att])
-    blocks = torch.diag_embed(joined.transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
-    terms = linear_maps.linear(
-        x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2])
-    )
-    return terms.chunk(len(att), dim=1)
