@@ -16,6 +16,11 @@ F64 = torch.float64
 HEADS, CHANNELS, EDGE_CHANNELS = 2, 4, 3
 
 
+@pytest.fixture(autouse=True)
+def no_graph_is_small(monkeypatch):
+    monkeypatch.setattr("gat_ext.functional.linear_edges.SMALL", 0)
+
+
 def draw(*shape, dtype=F64, device="cpu", seed=0):
     generator = torch.Generator().manual_seed(seed + sum(shape))
     return torch.randn(shape, generator=generator, dtype=F64).to(device, dtype).requires_grad_()
@@ -146,6 +151,18 @@ def test_the_layer_allocates_no_features_of_edges_and_heads(monkeypatch):
     largest = [max(t.numel() for t in call if isinstance(t, torch.Tensor)) for call in calls]
     features = graph.num_edges * HEADS * CHANNELS
     assert largest[1] == features > largest[0]
+
+
+def test_small_graphs_take_one_operator(monkeypatch):
+    graph = sample_graph("unsorted")
+    tensors, found = inputs(graph), {}
+    calls, fused = [], ops.edge_dot
+    monkeypatch.setattr(ops, "edge_dot", lambda *a: (calls.append(a), fused(*a))[1])
+    for limit in (0, graph.num_edges * HEADS * CHANNELS):
+        monkeypatch.setattr("gat_ext.functional.linear_edges.SMALL", limit)
+        found[limit] = by_map(graph, tensors)
+        assert len(calls) == 1
+    assert_close(*found.values())
 
 
 @pytest.mark.parametrize("wants_edges", [False, True])

@@ -31,7 +31,11 @@ from gat_ext.functional.sparse import edge_dot, edge_sum
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.ops import linear_maps
 from gat_ext.ops.state import is_tracing, is_transformed
+
+SMALL = 200_000
+"""At most so many features E·H·D are allocated: one operator on them is faster than several"""
 
 
 def attend(
@@ -45,7 +49,8 @@ def attend(
 ) -> AttentionResult:
     """Dot-product attention whose keys and values gain W e_ij.
 
-    While tracing or transforming it allocates [E, H, D], because edges are not sorted then.
+    While tracing or transforming it allocates [E, H, D], because edges are not sorted then, and
+    below ``SMALL`` elements.
 
     Args:
         graph: the graph.
@@ -58,8 +63,10 @@ def attend(
     """
     edge_attr, edge_map = edges
     _check(graph, query, value, edge_attr, edge_map)
-    if is_tracing() or is_transformed():
-        edge_feat = torch.einsum("ek,hdk->ehd", edge_attr, edge_map)
+    small = not is_tracing() and graph.num_edges * edge_map.shape[0] * edge_map.shape[1] <= SMALL
+    if small or is_tracing() or is_transformed():
+        edge_feat = linear_maps.linear(edge_attr, edge_map.flatten(0, 1))
+        edge_feat = edge_feat.view(-1, *edge_map.shape[:2])
         return edge_attention(
             graph,
             value,

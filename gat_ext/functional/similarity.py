@@ -113,8 +113,8 @@ def dot_attention(
         scale: None means 1 / sqrt(D).
         edge_feat: f, [E, H, D]; requires D = F.
         edge_attr: [E, K], with ``edge_map`` in place of edge_feat: f_ij = W edge_attr_ij. The heads
-            share it, and nothing of E·H·D elements is allocated, except while tracing and under
-            torch.func or forward mode.
+            share it, and nothing of E·H·D elements is allocated, except on small graphs, while
+            tracing and under torch.func or forward mode.
         edge_map: W, [H, D, K]; requires D = F.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
