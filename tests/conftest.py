@@ -72,7 +72,8 @@ def calls_of_pyg(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by a layer with every call that PyG's own code computes."""
     pyg = pytest.importorskip("torch_geometric.nn")
     calls: list[Any] = []
-    for kind in (pyg.GATConv, pyg.GATv2Conv, pyg.TransformerConv, pyg.AGNNConv, pyg.SuperGATConv):
+    names = ("GATConv", "GATv2Conv", "TransformerConv", "AGNNConv", "SuperGATConv", "RGATConv")
+    for kind in (*(getattr(pyg, name) for name in names), pyg.HEATConv):
 
         def counted(self: Any, *inputs: Any, forward: Any = kind.forward, **options: Any) -> Any:
             calls.append(self)

@@ -18,6 +18,7 @@ from torch import Tensor
 from gat_ext import nn
 
 PROMISES = {
+    "plain call": "sizes make it, and it is called with x, edges and edge features, if it has any",
     "projections": "the constructor takes in_channels, out_channels, heads, concat and bias",
     "pairs": "x may be a pair, of sources and destinations",
     "sources alone": "x may be (tensor, None)",
@@ -58,6 +59,9 @@ class Layer:
         full: options of its hardest case, with everything that it can do at once.
         random: options of the random numbers that it draws in training.
         lacks: the promises that it does not give.
+        fixed: options of every variant, which have no default.
+        types: how many types of nodes and edges there are, of the layers without a "plain call":
+            they take a vector of types for each, before edge features; 0 for none.
     """
 
     kind: type[torch.nn.Module]
@@ -67,6 +71,8 @@ class Layer:
     full: dict[str, Any] = field(default_factory=dict)
     random: dict[str, Any] = field(default_factory=dict)
     lacks: frozenset[str] = frozenset()
+    fixed: dict[str, Any] = field(default_factory=dict)
+    types: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         assert set(PROMISES) >= self.lacks, self.lacks - set(PROMISES)
@@ -95,12 +101,12 @@ class Case(NamedTuple):
     @property
     def has_edges(self) -> bool:
         """True if calls have edge features."""
-        return self.options.get("edge_dim") is not None
+        return (self.layer.fixed | self.options).get("edge_dim") is not None
 
     @property
     def heads(self) -> int:
-        """H."""
-        return self.options.get("heads", 1)
+        """Number of weights of an edge: H, or H · D."""
+        return self.options.get("heads", 1) * self.options.get("dim", 1)
 
     @property
     def replaces_loops(self) -> bool:
@@ -110,19 +116,33 @@ class Case(NamedTuple):
     def make(self, in_channels: Any = 5, out_channels: int = 4, **more: Any) -> torch.nn.Module:
         """The layer."""
         return self.layer.kind(
-            *self.layer.sizes(in_channels, out_channels), **{**self.options, **more}
+            *self.layer.sizes(in_channels, out_channels),
+            **{**self.layer.fixed, **self.options, **more},
         )
 
     def make_pyg(self, in_channels: Any = 5, out_channels: int = 4) -> torch.nn.Module:
         """PyG's layer of the same name."""
         kind = getattr(importlib.import_module("torch_geometric.nn"), self.name)
-        return kind(*self.layer.sizes(in_channels, out_channels), **self.options)
+        options = self.layer.fixed | self.options
+        layer = kind(*self.layer.sizes(in_channels, out_channels), **options)
+        if self.name == "RGATConv":  # whose l2 has no initial value
+            torch.nn.init.constant_(layer.l2, 1 / out_channels)
+        return layer
 
-    def edge_attr(self, num_edges: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-        """The arguments after the edges: edge features, if it has any."""
+    def types(self, num_nodes: int, num_edges: int) -> tuple[Tensor, ...]:
+        """Random types of the nodes and of the edges, of those that the layer takes."""
+        sizes = zip(self.layer.types, (num_nodes, num_edges), strict=True)
+        return tuple(torch.randint(types, (count,)) for types, count in sizes if types)
+
+    def edge_attr(
+        self, num_edges: int, dtype: torch.dtype = torch.float32, num_nodes: int = 9
+    ) -> tuple[Tensor, ...]:
+        """The arguments after the edges: types, and edge features, if it has any."""
+        types = self.types(num_nodes, num_edges)
         if not self.has_edges:
-            return ()
-        return (torch.randn(num_edges, self.options["edge_dim"], dtype=dtype),)
+            return types
+        width = (self.layer.fixed | self.options)["edge_dim"]
+        return (*types, torch.randn(num_edges, width, dtype=dtype))
 
 
 EDGE = {"edge_dim": 3}
@@ -174,6 +194,52 @@ LAYERS = {
             | {"pyg_weights", "dgl"}
         ),
     ),
+    "HEATConv": Layer(
+        nn.HEATConv,
+        "gat_attention",
+        plain=[
+            {},
+            {"heads": 3},
+            {"heads": 2, "concat": False},
+            {"heads": 2, "negative_slope": 0.05, "bias": False},
+            {"heads": 2, "concat": False, "root_weight": False},
+        ],
+        random={"dropout": 0.3},
+        lacks=frozenset({"plain call", "pairs", "sources alone", "self_loops", "edge_attr"})
+        # A type of each node would have to be renumbered with the nodes.
+        | {"pyg_weights", "reorder", "dgl"},
+        fixed={
+            **{"num_node_types": 2, "num_edge_types": 3, "edge_type_emb_dim": 5},
+            **{"edge_dim": 3, "edge_attr_emb_dim": 6},
+        },
+        types=(2, 3),
+    ),
+    "RGATConv": Layer(
+        nn.RGATConv,
+        "gat_attention",
+        plain=[
+            {},
+            {"heads": 3, "concat": False},
+            {"heads": 2, "attention_mechanism": "within-relation", "num_bases": 2},
+            {"heads": 2, "num_blocks": 1, "bias": False, "negative_slope": 0.05},
+            {"attention_mode": "multiplicative-self-attention"},
+            {"heads": 2, "concat": False, "attention_mode": "multiplicative-self-attention"}
+            | {"dim": 2},
+            *(
+                {"heads": 2, "mod": mod, "attention_mechanism": mechanism}
+                for mod in ("additive", "scaled", "f-additive", "f-scaled")
+                for mechanism in ("across-relation", "within-relation")
+            ),
+        ],
+        edge=[EDGE],
+        full=EDGE
+        | {"attention_mode": "multiplicative-self-attention", "dim": 2}
+        | {"attention_mechanism": "within-relation"},
+        random={"dropout": 0.3},
+        lacks=frozenset({"plain call", "pairs", "sources alone", "self_loops", "lazy", "dgl"}),
+        fixed={"num_relations": 3},
+        types=(0, 3),
+    ),
     "SuperGATConv": Layer(
         nn.SuperGATConv,
         "supergat_attention",
@@ -212,40 +278,47 @@ LAYERS = {
 }
 
 
-def layers_that(*promises: str) -> list[str]:
-    """The names of the layers that give all these promises."""
-    return [name for name, layer in LAYERS.items() if layer.supports(*promises)]
+def layers_that(*promises: str, typed: bool = False) -> list[str]:
+    """The names of the layers that give all these promises, among them a "plain call".
+
+    Args:
+        promises: names in ``PROMISES``.
+        typed: also layers without a "plain call", for tests that pass them ``Case.edge_attr``.
+    """
+    wanted = promises if typed else (*promises, "plain call")
+    return [name for name, layer in LAYERS.items() if layer.supports(*wanted)]
 
 
-def plain_cases(*promises: str) -> list[Case]:
+def plain_cases(*promises: str, typed: bool = False) -> list[Case]:
     """One case for each layer that gives these promises, with two heads if it has heads."""
     return [
         Case(name, LAYERS[name], {"heads": 2} if LAYERS[name].supports("projections") else {})
-        for name in layers_that(*promises)
+        for name in layers_that(*promises, typed=typed)
     ]
 
 
-def full_cases(*promises: str) -> list[Case]:
+def full_cases(*promises: str, typed: bool = False) -> list[Case]:
     """One case for each layer with all options together: edge features, residual, …"""
     return [
-        case._replace(options=case.options | case.layer.full) for case in plain_cases(*promises)
+        case._replace(options=case.options | case.layer.full)
+        for case in plain_cases(*promises, typed=typed)
     ]
 
 
-def all_cases(*promises: str) -> list[Case]:
+def all_cases(*promises: str, typed: bool = False) -> list[Case]:
     """Every variant of each layer, with and without edge features."""
     return [
         Case(case.name, case.layer, options)
-        for case in plain_cases(*promises)
+        for case in plain_cases(*promises, typed=typed)
         for options in [*case.layer.plain, *(case.options | edge for edge in case.layer.edge)]
     ]
 
 
-def grid_cases(*promises: str) -> list[Case]:
+def grid_cases(*promises: str, typed: bool = False) -> list[Case]:
     """Every variant without edge features, alone and combined with each of those with them."""
     return [
         Case(name, LAYERS[name], plain | edge)
-        for name in layers_that(*promises)
+        for name in layers_that(*promises, typed=typed)
         for plain, edge in itertools.product(LAYERS[name].plain, [{}, *LAYERS[name].edge])
     ]
 

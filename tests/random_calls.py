@@ -29,7 +29,7 @@ from fuzzing import (
     spoil,
     walk_call,
 )
-from layers import LAYERS
+from layers import LAYERS, layers_that
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.testing import assert_close
@@ -262,7 +262,7 @@ def layer_options(rnd: Random, name: str) -> dict[str, Any]:
 
 def layer_call(rnd: Random, note: Note) -> None:
     """Constructs a layer and calls it, both with good or spoilt arguments."""
-    name = rnd.choice(list(LAYERS))
+    name = rnd.choice(layers_that())
     options = layer_options(rnd, name)
     if rnd.random() < 0.25:
         options = spoil(rnd, (), options)[1]

@@ -47,7 +47,7 @@ def compare(batch, loop, inputs):
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("masked", [None, 1, "heads"])
-@over(all_cases("batch"))
+@over(all_cases("batch", typed=True))
 def test_layers_equal_a_loop(case, masked, batch):
     layer, attr = make(case)
     x = torch.randn(batch, 9, 5, dtype=F64, requires_grad=True)
@@ -63,7 +63,7 @@ def test_layers_equal_a_loop(case, masked, batch):
     assert torch.equal(layer(x, EDGES, *attr, edge_mask=options["edge_mask"]), out)
 
 
-@over(all_cases("batch"))
+@over(all_cases("batch", typed=True))
 def test_several_axes_equal_one(case):
     layer, attr = make(case)
     x = torch.randn(2, 3, 9, 5, dtype=F64, requires_grad=True)

@@ -17,12 +17,12 @@ SIZES = [
     (7, 300),
     (5000, 9),
 ]  # nodes and edges, self-loops among them
-FULL = full_cases("compile")
+FULL = full_cases("compile", typed=True)
 # Other numbers, a missing bias or a constant beta do not change the trace.
 SAME = {"negative_slope", "bias", "requires_grad"}
 TRACED = [
     case
-    for case in all_cases("compile")
+    for case in all_cases("compile", typed=True)
     if SAME.isdisjoint(case.options) and case.options != {"heads": 3}
 ]
 MODELS = {
@@ -76,7 +76,7 @@ def test_layers_compile_once_for_all_sizes(case, form):
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_nodes, num_edges in SIZES:
         x = torch.randn(num_nodes, 5, dtype=torch.float64, requires_grad=True)
-        edge_attr = case.edge_attr(num_edges, torch.float64)
+        edge_attr = case.edge_attr(num_edges, torch.float64, num_nodes)
         given = (x, adjacency(form, num_nodes, num_edges), *edge_attr)
         ours, plain = compiled(*given), layer(*given)
         assert_close(ours, plain)
@@ -97,7 +97,7 @@ def test_layers_compile_with_attention_weights(case, form):
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_nodes, num_edges in SIZES[:3]:
         given = torch.randn(num_nodes, 5), adjacency(form, num_nodes, num_edges)
-        given += case.edge_attr(num_edges)
+        given += case.edge_attr(num_edges, num_nodes=num_nodes)
         out, (edge_index, alpha) = compiled(*given, return_attention_weights=True)
         plain_out, (plain_edges, plain_alpha) = layer(*given, return_attention_weights=True)
         assert_close(out, plain_out)

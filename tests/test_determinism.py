@@ -45,7 +45,7 @@ def results_and_gradients(outputs, tensors):
     ramps = [torch.linspace(-1, 1, out.numel(), dtype=torch.float64) for out in live]
     upstream = [ramp.to(out.dtype).view_as(out) for ramp, out in zip(ramps, live, strict=True)]
     finite = [u.masked_fill(out.isinf(), 0) for u, out in zip(upstream, live, strict=True)]
-    return [*outputs, *torch.autograd.grad(live, tensors, finite, allow_unused=True)]
+    return [*outputs, *torch.autograd.grad(live, tensors, finite, materialize_grads=True)]
 
 
 # ---- operators
@@ -158,7 +158,8 @@ def test_linear_under_autocast():
 # ---- layers and models
 
 WITH_FEATURES = [
-    case._replace(options=case.options | case.layer.random) for case in full_cases("determinism")
+    case._replace(options=case.options | case.layer.random)
+    for case in full_cases("determinism", typed=True)
 ]
 
 
@@ -166,17 +167,17 @@ def edges_and_features(num_nodes):
     generator = torch.Generator().manual_seed(4)
     edge_index = torch.randint(num_nodes, (2, 3 * num_nodes), generator=generator)
     x = torch.randn(num_nodes, 40, generator=generator).requires_grad_()
-    return edge_index, x, torch.randn(3 * num_nodes, 3, generator=generator)
+    return edge_index, x
 
 
 # Some sums are split over threads only from about 30,000 terms on.
 @pytest.mark.parametrize(("num_nodes", "runs"), [(1000, RUNS), (40_000, 4)])
 @over(WITH_FEATURES)
 def test_layers(case, num_nodes, runs):
-    edge_index, x, edge_attr = edges_and_features(num_nodes)
+    edge_index, x = edges_and_features(num_nodes)
     torch.manual_seed(0)
     layer = case.make(40)
-    arguments = (x, edge_index, *([edge_attr] if case.has_edges else []))
+    arguments = (x, edge_index, *case.edge_attr(3 * num_nodes, num_nodes=num_nodes))
 
     def run():
         torch.manual_seed(7)
@@ -185,25 +186,26 @@ def test_layers(case, num_nodes, runs):
     assert_same_bits(run, runs)
 
 
-@over(plain_cases("determinism", "batch"))
+@over(plain_cases("determinism", "batch", typed=True))
 def test_batches(case):
-    edge_index, x, _ = edges_and_features(200)
-    layer = case.make(40)
+    edge_index, x = edges_and_features(200)
+    layer, attr = case.make(40), case.edge_attr(600, num_nodes=200)
     xs = torch.stack([x.detach(), x.detach().sin()]).requires_grad_()
     assert_same_bits(
-        lambda: results_and_gradients(layer(xs, edge_index), [xs, *layer.parameters()]), runs=4
+        lambda: results_and_gradients(layer(xs, edge_index, *attr), [xs, *layer.parameters()]),
+        runs=4,
     )
 
 
-@over(plain_cases("determinism"))
+@over(plain_cases("determinism", typed=True))
 def test_gradients_of_autocast(case):
     """Threads are unchanged outside; results equal nondeterministic ones up to rounding."""
-    edge_index, x, _ = edges_and_features(200)
-    layer = case.make(40)
+    edge_index, x = edges_and_features(200)
+    layer, attr = case.make(40), case.edge_attr(600, num_nodes=200)
 
     def run():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = layer(x, edge_index)
+            out = layer(x, edge_index, *attr)
         return results_and_gradients(out.float(), [x, *layer.parameters()])
 
     assert_same_bits(run, runs=4)
@@ -220,7 +222,7 @@ def test_gradients_of_autocast(case):
     ids=str,
 )
 def test_models(name, options):
-    edge_index, x, _ = edges_and_features(1000)
+    edge_index, x = edges_and_features(1000)
     torch.manual_seed(0)
     model = models.build(name)(40, 8, 5, **options)
 

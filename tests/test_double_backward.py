@@ -70,13 +70,13 @@ def test_gradients_of_higher_order_equal_the_reference(score, order, bound):
         assert_close(a, b, rtol=bound, atol=bound)
 
 
-@over(full_cases("double_backward"))
+@over(full_cases("double_backward", typed=True))
 def test_gradient_penalty(case):
     """Descent on the squared norm of a layer's gradient, in parameters and features, reduces it."""
     torch.manual_seed(0)
     graph, layer = sample_graph("unsorted"), case.make(4, 3).to(F64)
     x = torch.randn(8, 4, dtype=F64, requires_grad=True)
-    edge_attr = case.edge_attr(24, F64)
+    edge_attr = case.edge_attr(24, F64, num_nodes=8)
 
     def penalty():
         out = layer(x, graph, *edge_attr)

@@ -273,7 +273,7 @@ def test_faulty_masks_are_refused(mask, error, message):
 
 
 @pytest.mark.parametrize("as_graph", [False, True])
-@over(all_cases("edge_mask", "pyg"))
+@over(all_cases("edge_mask", "pyg", typed=True))
 def test_layers_equal_pyg_explain(case, as_graph):
     torch.manual_seed(0)
     edges = random_edges(9, 9)
@@ -298,7 +298,7 @@ def test_layers_equal_pyg_explain(case, as_graph):
     assert not torch.allclose(theirs(x, edges, *attr), out)
 
 
-@over(all_cases("edge_mask", "weights"))
+@over(all_cases("edge_mask", "weights", typed=True))
 def test_mask_heads_and_returned_weights(case):
     """The mask multiplies alpha in the caller's edge order; added self-loops keep their alpha."""
     torch.manual_seed(0)

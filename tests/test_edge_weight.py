@@ -24,7 +24,7 @@ def random_edges():
 # ---- edge_weight is edge_mask
 
 
-@over(all_cases("edge_mask"))
+@over(all_cases("edge_mask", typed=True))
 def test_edge_weight_of_a_layer_is_its_edge_mask(case):
     torch.manual_seed(0)
     edges = random_edges()

@@ -95,7 +95,7 @@ def test_gradients_flow_through_records():
     assert layer.att_src.grad.abs().sum() > 0
 
 
-@over([*plain_cases("weights"), *full_cases("weights", "edge_attr")])
+@over([*plain_cases("weights", typed=True), *full_cases("weights", "edge_attr", typed=True)])
 def test_every_layer_is_recorded(case):
     """Records the weights it would return, and does not change its result."""
     layer, given = case.make().double(), (features(), EDGES, *case.edge_attr(EDGES.shape[1], F64))

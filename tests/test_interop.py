@@ -285,7 +285,6 @@ def test_what_is_left_and_why():
             "gcn": pyg.GCNConv(6, 4),
             "sage": pyg.SAGEConv(6, 4),
             "han": pyg.HANConv(6, 4, METADATA),
-            "rgat": pyg.RGATConv(6, 4, num_relations=2),
             "hgt": pyg.HGTConv(6, 4, METADATA),
             "good": pyg.GATConv(6, 4),
         }

@@ -97,11 +97,11 @@ torch.manual_seed(0)
 def layer_case(case):
     heads = {"heads": HEADS} if "heads" in case.options else {}
     module = case.make(WIDTH, CHANNELS, **case.layer.random, **heads)
-    return layer(module, *case.edge_attr(EDGES))
+    return layer(module, *case.edge_attr(EDGES, num_nodes=NODES))
 
 
 CALLED_LAYERS = (
-    {case.name: layer_case(case) for case in plain_cases("memory")}
+    {case.name: layer_case(case) for case in plain_cases("memory", typed=True)}
     | {f"{case.name} of edges": layer_case(case) for case in full_cases("memory", "edge_attr")}
     | {
         "GAT": layer(models.GAT(WIDTH, CHANNELS, WIDTH)),

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch_geometric.nn as pyg
 from beside_pyg import EDGES, PROJECTING, TOLERANCE, both, compare, make, normal, parameters
-from layers import LAYERS, full_cases, grid_cases, layers_that, over, random_edges
+from layers import full_cases, grid_cases, layers_that, over, plain_cases, random_edges
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,7 +23,7 @@ SHAPES = {"homogeneous": (9, 9), "more sources": (11, 6), "more destinations": (
 
 
 def cases():
-    for case in grid_cases("pyg"):
+    for case in grid_cases("pyg", typed=True):
         for shape in SHAPES if case.layer.supports("pairs") else ["homogeneous"]:
             reduces = isinstance(case.options.get("fill_value", "mean"), str)
             if shape == "more destinations" and case.has_edges and reduces and case.replaces_loops:
@@ -51,7 +51,8 @@ def test_equals_pyg(case, shape, dtype):
         ours, theirs = both(name, options, (5, width), dtype)
         x = normal(num_src, 5, dtype=dtype), normal(num_dst, width, dtype=dtype, seed=2)
         inputs = [("x of sources", x[0]), ("x of destinations", x[1])]
-    arguments = (x, edge_index) if edge_attr is None else (x, edge_index, edge_attr)
+    arguments = x, edge_index, *case.types(num_src, edge_index.shape[1])
+    arguments += () if edge_attr is None else (edge_attr,)
     inputs += [] if edge_attr is None else [("edge_attr", edge_attr)]
     leaves = [(what, (t, t)) for what, t in inputs] + parameters(ours, theirs)
     compare((ours(*arguments), theirs(*arguments)), leaves, dtype)
@@ -114,7 +115,7 @@ def test_zero_rows_of_agnn():
 # ---- graphs
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", layers_that())
 def test_graph_and_edge_index_agree(name):
     layer, x = make(name), normal(9, 5, dtype=torch.float32)
     out = layer(x, EDGES)
@@ -125,13 +126,14 @@ def test_graph_and_edge_index_agree(name):
         assert with_self_loops(graph, 9, 9).graph.index_dtype == index_dtype
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@over(plain_cases(typed=True))
 @pytest.mark.parametrize("num_nodes", [0, 3])
-def test_graph_without_edges(name, num_nodes):
-    layer = make(name)
+def test_graph_without_edges(case, num_nodes):
+    layer = case.make()
     x = normal(num_nodes, 5, dtype=torch.float32)
-    out = layer(x, torch.empty(2, 0, dtype=torch.int64))
-    assert out.shape == (num_nodes, 4 if LAYERS[name].supports("projections") else 5)
+    attr = case.edge_attr(0, num_nodes=num_nodes)
+    out = layer(x, torch.empty(2, 0, dtype=torch.int64), *attr)
+    assert out.shape == (num_nodes, 8 if case.layer.supports("projections") else 5)
     out.sum().backward()
     assert x.grad.isfinite().all()
 
@@ -248,16 +250,19 @@ def test_feature_dropout_comes_after_the_attention():
     assert torch.equal(alpha, undropped)
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_sixteen_bits_and_autocast(name):
-    layer, x = make(name), normal(9, 5, dtype=torch.float32)
-    expected = layer(x, EDGES)
+@over(full_cases(typed=True))
+def test_sixteen_bits_and_autocast(case):
+    torch.manual_seed(0)
+    layer, x = case.make(), normal(9, 5, dtype=torch.float32)
+    attr = case.edge_attr(EDGES.shape[1])
+    expected = layer(x, EDGES, *attr)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = layer(x, EDGES)
+        out = layer(x, EDGES, *attr)
     assert_close(out.float(), expected, rtol=0.05, atol=0.05)
     out.float().sum().backward()
     assert x.grad.isfinite().all()
-    half = layer.bfloat16()(x.bfloat16(), EDGES)
+    attr = [t.bfloat16() if t.is_floating_point() else t for t in attr]
+    half = layer.bfloat16()(x.bfloat16(), EDGES, *attr)
     assert half.dtype == torch.bfloat16
     assert_close(half.float(), expected, rtol=0.05, atol=0.05)
 

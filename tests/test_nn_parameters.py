@@ -16,7 +16,7 @@ def test_every_layer_has_a_row():
     assert set(nn.__all__) - {"Reordered", "WalkAgent", "Pool", "AttentionPool"} == set(LAYERS)
 
 
-@pytest.mark.parametrize("name", layers_that("pyg"))
+@pytest.mark.parametrize("name", layers_that("pyg", typed=True))
 def test_state_dict_loads_in_both_directions(name):
     for options in [*LAYERS[name].plain, *LAYERS[name].edge]:
         ours, theirs = both(name, options)

@@ -106,7 +106,7 @@ def sddmm(graph: GraphLike, x: Tensor, y: Tensor) -> Tensor:
     return (x[dst] * y[src]).sum(-1)
 
 
-def spmm(graph: Graph, x: Tensor, weight: Tensor | None, *, reduce: str) -> Tensor:
+def spmm(graph: GraphLike, x: Tensor, weight: Tensor | None, *, reduce: str) -> Tensor:
     """As :func:`gat_ext.functional.spmm`, for x [N_src, H, F] and weight [E, H]."""
     src, dst = graph.edge_index
     messages = x[src] if weight is None else weight.unsqueeze(-1) * x[src]
@@ -114,7 +114,8 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None, *, reduce: str) -> Tens
         return _extremum(messages, dst, graph.num_dst, f"a{reduce}")
     out = row_sum(messages, dst, graph.num_dst)
     if reduce == "mean":
-        out = out / graph.in_degrees().clamp(min=1).to(out.dtype).view(-1, 1, 1)
+        degree = row_sum(torch.ones_like(dst), dst, graph.num_dst)
+        out = out / degree.clamp(min=1).to(out.dtype).view(-1, 1, 1)
     return out
 
 

@@ -97,7 +97,9 @@ def sddmm(graph: GraphLike, x: Tensor, y: Tensor) -> Tensor:
     return result
 
 
-def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum") -> Tensor:
+def spmm(
+    graph: GraphLike, x: Tensor, weight: Tensor | None = None, *, reduce: str = "sum"
+) -> Tensor:
     r"""Sparse-dense matrix product: a reduction over the sources of every destination.
 
     .. math:: \mathrm{out}_i = \mathrm{reduce}_{j \in N(i)} \; w_{ij} \, x_j
@@ -138,8 +140,9 @@ def spmm(graph: Graph, x: Tensor, weight: Tensor | None = None, *, reduce: str =
     if weight is not None:
         checks.heads(weight, x.shape[1], "weight", "x")
         weight = weight.expand(-1, x.shape[1])
-    if is_transformed():
+    if is_transformed() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.spmm, graph, x, weight, reduce=reduce)
+    assert isinstance(graph, Graph)
     csr = _csr(graph, x, weight)
     if reduce in ("max", "min"):
         extremum: Tensor = ops.spmm_extremum(*csr, weight, x, reduce == "max")[0]

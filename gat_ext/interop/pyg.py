@@ -1,9 +1,9 @@
 """PyG's attention layers on the operators here, for code that imports layers from PyG.
 
-:class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv`, :class:`AGNNConv` and
-:class:`SuperGATConv` are subclasses of PyG's layers of these names, with their arguments,
-parameters, state_dicts and results. Unlike the layers of :mod:`gat_ext.nn`, they work with
-``to_hetero``, the explainers and ``isinstance``:
+:class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv`, :class:`AGNNConv`,
+:class:`SuperGATConv`, :class:`RGATConv` and :class:`HEATConv` are subclasses of PyG's layers of
+these names, with their arguments, parameters, state_dicts and results. Unlike the layers of
+:mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and ``isinstance``:
 
     from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
 
@@ -30,6 +30,7 @@ from gat_ext import nn
 from gat_ext.nn.base import AttentionConv
 from gat_ext.nn.first_call import FirstCall
 from gat_ext.nn.linear import Projection
+from gat_ext.nn.typed import TypedLinear
 
 try:
     import torch_geometric
@@ -40,7 +41,15 @@ except ImportError as error:
         f"gat_ext.interop.pyg needs PyTorch Geometric: pip install torch_geometric ({error})"
     ) from error
 
-__all__ = ["AGNNConv", "GATConv", "GATv2Conv", "SuperGATConv", "TransformerConv"]
+__all__ = [
+    "AGNNConv",
+    "GATConv",
+    "GATv2Conv",
+    "HEATConv",
+    "RGATConv",
+    "SuperGATConv",
+    "TransformerConv",
+]
 
 OLDEST, NEWEST = (2, 3), (2, 8)
 
@@ -226,10 +235,27 @@ class SuperGATConv(_Fused, nn.SuperGATConv, pyg.SuperGATConv):  # type: ignore[m
     """PyG's SuperGATConv on the operator of :class:`gat_ext.nn.SuperGATConv`."""
 
 
+class RGATConv(_Fused, nn.RGATConv, pyg.RGATConv):  # type: ignore[misc]
+    """PyG's RGATConv on the operator of :class:`gat_ext.nn.RGATConv`."""
+
+
+class HEATConv(_Fused, nn.HEATConv, pyg.HEATConv):  # type: ignore[misc]
+    """PyG's HEATConv on the operator of :class:`gat_ext.nn.HEATConv`."""
+
+
 class Linear(linear.Linear):  # type: ignore[misc]
     """PyG's linear map, with the product of :mod:`gat_ext.nn`'s."""
 
     forward = Projection.forward
+
+
+class HeteroLinear(linear.HeteroLinear):  # type: ignore[misc]
+    """PyG's linear map for each type, with the products of :mod:`gat_ext.nn`'s."""
+
+    forward = TypedLinear.forward
+
+
+_MAPS: dict[type, type] = {linear.Linear: Linear, linear.HeteroLinear: HeteroLinear}
 
 
 def kind_of(module: torch.nn.Module) -> str | None:
@@ -274,18 +300,18 @@ class _FirstCall(FirstCall):
 
 
 def _is_lazy(lin: torch.nn.Module | None) -> bool:
-    return isinstance(lin, linear.Linear) and "_hook" in vars(lin)
+    return isinstance(lin, tuple(_MAPS)) and "_hook" in vars(lin)
 
 
-def _swap_maps(module: Any, old: type, new: type) -> None:
+def _swap_maps(module: Any, new_of: dict[type, type]) -> None:
     for child in module._modules.values():
-        if type(child) is old:
-            child.__class__ = new
+        if type(child) in new_of:
+            child.__class__ = new_of[type(child)]
 
 
 def _adapt(module: Any) -> None:
     """Gives linear maps of PyG the package's products, and lazy ones a first call."""
-    _swap_maps(module, linear.Linear, Linear)
+    _swap_maps(module, _MAPS)
     if any(map(_is_lazy, module._modules.values())):
         object.__setattr__(module, "_first_call", _FirstCall(module))
 
@@ -301,7 +327,7 @@ def unswap(module: Any) -> bool:
     plain = next((plain for plain, kind in _Fused.classes.items() if type(module) is kind), None)
     if plain is None:
         return False
-    _swap_maps(module, Linear, linear.Linear)
+    _swap_maps(module, dict(zip(_MAPS.values(), _MAPS, strict=True)))
     vars(module).pop("_first_call", None)
     module.__class__ = plain
     return True

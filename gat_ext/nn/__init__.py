@@ -25,6 +25,8 @@ from __future__ import annotations
 from gat_ext.nn.conv.agnn import AGNNConv
 from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
+from gat_ext.nn.conv.heat import HEATConv
+from gat_ext.nn.conv.rgat import RGATConv
 from gat_ext.nn.conv.supergat import SuperGATConv
 from gat_ext.nn.conv.transformer import TransformerConv
 from gat_ext.nn.pool import AttentionPool, Pool
@@ -36,7 +38,9 @@ __all__ = [
     "AttentionPool",
     "GATConv",
     "GATv2Conv",
+    "HEATConv",
     "Pool",
+    "RGATConv",
     "Reordered",
     "SuperGATConv",
     "TransformerConv",

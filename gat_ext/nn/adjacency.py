@@ -96,6 +96,12 @@ def plain_inputs(
     return x, unwrap(adjacency), edge_attr
 
 
+def values_of(adjacency: Any) -> Tensor | None:
+    """The values of a SparseTensor, or those that a sparse matrix has as edge features, or None."""
+    form = _form(adjacency)
+    return None if form is None else form.values(adjacency)
+
+
 def attention_of(adjacency: Any, graph: GraphLike, edge_index: Tensor, alpha: Tensor) -> Any:
     """(edge_index, alpha), or alpha in the form of the adjacency if PyG's layers return that.
 

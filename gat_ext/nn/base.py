@@ -75,6 +75,7 @@ class AttentionConv(TracedModule):
         dropout: probability of dropping an attention weight in training.
         accepts_pairs: x may be (x_src, x_dst).
         accepts_sources_alone: x may be (tensor, None).
+        per_node: names of further arguments of forward in the order or numbering of the nodes.
         returns_weights_before_dropout: return the weights before dropout, else as applied.
 
     Raises:
@@ -91,6 +92,7 @@ class AttentionConv(TracedModule):
     lin_edge: Any
     accepts_pairs: ClassVar[bool] = True
     accepts_sources_alone: ClassVar[bool] = False
+    per_node: ClassVar[tuple[str, ...]] = ()
     returns_weights_before_dropout: ClassVar[bool] = False
     aggr, flow = "add", "source_to_target"  # as PyG's layers
     edge_dim: int | None = None
@@ -139,6 +141,10 @@ class AttentionConv(TracedModule):
             num_dst: N_dst, or N_dst · B with a batch.
         """
         raise NotImplementedError
+
+    def join_heads(self, out: Tensor) -> Tensor:
+        """Concatenates the heads of out [N_dst, H, C], or averages them."""
+        return out.flatten(-2) if self.concat else out.mean(dim=-2)
 
     def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
         """Adds bias and residual to out [N_dst, C]; x_dst as in project."""
@@ -235,7 +241,7 @@ class AttentionConv(TracedModule):
             mask = mask_of_layer(name, mask, value, edge_index, sizes, loops, self)
         asked = asks_for_weights(return_attention_weights)
         out, weights = self._sum(graph, operands, mask, batch, asked)
-        out = self.finish(out.flatten(-2) if self.concat else out.mean(dim=-2), x_dst)
+        out = self.finish(self.join_heads(out), x_dst)
         dtype = self.result_dtype(x_src, out)
         if dtype is not None:
             out = out if out.dtype == dtype else out.to(dtype)

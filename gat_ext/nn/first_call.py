@@ -9,7 +9,6 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from gat_ext.nn.batch import edges_first
 from gat_ext.nn.inputs import edge_matrix
-from gat_ext.nn.linear import LazyProjection
 
 
 class FirstCall(LazyModuleMixin, nn.Module):  # type: ignore[misc]
@@ -42,7 +41,7 @@ class FirstCall(LazyModuleMixin, nn.Module):  # type: ignore[misc]
 
     def take_size(self, lin: nn.Module, x: Any) -> None:
         """Gives a lazy map the size of x; leaves any other map alone."""
-        if isinstance(lin, LazyProjection):
+        if isinstance(lin, LazyModuleMixin):
             lin._infer_parameters(lin, (x,))  # type: ignore[no-untyped-call]
 
     def forward(self, x: Any, edge_attr: Tensor | None) -> None:

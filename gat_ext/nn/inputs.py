@@ -41,11 +41,13 @@ def split_features(
     return x_src, x_dst
 
 
-def _check_features(name: str, x: Features, lin: nn.Linear, layer: nn.Module) -> None:
+def _check_features(name: str, x: Features, lin: nn.Module, layer: Any) -> None:
     if not isinstance(x, (Tensor, SparseFeatures)):
         raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor")
     weight = weight_of(lin)
-    channels = None if weight is None else weight.shape[1]
+    channels: Any = None if weight is None else weight.shape[1]
+    if layer is lin:  # which has no map of its own for x
+        channels = layer.in_channels
     if x.dim() not in (2, 3) or (channels is not None and x.shape[-1] != channels):
         shape, wanted = list(x.shape), channels or "in_channels"
         if x.dim() == 3:  # a batch, as [N, B, F]

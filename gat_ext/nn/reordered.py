@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -53,8 +54,9 @@ class Reordered(nn.Module):
     Raises:
         TypeError: module is not a torch.nn.Module; x is neither a tensor nor ``SparseFeatures``;
             the module returns anything but tensors and tuples of them.
-        ValueError: unknown method; the graph is bipartite, or x is a pair; x does not have one row
-            for each node, or is on another device.
+        ValueError: unknown method; the graph is bipartite, or x is a pair; a layer was given
+            another argument in the order or numbering of the nodes; x does not have one row for
+            each node, or is on another device.
         ImportError: see :meth:`gat_ext.Graph.reorder`.
 
     Note:
@@ -112,6 +114,7 @@ class Reordered(nn.Module):
             )
         if x.dim() != 2:
             raise ValueError(f"x has shape {list(x.shape)}; expected [N, C]")
+        self._check_arguments(x, edge_index, *args, **kwargs)
         find = _untraced_order_of() if torch.compiler.is_compiling() else _order_of
         order = find(edge_index, x.shape[0], self.method)
         if x.device != order.graph.device:
@@ -125,6 +128,20 @@ class Reordered(nn.Module):
         out, attention = result
         is_pair = isinstance(attention, tuple) and _is_attention(attention)
         return (out, attention_of(adjacency, order.graph, *attention)) if is_pair else result
+
+    def _check_arguments(self, *args: Any, **kwargs: Any) -> None:
+        """Raises ValueError for an argument of a layer whose rows or numbers are of nodes."""
+        per_node: tuple[str, ...] = getattr(self.module, "per_node", ())
+        if not per_node or (len(args) == 2 and not kwargs):
+            return
+        given = inspect.signature(self.module.forward).bind(*args, **kwargs).arguments
+        for name in per_node:
+            if given.get(name) is not None:
+                raise ValueError(
+                    f"{name} was given to Reordered, which renumbers the nodes for x and the edges "
+                    f"only; expected a call without it: call the {type(self.module).__name__} "
+                    "itself, on graph.reorder(method)"
+                )
 
     def extra_repr(self) -> str:
         """The method."""

@@ -16,6 +16,7 @@ from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, as_g
 from gat_ext.nn.linear import dot_heads, linear, reset_
 from gat_ext.nn.negative import negative_edges
 from gat_ext.nn.self_loops import loops_of
+from gat_ext.nn.typed import check_rows
 from gat_ext.ops.slots import are_attended
 from gat_ext.ops.state import is_tracing
 
@@ -112,6 +113,7 @@ class SuperGATConv(AttentionConv):
     operator = staticmethod(supergat_attention)
     reads: ClassVar[dict[str, str]] = {"lin": "src"}
     accepts_pairs = False
+    per_node = ("neg_edge_index", "batch")
     bias: nn.Parameter | None
     att_l: nn.Parameter | None
     att_r: nn.Parameter | None
@@ -175,7 +177,7 @@ class SuperGATConv(AttentionConv):
         edge_weight: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Attention]:
         """Attends; see the class for shapes."""
-        if self._seen is not None:
+        if not torch.compiler.is_exporting():
             self._seen = None
         options = return_attention_weights, edge_mask, edge_weight
         more = {"adjacency": edge_index, "negative": neg_edge_index, "graphs": batch}
@@ -201,8 +203,7 @@ class SuperGATConv(AttentionConv):
         if negative is not None:
             as_graph(negative, num_nodes, num_nodes)
         if graphs is not None:
-            expected = f"[{num_nodes}], the graph of each node"
-            checks.index_vector(graphs, "batch", expected, num_nodes)
+            check_rows(graphs, num_nodes, "batch", "graph of each node")
         src = self.split_heads(self.lin(x_src))
         if self.training and not torch.compiler.is_exporting():
             self._seen = _Seen(src, adjacency, negative, graphs, num_nodes)
