@@ -119,12 +119,12 @@ def spmm(graph: GraphLike, x: Tensor, weight: Tensor | None, *, reduce: str) -> 
     return out
 
 
-def edge_dot(graph: Graph, query: Tensor, edge_attr: Tensor) -> Tensor:
+def edge_dot(graph: GraphLike, query: Tensor, edge_attr: Tensor) -> Tensor:
     """As :func:`gat_ext.functional.edge_dot`."""
     return (query[graph.edge_index[1]] * edge_attr.unsqueeze(1)).sum(-1)
 
 
-def edge_sum(graph: Graph, weight: Tensor, edge_attr: Tensor) -> Tensor:
+def edge_sum(graph: GraphLike, weight: Tensor, edge_attr: Tensor) -> Tensor:
     """As :func:`gat_ext.functional.edge_sum`."""
     return row_sum(
         weight.unsqueeze(-1) * edge_attr.unsqueeze(1), graph.edge_index[1], graph.num_dst

@@ -154,7 +154,7 @@ def spmm(
     return out
 
 
-def edge_dot(graph: Graph, query: Tensor, edge_attr: Tensor) -> Tensor:
+def edge_dot(graph: GraphLike, query: Tensor, edge_attr: Tensor) -> Tensor:
     r"""Dot products of every edge's features with each head of its destination.
 
     .. math:: s_{ij}^h = \langle q_i^h, e_{ij} \rangle
@@ -188,13 +188,14 @@ def edge_dot(graph: Graph, query: Tensor, edge_attr: Tensor) -> Tensor:
     checks.edge_features(graph, edge_attr, "edge_attr", query.shape[-1])
     if query.dim() != 3:
         raise ValueError(f"query has shape {list(query.shape)}; expected [N_dst, H, K]")
-    if is_transformed():
+    if is_transformed() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.edge_dot, graph, query, edge_attr)
+    assert isinstance(graph, Graph)
     result: Tensor = ops.edge_dot(graph.rowptr, graph.edge_id, query, edge_attr)
     return result
 
 
-def edge_sum(graph: Graph, weight: Tensor, edge_attr: Tensor) -> Tensor:
+def edge_sum(graph: GraphLike, weight: Tensor, edge_attr: Tensor) -> Tensor:
     r"""Weighted sums of the features of every destination's in-edges, for each head.
 
     .. math:: r_i^h = \sum_{j \in N(i)} w_{ij}^h \, e_{ij}
@@ -227,7 +228,8 @@ def edge_sum(graph: Graph, weight: Tensor, edge_attr: Tensor) -> Tensor:
     checks.same_kind(weight, "weight", edge_attr, "edge_attr")
     checks.edge_features(graph, weight, "weight", None)
     checks.edge_features(graph, edge_attr, "edge_attr", None)
-    if is_transformed():
+    if is_transformed() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.edge_sum, graph, weight, edge_attr)
+    assert isinstance(graph, Graph)
     result: Tensor = ops.edge_sum(graph.rowptr, graph.edge_id, weight, edge_attr)
     return result

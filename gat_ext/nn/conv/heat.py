@@ -8,18 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu
 
-from gat_ext.functional import gat_attention, spmm
-from gat_ext.graph import Graph
-from gat_ext.graph.cache import cached
+from gat_ext.functional import edge_sum, gat_attention
 from gat_ext.graph.protocol import GraphLike
-from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn import arguments
 from gat_ext.nn.base import AttentionConv, Operands
 from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, check_kind
 from gat_ext.nn.linear import linear, reset_, weight_of
 from gat_ext.nn.typed import LazyTypedLinear, TypedLinear, check_types
 from gat_ext.ops import linear_maps
-from gat_ext.ops.state import is_tracing
 
 
 def heat_attention(
@@ -31,7 +27,7 @@ def heat_attention(
     *,
     edge_term: Tensor,
     edge_value: Tensor,
-    edge_map: Tensor,
+    value_map: Tensor,
     negative_slope: float,
     return_weights: bool = False,
     **options: Any,
@@ -46,7 +42,7 @@ def heat_attention(
         root: [N, H, C], added to the result, or None.
         edge_term: likewise.
         edge_value: f, [E, A], or [E, G, A], of each group of H / G heads.
-        edge_map: W, [C, A].
+        value_map: W, [C, A].
         negative_slope: likewise.
         return_weights: likewise.
         options: dropout_p and edge_mask, likewise.
@@ -64,31 +60,13 @@ def heat_attention(
         return_weights=True,
         **options,
     )
-    edges = _edges_to_destinations(graph)
     groups = edge_value.unbind(1) if edge_value.dim() == 3 else (edge_value,)
-    heads = weights.shape[1] // len(groups)
-    # One pass for each head: a single one would copy the features for all heads.
-    sums = [
-        spmm(edges, groups[head // heads], column)
-        for head, column in enumerate(weights.to(edge_value.dtype).unbind(1))
-    ]
-    of_edges = linear_maps.linear(torch.stack(sums, dim=1).flatten(0, 1), edge_map)
+    columns = weights.to(edge_value.dtype).chunk(len(groups), dim=1)
+    sums = [edge_sum(graph, *pair) for pair in zip(columns, groups, strict=True)]
+    of_edges = linear_maps.linear(torch.cat(sums, dim=1).flatten(0, 1), value_map)
     out = out + of_edges.view(out.shape)
     out = out if root is None else out + root
     return (out, weights) if return_weights else out
-
-
-def _edges_to_destinations(graph: GraphLike) -> Any:
-    """The graph from each edge, as a source, to its destination; cached with ``graph``."""
-
-    def built() -> Graph | TracedGraph:
-        dst = graph.edge_index[1]
-        edges = torch.stack([torch.arange(graph.num_edges, device=dst.device), dst])
-        if is_tracing() or isinstance(graph, TracedGraph):
-            return TracedGraph(edges, graph.num_edges, graph.num_dst, self_loops=False)
-        return Graph(edges, num_src=graph.num_edges, num_dst=graph.num_dst)
-
-    return cached((graph,), "edges to destinations", built)
 
 
 class HEATConv(AttentionConv):
@@ -278,7 +256,7 @@ class HEATConv(AttentionConv):
         options = {
             "edge_term": terms + typed,
             "edge_value": features,
-            "edge_map": edge_map,
+            "value_map": edge_map,
             "negative_slope": slope,
         }
         nodes = self._of_all_heads(value), dst_term, src_term
