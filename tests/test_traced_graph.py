@@ -58,7 +58,13 @@ def test_operators_accept_it_or_raise_a_clear_error():
     value, term = torch.randn(3, 2, 4), torch.randn(3, 2)
     expected = functional.gat_attention(Graph(EDGES), value, term, term)
     assert_close(functional.gat_attention(traced(self_loops=False), value, term, term), expected)
+    for reduce in ("sum", "mean", "max"):
+        expected = functional.spmm(Graph(EDGES), value, reduce=reduce)
+        found = functional.spmm(traced(self_loops=False), value, reduce=reduce)
+        assert_close(found, expected)
+    expected = functional.sddmm(Graph(EDGES), value, value)
+    assert_close(functional.sddmm(traced(self_loops=False), value, value), expected)
     with pytest.raises(NotImplementedError, match="build a Graph outside"):
-        functional.spmm(traced(self_loops=False), value)
+        functional.edge_softmax(traced(self_loops=False), torch.randn(EDGES.shape[1]))
     with pytest.raises(TypeError, match=r"graph is a Tensor; expected a gat_ext\.Graph"):
         functional.gat_attention(EDGES, value, term, term)
