@@ -42,6 +42,7 @@ PROMISES = {
     "copies": "copy.deepcopy and pickle",
     "half": "float16 and bfloat16",
     "pyg": "PyG has a layer of the same name, with the same parameters and results",
+    "pyg_pairs": "PyG's layer takes pairs, if this one does",
     "pyg_weights": "PyG's layer returns its attention weights, too",
     "dgl": "from_dgl translates the parameters of DGL's layer",
 }
@@ -85,6 +86,10 @@ class Layer:
     def sizes(self, *sizes: Any) -> tuple[Any, ...]:
         """The first constructor arguments: (in_channels, out_channels, heads) or fewer."""
         return sizes if self.supports("projections") else ()
+
+    def ends(self, src: int, dst: int) -> tuple[int, int]:
+        """Channels of both ends of a pair: these, or ``src`` twice if nothing projects them."""
+        return (src, dst) if self.supports("projections") else (src, src)
 
 
 class Case(NamedTuple):
@@ -190,8 +195,8 @@ LAYERS = {
         "cosine_attention",
         plain=[{}, {"requires_grad": False}, {"add_self_loops": False}],
         lacks=frozenset(
-            {"projections", "pairs", "sources alone", "edge_attr", "dropout", "lazy", "sparse"}
-            | {"pyg_weights", "dgl"}
+            {"projections", "sources alone", "edge_attr", "dropout", "lazy", "sparse"}
+            | {"pyg_pairs", "pyg_weights", "dgl"}
         ),
     ),
     "HEATConv": Layer(

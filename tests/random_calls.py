@@ -273,11 +273,13 @@ def layer_call(rnd: Random, note: Note) -> None:
     torch.manual_seed(rnd.getrandbits(32))
     layer = getattr(nn, name)(**options).to(F64)
     draw = Values(rnd, F64)
-    pair = isinstance(options.get("in_channels"), tuple)
+    pair = isinstance(options.get("in_channels"), tuple) or (
+        "in_channels" not in options and rnd.random() < 0.3
+    )
     graph = shuffled_graph(rnd, square=not pair)
     x: Any = draw.normal(graph.num_src, 3)
     if pair:
-        x = x, draw.normal(graph.num_dst, 4)
+        x = x, draw.normal(graph.num_dst, LAYERS[name].ends(3, 4)[1])
     arguments: dict[str, Any] = {"x": x, "edge_index": rnd.choice([graph, graph.edge_index])}
     if options.get("edge_dim"):
         arguments["edge_attr"] = draw.normal(graph.num_edges, 2)
@@ -296,7 +298,7 @@ def layer_call(rnd: Random, note: Note) -> None:
         results = [t for t in tensors_of(layer(**arguments)) if t.is_floating_point()]
         leaves = [
             t
-            for t in [x, *layer.parameters()]
+            for t in [*(x if pair else [x]), *layer.parameters()]
             if isinstance(t, Tensor) and t.requires_grad and not is_lazy(t)
         ]
         total = sum((t.square().sum() for t in results), torch.zeros((), dtype=F64))

@@ -135,7 +135,8 @@ def test_pairs_equal_a_loop(case, sizes):
     layer, _ = make(case, (5, 7))
     edges = random_edges(*sizes)
     x_src = torch.randn(3, sizes[0], 5, dtype=F64, requires_grad=True)
-    x_dst = torch.randn(3, sizes[1], 7, dtype=F64, requires_grad=True)
+    channels = case.layer.ends(5, 7)[1]
+    x_dst = torch.randn(3, sizes[1], channels, dtype=F64, requires_grad=True)
     loop = [layer(pair, edges) for pair in zip(x_src, x_dst, strict=True)]
     compare(layer((x_src, x_dst), edges), torch.stack(loop), [x_src, x_dst, *layer.parameters()])
 

@@ -110,7 +110,7 @@ def test_bipartite_layers_compile(case):
     layer = case.make((5, 3))
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for num_src, num_dst, num_edges in [(9, 6, 20), (6, 9, 31), (30, 2, 40)]:
-        x = torch.randn(num_src, 5), torch.randn(num_dst, 3)
+        x = torch.randn(num_src, 5), torch.randn(num_dst, case.layer.ends(5, 3)[1])
         edge_index = torch.stack(
             [torch.randint(num_src, (num_edges,)), torch.randint(num_dst, (num_edges,))]
         )

@@ -24,7 +24,7 @@ SHAPES = {"homogeneous": (9, 9), "more sources": (11, 6), "more destinations": (
 
 def cases():
     for case in grid_cases("pyg", typed=True):
-        for shape in SHAPES if case.layer.supports("pairs") else ["homogeneous"]:
+        for shape in SHAPES if case.layer.supports("pairs", "pyg_pairs") else ["homogeneous"]:
             reduces = isinstance(case.options.get("fill_value", "mean"), str)
             if shape == "more destinations" and case.has_edges and reduces and case.replaces_loops:
                 continue  # PyG raises: see test_features_of_loops

@@ -23,7 +23,7 @@ def test_the_seed_gives_the_weights_of_pyg(case, channels):
     case = case._replace(options=case.options | ({"heads": 8} if case.layer.full else {}))
     x = torch.randn(9, 64)
     if channels == (64, 32):
-        pairs = case.layer.supports("pairs")
+        pairs = case.layer.supports("pairs", "pyg_pairs")
         x, channels = ((x, torch.randn(9, 32)), channels) if pairs else (x, 64)
     attr = case.edge_attr(EDGES.shape[1])
     drawn = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import checks
@@ -57,6 +58,22 @@ def _check_features(name: str, x: Features, lin: nn.Module, layer: Any) -> None:
             "batch"
         )
     check_kind(name, x, lin, layer)
+
+
+def check_dense(name: str, x: Any, layer: nn.Module) -> None:
+    """Raises unless x is a dense tensor [..., N, C], for layers that sum x itself."""
+    if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
+        raise TypeError(
+            f"{name} is sparse ({type(x).__name__}); {layer} sums it without a projection and "
+            "expects a dense torch.Tensor [N, C]: project x first with "
+            "SparseFeatures(x).linear(weight)"
+        )
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor [N, C]")
+    if x.dim() < 2:
+        raise ValueError(
+            f"{name} has shape {list(x.shape)}; {layer} expects [N, C], or [B, N, C] of a batch"
+        )
 
 
 def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module | str) -> None:

@@ -95,7 +95,7 @@ def layer_call(rnd: Random) -> Call:
     layer = case.make((3, 4) if pairs else 3, rnd.randint(1, 4)).to(draw.dtype).eval()
     x: Any = draw.normal(graph.num_src, 3)
     if pairs:
-        x = x, draw.normal(graph.num_dst, 4)
+        x = x, draw.normal(graph.num_dst, case.layer.ends(3, 4)[1])
     given = {"x": x, "edge_index": rnd.choice([graph, graph.edge_index])}
     if case.has_edges:
         given["edge_attr"] = draw.normal(graph.num_edges, case.options["edge_dim"])

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gat_ext.functional import cosine_attention
+from gat_ext.functional import checks, cosine_attention
 from gat_ext.nn import arguments
 from gat_ext.nn.base import AttentionConv, Operands
 from gat_ext.nn.batch import Batch, nodes_first
-from gat_ext.nn.features import SparseFeatures
-from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
+from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, check_dense
 
 
 class AGNNConv(AttentionConv):
@@ -24,14 +23,18 @@ class AGNNConv(AttentionConv):
 
     Args:
         requires_grad: learn beta; else it stays 1.
-        add_self_loops: replace the graph's self-loops by one for every node.
+        add_self_loops: replace the graph's self-loops by one for every node. For a pair, as in
+            GATConv, that is every number of a node which both ends have: pass False if sources and
+            destinations of the same number are different nodes.
         **message_passing: arguments of PyG's MessagePassing (aggr, flow, …); accepted if they have
             the defaults of PyG's layer.
 
     Shapes:
-        x [N, C]; edge_index [2, E], a Graph or another form of edges, see :mod:`gat_ext.nn`;
-        returns [N, C]. With ``return_attention_weights=True``, which PyG's layer lacks, returns
-        (out, (edge_index, alpha [E', 1])), with self-loops last and alpha masked.
+        x [N, C], or a tuple ([N_src, C], [N_dst, C]), which PyG's layer lacks: x_i is then of the
+        destinations and x_j of the sources; edge_index [2, E], a Graph or another form of edges,
+        see :mod:`gat_ext.nn`; returns [N_dst, C]. With ``return_attention_weights=True``, which
+        PyG's layer lacks, returns (out, (edge_index, alpha [E', 1])), with self-loops last and
+        alpha masked.
         ``edge_weight``, or ``edge_mask``, two names of one argument: w [E] or [E, 1], real numbers
         (differentiable) or booleans, multiplies the attention weights of the caller's edges after
         the softmax: Σ_j w_ij α_ij x_j. It does not apply to added self-loops.
@@ -39,7 +42,7 @@ class AGNNConv(AttentionConv):
         [B, N, C] and alpha [E', B, 1].
 
     Raises:
-        TypeError: x is not a dense floating-point tensor.
+        TypeError: x is neither a dense floating-point tensor nor a pair of them.
         ValueError: sizes do not match.
         IndexError: a node number in edge_index is out of range.
 
@@ -54,7 +57,6 @@ class AGNNConv(AttentionConv):
     """
 
     operator = staticmethod(cosine_attention)
-    accepts_pairs = False
     beta: Tensor
 
     def __init__(
@@ -77,7 +79,7 @@ class AGNNConv(AttentionConv):
 
     def forward(  # type: ignore[override]  # in the order of PyG's
         self,
-        x: Tensor,
+        x: NodeFeatures,
         edge_index: Adjacency,
         return_attention_weights: bool | None = None,
         *,
@@ -89,28 +91,39 @@ class AGNNConv(AttentionConv):
         return self.attend(x, edge_index, None, None, *options)
 
     def split(self, x: NodeFeatures) -> tuple[Features, Features | None, Batch | None]:
-        """(x, x, B); raises for sparse x, because the layer has no projection."""
-        if isinstance(x, SparseFeatures) or (isinstance(x, Tensor) and x.layout != torch.strided):
+        """(x_src, x_dst, B); raises for sparse x, because the layer has no projection."""
+        ends: tuple[Any, ...] = tuple(x) if isinstance(x, (tuple, list)) else (x, x)
+        if len(ends) != 2:
             raise TypeError(
-                f"x is sparse ({type(x).__name__}); {self} has no projection and expects a dense "
-                "torch.Tensor [N, C]: project x first with SparseFeatures(x).linear(weight)"
+                f"x is a {type(x).__name__} of {len(ends)} elements; {self} expects a torch.Tensor "
+                "[N, C], or a pair (x_src, x_dst)"
             )
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x is a {type(x).__name__}; {self} expects a torch.Tensor [N, C]")
-        if x.dim() < 2:
-            raise ValueError(
-                f"x has shape {list(x.shape)}; {self} expects [N, C], or [B, N, C] of a batch"
-            )
-        x_src, batch = nodes_first(x)
-        assert isinstance(x_src, Tensor)
-        return x_src, x_src, batch
+        x_src, x_dst = ends
+        check_dense("x", x_src, self)
+        if x_dst is not None and x_dst is not x_src:
+            check_dense("x of the destinations", x_dst, self)
+            checks.same_kind(x_src, "x of the sources", x_dst, "x of the destinations")
+            if x_src.shape[-1] != x_dst.shape[-1]:
+                raise ValueError(
+                    f"x of the sources has shape {list(x_src.shape)}, x of the destinations "
+                    f"{list(x_dst.shape)}; {self} expects the same number of channels, because it "
+                    "has no projection: project one of them first"
+                )
+        moved: Any
+        moved, batch = nodes_first(x if isinstance(x, Tensor) else (x_src, x_dst))
+        src, dst = (moved, moved) if isinstance(moved, Tensor) else moved
+        return src, dst, batch
 
     def project(
         self, x_src: Features, x_dst: Features | None, edge_attr: Tensor | None, num_dst: int
     ) -> Operands:
-        """X itself, as one head."""
-        assert isinstance(x_src, Tensor)
-        return Operands((x_src.flatten(0, -2).unsqueeze(1),), {"beta": self.beta})
+        """X itself, as one head; queries are those of the destinations."""
+        assert isinstance(x_src, Tensor) and isinstance(x_dst, Tensor)
+        key = x_src.flatten(0, -2).unsqueeze(1)
+        if x_dst is x_src:
+            return Operands((key,), {"beta": self.beta})
+        query = x_dst.flatten(0, -2).unsqueeze(1)
+        return Operands((query, key), {"beta": self.beta})
 
     def result_dtype(self, x: Features, out: Tensor) -> torch.dtype:
         """The dtype of x times beta."""
