@@ -63,6 +63,7 @@ class Layer:
         fixed: options of every variant, which have no default.
         types: how many types of nodes and edges there are, of the layers without a "plain call":
             they take a vector of types for each, before edge features; 0 for none.
+        num_sizes: how many of in_channels, out_channels and heads come first in its constructor.
     """
 
     kind: type[torch.nn.Module]
@@ -74,6 +75,7 @@ class Layer:
     lacks: frozenset[str] = frozenset()
     fixed: dict[str, Any] = field(default_factory=dict)
     types: tuple[int, int] = (0, 0)
+    num_sizes: int = 3
 
     def __post_init__(self) -> None:
         assert set(PROMISES) >= self.lacks, self.lacks - set(PROMISES)
@@ -85,7 +87,7 @@ class Layer:
 
     def sizes(self, *sizes: Any) -> tuple[Any, ...]:
         """The first constructor arguments: (in_channels, out_channels, heads) or fewer."""
-        return sizes if self.supports("projections") else ()
+        return sizes[: self.num_sizes]
 
     def ends(self, src: int, dst: int) -> tuple[int, int]:
         """Channels of both ends of a pair: these, or ``src`` twice if nothing projects them."""
@@ -150,6 +152,22 @@ class Case(NamedTuple):
         return (*types, torch.randn(num_edges, width, dtype=dtype))
 
 
+class FAConv(nn.FAConv):
+    """Called as the other layers, x as its own x_0; :mod:`test_fa` calls it as it is."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Any,
+        edge_index: Any,
+        return_attention_weights: Any = None,
+        *,
+        edge_mask: Any = None,
+        edge_weight: Any = None,
+    ) -> Any:
+        options = edge_weight, return_attention_weights
+        return super().forward(x, x, edge_index, *options, edge_mask=edge_mask)
+
+
 EDGE = {"edge_dim": 3}
 LAYERS = {
     "GATConv": Layer(
@@ -198,6 +216,18 @@ LAYERS = {
             {"projections", "sources alone", "edge_attr", "dropout", "lazy", "sparse"}
             | {"pyg_pairs", "pyg_weights", "dgl"}
         ),
+        num_sizes=0,
+    ),
+    "FAConv": Layer(
+        FAConv,
+        "signed_sum",
+        plain=[{}, {"eps": 0.0}, {"add_self_loops": False}],
+        random={"dropout": 0.3},
+        lacks=frozenset(
+            {"projections", "pairs", "sources alone", "edge_attr", "lazy", "sparse"}
+            | {"pyg", "pyg_weights", "dgl"}
+        ),
+        num_sizes=1,
     ),
     "HEATConv": Layer(
         nn.HEATConv,

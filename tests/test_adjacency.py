@@ -163,7 +163,7 @@ def test_attention_in_the_form_of_the_matrix(case, form):
     out, attention = layer(x, FORMS[form](), return_attention_weights=True)
     expected, (edge_index, alpha) = layer(x, EDGES, return_attention_weights=True)
     assert_close(out, expected)
-    dense = torch.zeros(NUM_NODES, NUM_NODES, alpha.shape[1])
+    dense = torch.zeros(NUM_NODES, NUM_NODES, *alpha.shape[1:])
     dense[edge_index[1], edge_index[0]] = alpha
     if form == "SparseTensor":
         assert isinstance(attention, SparseTensor)

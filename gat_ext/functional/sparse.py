@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gat_ext.functional import checks, fallback
@@ -18,6 +19,13 @@ def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         return graph.rowptr, graph.col, graph.edge_id, None, None, None
     t = graph.transpose()
     return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id
+
+
+def of_slots(graph: GraphLike, weight: Tensor) -> Tensor:
+    """``weight`` [E, H], but 0 for the slots of self-loops that a TracedGraph replaces."""
+    if not isinstance(graph, TracedGraph) or not graph.self_loops:
+        return weight
+    return torch.where(graph.attended.unsqueeze(-1), weight, 0)
 
 
 def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
@@ -140,6 +148,9 @@ def spmm(
     if weight is not None:
         checks.heads(weight, x.shape[1], "weight", "x")
         weight = weight.expand(-1, x.shape[1])
+    if isinstance(graph, TracedGraph) and weight is not None and reduce == "sum":
+        weight = of_slots(graph, weight)
+        graph = graph if is_transformed() else graph.with_csr()
     if is_transformed() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.spmm, graph, x, weight, reduce=reduce)
     assert isinstance(graph, Graph)
@@ -228,8 +239,10 @@ def edge_sum(graph: GraphLike, weight: Tensor, edge_attr: Tensor) -> Tensor:
     checks.same_kind(weight, "weight", edge_attr, "edge_attr")
     checks.edge_features(graph, weight, "weight", None)
     checks.edge_features(graph, edge_attr, "edge_attr", None)
-    if is_transformed() or isinstance(graph, TracedGraph):
+    weight = of_slots(graph, weight)
+    if is_transformed():
         return fallback.call(fallback.edge_sum, graph, weight, edge_attr)
+    graph = graph.with_csr() if isinstance(graph, TracedGraph) else graph
     assert isinstance(graph, Graph)
     result: Tensor = ops.edge_sum(graph.rowptr, graph.edge_id, weight, edge_attr)
     return result

@@ -7,11 +7,12 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from gat_ext.graph.csr import traced_csr
 from gat_ext.graph.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.ops.adjacency_attention import num_slots
 from gat_ext.ops.registry import ops
-from gat_ext.ops.slots import with_loops
+from gat_ext.ops.slots import are_attended, with_loops
 
 
 class TracedGraph:
@@ -42,6 +43,7 @@ class TracedGraph:
         self.num_src, self.num_dst = num_src, num_dst
         self.num_given = adjacency.num_edges if isinstance(adjacency, Graph) else parts[0].shape[1]
         self.num_edges = num_slots(parts[0], parts[1], num_src, num_dst, self_loops)
+        self._csr: Graph | None = None
 
     @property
     def device(self) -> torch.device:
@@ -52,6 +54,26 @@ class TracedGraph:
     def edge_index(self) -> Tensor:
         """int64 [2, num_edges], the edges of all slots."""
         return self._slots(torch.int64)
+
+    @property
+    def attended(self) -> Tensor:
+        """[num_edges], bool: False for the slots of the given self-loops, if they are replaced."""
+        if not self.self_loops:
+            return torch.ones(self.num_edges, dtype=torch.bool, device=self.device)
+        src, dst = self._slots(None)[:, : self.num_given]
+        return are_attended(src, dst, self.num_edges - self.num_given)
+
+    def with_csr(self) -> Graph:
+        """A graph with an edge for every slot, sorted inside the traced program.
+
+        Those of slots that are not attended over need a weight of 0.
+        """
+        if isinstance(self.given, Graph) and not self.self_loops:
+            return self.given
+        if self._csr is None:
+            parts = traced_csr(self._slots(None), (self.num_src, self.num_dst), None)
+            self._csr = Graph._from_csr(parts, self.num_src)
+        return self._csr
 
     def edges_with(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """(edge_index [2, E'], weights [E', H]) of weights [num_edges, H], without replaced loops.

@@ -1,9 +1,9 @@
 """PyG's attention layers on the operators here, for code that imports layers from PyG.
 
 :class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv`, :class:`AGNNConv`,
-:class:`SuperGATConv`, :class:`RGATConv` and :class:`HEATConv` are subclasses of PyG's layers of
-these names, with their arguments, parameters, state_dicts and results. Unlike the layers of
-:mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and ``isinstance``:
+:class:`SuperGATConv`, :class:`RGATConv`, :class:`HEATConv` and :class:`FAConv` are subclasses of
+PyG's layers of these names, with their arguments, parameters, state_dicts and results. Unlike the
+layers of :mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and ``isinstance``:
 
     from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
 
@@ -43,6 +43,7 @@ except ImportError as error:
 
 __all__ = [
     "AGNNConv",
+    "FAConv",
     "GATConv",
     "GATv2Conv",
     "HEATConv",
@@ -116,8 +117,8 @@ class _Fused:
         _, cls.fused, cls.plain = cls.__bases__
         _Fused.classes[cls.plain] = cls
         forward = cls.fused.forward
-        # Until 2.8 all of PyG's layers returned weights for False, too; TransformerConv still does.
-        false_asks = VERSION < (2, 8) or cls.plain is pyg.TransformerConv
+        # Until 2.8 all of PyG's layers returned weights for False, too; these two still do.
+        false_asks = VERSION < (2, 8) or cls.plain in (pyg.TransformerConv, pyg.FAConv)
         position = [*inspect.signature(forward).parameters].index(_ASKED) - 1
         cls._false_at = position if false_asks else None  # type: ignore[attr-defined]
 
@@ -241,6 +242,10 @@ class RGATConv(_Fused, nn.RGATConv, pyg.RGATConv):  # type: ignore[misc]
 
 class HEATConv(_Fused, nn.HEATConv, pyg.HEATConv):  # type: ignore[misc]
     """PyG's HEATConv on the operator of :class:`gat_ext.nn.HEATConv`."""
+
+
+class FAConv(_Fused, nn.FAConv, pyg.FAConv):  # type: ignore[misc]
+    """PyG's FAConv on the operators of :class:`gat_ext.nn.FAConv`."""
 
 
 class Linear(linear.Linear):  # type: ignore[misc]

@@ -23,6 +23,7 @@ PyG's results.
 from __future__ import annotations
 
 from gat_ext.nn.conv.agnn import AGNNConv
+from gat_ext.nn.conv.fa import FAConv
 from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
 from gat_ext.nn.conv.heat import HEATConv
@@ -36,6 +37,7 @@ from gat_ext.nn.walk_agent import WalkAgent
 __all__ = [
     "AGNNConv",
     "AttentionPool",
+    "FAConv",
     "GATConv",
     "GATv2Conv",
     "HEATConv",

@@ -55,6 +55,15 @@ def check_sizes(
     checks.probability(dropout, "dropout")
 
 
+def check_channels(name: str, channels: Any) -> None:
+    """Raises TypeError or ValueError unless ``channels`` is an integer of at least 1, or -1."""
+    _check_integer(name, channels)
+    if channels < 1 and channels != -1:
+        raise ValueError(
+            f"{name} is {channels}; expected at least 1, or -1 for the size of the first input"
+        )
+
+
 def check_size(name: str, size: Any, at_most: int | None = None) -> None:
     """Raises TypeError or ValueError unless ``size`` is an integer from 1 to ``at_most``."""
     _check_integer(name, size)

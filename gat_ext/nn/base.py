@@ -146,6 +146,11 @@ class AttentionConv(TracedModule):
         """Concatenates the heads of out [N_dst, H, C], or averages them."""
         return out.flatten(-2) if self.concat else out.mean(dim=-2)
 
+    @property
+    def replaces_loops(self) -> bool:
+        """True if it replaces the graph's self-loops by one for every node."""
+        return self.add_self_loops
+
     def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
         """Adds bias and residual to out [N_dst, C]; x_dst as in project."""
         return out
@@ -232,12 +237,12 @@ class AttentionConv(TracedModule):
             edges_first(edge_attr, batch),
             None if edge_attr is None else self._edge_channels(),
             self.fill_value,
-            self.add_self_loops,
+            self.replaces_loops,
         )
         num_dst = sizes[1] * (batch.size if batch else 1)
         operands = self.project(x_src, x_dst, edge_attr, num_dst, **more)
         if mask is not None:
-            value, loops = operands.nodes[0], self.add_self_loops
+            value, loops = operands.nodes[0], self.replaces_loops
             mask = mask_of_layer(name, mask, value, edge_index, sizes, loops, self)
         asked = asks_for_weights(return_attention_weights)
         out, weights = self._sum(graph, operands, mask, batch, asked)
@@ -321,7 +326,7 @@ class AttentionConv(TracedModule):
         if not is_plain(adjacency):
             return attention_of(adjacency, graph, edges, weights)
         if not isinstance(adjacency, Graph):
-            edges = edges.to(adjacency.dtype) if self.add_self_loops else adjacency
+            edges = edges.to(adjacency.dtype) if self.replaces_loops else adjacency
         return edges, weights
 
     def split_heads(self, projected: Tensor) -> Tensor:

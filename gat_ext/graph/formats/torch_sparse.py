@@ -60,9 +60,16 @@ def index_tensors(matrix: Tensor) -> tuple[Tensor, ...]:
 
 
 def _values(matrix: Tensor) -> Tensor | None:
-    """Raises ValueError if values of an uncoalesced matrix need gradients, which torch drops."""
-    if matrix.dense_dim() == 0:
-        return None
+    """The values of more than one dimension."""
+    return None if matrix.dense_dim() == 0 else stored_values(matrix)
+
+
+def stored_values(matrix: Tensor) -> Tensor:
+    """The values, in the order of the edges.
+
+    Raises:
+        ValueError: those of an uncoalesced matrix need gradients, which torch drops.
+    """
     if matrix.layout != torch.sparse_coo or matrix.is_coalesced():
         return matrix.values()
     if matrix.requires_grad:
