@@ -7,6 +7,7 @@ each of them, except those that it says it lacks.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -118,7 +119,11 @@ class Case(NamedTuple):
     @property
     def replaces_loops(self) -> bool:
         """True if the layer adds self-loops."""
-        return self.layer.supports("self_loops") and self.options.get("add_self_loops", True)
+        if not self.layer.supports("self_loops"):
+            return False
+        parameter = inspect.signature(self.layer.kind).parameters.get("add_self_loops")
+        default = True if parameter is None else parameter.default
+        return bool(self.options.get("add_self_loops", default))
 
     def make(self, in_channels: Any = 5, out_channels: int = 4, **more: Any) -> torch.nn.Module:
         """The layer."""
@@ -217,6 +222,21 @@ LAYERS = {
             | {"pyg_pairs", "pyg_weights", "dgl"}
         ),
         num_sizes=0,
+    ),
+    "EdgeGATConv": Layer(
+        nn.EdgeGATConv,
+        "attend_with_edges",
+        plain=[
+            {},
+            {"heads": 3},
+            {"heads": 2, "concat": False, "bias": False},
+            {"heads": 2, "negative_slope": 0.05, "residual": False},
+            {"heads": 2, "add_self_loops": True},
+        ],
+        edge=[EDGE, EDGE | {"add_self_loops": True, "fill_value": "max"}],
+        full=EDGE | {"add_self_loops": True},
+        random={"dropout": 0.3},
+        lacks=frozenset({"pyg", "pyg_pairs", "pyg_weights"}),
     ),
     "FAConv": Layer(
         FAConv,

@@ -95,7 +95,7 @@ def attend(
         graph = cached((graph,), "csr order", partial(_in_csr_order, graph))
     else:
         edge_id = None
-    bias = edge_dot(graph, _map_heads(query * scale, edge_map), edge_attr)
+    bias = edge_dot(graph, map_heads(query * scale, edge_map), edge_attr)
     if others.get("bias") is not None:
         bias = bias + others["bias"]
     result: Any = edge_attention(
@@ -110,7 +110,7 @@ def attend(
     )
     weights = result.weights
     of_edges = edge_sum(graph, weights, edge_attr)
-    out: Tensor = result.out + _map_heads(of_edges, edge_map.transpose(1, 2))
+    out: Tensor = result.out + map_heads(of_edges, edge_map.transpose(1, 2))
     if return_weights:
         if edge_id is not None:
             weights = torch.empty_like(weights).index_copy(0, edge_id.long(), weights)
@@ -129,7 +129,7 @@ def _in_csr_order(graph: Graph) -> Graph:
 _FEW_HEADS = 16
 
 
-def _map_heads(x: Tensor, maps: Tensor) -> Tensor:
+def map_heads(x: Tensor, maps: Tensor) -> Tensor:
     """[N, H, B], each head of x [N, H, A] times its map [H, A, B].
 
     As one product with a block-diagonal matrix while the heads are few, because torch's product for

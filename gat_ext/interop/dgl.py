@@ -17,6 +17,7 @@ _GAT = {
     "res_fc.weight": "res.weight",
     "res_fc.bias": "bias",
 }
+_EDGE_GAT = _GAT | {"fc_edge.weight": "lin_edge.weight", "attn_edge": "att_edge"}
 _GATV2 = {
     "fc_src.weight": "lin_l.weight",
     "fc_src.bias": "lin_l.bias",
@@ -29,10 +30,11 @@ _GATV2 = {
 
 
 def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Converts the state_dict of a model with DGL's GATConv and GATv2Conv to PyG's names.
+    """Converts the state_dict of a model of DGL's attention layers to the names of those here.
 
     What belongs to a layer is known by its attention vector and its projection: ``attn_l`` and
-    ``fc`` or ``fc_src`` (GATConv), ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name,
+    ``fc`` or ``fc_src`` (GATConv; with ``fc_edge`` EdgeGATConv, which is that of :mod:`gat_ext.nn`,
+    not GATConv with edge_dim), ``attn`` and ``fc_src`` (GATv2Conv). All else keeps its name,
     ``beta`` of AGNNConv too, which is the same here. DGL's layers add no self-loops: make these
     with ``add_self_loops=False``. Without a residual GATv2Conv has no bias on the result there: set
     ``bias`` to zeros, and load with ``strict=False``. A residual between equal sizes is the
@@ -62,7 +64,7 @@ def from_dgl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name == "attn_l" and (
             f"{start}fc.weight" in state_dict or f"{start}fc_src.weight" in state_dict
         ):
-            names[prefix] = _GAT
+            names[prefix] = _EDGE_GAT if f"{start}fc_edge.weight" in state_dict else _GAT
         elif name == "attn" and f"{start}fc_src.weight" in state_dict:
             names[prefix] = _GATV2
     converted: dict[str, Tensor] = {}

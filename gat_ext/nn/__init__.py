@@ -4,7 +4,7 @@ Constructor arguments, parameter names, results and, for a given seed, initial w
 PyG's layers of the same names, so a state_dict loads unchanged; GATConv also loads those of older
 versions, and :func:`gat_ext.interop.from_dgl` translates DGL's. AttentionPool loads the state_dict
 of PyG's AttentionalAggregation, and Pool is its global_add_pool, global_mean_pool and
-global_max_pool. WalkAgent has no counterpart in PyG.
+global_max_pool. EdgeGATConv is DGL's. WalkAgent has no counterpart in PyG.
 
 Edges come as an edge_index [2, E], as a :class:`gat_ext.Graph`, or in any form of
 :mod:`gat_ext.graph.formats`: ``EdgeIndex`` and ``SparseTensor`` of PyG, sparse matrices of torch
@@ -23,6 +23,7 @@ PyG's results.
 from __future__ import annotations
 
 from gat_ext.nn.conv.agnn import AGNNConv
+from gat_ext.nn.conv.edge_gat import EdgeGATConv
 from gat_ext.nn.conv.fa import FAConv
 from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
@@ -37,6 +38,7 @@ from gat_ext.nn.walk_agent import WalkAgent
 __all__ = [
     "AGNNConv",
     "AttentionPool",
+    "EdgeGATConv",
     "FAConv",
     "GATConv",
     "GATv2Conv",

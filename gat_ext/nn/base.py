@@ -24,7 +24,7 @@ from gat_ext.nn.inputs import (
     check_kind,
     split_features,
 )
-from gat_ext.nn.linear import weight_of
+from gat_ext.nn.linear import is_plain_product, weight_of
 from gat_ext.nn.masks import mask_of_layer, one_of
 from gat_ext.nn.self_loops import graph_and_edges
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
@@ -339,6 +339,14 @@ class AttentionConv(TracedModule):
             return None
         check_kind("edge_attr", edge_attr, self.lin_edge, self)
         return self.split_heads(self.lin_edge(edge_attr))
+
+    def edge_options(self, edge_attr: Tensor | None) -> dict[str, Any]:
+        """W_e e as edge_attr and edge_map; as edge_feat if a hook or another module computes it."""
+        if edge_attr is None or edge_attr.dim() != 2 or not is_plain_product(self.lin_edge):
+            return {"edge_feat": self.project_edges(edge_attr)}
+        check_kind("edge_attr", edge_attr, self.lin_edge, self)
+        edge_map = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
+        return {"edge_attr": edge_attr, "edge_map": edge_map}
 
     def __repr__(self) -> str:
         """As PyG's."""

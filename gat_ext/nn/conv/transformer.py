@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gat_ext.functional import dot_attention
 from gat_ext.nn import arguments
 from gat_ext.nn.base import AttentionConv, Operands
-from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, check_kind
-from gat_ext.nn.linear import is_plain_product, linear, reset_
+from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
+from gat_ext.nn.linear import linear, reset_
 from gat_ext.ops import linear_maps
 
 
@@ -146,16 +146,7 @@ class TransformerConv(AttentionConv):
         query = self.split_heads(self.lin_query(x_dst))
         key = self.split_heads(self.lin_key(x_src))
         value = self.split_heads(self.lin_value(x_src))
-        return Operands((query, key, value), self._edge_options(edge_attr))
-
-    def _edge_options(self, edge_attr: Tensor | None) -> dict[str, Any]:
-        """W_e e as a linear map; as a tensor if a hook or another module computes it."""
-        if edge_attr is None or edge_attr.dim() != 2 or not is_plain_product(self.lin_edge):
-            return {"edge_feat": self.project_edges(edge_attr)}
-        check_kind("edge_attr", edge_attr, self.lin_edge, self)
-        assert self.lin_edge is not None
-        edge_map = self.lin_edge.weight.view(self.heads, self.out_channels, -1)
-        return {"edge_attr": edge_attr, "edge_map": edge_map}
+        return Operands((query, key, value), self.edge_options(edge_attr))
 
     def finish(self, out: Tensor, x_dst: Features | None) -> Tensor:
         """Adds W_s x, or mixes it with out by the gate."""
