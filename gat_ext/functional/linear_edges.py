@@ -137,7 +137,7 @@ def map_heads(x: Tensor, maps: Tensor) -> Tensor:
     """
     if maps.shape[0] > _FEW_HEADS:
         return torch.einsum("nha,hab->nhb", x, maps)
-    product: Tensor = x.flatten(1) @ torch.block_diag(*maps)
+    product: Tensor = linear_maps.linear(x.flatten(1), torch.block_diag(*maps.transpose(1, 2)))
     return product.view(-1, maps.shape[0], maps.shape[2])
 
 

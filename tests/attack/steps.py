@@ -130,8 +130,8 @@ def _graph(rnd: Random, graph: Graph, edges: Tensor, dropout: bool, seed: int) -
 def _layer(rnd: Random, graph: Graph, edges: Tensor, dropout: bool, seed: int) -> Step:
     case, dtype = rnd.choice(CASES), rnd.choice([torch.float32, torch.float64])
     drops = case.layer.random if dropout else {}
-    layer = case.make(rnd.choice([3, 40]), rnd.choice([1, 8]), **drops).to(dtype)
-    channels = next((p.shape[-1] for n, p in layer.named_parameters() if "lin" in n), 7)
+    channels = rnd.choice([3, 40])
+    layer = case.make(channels, rnd.choice([1, 8]), **drops).to(dtype)
     x = _values(seed, graph.num_nodes, channels, dtype=dtype)
     more = case.edge_attr(graph.num_edges, dtype)
     adjacency = rnd.choice([graph, edges, edges])
