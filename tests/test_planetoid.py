@@ -232,6 +232,26 @@ def test_server_down(served: Any, tmp_path: Path) -> None:
     assert cached(tmp_path) == []
 
 
+@pytest.mark.parametrize("place", ["raw", "Cora/raw", "cora/raw", "CORA/raw"])
+def test_files_as_pyg_arranges_them(
+    place: str, tmp_path: Path, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "root" / place, parts())
+    expected = load("cora", tmp_path / "root" / place)
+    assert torch.equal(load("cora", tmp_path / "root").edge_index, expected.edge_index)
+    monkeypatch.setenv("GAT_EXT_DATA", str(tmp_path / "root"))
+    assert torch.equal(load("cora").edge_index, expected.edge_index)
+
+
+def test_error_names_where_pyg_has_the_files(tmp_path: Path, write: Any) -> None:
+    write(tmp_path / "PubMed" / "raw", parts())  # of another data set
+    with pytest.raises(FileNotFoundError, match=r"ind\.cora\.x.*planetoid, or in .*cora/raw"):
+        load("cora", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"ind\.cora\.x"):
+        load("cora", tmp_path / "file")
+
+
 def test_root_is_never_completed_by_download(served: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="has no"):
         load("cora", tmp_path, url=served.url)

@@ -448,7 +448,7 @@ def cached(tmp_path: Path) -> list[str]:
 
 
 def test_download_needs_a_digest(served: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no published checksum.*sha256='unchecked'"):
+    with pytest.raises(ValueError, match=r"case counts.*\(--root\).*--sha256 unchecked"):
         load_graphs("tu:TINY", url=served.url)
     assert served.requests == [] == cached(tmp_path)
 
@@ -483,6 +483,19 @@ def test_file_missing_on_the_server(served: Any, tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match=r"cannot download .*OTHER\.zip.*404"):
         load_graphs("tu:OTHER", url=served.url, sha256="unchecked")
     assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize("digest", ["abc", "", "0" * 63 + "g", "Unchecked"])
+def test_digest_is_checked_before_the_download(digest: str, served: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected 64 hexadecimal digits, or 'unchecked'"):
+        load_graphs("tu:TINY", url=served.url, sha256=digest)
+    assert served.requests == [] == cached(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["raw", "TINY/raw"])
+def test_files_as_pyg_arranges_them(place: str, tmp_path: Path) -> None:
+    write(tmp_path / place)
+    assert len(load_graphs("tu:TINY", tmp_path)) == 3
 
 
 def test_root_is_never_completed_by_download(served: Any, tmp_path: Path) -> None:

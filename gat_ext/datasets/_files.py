@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -92,16 +93,28 @@ def _opened(archive: Path) -> ZipMember:
         ) from error
 
 
-def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
+def _raw_folders(root: Path, name: str) -> list[Path]:
+    """Where PyG has the files: ``raw`` of ``root``, or of its folder of that name in any case."""
+    folders = [root]
+    with suppress(OSError):  # root is missing, is a file, or cannot be listed
+        folders += sorted(path for path in root.iterdir() if path.name.lower() == name.lower())
+    return [folder / "raw" for folder in folders]
+
+
+def find_folder(
+    root: Path, family: str, *formats: Sequence[str], pyg_name: str | None = None
+) -> Folder:
     """The folder that has all files of one of the formats.
 
-    It is ``root``, ``root/family``, or inside ``family.zip`` in one of them.
+    It is ``root``, ``root/family``, inside ``family.zip`` in one of them, or where PyG has the
+    files: ``root/raw`` or ``root/pyg_name/raw``.
 
     Args:
         root: Where to look.
         family: Name of the family, such as ``ppi``, of its folder below ``root`` and of its zip
             file, ``ppi.zip``. A parent folder, as in ``tudataset/NCI1``, is optional on disk.
         *formats: The file names of each format.
+        pyg_name: PyG's name of the data set, in any case; None for the last part of ``family``.
 
     Raises:
         FileNotFoundError: No format is complete.
@@ -109,7 +122,8 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
     """
     name = PurePath(family).name
     folders = list(dict.fromkeys([root, root / name, root / family]))
-    places: list[Folder] = [*folders]
+    pyg_name = name if pyg_name is None else pyg_name
+    places: list[Folder] = [*folders, *_raw_folders(root, pyg_name)]
     for folder in dict.fromkeys([*folders, (root / family).parent]):
         archive = folder / f"{name}.zip"
         if archive.is_file():
@@ -123,13 +137,15 @@ def find_folder(root: Path, family: str, *formats: Sequence[str]) -> Folder:
     fewest = min(lacks, key=len)
     if fewest:
         raise FileNotFoundError(
-            f"{root} has no {', '.join(fewest)}; expected in it or in {root / family}. "
-            "Leave root out to download the files"
+            f"{root} has no {', '.join(fewest)}; expected in it, in {root / family}, or in "
+            f"{root / pyg_name / 'raw'}. Leave root out to download the files"
         )
     return places[lacks.index(fewest) // len(formats)]
 
 
-def local_folder(root: Path | None, family: str, *formats: Sequence[str]) -> Folder | None:
+def local_folder(
+    root: Path | None, family: str, *formats: Sequence[str], pyg_name: str | None = None
+) -> Folder | None:
     """``find_folder`` in ``root``, else in the folder that ``GAT_EXT_DATA`` names.
 
     Returns:
@@ -140,12 +156,12 @@ def local_folder(root: Path | None, family: str, *formats: Sequence[str]) -> Fol
         ValueError: As ``find_folder``.
     """
     if root is not None:
-        return find_folder(root, family, *formats)
+        return find_folder(root, family, *formats, pyg_name=pyg_name)
     shared = os.environ.get("GAT_EXT_DATA")
     if not shared:
         return None
     try:
-        return find_folder(Path(shared), family, *formats)
+        return find_folder(Path(shared), family, *formats, pyg_name=pyg_name)
     except FileNotFoundError:
         return None
 

@@ -73,8 +73,8 @@ def planetoid(
 
     Args:
         name: ``cora``, ``citeseer`` or ``pubmed``.
-        root: Folder with the files ``ind.<name>.x`` and so on, or with a subfolder ``planetoid`` of
-            them.
+        root: Folder with the files ``ind.<name>.x`` and so on, or with a subfolder of them:
+            ``planetoid``, or ``raw`` or ``<name>/raw``, in any case, where PyG puts them.
         row_normalize: Scale each node's features to sum to 1, as the GAT and AGNN papers do;
             all-zero rows stay zero.
         url: Folder from which the files are downloaded.
@@ -136,7 +136,7 @@ class _Files(NamedTuple):
 def _folder(name: str, root: Path | None, url: str) -> Folder:
     """The folder of the files; downloads those that are missing."""
     filenames = [f"ind.{name}.{part}" for part in PARTS]
-    folder = local_folder(root, "planetoid", filenames)
+    folder = local_folder(root, "planetoid", filenames, pyg_name=name)
     if folder is None:
         folder = cache_folder() / "planetoid"
         for filename, digest in zip(filenames, SHA256[name], strict=True):

@@ -49,7 +49,8 @@ def ppi(root: Path | None = None, *, standardize: bool = True, url: str = URL) -
 
     Args:
         root: Folder with the files of either format, with ``ppi.zip`` of them, or with a subfolder
-            ``ppi`` of them. A file in a zip may unpack to 64 MiB, or 32 times its size in the zip.
+            of them: ``ppi``, or ``raw`` or ``ppi/raw``, where PyG puts them. A file in a zip may
+            unpack to 64 MiB, or 32 times its size in the zip.
         standardize: Shift and scale each feature to mean 0 and variance 1 over the training nodes,
             as GraphSAGE and GAT do. No effect on DGL's files, which are standardised.
         url: Zip file in DGL's format to download.

@@ -67,8 +67,9 @@ def tudataset(
     Args:
         name: Name of the data set, such as ``NCI1``.
         root: Folder with the files ``<name>_A.txt`` and so on, with a subfolder ``<name>`` or
-            ``tudataset/<name>`` of them, or with ``<name>.zip``, which is read without unpacking.
-            A file in the zip may unpack to 64 MiB, or 32 times its size in the zip.
+            ``tudataset/<name>`` of them, or ``raw`` or ``<name>/raw``, where PyG puts them, or
+            with ``<name>.zip``, which is read without unpacking. A file in the zip may unpack to
+            64 MiB, or 32 times its size in the zip.
         target: ``"labels"``, what to predict is in ``<name>_graph_labels.txt``;
             ``"attributes"``, in ``<name>_graph_attributes.txt``. None: the labels if there is such
             a file, else the attributes.
@@ -82,7 +83,8 @@ def tudataset(
         FileNotFoundError: ``root`` is given and lacks a file.
         ConnectionError: The download failed.
         ValueError: The files are inconsistent or damaged, there is no such target, the download
-            has another digest, or a download is required and ``sha256`` is None.
+            has another digest, ``sha256`` is not a digest, or a download is required and it is
+            None.
         ImportError: A download is required and pooch is missing.
 
     Source:
@@ -99,6 +101,11 @@ def tudataset(
         raise ValueError(f"name is {name!r}; expected letters, digits, - and _, as in 'NCI1'")
     if target is not None and target not in TARGETS:
         raise ValueError(f"target is {target!r}; expected 'labels', 'attributes' or None")
+    if sha256 not in (None, UNCHECKED) and not re.fullmatch("[0-9a-fA-F]{64}", str(sha256)):
+        raise ValueError(
+            f"sha256 is {sha256!r}; expected 64 hexadecimal digits, or {UNCHECKED!r} to accept any "
+            "content"
+        )
     folder = _folder(name, root, target, url, sha256)
 
     def file(part: str) -> Folder:
@@ -145,9 +152,10 @@ def _folder(
     archive, source = cache / f"{name}.zip", f"{url.rstrip('/')}/{name}.zip"
     if sha256 is None and not archive.is_file():
         raise ValueError(
-            f"tu:{name} is not on this machine, and {source} has no published checksum. Download "
-            "it by hand and pass its folder as root, or pass its digest as sha256, or "
-            f"sha256={UNCHECKED!r} to accept any content"
+            f"tu:{name} is not on this machine, and {source} has no published checksum. Check the "
+            "name, whose case counts; then download it by hand and pass its folder as root "
+            "(--root), or pass its digest as sha256 (--sha256), or accept any content with "
+            f"sha256={UNCHECKED!r} (--sha256 {UNCHECKED})"
         )
     if sha256 is not None:
         fetch(source, None if sha256 == UNCHECKED else sha256, archive)
