@@ -126,6 +126,12 @@ def test_mistakes_list_the_choices(arguments, code, words, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())  # nothing ran
 
 
+def test_brackets_in_a_folder_are_printed(tmp_path):
+    out = tmp_path / "[red] runs"
+    result = run("train", "--dataset", "karate", "--epochs", 1, "--out", out)
+    assert result.exit_code == 0 and f"{out}/" in result.output, result.output
+
+
 def test_missing_files_and_foreign_checkpoints(tmp_path):
     result = run("train", "--dataset", "cora", "--root", tmp_path / "nowhere", "--out", tmp_path)
     assert (

@@ -43,7 +43,7 @@ def explained(console: Console) -> Iterator[None]:
     except Interrupted:
         again = [argument for argument in sys.argv[1:] if argument not in _ONCE]
         command = f"gat-ext {shlex.join([*again, '--resume'])}"
-        console.print(f"Interrupted. To go on: {command}", markup=False)
+        console.print(f"Interrupted. To go on: {command}")
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

@@ -39,7 +39,11 @@ def train(
         console.print(run.headline)
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis"),
+        ),
         TimeElapsedColumn(),
     )
     start = last = time.monotonic()
