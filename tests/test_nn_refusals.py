@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,6 +49,12 @@ BAD = [
     ),
     (lambda: nn.GATConv(5, 4)(X, PAIR.float()), TypeError, "dtype torch.float32"),
     (lambda: nn.GATConv(5, 4)(X, PAIR.tolist()), TypeError, "edge_index is a list"),
+    (lambda: nn.GATConv(5, 4)(X, PAIR.numpy()), TypeError, "ndarray.*torch.from_numpy"),
+    (
+        lambda: nn.GATConv(5, 4)(X, SimpleNamespace(edge_index=PAIR)),
+        TypeError,
+        "SimpleNamespace.*pass its edge_index, or Graph.from_pyg",
+    ),
     (lambda: nn.GATConv(5, 4)(X, torch.zeros(3, 2, dtype=torch.int64)), ValueError, r"\[3, 2\]"),
     (
         lambda: nn.GATConv(5, 4)(torch.ones(4, 5), Graph(PAIR, num_nodes=3)),

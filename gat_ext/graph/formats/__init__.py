@@ -18,6 +18,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from gat_ext.graph.formats import (
     dgl_graph,
     networkx_graph,
@@ -50,8 +53,17 @@ def form_of(adjacency: Any) -> Form:
     names = ", ".join(form.name for form in FORMS[:-1])
     raise TypeError(
         f"edge_index is a {type(adjacency).__name__}; expected an int32 or int64 tensor [2, E], a "
-        f"gat_ext.Graph, an EdgeIndex of PyG, {names} or {FORMS[-1].name}"
+        f"gat_ext.Graph, an EdgeIndex of PyG, {names} or {FORMS[-1].name}{_hint(adjacency)}"
     )
+
+
+def _hint(adjacency: Any) -> str:
+    """What to do with two objects that hold edges, but are no form of them."""
+    if isinstance(getattr(adjacency, "edge_index", None), Tensor):  # a Data of PyG
+        return ": pass its edge_index, or Graph.from_pyg of it"
+    if isinstance(adjacency, np.ndarray):
+        return ": convert it with torch.from_numpy"
+    return ""
 
 
 def constructors() -> str:
