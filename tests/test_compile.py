@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from layers import all_cases, full_cases, over, plain_cases
@@ -57,11 +59,20 @@ def gradients(loss, x, module):
     return [g for g in torch.autograd.grad(loss, wanted, allow_unused=True) if g is not None]
 
 
+def unless_slow(cases, each=2):
+    """The cases, those after the first few of each layer marked slow."""
+    seen = Counter()
+    for case in cases:
+        seen[case.name.split()[0]] += 1
+        marks = pytest.mark.slow if seen[case.name.split()[0]] > each else ()
+        yield pytest.param(case, "edge_index", marks=marks)
+
+
 @torch._dynamo.config.patch(error_on_recompile=True, specialize_float=True)
 @pytest.mark.parametrize(
     ("case", "form"),
     [
-        *((case, "edge_index") for case in TRACED),
+        *unless_slow(TRACED),
         *((case, "graph") for case in FULL),
     ],
     ids=str,
@@ -90,8 +101,11 @@ def test_layers_compile_once_for_all_sizes(case, form):
 
 
 @torch._dynamo.config.patch(specialize_float=True)
-@pytest.mark.parametrize("form", ["graph", "edge_index", "int32"])
-@over(FULL)
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [(case, form) for case in FULL for form in ("graph", "edge_index")] + [(FULL[0], "int32")],
+    ids=str,
+)
 def test_layers_compile_with_attention_weights(case, form):
     layer = case.make()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")

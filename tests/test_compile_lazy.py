@@ -54,7 +54,14 @@ def test_a_lazy_layer_compiles_before_its_first_call(case, mode):
 
 
 @pytest.mark.parametrize("edges", [EDGES, Graph(EDGES, num_nodes=20)], ids=["edge_index", "Graph"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "default",
+        "one dynamic graph",
+        *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("dynamic", "one graph")),
+    ],
+)
 @pytest.mark.parametrize("case", LAZY, ids=str)
 def test_lazy_layers_of_a_model_compile_before_their_first_call(case, mode, edges):
     if not case.layer.supports("pairs"):

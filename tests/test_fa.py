@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -123,7 +121,14 @@ def test_derivatives(normalize):
 
 
 @pytest.mark.parametrize("form", ["edge_index", "Graph"])
-@pytest.mark.parametrize(("loops", "normalize"), [*itertools.product(BOTH, BOTH)])
+@pytest.mark.parametrize(
+    ("loops", "normalize"),
+    [
+        (True, True),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in [(True, False), (False, True)]),
+        (False, False),
+    ],
+)
 def test_compiles_once_for_all_sizes(loops, normalize, form):
     """With self-loops among the edges, and weights that are not finite on those replaced."""
     torch._dynamo.reset()

@@ -104,7 +104,9 @@ def test_reset_parameters(name):
     assert torch.equal(model.head[1].deviation, torch.ones(3))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [n if n == "gat" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
+)
 def test_compiles(name):
     torch._dynamo.reset()
     model = make(name, pooling="attention", num_layers=2)
