@@ -245,6 +245,19 @@ def test_damaged_zips(tmp_path: Path, damage: Any) -> None:
     assert refused > 50
 
 
+def test_a_member_larger_than_its_zip(tmp_path: Path) -> None:
+    """zipfile would allocate what the entry says, before it reads."""
+    archive = zipped(write(tmp_path / "files"), tmp_path / "root" / "TINY.zip")
+    content = bytearray(archive.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    while entry >= 0:  # the packed size, in each entry of the directory
+        content[entry + 20 : entry + 24] = (2**31 - 1).to_bytes(4, "little")
+        entry = content.find(b"PK\x01\x02", entry + 1)
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"takes 2147483647 bytes of the zip, which has \d+;"):
+        load_graphs("tu:TINY", archive.parent)
+
+
 def test_damaged_zips_of_ppi(tmp_path: Path) -> None:
     archive = zipped(write_split(tmp_path / "files"), tmp_path / "root" / "ppi.zip", "")
     content, generator, refused = archive.read_bytes(), random.Random(0), 0

@@ -60,7 +60,12 @@ class ZipMember:
             raise ValueError(
                 f"{self} is compressed by method {info.compress_type}, expected Deflate; {by_hand}"
             )
-        packed = min(info.compress_size, os.path.getsize(str(self.archive.filename)))
+        packed, size = info.compress_size, os.path.getsize(str(self.archive.filename))
+        if packed > size:  # zipfile would allocate as much
+            raise ValueError(
+                f"{self} is damaged: it takes {packed} bytes of the zip, which has {size}; "
+                "download the zip again from its source"
+            )
         limit = max(LARGEST_MEMBER, LARGEST_RATIO * packed)
         if info.file_size > limit:  # zipfile reads no more than it says
             raise ValueError(
