@@ -72,7 +72,9 @@ def _dtype(rnd: Random) -> torch.dtype:
 
 def _attention(rnd: Random, graph: Graph, edges: Tensor, dropout: bool, seed: int) -> Step:
     score, dtype = rnd.choice(list(SCORES)), _dtype(rnd)
-    heads, channels = rnd.randint(1, 4), rnd.choice([1, 5, 8, 16])
+    # The inverse norm of a row of one channel can exceed float16, which makes results NaN.
+    sizes = [5, 5, 8, 16] if dtype == torch.float16 else [1, 5, 8, 16]
+    heads, channels = rnd.randint(1, 4), rnd.choice(sizes)
     given = sample_inputs(score, graph, heads, channels, dtype, seed=seed, requires_grad=True)
     option = rnd.choice(list(given))
     inputs = given[option]
