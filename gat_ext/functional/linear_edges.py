@@ -22,16 +22,13 @@ from typing_extensions import Unpack
 from gat_ext.functional import checks
 from gat_ext.functional.attention import edge_attention
 from gat_ext.functional.masked import bias_of_heads, mask_of_edges
-from gat_ext.functional.options import (
-    AttentionResult,
-    ForAny,
-    WithLse,
-)
+from gat_ext.functional.options import AttentionResult, ForAny, WithLse
 from gat_ext.functional.sparse import edge_dot, edge_sum
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.ops import linear_maps
+from gat_ext.ops.scatter import to_caller_order
 from gat_ext.ops.state import is_tracing, is_transformed
 
 SMALL = 200_000
@@ -112,8 +109,7 @@ def attend(
     of_edges = edge_sum(graph, weights, edge_attr)
     out: Tensor = result.out + map_heads(of_edges, edge_map.transpose(1, 2))
     if return_weights:
-        if edge_id is not None:
-            weights = torch.empty_like(weights).index_copy(0, edge_id.long(), weights)
+        weights = to_caller_order(weights, edge_id)
         return result._replace(out=out, weights=weights)  # type: ignore[no-any-return]
     return WithLse(out, result.lse) if others.get("return_lse") else out
 

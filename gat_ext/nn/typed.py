@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from gat_ext.functional import checks
 from gat_ext.graph.cache import cached
+from gat_ext.graph.order import inverse
 from gat_ext.nn.features import SparseFeatures
 from gat_ext.ops import linear_maps
 from gat_ext.ops.state import is_tracing
@@ -92,7 +93,7 @@ class TypedLinear(nn.Module):
             index = index.expand(*of_all.shape[:-2], 1, of_all.shape[-1])
             out = of_all.gather(-2, index).squeeze(-2)
         else:
-            order, inverse, counts = cached(
+            order, place, counts = cached(
                 (type_vec,), ("by type", num_types), lambda: _by_type(type_vec, num_types)
             )
             width = x.shape[-1]
@@ -100,7 +101,7 @@ class TypedLinear(nn.Module):
                 linear_maps.linear(part.reshape(-1, width), weight.t())
                 for part, weight in zip(x[order].split(counts.tolist()), self.weight, strict=True)
             ]
-            out = torch.cat(parts).view(*x.shape[:-1], self.out_channels)[inverse]
+            out = torch.cat(parts).view(*x.shape[:-1], self.out_channels)[place]
         if bias is None:
             return out
         of_nodes = bias[type_vec]
@@ -115,9 +116,7 @@ class TypedLinear(nn.Module):
 def _by_type(types: Tensor, num_types: int) -> tuple[Tensor, Tensor, Tensor]:
     """(rows by type, the place of each row among them, number of rows of each type)."""
     order = types.argsort(stable=True)
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(order.numel(), device=order.device)
-    return order, inverse, torch.bincount(types, minlength=num_types).cpu()
+    return order, inverse(order), torch.bincount(types, minlength=num_types).cpu()
 
 
 class LazyTypedLinear(LazyModuleMixin, TypedLinear):  # type: ignore[misc]

@@ -139,7 +139,5 @@ def _of(data: NodeDataset, graph: Graph, mask: Tensor) -> _Batch:
 def _subset(data: NodeDataset, ids: Tensor, mask: Tensor) -> _Batch:
     assert data.graph_ids is not None
     nodes = torch.isin(data.graph_ids, ids)
-    position = nodes.cumsum(0) - 1
-    edges = data.edge_index[:, nodes[data.edge_index[0]]]
-    graph = Graph(position[edges], num_nodes=int(nodes.sum()))
+    graph, _ = data.graph.subgraph(nodes)
     return _Batch(data.x[nodes], data.y[nodes], graph, mask[nodes])
