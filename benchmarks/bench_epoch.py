@@ -84,7 +84,7 @@ def _program(wide: bool, family: str, case: Case) -> Program:
             for name, t in case.tensors.items()
             if name.startswith(f"{place}.")
         }
-        layer, parameters = make_layer("gat", family, size, own)
+        layer, parameters = make_layer(LAYERS["gat"], family, size, own)
         layers.append(layer)
         leaves |= {tuple(f"{place}.{name}" for name in names): p for names, p in parameters.items()}
     network = (NativeNetwork if family == "gat_ext" else Network)(*layers, dropout=case.dropout)

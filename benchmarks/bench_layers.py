@@ -165,13 +165,12 @@ class Flat(nn.Module):
 
 
 def make_layer(
-    name: str, family: str, sizes: Sizes, weights: dict[str, Tensor]
+    layer: Layer, family: str, sizes: Sizes, weights: dict[str, Tensor]
 ) -> tuple[nn.Module, dict[tuple[str, ...], nn.Parameter]]:
     """A library's layer with the given weights, and its parameters by PyG's names.
 
     The layer is ``(x, graph) -> [N, heads * channels]``.
     """
-    layer = LAYERS[name]
     if family == "dgl":
         import dgl.nn.pytorch as dgl_nn
 
@@ -213,31 +212,33 @@ def normal(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generato
     return torch.randn(shape, generator=generator, device=generator.device).to(dtype)
 
 
-def _sizes(name: str, case: Case) -> Sizes:
+def sizes_of(layer: Layer, case: Case) -> Sizes:
+    """The sizes of a layer on the nodes of a case."""
     setting = case.setting
     if "x" in case.tensors:
         in_channels = case.tensors["x"].shape[1]
-    elif case.features is None or LAYERS[name].projections == 0:
+    elif case.features is None or layer.projections == 0:
         in_channels = setting.width
     else:
         in_channels = case.features.shape[1]
     return Sizes(in_channels, setting.channels, setting.heads, case.dropout)
 
 
-def _tensors(name: str, case: Case, generator: torch.Generator) -> dict[str, Tensor]:
-    sizes = _sizes(name, case)
-    if case.features is None or LAYERS[name].projections == 0:
+def draw_tensors(layer: Layer, case: Case, generator: torch.Generator) -> dict[str, Tensor]:
+    """x, grad_out and the weights of a layer."""
+    sizes = sizes_of(layer, case)
+    if case.features is None or layer.projections == 0:
         x = normal((case.num_nodes, sizes.in_channels), case.dtype, generator)
     else:
         x = case.features.to(case.dtype)
     out = normal((case.num_nodes, case.setting.width), case.dtype, generator)
-    return {"x": x, "grad_out": out, **draw(LAYERS[name].shapes(sizes), case.dtype, generator)}
+    return {"x": x, "grad_out": out, **draw(layer.shapes(sizes), case.dtype, generator)}
 
 
 def _program(name: str, family: str, case: Case) -> Program:
     x = case.tensors["x"].requires_grad_()
     weights = {key: t for key, t in case.tensors.items() if key not in ("x", "grad_out")}
-    module, leaves = make_layer(name, family, _sizes(name, case), weights)
+    module, leaves = make_layer(LAYERS[name], family, sizes_of(LAYERS[name], case), weights)
     return Program(module, (x, graph_of(family, case)), {("x",): x, **leaves})
 
 
@@ -251,7 +252,7 @@ def _item(name: str) -> Item:
     families = ("gat_ext", "pyg", "dense", "dgl")
     return Item(
         title=layer.title,
-        tensors=functools.partial(_tensors, name),
+        tensors=functools.partial(draw_tensors, layer),
         build={family: functools.partial(_program, name, family) for family in families},
         rows={"x": "node", "out": "node"},
         gathers=layer.gathers,

@@ -33,6 +33,7 @@ class Setting:
         order: then reorder them by this method of ``Graph.reorder``.
         threads: number of threads; 0 leaves torch's unchanged.
         root: folder of the files of data sets.
+        edge_dim: features of an edge, in benchmarks with edge features.
     """
 
     graph: str = "uniform"
@@ -48,6 +49,7 @@ class Setting:
     threads: int = 0
     device: str = "cpu"
     root: str | None = None
+    edge_dim: int = 8
 
     @property
     def width(self) -> int:

@@ -35,7 +35,7 @@ from worker import limit_memory, load_bench
 
 HERE = Path(__file__).resolve().parent
 _SETTING = ("graph", "nodes", "degree", "heads", "channels", "dtype", "dropout", "seed", "shuffle",
-            "order", "threads", "device", "root")  # fmt: skip
+            "order", "threads", "device", "root", "edge_dim")  # fmt: skip
 
 Benches = dict[str, tuple[Path, ModuleType]]
 
@@ -139,6 +139,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="edges per node, beside its self-loop; a mesh has its own (%(default)s)")  # fmt: skip
     add("--heads", type=_count, default=default.heads, help="attention heads (%(default)s)")
     add("--channels", type=_count, default=default.channels, help="per head (%(default)s)")
+    add("--edge-dim", type=_count, default=default.edge_dim,
+        help="features of an edge, where edges have some (%(default)s)")  # fmt: skip
     add("--dtype", choices=list(DTYPES), default=default.dtype, help="(%(default)s)")
     add("--dropout", type=float, help="on the attention; default: 0, and 0.6 for an epoch")
     add("--shuffle", action="store_true", help="renumber the nodes at random")

@@ -189,8 +189,9 @@ def sample_inputs(
 
     - "plain"; "bias"; "masked" (a bias with -inf, of all in-edges of destination 0 too);
       "negative_slope"; "scale"; "hard" and "top_k" (1 and 2 kept); "dropout"; "everything";
-    - for scores that read key: "edge_feat", "edge_in_value", and "uneven" (more value channels than
-      key channels); for scores that read src_term: "edge_term".
+    - for scores that read key: "edge_feat", "edge_in_value", "edge_map" and "edge_map_in_value"
+      (linear edge features), and "uneven" (more value channels than key channels); for scores that
+      read src_term: "edge_term".
 
     Args:
         score: a name in ``reference.SCORES``.
@@ -277,6 +278,10 @@ def _edge_inputs(
         inputs["edge_feat"] = {"edge_feat": edge_feat}
         inputs["edge_in_value"] = {"edge_feat": edge_feat, "edge_in_value": True}
         inputs["uneven"] = {"value": uneven}
+        edge_attr = draw.leaf(draw.normal(graph.num_edges, 5))
+        edge_map = draw.leaf(draw.normal(heads, channels, 5))
+        inputs["edge_map"] = {"edge_attr": edge_attr, "edge_map": edge_map}
+        inputs["edge_map_in_value"] = inputs["edge_map"] | {"edge_in_value": True}
     if "src_term" in reads:
         inputs["edge_term"] = {"edge_term": draw.leaf(draw.normal(graph.num_edges, heads))}
     return inputs

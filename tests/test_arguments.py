@@ -28,7 +28,7 @@ NAMED_IN = {
     "gat_ext/ops/scores.py",  # the formulas of the scores
 }
 # Words that other operators use, too, are not inputs of edge_attention alone.
-COMMON = {"value", "query", "key", "bias"}
+COMMON = {"value", "query", "key", "bias", "edge_attr"}
 
 
 def schema(name):
@@ -73,9 +73,11 @@ def test_constants_are_what_gradients_share():
 
 def test_dimensions_of_inputs_and_results():
     for name, dims in _C.input_dims().items():
-        assert set(dims) <= set("nmEHDF"), name
-        assert dims.count("H") == 1, name
-        assert arguments.HEADS[name] == dims.index("H")
+        assert set(dims) <= set("nmEHDFK"), name
+        assert dims.count("H") <= 1, name
+        assert (name in arguments.SHARED) == ("H" not in dims)
+        if "H" in dims:
+            assert arguments.HEADS[name] == dims.index("H")
         assert (name in arguments.PER_EDGE) == dims.startswith("E")
 
 

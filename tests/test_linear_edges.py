@@ -1,4 +1,4 @@
-"""Edge features that a linear map adds to keys and values: as edge_feat, without its memory."""
+"""Edge features of a linear map: as edge_feat, without its memory."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ import torch
 from torch import func
 from torch.testing import assert_close
 
-from gat_ext import functional, nn
-from gat_ext.functional import dot_attention
+from gat_ext import Graph, functional, nn
 from gat_ext.ops.registry import ops
+from gat_ext.ops.scores import TRAITS
 from gat_ext.testing import GRAPHS, devices, sample_graph, tolerance
 
 F64 = torch.float64
 HEADS, CHANNELS, EDGE_CHANNELS = 2, 4, 3
-
-
-@pytest.fixture(autouse=True)
-def no_graph_is_small(monkeypatch):
-    monkeypatch.setattr("gat_ext.functional.linear_edges.SMALL", 0)
 
 
 def draw(*shape, dtype=F64, device="cpu", seed=0):
@@ -37,15 +32,28 @@ def inputs(graph, dtype=F64, device="cpu"):
     return *nodes, edge_attr, draw(HEADS, CHANNELS, EDGE_CHANNELS, dtype=dtype, device=device)
 
 
-def by_map(graph, tensors, **options):
+def attend(score, graph, tensors, **options):
+    """additive_v2 and supergat_mx add the features to keys alone, dot and cosine to values too."""
+    query, key, value = tensors
+    inputs = {"query": query, "key": key} | options
+    if score == "additive_v2":
+        inputs["att"] = torch.linspace(-1, 1, HEADS * CHANNELS).view(HEADS, CHANNELS).to(value)
+    if score in ("cosine", "supergat_mx"):
+        inputs["dst_term"] = query.detach()[..., 0].cos()
+        inputs["src_term"] = key.detach()[..., 0].cos()
+    in_value = score in ("dot", "cosine")
+    return functional.edge_attention(graph, value, score=score, edge_in_value=in_value, **inputs)
+
+
+def by_map(graph, tensors, score="dot", **options):
     *nodes, edge_attr, edge_map = tensors
-    return dot_attention(graph, *nodes, edge_attr=edge_attr, edge_map=edge_map, **options)
+    return attend(score, graph, nodes, edge_attr=edge_attr, edge_map=edge_map, **options)
 
 
-def by_feat(graph, tensors, **options):
+def by_feat(graph, tensors, score="dot", **options):
     *nodes, edge_attr, edge_map = tensors
     edge_feat = torch.einsum("ek,hdk->ehd", edge_attr, edge_map)
-    return dot_attention(graph, *nodes, edge_feat=edge_feat, **options)
+    return attend(score, graph, nodes, edge_feat=edge_feat, **options)
 
 
 def options_of(graph, device="cpu"):
@@ -66,13 +74,19 @@ def options_of(graph, device="cpu"):
     }
 
 
+SCORES = [name for name, traits in TRAITS.items() if traits.has_term]
+
+
 @pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("name", GRAPHS)
-def test_equals_edge_feat(name, device):
+def test_equals_edge_feat(name, score, device):
     graph = sample_graph(name, device)
+    if score not in ("dot", "additive_v2") and name != "unsorted":
+        pytest.skip("the other scores share their kernels with dot")
     tensors = inputs(graph, device=device)
     for what, options in options_of(graph, device).items():
-        flags = {"return_weights": True, "return_lse": True}
+        flags = {"return_weights": True, "return_lse": True, "score": score}
         ours = by_map(graph, tensors, **options, **flags)
         theirs = by_feat(graph, tensors, **options, **flags)
         given = [*tensors, *(t for t in options.values() if isinstance(t, torch.Tensor))]
@@ -91,17 +105,18 @@ def test_equals_edge_feat(name, device):
                 assert_close(a, b, msg=what)
 
 
+@pytest.mark.parametrize("score", ["dot", "additive_v2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_dtypes(dtype):
+def test_dtypes(dtype, score):
     graph = sample_graph("unsorted")
     tensors = inputs(graph, dtype)
-    exact = by_feat(graph, [t.detach().double() for t in tensors])
-    out = by_map(graph, tensors)
+    exact = by_feat(graph, [t.detach().double() for t in tensors], score)
+    out = by_map(graph, tensors, score)
     assert out.dtype == dtype
     bounds = tolerance(dtype)
     assert_close(out.double(), exact, rtol=4 * bounds["rtol"], atol=8 * bounds["atol"])
     with torch.autocast("cpu", torch.bfloat16):
-        assert by_map(graph, inputs(graph, torch.float32)).dtype == torch.bfloat16
+        assert by_map(graph, inputs(graph, torch.float32), score).dtype == torch.bfloat16
 
 
 def test_flags():
@@ -113,31 +128,65 @@ def test_flags():
     assert torch.equal(by_map(graph, tensors, return_lse=True).lse, lse)
 
 
-def test_gradients():
+@pytest.mark.parametrize("score", ["dot", "additive_v2"])
+def test_gradients(score):
     graph = sample_graph("unsorted")
     tensors = inputs(graph)
-    assert torch.autograd.gradcheck(lambda *t: by_map(graph, t), tensors, fast_mode=True)
-    assert torch.autograd.gradgradcheck(lambda *t: by_map(graph, t), tensors, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *t: by_map(graph, t, score), tensors, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda *t: by_map(graph, t, score), tensors, fast_mode=True)
 
 
-def test_transforms_and_compile():
+@pytest.mark.parametrize("score", ["dot", "additive_v2"])
+def test_transforms_and_compile(score):
+    """vmap over a node tensor, over the features of edges, and of gradients; jvp; compile."""
     graph = sample_graph("unsorted")
     tensors = [t.detach() for t in inputs(graph)]
-    expected = by_feat(graph, tensors)
-    query, *others = tensors
-    stacked = func.vmap(lambda q: by_map(graph, (q, *others)))(torch.stack([query, 2 * query]))
-    assert_close(stacked[0], expected)
-    found = func.jvp(lambda q: by_map(graph, (q, *others)), (query,), (query,))
-    wanted = func.jvp(lambda q: by_feat(graph, (q, *others)), (query,), (query,))
-    assert_close(found, wanted)
-    compiled = torch.compile(lambda *t: by_map(graph, t), fullgraph=True, backend="aot_eager")
+    expected = by_feat(graph, tensors, score)
+    for place, tensor in enumerate(tensors):
+
+        def ours(t, attend=by_map, place=place):
+            return attend(graph, [*tensors[:place], t, *tensors[place + 1 :]], score)
+
+        def theirs(t, ours=ours):
+            return ours(t, attend=by_feat)
+
+        batch = torch.stack([tensor, 2 * tensor])
+        assert_close(func.vmap(ours)(batch), torch.stack([theirs(t) for t in batch]))
+        slope, of_batch = (
+            func.vmap(func.grad(lambda t, f=f: f(t).sin().sum())) for f in (ours, theirs)
+        )
+        assert_close(slope(batch), of_batch(batch))
+        assert_close(func.jvp(ours, (tensor,), (tensor,)), func.jvp(theirs, (tensor,), (tensor,)))
+    compiled = torch.compile(
+        lambda *t: by_map(graph, t, score), fullgraph=True, backend="aot_eager"
+    )
     assert_close(compiled(*tensors), expected)
 
 
-def test_the_layer_allocates_no_features_of_edges_and_heads(monkeypatch):
+def test_gradients_are_bitwise_equal_for_any_number_of_threads():
+    graph = Graph(torch.randint(500, (2, 30_000), generator=torch.Generator().manual_seed(0)))
+    tensors = inputs(graph, torch.float32)
+    found = []
+    for threads in (1, 3):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        for score in ("dot", "additive_v2"):
+            out = by_map(graph, tensors, score)
+            found.append([out, *torch.autograd.grad(out.sin().sum(), tensors)])
+        torch.set_num_threads(before)
+    for once, again in zip(found[:2], found[2:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+LAYERS = [nn.TransformerConv, nn.GATv2Conv]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_layer_allocates_no_features_of_edges_and_heads(kind, monkeypatch):
     """A hook on lin_edge, which reads them, gets them; the results are equal."""
     graph = sample_graph("unsorted")
-    layer = nn.TransformerConv(5, CHANNELS, HEADS, edge_dim=EDGE_CHANNELS).double()
+    options = {} if kind is nn.TransformerConv else {"add_self_loops": False}
+    layer = kind(5, CHANNELS, HEADS, edge_dim=EDGE_CHANNELS, **options).double()
     x, edge_attr = draw(graph.num_src, 5), draw(graph.num_edges, EDGE_CHANNELS)
     calls, fused = [], ops.edge_attention
     monkeypatch.setattr(ops, "edge_attention", lambda *a: (calls.append(a), fused(*a))[1])
@@ -153,25 +202,14 @@ def test_the_layer_allocates_no_features_of_edges_and_heads(monkeypatch):
     assert largest[1] == features > largest[0]
 
 
-def test_small_graphs_take_one_operator(monkeypatch):
-    graph = sample_graph("unsorted")
-    tensors, found = inputs(graph), {}
-    calls, fused = [], ops.edge_dot
-    monkeypatch.setattr(ops, "edge_dot", lambda *a: (calls.append(a), fused(*a))[1])
-    for limit in (0, graph.num_edges * HEADS * CHANNELS):
-        monkeypatch.setattr("gat_ext.functional.linear_edges.SMALL", limit)
-        found[limit] = by_map(graph, tensors)
-        assert len(calls) == 1
-    assert_close(*found.values())
-
-
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("wants_edges", [False, True])
-def test_memory_does_not_grow_with_edges_times_channels(wants_edges):
+def test_memory_does_not_grow_with_edges_times_channels(wants_edges, kind):
     """Twice the channels allocate as much more as they do without edges."""
     edges = torch.randint(50, (2, 20_000), generator=torch.Generator().manual_seed(0))
 
     def allocated(channels, edge_dim):
-        layer = nn.TransformerConv(8, channels, HEADS, edge_dim=edge_dim)
+        layer = kind(8, channels, HEADS, edge_dim=edge_dim)
         attr = [] if edge_dim is None else [torch.randn(20_000, edge_dim)]
         for t in attr:
             t.requires_grad_(wants_edges)
@@ -191,12 +229,13 @@ BAD = [
     ({"edge_attr": None}, ValueError, "edge_attr and edge_map go together"),
     ({"edge_feat": torch.ones(17, 2, 4)}, ValueError, "in place of edge_feat"),
     ({"edge_map": torch.ones(2, 5, 3)}, ValueError, r"edge_map has shape \[2, 5, 3\]"),
-    ({"edge_map": torch.ones(2, 4, 2)}, ValueError, r"edge_attr has shape \[17, 3\]; .*, 2\]"),
-    ({"edge_attr": torch.ones(16, 3)}, ValueError, "17 edges"),
+    ({"edge_map": torch.ones(2, 4, 2)}, ValueError, r"edge_map has shape .* expected \[2, 4, 3\]"),
+    ({"edge_attr": torch.ones(16, 3)}, ValueError, r"expected \[17, 3\]"),
+    ({"edge_attr": torch.ones(17)}, ValueError, r"edge_attr has shape \[17\]"),
     ({"edge_attr": torch.ones(17, 3, dtype=F64)}, TypeError, "cast"),
-    ({"value": torch.ones(9, 2, 5)}, ValueError, "value has shape .* expected 4 channels"),
+    ({"value": torch.ones(9, 2, 5)}, ValueError, "expects 5 channels"),
     ({"bias": torch.ones(17, 3)}, ValueError, "bias"),
-    ({"bias": torch.ones(16)}, ValueError, "17 edges"),
+    ({"bias": torch.ones(16)}, ValueError, r"bias has shape \[16\]"),
     ({"return_weights": 1}, TypeError, "return_weights is a int"),
 ]
 

@@ -24,7 +24,6 @@ MAY_NAME_SCORES = {
     "reference/attention.py",
     "functional/additive.py",  # a function for each score with inputs of its own
     "functional/similarity.py",
-    "functional/linear_edges.py",
     "functional/supergat.py",
     "nn/relations.py",  # names of RGATConv's mods, one of which is "additive"
 }

@@ -61,8 +61,21 @@ def slow_score(inputs: dict, edge: int, i: int, j: int, h: int) -> float:
     return formulas[inputs["score"]]() + at("bias", edge, h)
 
 
+def with_edge_feat(inputs: dict) -> dict:
+    """W e_ij of linear edge features as edge_feat, element by element."""
+    if "edge_map" not in inputs:
+        return inputs
+    edge_attr, edge_map = inputs["edge_attr"].tolist(), inputs["edge_map"].tolist()
+    rows = [
+        [[math.fsum(map(math.prod, zip(e, w, strict=True))) for w in head] for head in edge_map]
+        for e in edge_attr
+    ]
+    return inputs | {"edge_feat": torch.tensor(rows, dtype=torch.float64)}
+
+
 def slow_attention(graph: Graph, inputs: dict, mask: torch.Tensor | None):
     """(out, weights, lse) by definition, edge by edge in floats."""
+    inputs = with_edge_feat(inputs)
     _, num_heads, channels = inputs["value"].shape
     out = torch.zeros(graph.num_dst, num_heads, channels, dtype=torch.float64)
     weights = torch.zeros(graph.num_edges, num_heads, dtype=torch.float64)

@@ -23,6 +23,23 @@
 // out_i is v_j and ds_ij is exactly 0. With dropout out_i is then c v_j, rounded, with
 // c = 1 / (1 - p); therefore the passes sum <g_i, c v_j> and then multiply it by 0 or 1, where the
 // formula has m_ij <g_i, v_j>.
+//
+// Note [linear edge features]. Instead of a row edge_feat_ij [H, D] an edge may have e_ij [K],
+// shared by the heads, and all edges a map W [H, D, K]: y_j and v_j then gain W e_ij, which each
+// pass computes from K numbers. With the gradient g_ij [H, D] of W e_ij,
+//
+//     dW = sum_ij g_ij e_ij^T,   de_ij = W^T g_ij,
+//
+// which the destination pass sums while g_ij is in the cache. Nothing has E H D elements.
+//
+// A score of a dot product needs no W e_ij on the CPU:
+//
+//     <x_i, y_j + W e_ij> = <x_i, y_j> + <W^T x_i, e_ij>,
+//     sum_j p_ij W e_ij   = W sum_j p_ij e_ij,
+//
+// with one product with W for each row of a tile, and H K numbers for each edge. If W e_ij adds to
+// v_j too, delta is computed from the two sums that make up out_i, because <g_i, out_i> would not
+// cancel against <g_i, v_j> + <W^T g_i, e_ij>.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +51,11 @@
 #include "types.h"
 
 namespace gat {
+
+// Rows of the map of linear edge features, which are processed four at a time.
+GAT_HD constexpr std::int64_t padded_terms(std::int64_t edge_channels) {
+  return (edge_channels + 3) / 4 * 4;
+}
 
 // The inputs from which the scores and the softmax are computed. A pointer is null where the score
 // does not read it, or where the option is absent.
@@ -50,7 +72,11 @@ struct EdgeAttentionInputs {
   const T* edge_term = nullptr;  // [E, H] adds to b
   const T* bias = nullptr;       // [E, H] adds to the finished score
   const T* edge_feat = nullptr;  // [E, H, D] adds to y, and to v if edge_in_value
-  bool edge_in_value = false;
+  bool edge_in_value = false;    // also where the features are linear
+  // Linear edge features: see the note. The map is padded with zeros to padded_terms(K) rows.
+  std::int64_t edge_channels = 0;          // K
+  const T* edge_attr = nullptr;            // e [E, K]
+  const Acc<T>* edge_map = nullptr;        // W, as [K, H, D]
   const std::uint8_t* selected = nullptr;  // [E, H], CSR order: 1 for the edges that top-k keeps
   ScoreParams<Acc<T>> params;
   Dropout dropout;
@@ -65,6 +91,8 @@ struct EdgeAttentionForward {
   Acc<T>* lse = nullptr;                  // [N_dst, H] or null
   Acc<T>* out_acc = nullptr;              // [N_dst, H, F], not rounded; null where T is Acc<T>
   Acc<T>* scores = nullptr;               // [E, H] s_ij, CSR order, on the CPU only; or null
+  // [N_dst, H, K] sums of alpha m e, on the CPU only; then out_acc has those of v alone; or null
+  Acc<T>* edge_sums = nullptr;
 };
 
 template <class T>
@@ -89,6 +117,8 @@ struct EdgeAttentionBackward {
   T* grad_edge_term = nullptr;
   T* grad_bias = nullptr;
   T* grad_edge_feat = nullptr;
+  T* grad_edge_attr = nullptr;
+  Acc<T>* grad_edge_map = nullptr;  // in the layout of edge_map
 };
 
 }  // namespace gat

@@ -1,15 +1,16 @@
 // Fused edge attention on the CPU: the table of kernels for one score and storage type.
 //
 // See Note [one-pass backward] in ../core/edge_attention.h. Each row of each gradient has exactly
-// one owner, and no value per edge is stored between the passes: each recomputes scores and weights
-// from rows that it gathers anyway.
-//   The destination pass, for scores with a term, gathers y_j and v_j, sums the gradients of x_i
-//   and
-//     a_i, and writes those of the edges.
-//   The source pass gathers x_i and g_i and sums the gradients of y_j, b_j and v_j. Without a term
-//   it
-//     gathers g_i only, writes the gradients of the edges and the gradient of a_i through each
-//     edge, which a third pass sums over the rows: one gather of feature rows instead of two.
+// one owner.
+//   For a score with a term, the destination pass gathers y_j and v_j, recomputes the weights, sums
+//   the gradients of x_i and a_i, and writes those of the edges. Then the source pass gathers x_i
+//   and g_i and sums the gradients of y_j, b_j and v_j, which need of each edge alpha m and the
+//   gradients of its sum of terms and of b. The destination pass stores these, 2 or 3 H numbers per
+//   edge: to recompute them would take two dot products with rows of the source, an exponential,
+//   and the random numbers of dropout.
+//   Without a term, a pass over the sources gathers g_i only, sums the gradients of b_j and v_j,
+//   and writes those of the edges and the gradient of a_i through each edge, which another pass
+//   sums over the rows: one gather of feature rows instead of two.
 #pragma once
 
 #include <cstdint>
@@ -18,15 +19,21 @@
 
 namespace gat::cpu {
 
-// The source pass reads a_i, the shift and scale of the softmax, and delta_i of a destination from
-// adjacent columns of one table: one cache line per edge instead of three.
+// Numbers that the destination pass stores for each edge and head.
+template <class Score>
+inline constexpr int kEdgeFactors = Score::has_node_terms ? 3 : 2;
+
+// Without a term, the pass over the sources reads a_i, the shift and scale of the softmax, and
+// delta_i of a destination from adjacent columns of one table: one cache line per edge instead of
+// three.
 inline constexpr std::int64_t kNodeColumns = 4;
 
 // Scratch memory of the backward.
 template <class A>
 struct BackwardScratch {
-  A* node_table = nullptr;  // [N_dst, kNodeColumns, H]
-  void* inverse = nullptr;  // [E], with the dtype of position; null unless grad_dst_term needs it
+  A* node_table = nullptr;    // [N_dst, kNodeColumns, H]; of scores without a term
+  A* edge_factors = nullptr;  // [E, kEdgeFactors, H]; of scores with one
+  void* inverse = nullptr;    // [E], with the dtype of position; null unless grad_dst_term needs it
 };
 
 template <class T>
@@ -38,10 +45,11 @@ struct EdgeAttentionKernels {
   // weights[id, h] = alpha m, from the scores that the forward wrote, and its softmax.
   void (*weights)(const EdgeAttentionInputs<T>&, const Acc<T>* scores,
                   const RowSoftmax<Acc<T>>* softmax, T* weights);
-  // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be
-  // null.
+  // delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; edge_sums, grad_weights, weights and
+  // grad_lse may be null.
   void (*delta)(const EdgeAttentionInputs<T>&, const T* grad_out, const Acc<T>* out,
-                const T* grad_weights, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
+                const Acc<T>* edge_sums, const T* grad_weights, const T* weights,
+                const Acc<T>* grad_lse, Acc<T>* delta);
   void (*backward)(const EdgeAttentionBackward<T>&, const BackwardScratch<Acc<T>>&);
 };
 

@@ -49,6 +49,43 @@ template <class Score, class T, int C>
 inline constexpr int kBackwardBlocksAtOnce =
     Score::has_term && Score::has_node_terms && sizeof(T) == 8 ? 2 : kBlocksAtOnce<C>;
 
+// What an edge adds to pack c of y and v: see Note [linear edge features]. Nothing in the variant
+// for short rows, which inputs with edge features do not use.
+template <class T, int C>
+struct EdgeRow {
+  using A = Acc<T>;
+  A values[kPack<T>] = {};
+
+  // k is a position in csr; channels are those of y or of v.
+  __device__ __forceinline__ EdgeRow(const Attention<T>& a, const CsrView& csr, const Task& task,
+                                     const Channels& channels, std::int64_t k, bool valid,
+                                     int block, int c) {
+    if constexpr (kGeneral<C>) {
+      if (!valid) return;
+      if (a.in.edge_feat) {
+        const Pack<T> pack = load_pack<T, C>(a.in.edge_feat, a.at(csr.id(k), task.head), channels,
+                                             task.team, block, c);
+#pragma unroll
+        for (int i = 0; i < kPack<T>; ++i) values[i] = pack[i];
+      } else if (a.in.edge_attr) {
+        const std::int64_t K = a.in.edge_channels;
+        const int first = first_channel<T, C>(task.team, block, c);
+        const T* const attr = a.in.edge_attr + csr.id(k) * K;
+        const A* map =
+            a.in.edge_map + static_cast<std::int64_t>(task.head) * channels.count + first;
+        for (std::int64_t term = 0; term < K; ++term, map += channels.stride) {
+          const A e = widen(attr[term]);
+#pragma unroll
+          for (int i = 0; i < kPack<T>; ++i) {
+            if (first + i < channels.count) values[i] += map[i] * e;
+          }
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ A operator[](int i) const { return values[i]; }
+};
+
 // The graph over which a pass runs: rows are destinations, or with `position` the sources of the
 // transpose.
 struct Walk {
@@ -143,19 +180,6 @@ struct EdgeScores {
     }
   }
 
-  // Pack c of the features of an edge, zero without them.
-  __device__ __forceinline__ static Pack<T> edge_feat(const Attention<T>& a, const Walk& walk,
-                                                      const Task& task, std::int64_t k, bool valid,
-                                                      int block, int c) {
-    if constexpr (kGeneral<C>) {
-      if (a.in.edge_feat && valid) {
-        return load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(k), task.head), a.score, task.team,
-                               block, c);
-      }
-    }
-    return {};
-  }
-
   __device__ __forceinline__ void sum_terms(const Attention<T>& a, const Walk& walk,
                                             const Task& task, const EdgeBatch<n>& batch) {
     const auto add_block = [&](int block) {
@@ -166,7 +190,8 @@ struct EdgeScores {
       for (int u = 0; u < n; ++u) {
 #pragma unroll
         for (int c = 0; c < C; ++c) {
-          const Pack<T> e = edge_feat(a, walk, task, batch.first + u, batch.valid(u), block, c);
+          const EdgeRow<T, C> e(a, walk.csr, task, a.score, batch.first + u, batch.valid(u), block,
+                                c);
 #pragma unroll
           for (int i = 0; i < kPack<T>; ++i) {
             A wi{}, yi = y(u, c, i);
@@ -319,7 +344,7 @@ AttentionLayout<T> lay_out(const EdgeAttentionInputs<T>& in, const EdgeAttention
       is_narrow<T>(a.score.access) || (!scores_only && is_narrow<T>(a.value.access));
   const std::int64_t longest =
       scores_only || in.score_channels > in.value_channels ? in.score_channels : in.value_channels;
-  const RowShape shape = RowShape::of<T>(longest, narrow || in.edge_feat != nullptr);
+  const RowShape shape = RowShape::of<T>(longest, narrow || in.edge_feat || in.edge_attr);
   a.score_blocks = shape.blocks_of<T>(in.score_channels);
   a.value_blocks = shape.blocks_of<T>(in.value_channels);
   return {a, shape};

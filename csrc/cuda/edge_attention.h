@@ -50,9 +50,18 @@ template <class T>
 std::int64_t att_part_rows(const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&);
 
 // The destination pass of a score with a term; att_parts is null where grad_att is not needed.
+// edge_factors [E, 2, H], or null: see edge_attention_features.
 template <class T>
 void edge_attention_destination(Context&, int score, const EdgeAttentionSizes&,
-                                const EdgeAttentionBackward<T>&, Acc<T>* att_parts);
+                                const EdgeAttentionBackward<T>&, Acc<T>* att_parts,
+                                Acc<T>* edge_factors);
+
+// For `count` edges from CSR position `first` on: the gradients of W e [count, H, D], from what the
+// destination pass wrote to edge_factors, and e [count, K].
+template <class T>
+void edge_attention_features(Context&, int score, const EdgeAttentionBackward<T>&,
+                             const Acc<T>* edge_factors, std::int64_t first, std::int64_t count,
+                             Acc<T>* grad, Acc<T>* attr);
 
 // The source pass. Without a term it writes args.edge_grad where that is not null.
 template <class T>

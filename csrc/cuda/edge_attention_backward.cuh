@@ -15,6 +15,9 @@ struct BackwardArgs {
   Attention<T> attention;
   EdgeAttentionBackward<T> to;
   Acc<T>* att_parts = nullptr;  // [slots, H, D] parts of the gradient of w; null where not needed
+  // [E, 2, H] in CSR order: alpha m and the gradient of the sum of the terms of each edge, for the
+  // gradients of linear edge features; or null
+  Acc<T>* edge_factors = nullptr;
 };
 
 // <g, c (v + e)> + c r of a few edges, where g or v belongs to the row and c is the factor of the
@@ -63,11 +66,8 @@ struct WeightGrads {
   __device__ __forceinline__ void add_pack(const Attention<T>& a, const Walk& walk,
                                            const Task& task, const EdgeBatch<n>& batch, int block,
                                            int u, int c, A keep) {
-    Pack<T> e;
-    if (kGeneral<C> && a.in.edge_in_value && batch.valid(u)) {
-      e = load_pack<T, C>(a.in.edge_feat, a.at(walk.csr.id(batch.first + u), task.head), a.value,
-                          task.team, block, c);
-    }
+    const EdgeRow<T, C> e(a, walk.csr, task, a.value, batch.first + u,
+                          a.in.edge_in_value && batch.valid(u), block, c);
 #pragma unroll
     for (int i = 0; i < kPack<T>; ++i) {
       const A g = RowIsDst ? own(c, i) : gathered[u](c, i);
@@ -167,10 +167,18 @@ struct DestinationPass {
         const FinishGrad<A> grad = scores.finish_grad(a, walk, task, batch, u, ds);
         state.term += grad.a;
         store_edge(args, walk, task, batch.first + u, ds, grad.b);
+        store_factors(task, batch.first + u, alpha * multiplier[u], grad.acc);
         add_term_gradients(walk, task, batch, u, grad.acc, alpha * multiplier[u], scores, grads.own,
                            state, shared);
       }
     });
+  }
+
+  __device__ __forceinline__ void store_factors(const Task& task, std::int64_t k, A weight,
+                                                A grad) const {
+    if (!args.edge_factors || task.block != 0 || task.team.lane != 0) return;
+    A* const to = args.edge_factors + k * 2 * sink.num_heads + task.head;
+    to[0] = weight, to[sink.num_heads] = grad;
   }
 
   __device__ __forceinline__ void add_term_gradients(const Walk& walk, const Task& task,
@@ -181,7 +189,7 @@ struct DestinationPass {
     const Attention<T>& a = args.attention;
 #pragma unroll
     for (int c = 0; c < C; ++c) {
-      const Pack<T> e = Scores::edge_feat(a, walk, task, batch.first + u, true, task.block, c);
+      const EdgeRow<T, C> e(a, walk.csr, task, a.score, batch.first + u, true, task.block, c);
       Pack<T> w, grad_edge;
       if constexpr (Score::has_weight)
         w = load_pack<T, C>(a.in.att, task.head, a.score, task.team, task.block, c);
@@ -327,7 +335,7 @@ struct SourcePass : NothingShared {
       for (int i = 0; i < kPack<T>; ++i)
         state.value[c * kPack<T> + i] += weight * grads.gathered[u](c, i);
       if constexpr (Score::has_term) {
-        const Pack<T> e = Scores::edge_feat(a, walk, task, batch.first + u, true, task.block, c);
+        const EdgeRow<T, C> e(a, walk.csr, task, a.score, batch.first + u, true, task.block, c);
         Pack<T> w;
         if constexpr (Score::has_weight)
           w = load_pack<T, C>(a.in.att, task.head, a.score, task.team, task.block, c);

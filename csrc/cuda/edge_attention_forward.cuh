@@ -136,11 +136,8 @@ struct ForwardPass : NothingShared {
                                             const Fragment<T, C>& value, State& state) const {
 #pragma unroll
     for (int c = 0; c < C; ++c) {
-      Pack<T> e;
-      if (kGeneral<C> && attention.in.edge_in_value) {
-        e = load_pack<T, C>(attention.in.edge_feat, attention.at(attention.in.csr.id(k), task.head),
-                            attention.value, task.team, task.block, c);
-      }
+      const EdgeRow<T, C> e(attention, attention.in.csr, task, attention.value, k,
+                            attention.in.edge_in_value, task.block, c);
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) {
         const A v = kGeneral<C> ? value(c, i) + e[i] : value(c, i);

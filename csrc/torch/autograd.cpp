@@ -2,7 +2,7 @@
 // takes longer to record a gradient than the kernels take for a small graph. The gradients of these
 // gradients are in gat_ext/ops.
 #include <ATen/core/ivalue.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/graph_task.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -163,7 +163,9 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
       kept->weights.release();
     }
     const Tensor grad_out =
-        grads[0].defined() ? grads[0] : at::zeros_like(*out, inputs.value.options());
+        grads[0].defined()
+            ? grads[0]
+            : at::zeros({out->size(0), out->size(1), inputs.value.size(2)}, inputs.value.options());
     const Upstream upstream{grad_out,
                             optional(grads[1]),
                             kept->wanted.return_weights ? optional(grads[5]) : std::nullopt,

@@ -33,14 +33,15 @@ namespace gat::binding {
 // The index of a score in Scores, and its traits.
 struct ScoreTraits {
   int index;
-  bool has_term, has_weight, has_node_terms;
+  bool has_term, has_weight, has_node_terms, is_product;
 };
 
 template <class... Ss>
 ScoreTraits find_score(TypeList<Ss...>, std::string_view name) {
   std::optional<ScoreTraits> found;
   int index = 0;
-  ((found = name == Ss::name ? ScoreTraits{index, Ss::has_term, Ss::has_weight, Ss::has_node_terms}
+  ((found = name == Ss::name ? ScoreTraits{index, Ss::has_term, Ss::has_weight, Ss::has_node_terms,
+                                           kIsProduct<Ss>}
                              : found,
     ++index),
    ...);
@@ -57,6 +58,11 @@ struct EdgeAttentionTensors {
   std::array<at::Tensor, kNumInputs> input;
   std::array<bool, kNumInputs> shared{};  // true for a query or key that is the value
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
+  std::int64_t edge_channels = 0;
+  // True if out_acc has two parts, of [N_dst, H, F] and [N_dst, H, K], one after the other: the
+  // sums of v and of e. A device may write that of v + W e to the first and leave the other.
+  bool splits_sums = false;
+  at::Tensor edge_map;  // in the layout and dtype that the kernels read
 
   const at::Tensor& value() const { return input[kValue]; }
   // The sizes that the letters of an InputSchema stand for.
@@ -68,12 +74,24 @@ struct EdgeAttentionTensors {
                       : dim == 'E' ? num_edges
                       : dim == 'H' ? num_heads
                       : dim == 'D' ? score_channels
+                      : dim == 'K' ? edge_channels
                                    : value_channels);
     }
     return sizes;
   }
+  std::int64_t acc_channels() const { return value_channels + (splits_sums ? edge_channels : 0); }
   at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const {
     return allocate(shape, value().options().dtype(dtype));
+  }
+
+  // [padded_terms(K), H, D], in the dtype of the accumulation.
+  at::Tensor empty_edge_map() const {
+    return empty({padded_terms(edge_channels), num_heads, score_channels},
+                 accumulate_type(value().scalar_type()));
+  }
+  // Its part [H, D, K].
+  at::Tensor of_edge_map(const at::Tensor& padded) const {
+    return padded.narrow(0, 0, edge_channels).permute({1, 2, 0});
   }
 
   EdgeAttentionTensors(const SortedGraph& graph, const Inputs& inputs, const Constants& constants)
@@ -95,6 +113,7 @@ struct EdgeAttentionTensors {
     unused(score.has_term, kQuery);
     unused(score.has_term, kKey);
     unused(score.has_term, kEdgeFeat);
+    unused(score.has_term, kEdgeAttr);
     unused(score.has_weight, kAtt);
     unused(score.has_node_terms, kDstTerm);
     unused(score.has_node_terms, kSrcTerm);
@@ -103,12 +122,22 @@ struct EdgeAttentionTensors {
     num_heads = value().size(1), value_channels = value().size(2);
     score_channels = !score.has_term ? 0 : given(kQuery) ? input[kQuery].size(-1) : value_channels;
     const std::int64_t D = score_channels;
-    TORCH_CHECK_VALUE(!constants.edge_in_value || (given(kEdgeFeat) && D == value_channels),
-                      "edge_in_value needs edge_feat with as many channels as value");
+    TORCH_CHECK_VALUE(
+        given(kEdgeAttr) == given(kEdgeMap) && !(given(kEdgeFeat) && given(kEdgeAttr)),
+        "edge_attr and edge_map go together, in place of edge_feat");
+    TORCH_CHECK_VALUE(
+        !constants.edge_in_value || ((given(kEdgeFeat) || given(kEdgeAttr)) && D == value_channels),
+        "edge_in_value needs edge features with as many channels as value");
+    if (given(kEdgeAttr)) edge_channels = input[kEdgeAttr].size(-1);
+    splits_sums = edge_channels > 0 && constants.edge_in_value && score.is_product;
     const at::Tensor like = value();
     for (std::size_t i = 0; i < kNumInputs; ++i) {
       if (input[i].defined())
         input[i] = prepare(input[i], shape(kInputs[i].dims), like, kInputs[i].name);
+    }
+    if (given(kEdgeMap)) {
+      edge_map = empty_edge_map().zero_();
+      of_edge_map(edge_map).copy_(input[kEdgeMap]);
     }
     // Where a score reads a query or a key and none is given, the value takes its place, and its
     // gradient is added to that of the value.
@@ -127,6 +156,12 @@ struct EdgeAttentionTensors {
   }
 };
 
+// Gradients that a device may sum with torch's operators; undefined where not needed. That of the
+// map is in the layout of EdgeAttentionTensors::edge_map.
+struct SummedGradients {
+  at::Tensor att, edge_attr, edge_map;
+};
+
 template <class T>
 EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Constants& constants,
                                      const OptionalTensor& seed) {
@@ -140,6 +175,8 @@ EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Consta
   in.dst_term = data<T>(t.input[kDstTerm]), in.src_term = data<T>(t.input[kSrcTerm]);
   in.edge_term = data<T>(t.input[kEdgeTerm]), in.bias = data<T>(t.input[kBias]);
   in.edge_feat = data<T>(t.input[kEdgeFeat]), in.edge_in_value = constants.edge_in_value;
+  in.edge_channels = t.edge_channels;
+  in.edge_attr = data<T>(t.input[kEdgeAttr]), in.edge_map = data<Acc<T>>(t.edge_map);
   in.params = {static_cast<Acc<T>>(constants.negative_slope), static_cast<Acc<T>>(constants.scale)};
   in.dropout = make_dropout(seed, constants.dropout_p, t.value().device());
   in.num_threads = at::get_num_threads();
@@ -166,8 +203,9 @@ Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const C
                    softmax = t.empty({t.num_dst, H, 2}, acc);
   const at::Tensor lse = return_lse ? t.empty({t.num_dst, H}, acc) : t.empty({0}, acc);
   // Only the backward reads it, and without the transposed graph there is no backward.
-  const bool keep_acc = dtype != acc && graph.t_rowptr.has_value();
-  const at::Tensor out_acc = keep_acc ? t.empty({t.num_dst, H, F}, acc) : t.empty({0}, acc);
+  const bool keep_acc = (dtype != acc || t.splits_sums) && graph.t_rowptr.has_value();
+  const at::Tensor out_acc =
+      keep_acc ? t.empty({t.num_dst, H, t.acc_channels()}, acc) : t.empty({0}, acc);
   const at::Tensor selected =
       top_k > 0 ? t.empty({t.num_edges, H}, at::kByte) : t.empty({0}, at::kByte);
   const at::Tensor weights =
@@ -185,6 +223,7 @@ Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const C
     args.softmax = row_softmax<T>(softmax);
     args.lse = return_lse ? mutable_data<Acc<T>>(lse) : nullptr;
     args.out_acc = keep_acc ? mutable_data<Acc<T>>(out_acc) : nullptr;
+    if (keep_acc && t.splits_sums) args.edge_sums = args.out_acc + out.numel();
     at::Tensor scores;
     if (return_weights && Device::kKeepsScores) scores = t.empty({t.num_edges, H}, acc);
     args.scores = mutable_data<Acc<T>>(scores);
@@ -220,7 +259,8 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
   check_shape(l, {t.num_dst, H, 2}, "softmax");
   const at::Tensor chosen = upstream.selected.contiguous(), w = upstream.weights.contiguous();
   const at::Tensor q = prepare(upstream.grad_lse, {t.num_dst, H}, softmax, "grad_lse");
-  const at::Tensor o = prepare(upstream.out_acc, {t.num_dst, H, F}, softmax, "out_acc");
+  const at::Tensor o =
+      prepare(upstream.out_acc, {t.num_dst, H, t.acc_channels()}, softmax, "out_acc");
   const at::Tensor delta = t.empty({t.num_dst, H}, acc);
 
   std::array<at::Tensor, kNumInputs> grad;
@@ -229,6 +269,8 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
     if (needed)
       grad[i] = t.shared[i] && Device::kSharesGradients ? grad[kValue] : allocate_like(t.input[i]);
   }
+  at::Tensor grad_edge_map;
+  if (grad[kEdgeMap].defined()) grad_edge_map = t.empty_edge_map();
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     EdgeAttentionBackward<T> args;
@@ -247,10 +289,15 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
     args.grad_edge_term = mutable_data<T>(grad[kEdgeTerm]),
     args.grad_bias = mutable_data<T>(grad[kBias]);
     args.grad_edge_feat = mutable_data<T>(grad[kEdgeFeat]);
-    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o), args.grad_weights,
-                             data<T>(w), data<Acc<T>>(q), mutable_data<Acc<T>>(delta));
-    device.template backward<T>(t, args, grad[kAtt]);
+    args.grad_edge_attr = mutable_data<T>(grad[kEdgeAttr]);
+    args.grad_edge_map = mutable_data<Acc<T>>(grad_edge_map);
+    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o),
+                             t.splits_sums ? data<Acc<T>>(o) + g.numel() : nullptr,
+                             args.grad_weights, data<T>(w), data<Acc<T>>(q),
+                             mutable_data<Acc<T>>(delta));
+    device.template backward<T>(t, args, {grad[kAtt], grad[kEdgeAttr], grad_edge_map});
   });
+  if (grad_edge_map.defined()) grad[kEdgeMap].copy_(t.of_edge_map(grad_edge_map));
   for (std::size_t i = 0; i < kNumInputs; ++i) {
     at::Tensor& tensor = grad[i];
     if (t.shared[i]) {

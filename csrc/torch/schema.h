@@ -32,11 +32,14 @@ enum Input : std::size_t {
   kEdgeTerm,
   kBias,
   kEdgeFeat,
+  kEdgeAttr,
+  kEdgeMap,
   kNumInputs
 };
 
 // dims has one letter per dimension: n and m are the numbers of destinations and sources, E of
-// edges, H of heads, D of channels of the score, F of channels of the value.
+// edges, H of heads, D of channels of the score, F of channels of the value, K of
+// linear edge features.
 struct InputSchema {
   const char* name;
   const char* dims;
@@ -54,6 +57,8 @@ inline constexpr std::array<InputSchema, kNumInputs> kInputs{{
     {"edge_term", "EH"},
     {"bias", "EH"},
     {"edge_feat", "EHD"},
+    {"edge_attr", "EK"},
+    {"edge_map", "HDK"},
 }};
 
 // ---- groups of arguments
@@ -176,7 +181,8 @@ struct Upstream {
 inline bool is_absent(const at::Tensor& result) { return result.dim() < 2; }
 
 // out [N_dst, H, F]; lse [N_dst, H], for the caller; softmax [N_dst, H, 2], the RowSoftmax of each
-// row and head, for the gradient; out_acc [N_dst, H, F], the unrounded sums of 16-bit values;
+// row and head, for the gradient; out_acc [N_dst, H, F], the unrounded sums of 16-bit values, and
+// with linear edge features in values [N_dst, H, F + K]: see EdgeAttentionTensors::splits_sums;
 // selected [E, H], 1 for the edges that top_k keeps, in CSR order; weights [E, H].
 using Attention =
     std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;

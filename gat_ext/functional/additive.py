@@ -133,6 +133,8 @@ def gatv2_attention(
     *,
     value: Tensor | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     negative_slope: float = ...,
     **options: Unpack[ForOut],
 ) -> Tensor: ...
@@ -147,6 +149,8 @@ def gatv2_attention(
     *,
     value: Tensor | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     negative_slope: float = ...,
     **options: Unpack[ForWeights],
 ) -> WithWeights: ...
@@ -161,6 +165,8 @@ def gatv2_attention(
     *,
     value: Tensor | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     negative_slope: float = ...,
     **options: Unpack[ForLse],
 ) -> WithLse: ...
@@ -175,6 +181,8 @@ def gatv2_attention(
     *,
     value: Tensor | None = ...,
     edge_feat: Tensor | None = ...,
+    edge_attr: Tensor | None = ...,
+    edge_map: Tensor | None = ...,
     negative_slope: float = ...,
     **options: Unpack[ForBoth],
 ) -> WithWeightsAndLse: ...
@@ -189,6 +197,8 @@ def gatv2_attention(
     *,
     value: Tensor | None = None,
     edge_feat: Tensor | None = None,
+    edge_attr: Tensor | None = None,
+    edge_map: Tensor | None = None,
     negative_slope: float = 0.2,
     **options: Unpack[ForAny],
 ) -> AttentionResult:
@@ -201,6 +211,9 @@ def gatv2_attention(
         att: [H, D].
         value: [N_src, H, F]; None means key, as in the paper.
         edge_feat: [E, H, D].
+        edge_attr: [E, K], with ``edge_map`` in place of edge_feat, which is then W edge_attr. The
+            heads share it, and no tensor of E·H·D elements is allocated.
+        edge_map: W, [H, D, K].
         negative_slope: of leaky_relu.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
@@ -227,6 +240,8 @@ def gatv2_attention(
         key=key,
         att=att,
         edge_feat=edge_feat,
+        edge_attr=edge_attr,
+        edge_map=edge_map,
         negative_slope=negative_slope,
         **options,
     )

@@ -71,6 +71,8 @@ def edge_attention(
     edge_term: Tensor | None = None,
     bias: Tensor | None = None,
     edge_feat: Tensor | None = None,
+    edge_attr: Tensor | None = None,
+    edge_map: Tensor | None = None,
     edge_in_value: bool = False,
     negative_slope: float = 0.2,
     scale: float = 1.0,
@@ -87,8 +89,8 @@ def edge_attention(
         \mathrm{out}_i = \sum_{j \in N(i)} \alpha_{ij} \, m_{ij} \, v_j, \qquad
         \alpha_{ij} = \frac{\exp s_{ij}}{\sum_{k \in N(i)} \exp s_{ik}}
 
-    where m_ij is the dropout factor, y_ij = key_j + edge_feat_ij, b_ij = src_term_j + edge_term_ij
-    (edge_feat and edge_term are optional), and s_ij is
+    where m_ij is the dropout factor, y_ij = key_j + edge_feat_ij, or key_j + W edge_attr_ij with
+    W = edge_map, b_ij = src_term_j + edge_term_ij (what edges add is optional), and s_ij is
 
     =============  =============================================  ===============================
     ``score``      s_ij (before ``bias``)                         source
@@ -115,7 +117,11 @@ def edge_attention(
         bias: [E, H], or [E, 1] or [E] for all heads, added to s_ij before the softmax. The
             logarithm of positive edge weights w_ij gives α_ij proportional to w_ij exp s_ij.
         edge_feat: [E, H, D], added to key, for scores that read key.
-        edge_in_value: also add edge_feat to value; requires D = F.
+        edge_attr: [E, K], with ``edge_map`` in place of edge_feat: edge features that the heads
+            share. The kernels compute W edge_attr_ij where they need it, and allocate no tensor of
+            E·H·D elements, also not for gradients.
+        edge_map: W, [H, D, K].
+        edge_in_value: also add edge_feat, or W edge_attr, to value; requires D = F.
         negative_slope: of leaky_relu.
         scale: factor of the score, if its formula has one.
         dropout_p: probability with which m_ij is 0; else it is 1 / (1 - dropout_p).
@@ -141,7 +147,7 @@ def edge_attention(
 
     Cost: each edge reads one value row and, for scores with a query, one key row. Forward and
     backward allocate no tensor of E·H·F elements, except a requested gradient of ``edge_feat``.
-    Second derivatives of additive_v2, and of any score with edge_feat, allocate [E, H, D]. An
+    Second derivatives of additive_v2, and of any score with edge features, allocate [E, H, D]. An
     edge_mask adds an :func:`spmm` and a few tensors [E, H]; under torch.compile, torch.func and
     tracing it allocates [E, H, F].
 
@@ -164,6 +170,8 @@ def edge_attention(
         "edge_term": edge_term,
         "bias": bias,
         "edge_feat": edge_feat,
+        "edge_attr": edge_attr,
+        "edge_map": edge_map,
     }
     checks.attention_inputs(graph, value, score, inputs, edge_in_value)
     negative_slope = checks.number(negative_slope, "negative_slope")
@@ -197,8 +205,10 @@ def edge_attention(
         )
         out, weights, lse = results[_OUT], results[_WEIGHTS], results[_LSE]
     if edge_mask is not None:
-        in_value = edge_feat if edge_in_value else None
-        out, weights = masked_sum(graph, value, weights, edge_mask, in_value)
+        in_value = edge_feat if edge_map is None or edge_attr is None else (edge_attr, edge_map)
+        out, weights = masked_sum(
+            graph, value, weights, edge_mask, in_value if edge_in_value else None
+        )
     if return_weights:
         return WithWeightsAndLse(out, weights, lse) if return_lse else WithWeights(out, weights)
     return WithLse(out, lse) if return_lse else out

@@ -190,10 +190,17 @@ def attention_inputs(
             f"value has shape {list(value.shape)}; expected [{graph.num_src}, H, F], "
             f"because the graph has num_src = {graph.num_src}"
         )
+    edge_feat, edge_attr = inputs["edge_feat"], inputs["edge_attr"]
+    one, both = edge_attr is not None, (edge_attr is None) == (inputs["edge_map"] is None)
+    if not both or (one and edge_feat is not None):
+        raise ValueError(
+            "edge_attr and edge_map go together, in place of edge_feat; expected both or none"
+        )
     query = inputs["query"]
     channels = query.shape[-1] if isinstance(query, Tensor) and query.dim() == 3 else 0
     sizes = {"n": graph.num_dst, "m": graph.num_src, "E": graph.num_edges}
-    sizes |= {"H": value.shape[1], "D": channels}
+    features = edge_attr.shape[-1] if isinstance(edge_attr, Tensor) and edge_attr.dim() == 2 else 0
+    sizes |= {"H": value.shape[1], "D": channels, "K": features}
     for name, tensor in inputs.items():
         if tensor is None:
             continue
@@ -209,14 +216,11 @@ def attention_inputs(
                 f"{name} has shape {list(tensor.shape)}; expected {shapes} for "
                 f"value of shape {list(value.shape)} on {graph!r}"
             )
-    if edge_in_value and (inputs["edge_feat"] is None or channels != value.shape[2]):
+    none = edge_feat is None and edge_attr is None
+    if edge_in_value and (none or channels != value.shape[2]):
         raise ValueError(
             f"edge_in_value adds edge_feat to value and expects {value.shape[2]} channels; "
-            + (
-                "edge_feat was not given"
-                if inputs["edge_feat"] is None
-                else f"edge_feat has {channels}"
-            )
+            + ("edge_feat was not given" if none else f"edge_feat has {channels}")
         )
 
 

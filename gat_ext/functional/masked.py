@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from gat_ext.functional import checks
+from gat_ext.functional.sparse import edge_sum
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.ops.linear_maps import map_heads
 from gat_ext.ops.registry import accumulate_dtype, ops
 from gat_ext.ops.scatter import edge_rows
 from gat_ext.ops.state import in_forward_mode, is_tracing
@@ -18,7 +20,7 @@ def masked_sum(
     value: Tensor,
     weights: Tensor,
     edge_mask: Tensor,
-    edge_feat: Tensor | None,
+    edges: Tensor | tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """The weighted sum of every destination with masked weights, and these weights.
 
@@ -27,7 +29,8 @@ def masked_sum(
         value: [N_src, H, F].
         weights: [E, H], attention weights.
         edge_mask: [E], [E, 1] or [E, H].
-        edge_feat: [E, H, F] to add to the value of each edge, or None.
+        edges: what each edge adds to the value: [E, H, F], or the factors (e [E, K], W [H, F, K])
+            of linear edge features, or None.
 
     Returns:
         (out [N_dst, H, F], weights [E, H]).
@@ -35,15 +38,21 @@ def masked_sum(
     mask = edge_mask.unsqueeze(-1) if edge_mask.dim() == 1 else edge_mask
     weights = weights * mask.to(weights.dtype)  # autocast may have narrowed the weights
     if is_tracing() or in_forward_mode():
-        return _traced_sum(graph, value, weights, edge_feat), weights
+        if isinstance(edges, tuple):
+            edges = torch.einsum("ek,hdk->ehd", *edges)
+        return _traced_sum(graph, value, weights, edges), weights
     assert isinstance(graph, Graph)
     transposed: tuple[Tensor | None, ...] = (None, None, None)
     if torch.is_grad_enabled() and (value.requires_grad or weights.requires_grad):
         t = graph.transpose()
         transposed = t.rowptr, t.col, t.edge_id
     out: Tensor = ops.spmm(graph.rowptr, graph.col, graph.edge_id, *transposed, weights, value)
-    if edge_feat is not None:
-        out = out + ops.spmm(*_edges_to_destinations(graph), weights, edge_feat)
+    if isinstance(edges, tuple):
+        edge_attr, edge_map = edges
+        sums = edge_sum(graph, weights, edge_attr.to(weights.dtype))
+        out = out + map_heads(sums, edge_map.to(weights.dtype).transpose(1, 2))
+    elif edges is not None:
+        out = out + ops.spmm(*_edges_to_destinations(graph), weights, edges)
     return out, weights
 
 

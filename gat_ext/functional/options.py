@@ -92,6 +92,8 @@ class ScoreInputs(TypedDict, total=False):
     src_term: Tensor | None
     edge_term: Tensor | None
     edge_feat: Tensor | None
+    edge_attr: Tensor | None
+    edge_map: Tensor | None
     edge_in_value: bool
     negative_slope: float
     scale: float

@@ -7,7 +7,7 @@ from typing import overload
 from torch import Tensor
 from typing_extensions import Unpack
 
-from gat_ext.functional import checks, linear_edges
+from gat_ext.functional import checks
 from gat_ext.functional.attention import edge_attention
 from gat_ext.functional.options import (
     AttentionResult,
@@ -113,8 +113,8 @@ def dot_attention(
         scale: None means 1 / sqrt(D).
         edge_feat: f, [E, H, D]; requires D = F.
         edge_attr: [E, K], with ``edge_map`` in place of edge_feat: f_ij = W edge_attr_ij. The heads
-            share it, and nothing of E·H·D elements is allocated, except on small graphs, while
-            tracing and under torch.func or forward mode.
+            share it, and nothing of E·H·D elements is allocated, except under torch.func and in
+            forward mode.
         edge_map: W, [H, D, K]; requires D = F.
         **options: bias, dropout_p, seed, top_k, edge_mask, return_weights, return_lse of
             :func:`edge_attention`.
@@ -137,13 +137,6 @@ def dot_attention(
     if scale is None:
         checks.rows_of_heads(query, "query")
         scale = max(query.shape[-1], 1) ** -0.5
-    if edge_attr is not None or edge_map is not None:
-        if edge_attr is None or edge_map is None or edge_feat is not None:
-            raise ValueError(
-                "edge_attr and edge_map go together, in place of edge_feat; expected both or none"
-            )
-        edges = edge_attr, edge_map
-        return linear_edges.attend(graph, query, key, value, edges, scale, **options)
     return edge_attention(
         graph,
         value,
@@ -152,7 +145,9 @@ def dot_attention(
         key=key,
         scale=scale,
         edge_feat=edge_feat,
-        edge_in_value=edge_feat is not None,
+        edge_attr=edge_attr,
+        edge_map=edge_map,
+        edge_in_value=edge_feat is not None or edge_attr is not None,
         **options,
     )
 

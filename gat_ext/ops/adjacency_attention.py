@@ -91,7 +91,7 @@ def backward(ctx: Any, grads: tuple[Tensor | None, ...], operator: Callable[...,
     needed = select(Inputs, AdjacencyAttention(*ctx.needs_input_grad))
     grad_out = grad.out
     if grad_out is None:
-        grad_out = torch.zeros_like(a.out_acc, dtype=a.value.dtype)
+        grad_out = a.value.new_zeros((*a.out_acc.shape[:2], a.value.shape[2]))
     found = operator(
         *a._replace(
             grad_out=grad_out,

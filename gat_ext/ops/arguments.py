@@ -49,9 +49,12 @@ PER_EDGE = tuple(name for name, dims in DIMS.items() if dims.startswith("E"))
 
 HEADS = {
     **dict.fromkeys((*Results._fields, "grad_out", "grad_lse", "grad_weights"), 1),
-    **{name: dims.index("H") for name, dims in DIMS.items()},
+    **{name: dims.index("H") for name, dims in DIMS.items() if "H" in dims},
 }
 """The dimension of the heads in the tensors that have one"""
+
+SHARED = tuple(name for name, dims in DIMS.items() if "H" not in dims)
+"""Inputs that the heads share"""
 
 
 def select(group: Any, arguments: Any) -> Any:

@@ -140,7 +140,10 @@ def compose(
 
 
 def _read(edges: Edges, inputs: Any) -> Any:
-    """Inputs in the fused operator's accumulation dtype, with 0 in entries it does not read."""
+    """Inputs in the fused operator's accumulation dtype, with 0 in entries it does not read.
+
+    Linear edge features become edge_feat.
+    """
     wide = Inputs(*(t if t is None else t.to(accumulate_dtype(t.dtype)) for t in inputs))
     if edges.is_edge is not None:
         for name in PER_EDGE:
@@ -148,6 +151,9 @@ def _read(edges: Edges, inputs: Any) -> Any:
             if tensor is not None:
                 unread = ~edges.is_edge.view(-1, *[1] * (tensor.dim() - 1))
                 wide = wide._replace(**{name: tensor.masked_fill(unread, 0)})
+    if wide.edge_attr is not None:
+        edge_feat = torch.einsum("ek,hdk->ehd", wide.edge_attr, wide.edge_map)
+        wide = wide._replace(edge_feat=edge_feat, edge_attr=None, edge_map=None)
     return wide
 
 

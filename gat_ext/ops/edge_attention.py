@@ -19,6 +19,7 @@ from gat_ext.ops.arguments import (
     select,
 )
 from gat_ext.ops.registry import Grads, accumulate_dtype, register_autocast
+from gat_ext.ops.scores import accumulated_channels
 
 
 @torch.library.register_fake("gat_ext::edge_attention")
@@ -31,7 +32,8 @@ def empty_results(a: Any, num_dst: int, num_edges: int, for_backward: bool) -> t
     """The results of edge_attention or adjacency_attention, without values."""
     _, heads, channels = a.value.shape
     accumulate = accumulate_dtype(a.value.dtype)
-    keep_accumulated = a.value.dtype != accumulate and for_backward
+    accumulated = accumulated_channels(a)
+    rounds = a.value.dtype != accumulate or accumulated != channels
 
     def empty(present: bool, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         empty: Tensor = a.value.new_empty(shape if present else (0,), dtype=dtype)
@@ -41,7 +43,7 @@ def empty_results(a: Any, num_dst: int, num_edges: int, for_backward: bool) -> t
         out=empty(True, num_dst, heads, channels),
         lse=empty(a.return_lse, num_dst, heads, dtype=accumulate),
         softmax=empty(True, num_dst, heads, 2, dtype=accumulate),
-        out_acc=empty(keep_accumulated, num_dst, heads, channels, dtype=accumulate),
+        out_acc=empty(rounds and for_backward, num_dst, heads, accumulated, dtype=accumulate),
         selected=empty(a.top_k > 0, num_edges, heads, dtype=torch.uint8),
         weights=empty(a.return_weights, num_edges, heads),
     )

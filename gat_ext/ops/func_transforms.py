@@ -1,7 +1,8 @@
 """adjacency_attention under torch.func: grad, vjp, jacrev and vmap, in any order.
 
 vmap folds the batch into the heads, so that the edges are read once for the whole batch. Dropout
-takes a call for each element, because its random numbers are those of a seed, an edge and a head.
+takes a call for each element, because its random numbers are those of a seed, an edge and a head;
+inputs that the heads share do, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from gat_ext.ops import adjacency_attention as adjacency
 from gat_ext.ops.arguments import (
     HEADS,
+    SHARED,
     AdjacencyAttention,
     AdjacencyAttentionBackward,
     Inputs,
@@ -92,7 +94,7 @@ def _map(
             "vmap over edges is not supported, because each graph would be sorted separately; join "
             "the graphs with Graph.batch, and map over features only"
         )
-    if a.dropout_p > 0:
+    if a.dropout_p > 0 or any(getattr(a, name) is not None for name in SHARED):
         return _one_by_one(operator, batch, a, dims)
     return _unfold(batch, named(*operator(*_fold(batch, a, dims))))
 

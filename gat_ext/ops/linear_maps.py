@@ -363,3 +363,18 @@ torch.library.register_autograd(
 )
 
 register_autocast("linear", to_lower=True)
+
+
+_FEW_HEADS = 16
+
+
+def map_heads(x: Tensor, maps: Tensor) -> Tensor:
+    """[N, H, B], each head of x [N, H, A] times its map [H, A, B].
+
+    As one product with a block-diagonal matrix while the heads are few, because torch's product for
+    each head copies x to another layout.
+    """
+    if maps.shape[0] > _FEW_HEADS:
+        return torch.einsum("nha,hab->nhb", x, maps)
+    product: Tensor = linear(x.flatten(1), torch.block_diag(*maps.transpose(1, 2)))
+    return product.view(-1, maps.shape[0], maps.shape[2])

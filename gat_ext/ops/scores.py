@@ -7,7 +7,7 @@ Used where the fused operator does not apply. The tests compare them with the se
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn.functional import leaky_relu
@@ -34,8 +34,8 @@ class Traits(NamedTuple):
         features = ("query", "key") if has_term else ()
         weight = ("att",) if has_weight else ()
         terms = ("dst_term", "src_term") if has_node_terms else ()
-        of_edges = (has_term, "edge_feat"), (has_node_terms, "edge_term"), (True, "bias")
-        optional = tuple(name for read, name in of_edges if read)
+        of_edges = ("edge_feat", "edge_attr", "edge_map") if has_term else ()
+        optional = (*of_edges, *(("edge_term",) if has_node_terms else ()), "bias")
         return cls(has_term, (*features, *weight, *terms), optional)
 
 
@@ -141,3 +141,11 @@ SCORES: dict[str, Formula] = {
 
 DOT_PRODUCTS = frozenset(name for name, formula in SCORES.items() if formula.term is _product)
 """Scores whose sum over the channels is an sddmm, which gathers no rows."""
+
+
+def accumulated_channels(arguments: Any) -> int:
+    """Channels of out_acc: those of value, and of linear edge features whose sums are apart."""
+    channels: int = arguments.value.shape[2]
+    edge_attr = arguments.edge_attr
+    apart = edge_attr is not None and arguments.edge_in_value and arguments.score in DOT_PRODUCTS
+    return channels + (edge_attr.shape[1] if apart else 0)

@@ -95,6 +95,8 @@ def edge_attention(
     edge_term: Tensor | None = None,
     bias: Tensor | None = None,
     edge_feat: Tensor | None = None,
+    edge_attr: Tensor | None = None,
+    edge_map: Tensor | None = None,
     edge_in_value: bool = False,
     negative_slope: float = 0.2,
     scale: float = 1.0,
@@ -122,6 +124,8 @@ def edge_attention(
         edge_term: ``[E, H]``, added to src_term.
         bias: ``[E, H]``, ``[E, 1]`` or ``[E]``, added to the score.
         edge_feat: ``[E, H, D]``, added to key.
+        edge_attr: ``[E, K]``, with ``edge_map`` in place of edge_feat.
+        edge_map: W, ``[H, D, K]``: edge_feat is W edge_attr.
         edge_in_value: also add edge_feat to value.
         negative_slope: of leaky_relu.
         scale: factor of the score, if its formula has one.
@@ -146,6 +150,8 @@ def edge_attention(
         (tensor([[1.9640]]), tensor([  -inf, 4.0181]))
     """
     node = {"query": query, "key": key, "att": att, "dst_term": dst_term, "src_term": src_term}
+    if edge_attr is not None and edge_map is not None:
+        edge_feat = torch.einsum("ek,hdk->ehd", edge_attr, edge_map)
     _check_inputs(score, node, {"edge_term": edge_term, "edge_feat": edge_feat})
     src, dst = graph.edge_index
     key_e, value_e, src_e = _gather(key, src), value[src], _gather(src_term, src)

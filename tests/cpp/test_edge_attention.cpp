@@ -66,10 +66,11 @@ struct TestGraph {
 };
 
 constexpr std::int64_t H = 3, D = 13;  // a vector of 8, one of 4 and a single element
+constexpr std::int64_t K = 11;         // linear edge features
 
 struct Inputs {
   std::vector<float> query, key, value, att, dst_term, src_term, bias, edge_term, edge_feat,
-      grad_out, grad_weights, grad_lse;
+      edge_attr, edge_map, grad_out, grad_weights, grad_lse;
 };
 
 std::vector<float> normal(std::size_t n, std::mt19937& random) {
@@ -120,11 +121,11 @@ void plain_forward(const TestGraph& g, const Inputs& x, std::vector<double>& out
 }
 
 // Options of a run. edges: edges in the caller's order, edge features or terms, weights, and the
-// gradients of all of them.
+// gradients of all of them; linear: the features are linear.
 struct Options {
   std::int64_t top_k = 0;
   double dropout_p = 0;
-  bool edges = false;
+  bool edges = false, linear = false;
 };
 
 // All results of the kernels, as bytes.
@@ -147,7 +148,7 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   const auto dst_term = stored<T>(x.dst_term), src_term = stored<T>(x.src_term),
              bias = stored<T>(x.bias);
   const auto edge_term = stored<T>(x.edge_term), edge_feat = stored<T>(x.edge_feat),
-             grad_out = stored<T>(x.grad_out);
+             edge_attr = stored<T>(x.edge_attr), grad_out = stored<T>(x.grad_out);
   const auto grad_weights = stored<T>(x.grad_weights);
   EdgeAttentionForward<T> forward;
   EdgeAttentionInputs<T>& in = forward.in;
@@ -161,7 +162,10 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   in.dropout = Dropout::make(options.dropout_p, &seed);
   if (options.edges) {
     in.csr.edge_id = {g.edge_id.data(), true};
-    if (Score::has_term) {
+    if (Score::has_term && options.linear) {
+      in.edge_channels = K, in.edge_in_value = true;
+      in.edge_attr = edge_attr.data(), in.edge_map = x.edge_map.data();
+    } else if (Score::has_term) {
       in.edge_feat = edge_feat.data(), in.edge_in_value = true;
     } else {
       in.edge_term = edge_term.data();
@@ -178,21 +182,26 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   std::vector<gat::RowSoftmax<float>> softmax(rows);
   forward.out = out.data(), forward.softmax = softmax.data(), forward.lse = lse.data(),
   forward.out_acc = out_acc.data();
+  std::vector<float> edge_sums(rows * K);
+  if (in.edge_attr && kIsProduct<Score>) forward.edge_sums = edge_sums.data();
   std::vector<float> scores(options.edges ? edges : 0);
   if (options.edges) forward.scores = scores.data();
   kernels.forward(forward);
   if (options.edges) {
     kernels.weights(in, scores.data(), softmax.data(), weights.data());
-    kernels.delta(in, grad_out.data(), out_acc.data(), grad_weights.data(), weights.data(),
-                  x.grad_lse.data(), delta.data());
+    kernels.delta(in, grad_out.data(), out_acc.data(), forward.edge_sums, grad_weights.data(),
+                  weights.data(), x.grad_lse.data(), delta.data());
   } else {
-    kernels.delta(in, grad_out.data(), out_acc.data(), nullptr, nullptr, nullptr, delta.data());
+    kernels.delta(in, grad_out.data(), out_acc.data(), nullptr, nullptr, nullptr, nullptr,
+                  delta.data());
   }
 
   std::vector<T> grad_query(query.size()), grad_key(key.size()), grad_value(value.size()),
       grad_att(att.size());
   std::vector<T> grad_dst_term(dst_term.size()), grad_src_term(src_term.size());
   std::vector<T> grad_bias(edges), grad_edge_term(edges), grad_edge_feat(edges * D);
+  std::vector<T> grad_edge_attr(g.edges() * K);
+  std::vector<float> grad_edge_map(x.edge_map.size());
   EdgeAttentionBackward<T> backward;
   backward.in = in;
   backward.transpose = g.transpose(), backward.position = {g.t_pos.data(), false};
@@ -206,19 +215,24 @@ Results run(const TestGraph& g, const Inputs& x, int score, int threads, const O
   if (options.edges) {
     backward.transpose.edge_id = {g.t_edge_id.data(), true};
     backward.grad_weights = grad_weights.data(), backward.grad_bias = grad_bias.data();
-    (Score::has_term ? backward.grad_edge_feat : backward.grad_edge_term) =
-        Score::has_term ? grad_edge_feat.data() : grad_edge_term.data();
+    if (in.edge_feat) backward.grad_edge_feat = grad_edge_feat.data();
+    if (in.edge_term) backward.grad_edge_term = grad_edge_term.data();
+    if (in.edge_attr) {
+      backward.grad_edge_attr = grad_edge_attr.data();
+      backward.grad_edge_map = grad_edge_map.data();
+    }
   }
-  std::vector<float> node_table(rows * kNodeColumns);
+  std::vector<float> node_table(rows * kNodeColumns), edge_factors(3 * edges);
   std::vector<std::int32_t> inverse(g.edges());
-  kernels.backward(backward, {node_table.data(), inverse.data()});
+  kernels.backward(backward, {node_table.data(), edge_factors.data(), inverse.data()});
 
   Results r;
   r.out = out_acc, r.lse = lse;
   for (const auto* x :
        {&out, &weights, &grad_query, &grad_key, &grad_value, &grad_att, &grad_dst_term,
-        &grad_src_term, &grad_bias, &grad_edge_term, &grad_edge_feat})
+        &grad_src_term, &grad_bias, &grad_edge_term, &grad_edge_feat, &grad_edge_attr})
     r.keep(*x);
+  r.keep(grad_edge_map);
   r.keep(out_acc), r.keep(lse);
   return r;
 }
@@ -228,7 +242,8 @@ template <class Isa, class Score, class T>
 Results check_threads(const TestGraph& g, const Inputs& x, int score) {
   const Results once = run<Isa, Score, T>(g, x, score, 1, {});
   CHECK((run<Isa, Score, T>(g, x, score, 5, {}) == once));
-  for (const Options& options : {Options{7, 0.4, false}, Options{0, 0.4, true}}) {
+  for (const Options& options :
+       {Options{7, 0.4, false}, Options{0, 0.4, true}, Options{5, 0.4, true, true}}) {
     const Results with_options = run<Isa, Score, T>(g, x, score, 1, options);
     CHECK((run<Isa, Score, T>(g, x, score, 3, options) == with_options));
     CHECK(!(with_options == once));
@@ -284,6 +299,9 @@ int main() {
   x.att = normal(H * D, random), x.dst_term = normal(dst, random), x.src_term = normal(src, random);
   x.bias = normal(edges, random), x.edge_term = normal(edges, random),
   x.edge_feat = normal(edges * D, random);
+  x.edge_attr = normal(g.edges() * K, random);
+  x.edge_map = normal(static_cast<std::size_t>(padded_terms(K) * H * D), random);
+  std::fill(x.edge_map.begin() + K * H * D, x.edge_map.end(), 0.0f);
   x.grad_out = normal(dst * D, random), x.grad_weights = normal(edges, random),
   x.grad_lse = normal(dst, random);
   check_all(g, x, Scores{});

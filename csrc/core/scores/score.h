@@ -3,18 +3,21 @@
 //   s_ij = finish(sum_d term(x_i[d], y_j[d], w[d]), a_i, b_j + e_ij)
 //
 // A score is a type with
-//   name                    its public name, also its key in gat_ext/ops/scores.py and the
-//   reference has_term, has_weight    true if it reads x and y, and if it reads w has_node_terms
-//   true if it reads a and b; only then may edges have terms e, added to b term, term_vjp the
-//   summand, and its gradients for an upstream gradient g; required with
-//                           has_term only
-//   finish, finish_vjp      the function of the sum and the node terms, and its gradients; V{} is
-//                           passed for an argument that it ignores
+//   name                 its public name, and its key in gat_ext/ops/scores.py and the reference
+//   has_term             true if it reads x and y
+//   has_weight           true if it reads w
+//   has_node_terms       true if it reads a and b; only then may edges have terms e, added to b
+//   term, term_vjp       with has_term only: the summand, and its gradients for an upstream
+//                        gradient g
+//   finish, finish_vjp   the function of the sum and the node terms, and its gradients; V{} is
+//                        passed for an argument that it ignores
 // The functions are templates over the value type V, a scalar or a vector of lanes, so they use
 // only arithmetic operators, comparisons in the conditional operator, and the functions of
 // ../math.h. They read nothing except their arguments, so kernels recompute a score wherever they
 // need it.
 #pragma once
+
+#include <type_traits>
 
 #include "../macros.h"
 #include "../math.h"
@@ -58,6 +61,10 @@ struct DotTerm {
     return {g * y, g * x, V{}};
   }
 };
+
+// True for scores of a dot product, which is linear in x and in y.
+template <class Score>
+inline constexpr bool kIsProduct = std::is_base_of_v<DotTerm, Score>;
 
 // Base of a score that is the sum over its terms.
 struct PlainFinish {

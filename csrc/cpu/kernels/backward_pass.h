@@ -29,7 +29,7 @@ struct BackwardPass {
   bool edge_ids = reads_edges(in) || args.grad_weights || args.grad_bias || args.grad_edge_term;
 
   explicit BackwardPass(const EdgeAttentionBackward<T>& a) : args(a) {}
-  Scratch make_scratch() const { return make_tile_scratch(in); }
+  Scratch make_scratch() const { return make_tile_scratch<Score>(in); }
 
   // From alpha in s.weight, <g, keep v> in s.grad_weight and the sum of the terms in s.sum computes
   // alpha m, ds, and the gradients of the sum and of the node terms. nodes(h, e, V{}) returns

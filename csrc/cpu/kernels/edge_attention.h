@@ -11,7 +11,7 @@ template <class Isa, class T, class... Ss>
 EdgeAttentionKernels<T> pick_score(TypeList<Ss...>, int score) {
   static constexpr EdgeAttentionKernels<T> table[] = {
       {&edge_attention_select<Isa, Ss, T>, &edge_attention_forward<Isa, Ss, T>,
-       &edge_attention_weights<Isa, T>, &edge_attention_delta<Isa, T>,
+       &edge_attention_weights<Isa, T>, &edge_attention_delta<Isa, Ss, T>,
        &edge_attention_backward<Isa, Ss, T>}...};
   return table[score];
 }

@@ -5,14 +5,15 @@
 #include <cstdint>
 
 #include "edge_attention_destination.h"
+#include "edge_attention_node_terms.h"
 #include "edge_attention_source.h"
 
 namespace gat::cpu {
 
-template <class Isa, class T>
+template <class Isa, class Score, class T>
 void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
-                          const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
-                          Acc<T>* delta) {
+                          const Acc<T>* edge_sums, const T* grad_weights, const T* weights,
+                          const Acc<T>* grad_lse, Acc<T>* delta) {
   using A = Acc<T>;
   const std::int64_t H = in.num_heads, F = in.value_channels, rows = in.csr.num_rows * H;
   // Each pair of a row and a head takes the place of an edge in a tile: see Note [summation order].
@@ -28,6 +29,12 @@ void edge_attention_delta(const EdgeAttentionInputs<T>& in, const T* grad_out, c
                          RowTile<A, Ahead::no>{out, own, n, 1, F}, Product<A>{}, sums);
     for (int e = 0; e < n; ++e) {
       const std::int64_t r = begin + e;
+      if constexpr (kIsProduct<Score>) {
+        if (edge_sums) {
+          sums[e] += LinearEdges<Isa, T>(in).product_with_sums(grad_out + r * F, r % H,
+                                                               edge_sums + r * in.edge_channels);
+        }
+      }
       if (grad_lse) sums[e] -= grad_lse[r];
       if (grad_weights) {
         const std::int64_t row = r / H, h = r % H;
@@ -53,17 +60,13 @@ void edge_attention_backward(const EdgeAttentionBackward<T>& args,
   const auto by_destination = [&](const auto& pass) {
     for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), threads, pass);
   };
-  const bool of_edges = args.grad_bias || args.grad_edge_term || args.grad_edge_feat;
-  const bool of_sources = args.grad_key || args.grad_value || args.grad_src_term;
   if constexpr (Score::has_term) {
-    if (args.grad_query || args.grad_att || args.grad_dst_term || of_edges)
-      by_destination(DestinationPass<Isa, Score, T>(args));
-  }
-  if (of_sources || (!Score::has_term && (args.grad_dst_term || of_edges))) {
+    by_destination(DestinationPass<Isa, Score, T>(args, scratch.edge_factors));
+    if (args.grad_key || args.grad_value || args.grad_src_term)
+      by_source(SourcePass<Isa, Score, T>(args, scratch.edge_factors));
+  } else {
     fill_node_table(args, scratch.node_table);
-    by_source(SourcePass<Isa, Score, T>(args, scratch.node_table));
-  }
-  if constexpr (!Score::has_term) {
+    by_source(NodeTermPass<Isa, Score, T>(args, scratch.node_table));
     if (args.grad_dst_term && args.position.wide) {
       by_destination(
           DstTermPass<Isa, T, std::int64_t>(args, static_cast<std::int64_t*>(scratch.inverse)));

@@ -13,7 +13,8 @@
 
 namespace gat::cpu {
 
-// State of a row: max [H], sum [H], weighted sum [H, F].
+// State of a row: max [H], sum [H], weighted sum [H, F]; with `of_sums` also that of the edge
+// features, [H, padded_terms(K)].
 template <class Isa, class Score, class T>
 struct ForwardPass : NothingShared {
   using Scalar = Acc<T>;
@@ -23,9 +24,13 @@ struct ForwardPass : NothingShared {
   const EdgeAttentionInputs<T>& in = args.in;
   std::int64_t H = in.num_heads, F = in.value_channels;
 
+  // Linear edge features add to values, by their sums.
+  bool of_sums = kIsProduct<Score> && in.edge_attr && in.edge_in_value;
+  std::int64_t terms = of_sums ? padded_terms(in.edge_channels) : 0;
+
   explicit ForwardPass(const EdgeAttentionForward<T>& a) : args(a) {}
-  std::int64_t state_size() const { return H * (F + 2); }
-  Scratch make_scratch() const { return make_tile_scratch(in); }
+  std::int64_t state_size() const { return H * (F + 2 + terms); }
+  Scratch make_scratch() const { return make_tile_scratch<Score>(in); }
 
   void init(A* state) const {
     std::fill(state, state + H, negative_infinity<A>());
@@ -51,6 +56,8 @@ struct ForwardPass : NothingShared {
       state[H + h] *= factor;
       A* const acc = state + 2 * H + h * F;
       store_scaled<Isa, A, A>(acc, acc, factor, F);
+      A* const sums = state + H * (F + 2) + h * terms;
+      for (std::int64_t k = 0; k < terms; ++k) sums[k] *= factor;
     }
     state[h] = new_max;
     state[H + h] += sum;
@@ -71,6 +78,10 @@ struct ForwardPass : NothingShared {
       with_value_rows<Isa, Score>(in, n, s, [&](auto rows) {
         accumulate_rows<Isa, A>(rows, s.weight.data(), Scaled{}, state + 2 * H);
       });
+      if (of_sums) {
+        LinearEdges<Isa, T>(in).sum_edges(s.weight.data(), n, s, s.edge_sum.data());
+        add_states(state + H * (F + 2), s.edge_sum.data(), H * terms);
+      }
     }
   }
 
@@ -82,7 +93,24 @@ struct ForwardPass : NothingShared {
       A* const acc = state + 2 * H + h * F;
       for (std::int64_t d = 0; d < F; ++d)
         acc[d] = acc[d] * f.left + other[2 * H + h * F + d] * f.right;
+      const std::int64_t sums = H * (F + 2) + h * terms;
+      for (std::int64_t k = 0; k < terms; ++k)
+        state[sums + k] = state[sums + k] * f.left + other[sums + k] * f.right;
     }
+  }
+
+  // out = the sums of v plus W times those of e.
+  void finish_sums(std::int64_t row, std::int64_t h, A scale, const A* state) const {
+    const std::int64_t K = in.edge_channels, row_size = H * F;
+    const A *const acc = state + 2 * H + h * F, *const sums = state + H * (F + 2) + h * terms;
+    for_lanes<Isa, A>(F, [&](std::int64_t d, auto lanes) {
+      using V = typename decltype(lanes)::V;
+      V sum = load<V>(acc + d);
+      for (std::int64_t k = 0; k < K; ++k)
+        sum += load<V>(in.edge_map + k * row_size + h * F + d) * sums[k];
+      store(args.out + (row * H + h) * F + d, V(sum * scale));
+    });
+    if (args.edge_sums) store_scaled<Isa, A>(args.edge_sums + (row * H + h) * K, sums, scale, K);
   }
 
   void prepare(std::int64_t row) const { prefetch_for_write(args.out + row * H * F, H * F); }
@@ -90,7 +118,11 @@ struct ForwardPass : NothingShared {
     for (std::int64_t h = 0; h < H; ++h) {
       const A scale = normalizer(state[H + h]);
       const std::int64_t offset = (row * H + h) * F;
-      store_scaled<Isa, A>(args.out + offset, state + 2 * H + h * F, scale, F);
+      if (of_sums) {
+        finish_sums(row, h, scale, state);
+      } else {
+        store_scaled<Isa, A>(args.out + offset, state + 2 * H + h * F, scale, F);
+      }
       if (args.out_acc)
         store_scaled<Isa, A>(args.out_acc + offset, state + 2 * H + h * F, scale, F);
       args.softmax[row * H + h] = RowSoftmax<A>::of(state[h], state[H + h]);
@@ -141,7 +173,7 @@ struct SelectPass : NothingShared {
   std::int64_t state_size() const { return 0; }
   Scratch make_scratch() const {
     const auto heads = static_cast<std::size_t>(H);
-    return {make_tile_scratch(in),
+    return {make_tile_scratch<Score>(in),
             std::unique_ptr<Candidate[]>(new Candidate[heads * static_cast<std::size_t>(capacity)]),
             std::vector<std::int64_t>(heads), std::vector<A>(heads)};
   }
@@ -223,7 +255,7 @@ struct WeightsPass : NothingShared {
   WeightsPass(const EdgeAttentionInputs<T>& i, const A* s, const RowSoftmax<A>* r, T* w)
       : in(i), scores(s), softmax(r), weights(w) {}
   std::int64_t state_size() const { return 0; }
-  Scratch make_scratch() const { return make_tile_scratch(in); }
+  Scratch make_scratch() const { return {in.num_heads, 0, 0}; }
   void init(A*) const {}
   void merge(A*, const A*) const {}
   void finish(std::int64_t, const A*) const {}

@@ -1,186 +1,81 @@
-// The source pass: gradients of which each row belongs to a source; for a score without a term,
-// also those of the edges and of dst_term.
+// The source pass of a score with a term: gradients of which each row belongs to a source.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#include "backward_pass.h"
+#include "edge_tile.h"
+#include "for_each_row.h"
 
 namespace gat::cpu {
 
-// Copies a_i, the softmax and delta_i of every destination to one table.
-template <class T>
-void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
-  using A = Acc<T>;
-  const std::int64_t num_dst = args.in.csr.num_rows, H = args.in.num_heads;
-  const int threads = threads_for(16 * num_dst * H, num_dst, args.in.num_threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (std::int64_t i = 0; i < num_dst; ++i) {
-    A* const to = table + i * kNodeColumns * H;
-    for (std::int64_t h = 0; h < H; ++h) {
-      to[h] = args.in.dst_term ? read(args.in.dst_term + i * H + h) : A(0);
-      to[H + h] = args.softmax[i * H + h].shift;
-      to[2 * H + h] = args.softmax[i * H + h].scale;
-      to[3 * H + h] = args.delta[i * H + h];
-    }
-  }
-}
-
-// Source pass. State of a row: gradients of y [H, D], v [H, F] and b [H]. The destination pass
-// stores nothing per edge: this pass recomputes the scores from rows that it gathers anyway.
+// State of a row: gradients of y [H, D], v [H, F] and b [H].
 template <class Isa, class Score, class T>
-struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
-  using Base = BackwardPass<Isa, Score, T>;
-  using A = typename Base::A;
-  using Scratch = typename Base::Scratch;
-  using Base::args, Base::in, Base::H, Base::D, Base::F, Base::edge_ids;
-  const A* node_table;  // [N_dst, kNodeColumns, H]
+struct SourcePass : NothingShared {
+  using Scalar = Acc<T>;
+  using A = Scalar;
+  using Scratch = TileScratch<A>;
+  const EdgeAttentionBackward<T>& args;
+  const EdgeAttentionInputs<T>& in = args.in;
+  const A* edge_factors;  // [E, kEdgeFactors<Score>, H], from the destination pass
+  std::int64_t H = in.num_heads, D = in.score_channels, F = in.value_channels;
+  // The gradient of the term reads y, of which each edge has its own.
+  bool edge_rows = has_edge_rows<Score>(in) && !kIsProduct<Score>;
 
-  SourcePass(const EdgeAttentionBackward<T>& a, const A* table) : Base(a), node_table(table) {}
+  SourcePass(const EdgeAttentionBackward<T>& a, const A* factors)
+      : args(a), edge_factors(factors) {}
+  Scratch make_scratch() const { return make_tile_scratch<Score>(in); }
   std::int64_t state_size() const { return H * (D + F + 1); }
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
-  void read_nodes(int n, Scratch& s) const {
+  void read_factors(std::int64_t k, int n, Scratch& s) const {
+    constexpr int C = kEdgeFactors<Score>;
+    widen<kTile + kAhead>(args.position, k, args.transpose.num_edges(), s.position);
     with_heads(H, [&](auto heads) {
       for (int e = 0; e < n; ++e) {
-        // The stores of a few edges fill the store buffer: without the prefetch, no more loads
-        // would be in flight.
-        prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * heads,
-                 kNodeColumns * heads * std::int64_t{sizeof(A)});
-        const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
+        prefetch(edge_factors + s.position[e + kAhead] * C * heads,
+                 C * heads * std::int64_t{sizeof(A)});
+        const A* const from = edge_factors + s.position[e] * C * heads;
         for (std::int64_t h = 0; h < heads; ++h) {
           const auto at = static_cast<std::size_t>(h * kTile + e);
-          s.dst_term[at] = from[h], s.shift[at] = from[heads + h];
-          s.scale[at] = from[2 * heads + h], s.delta[at] = from[3 * heads + h];
+          s.weight[at] = from[h], s.grad_sum[at] = from[heads + h];
+          if constexpr (C == 3) s.grad_src_term[at] = from[2 * heads + h];
         }
       }
     });
   }
 
-  // Calls f(position in [H, kTile], V{}) for the vectors of all heads.
-  template <class Fn>
-  void for_all(int n, Fn&& f) const {
-    for (std::int64_t h = 0; h < H; ++h)
-      for_edges<Isa, A>(n, [&](int e, auto zero) { f(h * kTile + e, zero); });
-  }
-
-  // With edge features, y + e and v + e differ from edge to edge: they are written to s.key and
-  // s.value.
-  RowTile<A, Ahead::no> rows_with_edges(const T* base, std::int64_t row, std::int64_t channels,
-                                        int n, const Scratch& s, std::vector<A>& to) const {
+  void add_key_gradients(std::int64_t row, int n, Scratch& s, A* grad_y) const {
+    const RowTile<T, Ahead::yes> xs{in.query, s.neighbor, n, H, D};
+    const T* const y = in.key + row * H * D;
+    if (!edge_rows) {
+      accumulate_rows<Isa, A>(xs, s.grad_sum.data(), TermGradY<Score, T>{{y, in.att, in.params}},
+                              grad_y);
+      return;
+    }
     const std::int64_t own_row[kTile] = {};
-    add_edge_features<Isa>(base + row * H * channels, in.edge_feat, own_row, H * channels, n, s,
-                           to.data());
-    return {to.data(), s.own, n, H, channels};
-  }
-
-  // Writes the sums of the terms to s.sum.
-  void sum_terms(std::int64_t row, int n, Scratch& s) const {
-    if (in.edge_feat) {
-      const auto ys = rows_with_edges(in.key, row, D, n, s, s.key);
-      reduce_pairs<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, ys,
-                           ScoreTermOfPair<Score, T>{in.att, in.params}, s.sum.data());
-    } else {
-      const ScoreTermOfX<Score, T> term{{in.key + row * H * D, in.att, in.params}};
-      reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{in.query, s.neighbor, n, H, D}, term,
-                          s.sum.data());
-    }
-  }
-
-  // Writes alpha of a tile of the transpose to s.weight.
-  void recompute_weights(std::int64_t row, int n, Scratch& s) const {
-    if constexpr (Score::has_term) sum_terms(row, n, s);
-    if constexpr (Score::has_node_terms) {
-      for (std::int64_t h = 0; h < H; ++h) {
-        std::fill_n(s.src_term.data() + h * kTile, padded<Isa, A>(n),
-                    read(in.src_term + row * H + h));
-      }
-      if (in.edge_term) gather_add_heads(in.edge_term, s.id, n, H, s.src_term.data());
-    }
-    for_all(n, [&](std::int64_t at, auto zero) {
-      using V = decltype(zero);
-      const V a = load<V>(s.dst_term.data() + at), b = load<V>(s.src_term.data() + at);
-      store(s.score.data() + at, Score::finish(load<V>(s.sum.data() + at), a, b, in.params));
-    });
-    if (in.bias) gather_add_heads(in.bias, s.id, n, H, s.score.data());
-    mask_scores<Isa>(in, n, s, [&s](int e) { return s.position[e]; });
-    for_all(n, [&](std::int64_t at, auto zero) {
-      using V = decltype(zero);
-      const V exponential =
-          exp_of<A, V>(load<V>(s.score.data() + at) - load<V>(s.shift.data() + at));
-      store(s.weight.data() + at, V(exponential * load<V>(s.scale.data() + at)));
-    });
-  }
-
-  // Writes <g_i, v_j>, or <g_i, v_j + e_ij>, to s.grad_weight.
-  void differentiate_weights(std::int64_t row, int n, Scratch& s) const {
-    const auto node_ahead = [&](int e) {
-      prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H,
-               kNodeColumns * H * static_cast<std::int64_t>(sizeof(A)));
-    };
-    const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F,
-                                                            node_ahead};
-    if (in.edge_in_value) {
-      reduce_pairs<Isa, A>(rows, rows_with_edges(in.value, row, F, n, s, s.value),
-                           Product<A>{this->keep}, s.grad_weight.data());
-    } else {
-      reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F, this->keep},
-                          s.grad_weight.data());
-    }
-  }
-
-  void add_key_gradients(std::int64_t row, int n, const Scratch& s, A* grad_y) const {
-    if (in.edge_feat) {
-      for (int e = 0; e < n; ++e) {
-        for (std::int64_t h = 0; h < H; ++h) {
-          const T* const x = in.query + (s.neighbor[e] * H + h) * D;
-          const A* const y = s.key.data() + (e * H + h) * D;
-          for_lanes<Isa, A>(D, [&](std::int64_t d, auto lanes) {
-            using V = typename decltype(lanes)::V;
-            V w{};
-            if constexpr (Score::has_weight) w = load<V>(in.att + h * D + d);
-            const V g = V{} + s.grad_sum[static_cast<std::size_t>(h * kTile + e)];
-            A* const to = grad_y + h * D + d;
-            store(to, V(load<V>(to) +
-                        Score::term_vjp(g, load<V>(x + d), load<V>(y + d), w, in.params).y));
-          });
-        }
-      }
-    } else {
-      const TermGradY<Score, T> term{{in.key + row * H * D, in.att, in.params}};
-      accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.query, s.neighbor, n, H, D},
-                              s.grad_sum.data(), term, grad_y);
-    }
+    if (in.edge_attr) load_edge_attr<Isa, false>(in, n, s);
+    add_edge_features<Isa, Ahead::no>(in, y, own_row, H * D, n, s, s.key.data());
+    accumulate_pairs<Isa, A>(xs, RowTile<A, Ahead::no>{s.key.data(), s.own, n, H, D},
+                             s.grad_sum.data(), PairGradY<Score, T>{in.att, in.params}, grad_y);
   }
 
   void accumulate(std::int64_t row, std::int64_t begin, std::int64_t end, A* state, A*,
                   Scratch& s) const {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
-      load_tile(args.transpose, k, edge_ids, s);
-      if (in.selected) widen<kTile>(args.position, k, args.transpose.num_edges(), s.position);
-      read_nodes(n, s);
-      recompute_weights(row, n, s);
-      differentiate_weights(row, n, s);
-      const auto nodes = [&](std::int64_t h, int e, auto zero) {
-        using V = decltype(zero);
-        const std::int64_t at = h * kTile + e;
-        return NodeValues<V>{load<V>(s.dst_term.data() + at), load<V>(s.src_term.data() + at),
-                             load<V>(s.delta.data() + at)};
-      };
-      this->differentiate(n, s, nodes, nullptr, state + H * (D + F));
-      if constexpr (!Score::has_term) {
-        this->write_edge_gradients(n, s);
-        if (args.edge_grad)
-          scatter_heads(s.grad_dst_term.data(), s.own, n, H, args.edge_grad + k * H);
-      }
+      load_tile(args.transpose, k, edge_rows, s);
+      read_factors(k, n, s);
+      if (args.grad_key) add_key_gradients(row, n, s, state);
       if (args.grad_value) {
-        accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F},
+        accumulate_rows<Isa, A>(RowTile<T, Ahead::yes>{args.grad_out, s.neighbor, n, H, F},
                                 s.weight.data(), Scaled{}, state + H * D);
       }
-      if constexpr (Score::has_term) {
-        if (args.grad_key) add_key_gradients(row, n, s, state);
+      if (args.grad_src_term) {
+        for (std::int64_t h = 0; h < H; ++h) {
+          for (int e = 0; e < n; ++e)
+            state[H * (D + F) + h] += s.grad_src_term[static_cast<std::size_t>(h * kTile + e)];
+        }
       }
     }
   }
@@ -193,9 +88,8 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
   // Where y or x is v, their gradients are summed: the destination pass has written that of x
   // already.
   void finish(std::int64_t row, const A* state) const {
-    const bool key_is_value = Score::has_term && args.grad_key && args.grad_key == args.grad_value;
-    const bool query_is_value =
-        Score::has_term && args.grad_query && args.grad_query == args.grad_value;
+    const bool key_is_value = args.grad_key && args.grad_key == args.grad_value;
+    const bool query_is_value = args.grad_query && args.grad_query == args.grad_value;
     if (args.grad_key && !key_is_value)
       store_scaled<Isa, A>(args.grad_key + row * H * D, state, A(1), H * D);
     if (args.grad_value) {
@@ -211,47 +105,6 @@ struct SourcePass : BackwardPass<Isa, Score, T>, NothingShared {
     }
     if (args.grad_src_term)
       store_scaled<Isa, A>(args.grad_src_term + row * H, state + H * (D + F), A(1), H);
-  }
-};
-
-// The gradient of a: sums edge_grad [E, H], which is in the order of the transpose, over the rows
-// of the CSR. State of a row: [H].
-//
-// The source pass writes edge_grad in order, and this pass reads it out of order, because reading a
-// cache line out of order costs less than writing one. That needs the inverse of the permutation,
-// which the constructor computes.
-template <class Isa, class T, class Index>
-struct DstTermPass : NothingShared {
-  using Scalar = Acc<T>;
-  using A = Scalar;
-  struct Scratch {};
-  const EdgeAttentionBackward<T>& args;
-  std::int64_t H = args.in.num_heads, num_edges = args.in.csr.num_edges();
-  Index* inverse;  // [E] position in the transpose
-
-  DstTermPass(const EdgeAttentionBackward<T>& a, Index* memory) : args(a), inverse(memory) {
-    const int threads = threads_for(16 * num_edges, num_edges, args.in.num_threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (std::int64_t k = 0; k < num_edges; ++k) inverse[args.position[k]] = static_cast<Index>(k);
-  }
-  std::int64_t state_size() const { return H; }
-  Scratch make_scratch() const { return {}; }
-  void init(A* state) const { std::fill(state, state + H, A(0)); }
-  void accumulate(std::int64_t, std::int64_t begin, std::int64_t end, A* state, A*,
-                  Scratch&) const {
-    const auto edge = [this](std::int64_t k) { return args.edge_grad + inverse[k] * H; };
-    with_heads(H, [&](auto heads) {
-      for (std::int64_t k = begin; k < end; ++k) {
-        prefetch(edge(std::min(k + 2 * kAhead, num_edges - 1)),
-                 heads * static_cast<std::int64_t>(sizeof(A)));
-        const A* const from = edge(k);
-        for (std::int64_t h = 0; h < heads; ++h) state[h] += from[h];
-      }
-    });
-  }
-  void merge(A* state, const A* other) const { add_states(state, other, H); }
-  void finish(std::int64_t row, const A* state) const {
-    store_scaled<Isa, A>(args.grad_dst_term + row * H, state, A(1), H);
   }
 };
 

@@ -12,33 +12,28 @@
 #include "../lane_math.h"
 #include "../simd.h"
 #include "../tile.h"
+#include "linear_edges.h"
 #include "philox_lanes.h"
 #include "tile_rows.h"
 
 namespace gat::cpu {
 
-template <class T>
+// True if a row is computed for each edge of a tile: see linear_edges.h.
+template <class Score, class T>
+GAT_HD bool has_edge_rows(const EdgeAttentionInputs<T>& in) {
+  return in.edge_feat || (in.edge_attr && !kIsProduct<Score>);
+}
+
+template <class Score, class T>
 GAT_HD TileScratch<Acc<T>> make_tile_scratch(const EdgeAttentionInputs<T>& in) {
-  return {in.num_heads, in.edge_feat ? in.score_channels : 0};
+  return {in.num_heads, has_edge_rows<Score>(in) ? in.score_channels : 0,
+          padded_terms(in.edge_channels)};
 }
 
 // True if the scores or the weighted sum read a tensor in the caller's order.
 template <class T>
 GAT_HD bool reads_edges(const EdgeAttentionInputs<T>& in) {
-  return in.dropout.active() || in.edge_term || in.bias || in.edge_feat;
-}
-
-// The number of lanes to which a tile of n edges is padded.
-template <class Isa, class A>
-GAT_HD int padded(int n) {
-  constexpr int W = kLanes<Isa, A>;
-  return (n + W - 1) / W * W;
-}
-
-// Calls f(e, V) for each vector of lanes of a tile of n edges.
-template <class Isa, class A, class F>
-GAT_HD void for_edges(int n, F&& f) {
-  for (int e = 0; e < padded<Isa, A>(n); e += kLanes<Isa, A>) f(e, Vec<A, kLanes<Isa, A>>{});
+  return in.dropout.active() || in.edge_term || in.bias || in.edge_feat || in.edge_attr;
 }
 
 // Calls f(number of heads), as a constant for common numbers.
@@ -83,9 +78,9 @@ GAT_HD void load_tile(const CsrView& csr, std::int64_t begin, bool ids, Scratch&
   widen<kTile + kAhead>(csr.col, begin, num_edges, s.neighbor);
   if (!ids) return;
   if (csr.edge_id) {
-    widen<kTile>(csr.edge_id, begin, num_edges, s.id);
+    widen<kTile + kAhead>(csr.edge_id, begin, num_edges, s.id);
   } else {
-    std::iota(s.id, s.id + kTile, begin);
+    for (int e = 0; e < kTile + kAhead; ++e) s.id[e] = std::min(begin + e, num_edges - 1);
   }
 }
 
@@ -123,12 +118,21 @@ GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::in
 
 // ---- rows with their edge features
 
-// rows[e] = base[index[e]] + edge_feat[id[e]].
-template <class Isa, class T, class A>
-void add_edge_features(const T* base, const T* edge_feat, const std::int64_t* index,
-                       std::int64_t row_size, int n, const TileScratch<A>& s, A* rows) {
+// rows[e] = base[index[e]] + what edge e adds.
+template <class Isa, Ahead Prefetches, class T>
+void add_edge_features(const EdgeAttentionInputs<T>& in, const T* base, const std::int64_t* index,
+                       std::int64_t row_size, int n, const TileScratch<Acc<T>>& s, Acc<T>* rows) {
+  using A = Acc<T>;
+  if (in.edge_attr) {
+    add_linear_features<Prefetches, Isa>(base, index, in.edge_map, s.edge_attr.data(), row_size,
+                                         padded_terms(in.edge_channels), n, rows);
+    return;
+  }
   for (int e = 0; e < n; ++e) {
-    const T *const x = base + index[e] * row_size, *const f = edge_feat + s.id[e] * row_size;
+    if constexpr (Prefetches == Ahead::yes)
+      prefetch(base + index[e + kAhead] * row_size,
+               row_size * static_cast<std::int64_t>(sizeof(T)));
+    const T *const x = base + index[e] * row_size, *const f = in.edge_feat + s.id[e] * row_size;
     for_lanes<Isa, A>(row_size, [&](std::int64_t d, auto lanes) {
       using V = typename decltype(lanes)::V;
       store(rows + e * row_size + d, V(load<V>(x + d) + load<V>(f + d)));
@@ -155,7 +159,7 @@ template <class Score, Ahead Prefetches, class T, class F>
 GAT_HD void with_key_rows(const EdgeAttentionInputs<T>& in, int n, const TileScratch<Acc<T>>& s,
                           F&& f) {
   const std::int64_t H = in.num_heads, D = in.score_channels;
-  if (in.edge_feat) {
+  if (has_edge_rows<Score>(in)) {
     f(RowTile<Acc<T>, Ahead::no>{s.key.data(), s.own, n, H, D});
   } else if constexpr (Prefetches == Ahead::yes) {
     f(RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{
@@ -171,9 +175,9 @@ GAT_HD void with_value_rows(const EdgeAttentionInputs<T>& in, int n, TileScratch
                             F&& f) {
   const std::int64_t H = in.num_heads, channels = in.value_channels;
   if constexpr (Score::has_term) {
-    if (in.edge_in_value) {
-      add_edge_features<Isa>(in.value, in.edge_feat, s.neighbor, H * channels, n, s,
-                             s.value.data());
+    if (in.edge_in_value && has_edge_rows<Score>(in)) {
+      add_edge_features<Isa, Ahead::yes>(in, in.value, s.neighbor, H * channels, n, s,
+                                         s.value.data());
       f(RowTile<Acc<T>, Ahead::no>{s.value.data(), s.own, n, H, channels});
     } else if (in.value == in.key) {
       f(RowTile<T, Ahead::no>{in.value, s.neighbor, n, H, channels});
@@ -213,11 +217,17 @@ GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::
   using A = Acc<T>;
   const std::int64_t H = in.num_heads, D = in.score_channels;
   if constexpr (Score::has_term) {
-    if (in.edge_feat)
-      add_edge_features<Isa>(in.key, in.edge_feat, s.neighbor, H * D, n, s, s.key.data());
+    if (in.edge_attr) load_edge_attr<Isa, kIsProduct<Score>>(in, n, s);
+    if (has_edge_rows<Score>(in))
+      add_edge_features<Isa, Ahead::yes>(in, in.key, s.neighbor, H * D, n, s, s.key.data());
     const ScoreTermOfY<Score, T> term{{in.query + row * H * D, in.att, in.params}};
     with_key_rows<Score, Ahead::yes>(
         in, n, s, [&](auto rows) { reduce_rows<Isa, A>(rows, term, s.sum.data()); });
+    if (kIsProduct<Score> && in.edge_attr) {
+      const LinearEdges<Isa, T> edges(in);
+      edges.transpose_map(in.query + row * H * D, s.query_map.data());
+      edges.add_products(s.query_map.data(), A(1), n, s, s.sum.data());
+    }
   }
   if constexpr (Score::has_node_terms) {
     gather_heads(in.src_term, s.neighbor, n, H, s.src_term.data());

@@ -21,6 +21,19 @@ struct Nothing {
   GAT_HD void operator()(int) const {}
 };
 
+// The number of lanes to which a tile of n edges is padded.
+template <class Isa, class A>
+GAT_HD int padded(int n) {
+  constexpr int W = kLanes<Isa, A>;
+  return (n + W - 1) / W * W;
+}
+
+// Calls f(e, V) for each vector of lanes of a tile of n edges.
+template <class Isa, class A, class F>
+GAT_HD void for_edges(int n, F&& f) {
+  for (int e = 0; e < padded<Isa, A>(n); e += kLanes<Isa, A>) f(e, Vec<A, kLanes<Isa, A>>{});
+}
+
 // Whether a loop prefetches the following rows. Where several loops read the rows of a tile, only
 // the first one does.
 enum class Ahead { no, yes };
@@ -256,6 +269,42 @@ __attribute__((noinline)) void reduce_pairs(const X& xs, const Y& ys, const Term
   });
 }
 
+// acc[h, d] += sum_e term(p[h, e], x_e[h, d], y_e[h, d]).
+template <class Isa, class A, class X, class Y, class Term>
+__attribute__((noinline)) void accumulate_pairs(const X& xs, const Y& ys, const A* p,
+                                                const Term& term, A* acc) {
+  const std::int64_t C = xs.channels, row_size = xs.num_heads * C;
+  with_lanes<Isa, A>(C, [&](auto lanes) {
+    for (std::int64_t h = 0; h < xs.num_heads; ++h) {
+      const A* const weight = p + h * kTile;
+      for_blocks<A>(lanes, C, [&](auto block, std::int64_t d, int first) {
+        using B = decltype(block);
+        using V = typename B::V;
+        const std::int64_t at = h * C + d;
+        V sum[B::K];
+        decltype(term.template fixed<V>(at)) fixed[B::K];
+        for (int j = 0; j < B::K; ++j) {
+          sum[j] = B::Masked ? V{} : load<V>(acc + at + j * B::W);
+          fixed[j] = term.template fixed<V>(at + j * B::W);
+        }
+        for (int e = 0; e < xs.n; ++e) {
+          prefetch_block(xs, row_size, at, e, block);
+          const auto* const x = xs.base + xs.index[e] * row_size + at;
+          const auto* const y = ys.base + ys.index[e] * row_size + at;
+          const A w = weight[e];
+          for (int j = 0; j < B::K; ++j)
+            sum[j] += term(w, load<V>(x + j * B::W), load<V>(y + j * B::W), fixed[j]);
+        }
+        for (int j = 0; j < B::K; ++j) {
+          if constexpr (B::Masked)
+            sum[j] = from_lane<A>(first, sum[j]) + load<V>(acc + at + j * B::W);
+          store(acc + at + j * B::W, sum[j]);
+        }
+      });
+    }
+  });
+}
+
 // ---- terms
 
 // p row: the weighted sum.
@@ -328,6 +377,15 @@ struct ScoreTermOfPair {
   template <class V>
   GAT_HD V operator()(V x, V y, V weight) const {
     return Score::term(x, y, weight, params);
+  }
+};
+
+// The gradient of the term for pairs (x, y) times p with respect to y.
+template <class Score, class T>
+struct PairGradY : ScoreTermOfPair<Score, T> {
+  template <class A, class V>
+  GAT_HD V operator()(A p, V x, V y, V weight) const {
+    return Score::term_vjp(V(V{} + p), x, y, weight, this->params).y;
   }
 };
 

@@ -32,21 +32,28 @@ struct Cpu {
   }
   template <class T>
   void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,
-             const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
-             Acc<T>* delta) {
-    kernels<T>(t).delta(in, grad_out, out, grad_weights, weights, grad_lse, delta);
+             const Acc<T>* out, const Acc<T>* edge_sums, const T* grad_weights, const T* weights,
+             const Acc<T>* grad_lse, Acc<T>* delta) {
+    kernels<T>(t).delta(in, grad_out, out, edge_sums, grad_weights, weights, grad_lse, delta);
   }
   template <class T>
-  void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args, const at::Tensor&) {
+  void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args,
+                const SummedGradients&) {
     const at::ScalarType acc = accumulate_type(t.value().scalar_type());
-    const at::Tensor node_table = t.empty({t.num_dst, cpu::kNodeColumns, t.num_heads}, acc);
-    at::Tensor edge_grad, inverse;
+    at::Tensor node_table, edge_factors, edge_grad, inverse;
+    if (!t.score.has_term) {
+      node_table = t.empty({t.num_dst, cpu::kNodeColumns, t.num_heads}, acc);
+    } else if (args.grad_key || args.grad_value || args.grad_src_term) {
+      const std::int64_t factors = t.score.has_node_terms ? 3 : 2;
+      edge_factors = t.empty({t.num_edges, factors, t.num_heads}, acc);
+    }
     if (!t.score.has_term && args.grad_dst_term) {
       edge_grad = t.empty({t.num_edges, t.num_heads}, acc);
       inverse = t.empty({t.num_edges}, args.position.wide ? at::kLong : at::kInt);
       args.edge_grad = mutable_data<Acc<T>>(edge_grad);
     }
-    kernels<T>(t).backward(args, {mutable_data<Acc<T>>(node_table), mutable_data<void>(inverse)});
+    kernels<T>(t).backward(args, {mutable_data<Acc<T>>(node_table),
+                                  mutable_data<Acc<T>>(edge_factors), mutable_data<void>(inverse)});
   }
 };
 

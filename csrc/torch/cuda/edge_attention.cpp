@@ -1,7 +1,10 @@
 // edge_attention on the GPU.
 #include "../edge_attention.h"
 
+#include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
+
+#include <algorithm>
 
 #include "../../cuda/edge_attention.h"
 #include "device.h"
@@ -34,20 +37,22 @@ struct Cuda : CudaDevice {
   }
   template <class T>
   void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,
-             const Acc<T>* out, const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
-             Acc<T>* delta) {
+             const Acc<T>* out, const Acc<T>*, const T* grad_weights, const T* weights,
+             const Acc<T>* grad_lse, Acc<T>* delta) {
     cuda::edge_attention_delta(*this, sizes(t), in, grad_out, out, grad_weights, weights, grad_lse,
                                delta);
   }
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args,
-                const at::Tensor& grad_att) {
+                const SummedGradients& to) {
     const at::ScalarType acc = accumulate_type(t.value().scalar_type());
+    const bool of_features = args.grad_edge_attr || args.grad_edge_map;
     const bool of_edges = args.grad_bias || args.grad_edge_term || args.grad_edge_feat;
-    const bool by_destination = args.grad_query || args.grad_att || args.grad_dst_term || of_edges;
+    const bool by_destination =
+        args.grad_query || args.grad_att || args.grad_dst_term || of_edges || of_features;
     const bool by_source = args.grad_key || args.grad_value || args.grad_src_term;
     if (t.score.has_term) {
-      if (by_destination) destination_pass(t, args, grad_att, acc);
+      if (by_destination) destination_pass(t, args, to, acc);
       if (by_source) cuda::edge_attention_source(*this, t.score.index, sizes(t), args);
       return;
     }
@@ -61,15 +66,50 @@ struct Cuda : CudaDevice {
  private:
   template <class T>
   void destination_pass(const EdgeAttentionTensors& t, const EdgeAttentionBackward<T>& args,
-                        const at::Tensor& grad_att, at::ScalarType acc) {
-    at::Tensor parts;
+                        const SummedGradients& to, at::ScalarType acc) {
+    at::Tensor parts, factors;
+    if (to.edge_attr.defined() || to.edge_map.defined())
+      factors = t.empty({t.num_edges, 2, t.num_heads}, acc);
     if (args.grad_att) {
       parts = t.empty({cuda::att_part_rows(sizes(t), args.in), t.num_heads, t.score_channels}, acc);
     }
     cuda::edge_attention_destination(*this, t.score.index, sizes(t), args,
-                                     mutable_data<Acc<T>>(parts));
-    if (args.grad_att) grad_att.copy_(at::sum(parts, 0));
+                                     mutable_data<Acc<T>>(parts), mutable_data<Acc<T>>(factors));
+    if (args.grad_att) to.att.copy_(at::sum(parts, 0));
+    if (factors.defined()) feature_gradients(t, args, to, factors, acc);
   }
+
+  // The gradients of linear edge features as products of matrices, for some edges at a time: those
+  // of W e have E H D elements.
+  template <class T>
+  void feature_gradients(const EdgeAttentionTensors& t, const EdgeAttentionBackward<T>& args,
+                         const SummedGradients& to, const at::Tensor& factors, at::ScalarType acc) {
+    const std::int64_t row_size = t.num_heads * t.score_channels, K = t.edge_channels;
+    const std::int64_t most = std::clamp<std::int64_t>(
+        kElements / std::max<std::int64_t>(row_size, 1), 1, std::max<std::int64_t>(t.num_edges, 1));
+    const auto matrix = [&](const at::Tensor& map) {
+      return map.view({-1, row_size}).narrow(0, 0, K);
+    };
+    const at::Tensor grads = t.empty({most, row_size}, acc), attrs = t.empty({most, K}, acc);
+    if (to.edge_map.defined()) to.edge_map.zero_();
+    for (std::int64_t first = 0; first < t.num_edges; first += most) {
+      const std::int64_t count = std::min(most, t.num_edges - first);
+      const at::Tensor grad = grads.narrow(0, 0, count);
+      cuda::edge_attention_features(*this, t.score.index, args, data<Acc<T>>(factors), first, count,
+                                    mutable_data<Acc<T>>(grads), mutable_data<Acc<T>>(attrs));
+      if (to.edge_map.defined()) matrix(to.edge_map).addmm_(attrs.narrow(0, 0, count).t(), grad);
+      if (!to.edge_attr.defined()) continue;
+      const at::Tensor of_attr =
+          at::mm(grad, matrix(t.edge_map).t()).to(to.edge_attr.scalar_type());
+      if (t.edge_id.has_value()) {
+        to.edge_attr.index_copy_(0, t.edge_id->narrow(0, first, count).to(at::kLong), of_attr);
+      } else {
+        to.edge_attr.narrow(0, first, count).copy_(of_attr);
+      }
+    }
+  }
+
+  static constexpr std::int64_t kElements = std::int64_t{1} << 23;
 };
 
 }  // namespace

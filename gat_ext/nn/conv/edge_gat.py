@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from gat_ext.functional import edge_sum, gat_attention
-from gat_ext.functional.linear_edges import map_heads
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.nn import arguments
 from gat_ext.nn.base import Operands
 from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures
+from gat_ext.ops.linear_maps import map_heads
 
 
 def attend_with_edges(

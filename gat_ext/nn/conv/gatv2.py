@@ -155,8 +155,8 @@ class GATv2Conv(AttentionConv):
         query = key if same else self.split_heads(self.lin_r(x_dst))
         options = {
             "att": self.att.squeeze(0),
-            "edge_feat": self.project_edges(edge_attr),
             "negative_slope": self.negative_slope,
+            **self.edge_options(edge_attr),
         }
         return Operands((query, key), options)
 

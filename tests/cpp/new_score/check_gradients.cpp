@@ -75,7 +75,8 @@ Tensors backward(const Tensors& x, const std::vector<double>& grad_out,
   const auto kernels = edge_attention_kernels<ThisIsa, double>(kScore);
   Forward saved = forward(x);
   Tensors grad = x;
-  std::vector<double> delta(kNodes * H), node_table(kNodes * kNodeColumns * H);
+  std::vector<double> delta(kNodes * H), node_table(kNodes * kNodeColumns * H),
+      edge_factors(3 * kEdges * H);
   EdgeAttentionBackward<double> args;
   args.in = inputs(x);
   args.transpose = {t_rowptr, {t_col, true}, {t_pos, true}, kNodes};
@@ -87,9 +88,9 @@ Tensors backward(const Tensors& x, const std::vector<double>& grad_out,
   args.grad_src_term = grad.src_term.data();
   args.grad_edge_term = grad.edge_term.data(), args.grad_bias = grad.bias.data();
   args.grad_edge_feat = grad.edge_feat.data();
-  kernels.delta(args.in, grad_out.data(), saved.out.data(), nullptr, nullptr, grad_lse.data(),
-                delta.data());
-  kernels.backward(args, {node_table.data(), nullptr});
+  kernels.delta(args.in, grad_out.data(), saved.out.data(), nullptr, nullptr, nullptr,
+                grad_lse.data(), delta.data());
+  kernels.backward(args, {node_table.data(), edge_factors.data(), nullptr});
   return grad;
 }
 
