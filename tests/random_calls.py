@@ -39,7 +39,7 @@ from gat_ext.reference import walk
 from gat_ext.testing import tolerance
 
 Note = Callable[[str], None]
-"""Receives what is called, to be shown if the call fails."""
+"""Receives what is called, to be shown if the call fails; None instead of one saves the text."""
 
 REFUSALS = (TypeError, ValueError, IndexError, NotImplementedError)
 
@@ -296,14 +296,15 @@ def layer_options(rnd: Random, name: str) -> dict[str, Any]:
     return options
 
 
-def layer_call(rnd: Random, note: Note) -> None:
+def layer_call(rnd: Random, note: Note | None) -> None:
     """Constructs a layer and calls it, both with good or spoilt arguments."""
     known = [name for name in layers_that() if hasattr(reference, LAYERS[name].operator)]
     name = rnd.choice(known)
     options = layer_options(rnd, name)
     if rnd.random() < 0.25:
         options = spoil(rnd, (), options)[1]
-        note(f"{name}(**{options})")
+        if note is not None:
+            note(f"{name}(**{options})")
         with contextlib.suppress(*REFUSALS):
             getattr(nn, name)(**options)
         return
@@ -325,10 +326,12 @@ def layer_call(rnd: Random, note: Note) -> None:
     if rnd.random() < 0.5:
         layer.train(rnd.random() < 0.5)
         _, arguments = spoil(rnd, (), arguments)
-        note(f"{layer} {options} on {arguments}")
+        if note is not None:
+            note(f"{layer} {options} on {arguments}")
         attempt(layer, (), arguments)
         return
-    note(f"{layer} {options} on {arguments}")
+    if note is not None:
+        note(f"{layer} {options} on {arguments}")
     layer.eval()
 
     def run() -> list[Tensor]:
@@ -353,12 +356,13 @@ def layer_call(rnd: Random, note: Note) -> None:
 # ---- the calls
 
 
-def operator_call(rnd: Random, note: Note, make: Callable[[Random], Any]) -> None:
+def operator_call(rnd: Random, note: Note | None, make: Callable[[Random], Any]) -> None:
     function, args, kwargs = make(rnd)
     bad = rnd.random() < 0.6
     if bad:
         args, kwargs = spoil(rnd, args, kwargs)
-    note(f"{getattr(function, '__name__', function)} {args} {kwargs}")
+    if note is not None:
+        note(f"{getattr(function, '__name__', function)} {args} {kwargs}")
     if bad:
         check_spoilt(function, args, kwargs)
     elif function is functional.edge_attention and rnd.random() < 0.3:
@@ -375,7 +379,7 @@ def check_graph(graph: Graph, edge_index: Tensor) -> None:
     assert torch.equal(graph.reverse().reverse().edge_index, graph.edge_index)
 
 
-TARGETS: dict[str, tuple[int, Callable[[Random, Note], None]]] = {
+TARGETS: dict[str, tuple[int, Callable[[Random, Note | None], None]]] = {
     "edge_attention": (35, partial(operator_call, make=attention_call)),
     "its four names": (15, partial(operator_call, make=named_call)),
     "edge_softmax, sddmm, spmm": (15, partial(operator_call, make=sparse_call)),
