@@ -70,7 +70,7 @@ def test_train_options_reach_the_model(tmp_path):
 
 def test_digits_beat_logistic_regression(tmp_path):
     """Real training on the default data set, cut short; the whole run is in test_accuracy.py."""
-    result = run("train", "--epochs", 200, "--out", tmp_path)
+    result = run("train", "--epochs", 150, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "metrics.json").read_text())
     assert report["test_score_mean"] > report["logistic_regression"] > 0.9

@@ -36,9 +36,9 @@ def train(run):
 
 
 def test_embeddings_of_the_graph_alone_tell_classes(data, tmp_path):
-    run = train(EmbeddingRun(config(seeds=1, epochs=40, embedding_channels=16), data, tmp_path))
+    run = train(EmbeddingRun(config(seeds=1, epochs=20, embedding_channels=16), data, tmp_path))
     result = run.results[0]
-    assert result.epochs == result.best_epoch == 40
+    assert result.epochs == result.best_epoch == 20
     history = result.history["train_loss"]
     assert sum(history[-3:]) < 0.93 * sum(history[:3])
     assert result.test_score > 0.9
@@ -55,7 +55,7 @@ def test_features_and_labels_play_no_part_in_the_embedding(data, tmp_path):
         data.test_mask,
         data.num_classes,
     )
-    settings = config(seeds=1, epochs=20)
+    settings = config(seeds=1, epochs=10)
     one, two = (train(EmbeddingRun(settings, each, tmp_path)) for each in (data, other))
     for name, value in one.best_models[0].items():
         assert torch.equal(value, two.best_models[0][name])
