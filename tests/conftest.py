@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # xdist would begin with the files of most tests, but the slowest files have few, and one of
+    # them at the end leaves the other processes without work.
+    config.option.loadscopereorder = False
     library = config.getoption("--cuda-emulation")
     if library is not None:
         import gat_ext  # noqa: F401  registers the operators that the library then replaces

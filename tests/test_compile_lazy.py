@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layers import full_cases, plain_cases
+from layers import Case, full_cases, plain_cases
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,7 +18,7 @@ MODES = {
 }
 LAZY = plain_cases("compile", "lazy") + full_cases("compile", "lazy")
 NODES, EDGES = torch.randn(20, 5), torch.randint(20, (2, 60))
-EDGE_ATTR = torch.randn(60, 3)
+EDGE_ATTR, GRAPH = torch.randn(60, 3), Graph(EDGES, num_nodes=20)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,13 @@ class Two(nn.Module):
         return self.second((x, x), edges, *edge_attr)
 
 
-@pytest.mark.parametrize("mode", MODES)
+def modes(*quick):
+    """Parametrises a test by these modes, and by the others if it runs slow tests."""
+    marks = {mode: () if mode in quick else pytest.mark.slow for mode in MODES}
+    return pytest.mark.parametrize("mode", [pytest.param(m, marks=s) for m, s in marks.items()])
+
+
+@modes("default", "one dynamic graph")
 @pytest.mark.parametrize("case", LAZY, ids=str)
 def test_a_lazy_layer_compiles_before_its_first_call(case, mode):
     layer, edge_attr = lazy_layer(case), [EDGE_ATTR] if case.has_edges else []
@@ -53,17 +59,13 @@ def test_a_lazy_layer_compiles_before_its_first_call(case, mode):
     assert_close(out, layer(NODES, EDGES, *edge_attr))
 
 
-@pytest.mark.parametrize("edges", [EDGES, Graph(EDGES, num_nodes=20)], ids=["edge_index", "Graph"])
+@modes("one dynamic graph")
 @pytest.mark.parametrize(
-    "mode",
-    [
-        "default",
-        "one dynamic graph",
-        *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("dynamic", "one graph")),
-    ],
+    ("case", "edges"),
+    [(case, GRAPH if number % 2 else EDGES) for number, case in enumerate(LAZY)],
+    ids=lambda value: str(value) if isinstance(value, Case) else type(value).__name__,
 )
-@pytest.mark.parametrize("case", LAZY, ids=str)
-def test_lazy_layers_of_a_model_compile_before_their_first_call(case, mode, edges):
+def test_lazy_layers_of_a_model_compile_before_their_first_call(case, edges, mode):
     if not case.layer.supports("pairs"):
         pytest.skip("has one projection for both ends")
     model, edge_attr = Two(case), [EDGE_ATTR] if case.has_edges else []

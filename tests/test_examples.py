@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -38,16 +39,37 @@ def test_there_are_examples():
     assert len(SCRIPTS) >= 5
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_example_runs(path, tmp_path):
+# Runs scripts, each in a folder of its own, in one process, and prints what each has printed.
+RUNNER = """
+import contextlib, io, json, os, runpy, sys
+printed = {}
+for path, folder, arguments in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    sys.path[0], sys.argv[:] = os.path.dirname(path), [path, *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        runpy.run_path(path, run_name="__main__")
+    printed[path] = out.getvalue()
+print(json.dumps(printed))
+"""
+
+
+def missing_modules(path):
     missing = [name for name in imports(path) if not is_there(name)]
     if path.name in ARGUMENTS and not is_there("matplotlib"):
         missing.append("matplotlib")
-    if missing:
-        pytest.skip(f"{path.name} needs {', '.join(missing)}, which is not installed")
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    return missing
+
+
+def test_examples_run(tmp_path):
+    runs = []
+    for path in SCRIPTS:
+        assert ast.get_docstring(ast.parse(path.read_text()))
+        folder = tmp_path / path.stem
+        folder.mkdir()
+        if not missing_modules(path):
+            runs.append((str(path), str(folder), ARGUMENTS.get(path.name, [])))
     result = subprocess.run(
-        [sys.executable, str(path), *ARGUMENTS.get(path.name, [])],
+        [sys.executable, "-c", RUNNER, json.dumps(runs)],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(gat_ext.__file__).parents[1])},
         capture_output=True,
@@ -55,9 +77,13 @@ def test_example_runs(path, tmp_path):
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
-    if path.name in ARGUMENTS:
-        assert (tmp_path / ARGUMENTS[path.name][0]).stat().st_size > 1000
+    printed = json.loads(result.stdout)
+    for path, folder, files in runs:
+        assert printed[path].strip(), path
+        assert all(Path(folder, name).stat().st_size > 1000 for name in files), path
+    if len(runs) < len(SCRIPTS):
+        skipped = {path.name: missing for path in SCRIPTS if (missing := missing_modules(path))}
+        pytest.skip(f"not installed, for these examples: {skipped}")
 
 
 def test_examples_check_what_they_print():

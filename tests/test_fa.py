@@ -120,13 +120,15 @@ def test_derivatives(normalize):
     assert torch.autograd.gradgradcheck(call, leaves)
 
 
-@pytest.mark.parametrize("form", ["edge_index", "Graph"])
 @pytest.mark.parametrize(
-    ("loops", "normalize"),
+    ("loops", "normalize", "form"),
     [
-        (True, True),
-        *(pytest.param(*both, marks=pytest.mark.slow) for both in [(True, False), (False, True)]),
-        (False, False),
+        (True, True, "edge_index"),
+        (False, False, "Graph"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in [(True, True, "Graph"), (True, False, "edge_index"), (False, True, "Graph")]
+        ),
     ],
 )
 def test_compiles_once_for_all_sizes(loops, normalize, form):
@@ -146,6 +148,7 @@ def test_compiles_once_for_all_sizes(loops, normalize, form):
         compare((compiled(x, x_0, given, weight), layer(x, x_0, given, weight)), leaves, F64)
 
 
+@pytest.mark.slow
 def test_inductor():
     torch._dynamo.reset()
     layer, (x, x_0) = nn.FAConv(5), inputs(torch.float32)

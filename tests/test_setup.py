@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SETUP = Path(__file__).parents[1] / "setup.py"
-OLD = f"""
-import runpy, sys, torch
-torch.__version__ = "2.9.1+cpu"
-sys.argv = ["setup.py", "build_ext"]
-runpy.run_path({str(SETUP)!r}, run_name="__main__")
+# Runs setup.py for each list of statements, in one process, and prints why each run ended.
+SEVERAL = f"""
+import json, os, runpy, sys, sysconfig, torch
+before = os.environ.copy(), torch.__version__, sysconfig.get_path
+sentences = []
+for statements in json.loads(sys.argv[1]):
+    os.environ["CXX"], torch.__version__, sysconfig.get_path = "g++", *before[1:]
+    exec(statements)
+    sys.argv[:] = ["setup.py", "build_ext"]
+    try:
+        runpy.run_path({str(SETUP)!r}, run_name="__main__")
+    except SystemExit as error:
+        sentences.append(error.code)
+print(json.dumps(sentences))
 """
 
 
-def refusal(tmp_path, arguments, **environment):
+def run(tmp_path, *arguments, **environment):
     done = subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment},
@@ -26,34 +34,28 @@ def refusal(tmp_path, arguments, **environment):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line.startswith("gat_ext needs")]
-    assert len(lines) == 1 and done.stderr.splitlines()[-1] == lines[0], done.stderr
     assert not list(tmp_path.iterdir())
-    return lines[0]
-
-
-BUILD = [str(SETUP), "build_ext"]
+    return done
 
 
 def test_a_missing_compiler_is_named(tmp_path):
-    message = refusal(tmp_path, BUILD, CXX="nowhere-g++")
-    assert "no nowhere-g++ is on PATH" in message and "apt install g++" in message
+    done = run(tmp_path, str(SETUP), "build_ext", CXX="nowhere-g++")
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("gat_ext needs")]
+    assert len(lines) == 1 and done.stderr.splitlines()[-1] == lines[0], done.stderr
+    assert "no nowhere-g++ is on PATH" in lines[0] and "apt install g++" in lines[0]
 
 
-@pytest.mark.parametrize("compiler", ["false", "g++ -include nowhere.h"])
-def test_a_compiler_that_cannot_is_named_with_its_error(tmp_path, compiler):
-    message = refusal(tmp_path, BUILD, CXX=compiler)
-    assert "C++20" in message and compiler in message
-    assert ("no message" in message) == (compiler == "false")
-
-
-def test_missing_headers_of_python_are_named(tmp_path):
-    code = f"import runpy, sys, sysconfig; sysconfig.get_path = lambda *a, **k: '/nowhere'\n{OLD}"
-    message = refusal(tmp_path, ["-c", code.replace("2.9.1+cpu", "2.13.0")])
-    assert "headers of Python" in message and "python3-dev" in message
-
-
-def test_an_old_torch_is_named(tmp_path):
-    message = refusal(tmp_path, ["-c", OLD])
-    assert "torch 2.10 or later" in message and "2.9.1+cpu is installed" in message
+def test_what_is_missing_is_named(tmp_path):
+    cases = {
+        'os.environ["CXX"] = "false"': ("C++20", "with false: no message"),
+        'os.environ["CXX"] = "g++ -include nowhere.h"': ("C++20", "nowhere.h: No such file"),
+        "sysconfig.get_path = lambda *a, **k: '/nowhere'": ("headers of Python", "python3-dev"),
+        'torch.__version__ = "2.9.1+cpu"': ("torch 2.10 or later", "2.9.1+cpu is installed"),
+    }
+    done = run(tmp_path, "-c", SEVERAL, json.dumps(list(cases)))
+    assert done.returncode == 0, done.stderr
+    sentences = json.loads(done.stdout)
+    for (case, words), sentence in zip(cases.items(), sentences, strict=True):
+        assert sentence.startswith("gat_ext needs") and "\n" not in sentence, case
+        assert all(word in sentence for word in words), (case, sentence)
