@@ -76,7 +76,7 @@ def calls_of_pyg(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     pyg = pytest.importorskip("torch_geometric.nn")
     calls: list[Any] = []
     names = ("GATConv", "GATv2Conv", "TransformerConv", "AGNNConv", "SuperGATConv", "RGATConv")
-    for kind in (*(getattr(pyg, name) for name in names), pyg.HEATConv, pyg.FAConv):
+    for kind in (getattr(pyg, name) for name in (*names, "HEATConv", "FAConv", "HANConv")):
 
         def counted(self: Any, *inputs: Any, forward: Any = kind.forward, **options: Any) -> Any:
             calls.append(self)

@@ -173,6 +173,17 @@ class FAConv(nn.FAConv):
         return super().forward(x, x, edge_index, *options, edge_mask=edge_mask)
 
 
+class HANConv(nn.HANConv):
+    """Called as the other layers: two relations with the given edges; see :mod:`test_han`."""
+
+    def __init__(self, in_channels: int, out_channels: int, heads: int = 1, **options: Any) -> None:
+        metadata = ["node"], [("node", "to", "node"), ("node", "from", "node")]
+        super().__init__(in_channels, heads * out_channels, metadata, heads, **options)
+
+    def forward(self, x: Any, edge_index: Any) -> Any:  # type: ignore[override]
+        return super().forward({"node": x}, dict.fromkeys(self.metadata[1], edge_index))["node"]
+
+
 EDGE = {"edge_dim": 3}
 LAYERS = {
     "GATConv": Layer(
@@ -248,6 +259,16 @@ LAYERS = {
             | {"pyg", "pyg_weights", "dgl"}
         ),
         num_sizes=1,
+    ),
+    "HANConv": Layer(
+        HANConv,
+        "gat_attention",
+        plain=[{}, {"heads": 2}, {"heads": 2, "negative_slope": 0.05}],
+        random={"dropout": 0.3},
+        lacks=frozenset(
+            {"pairs", "sources alone", "edge_attr", "self_loops", "batch", "edge_mask", "weights"}
+            | {"pyg", "pyg_pairs", "pyg_weights", "dgl"}
+        ),
     ),
     "HEATConv": Layer(
         nn.HEATConv,

@@ -20,6 +20,7 @@ SIZES = [
     (5000, 9),
 ]  # nodes and edges, self-loops among them
 FULL = full_cases("compile", typed=True)
+WEIGHED = full_cases("compile", "weights", typed=True)
 FORMS = ("graph", "edge_index", "int32")
 # Other numbers, a missing bias or a constant beta do not change the trace.
 SAME = {"negative_slope", "bias", "requires_grad"}
@@ -104,7 +105,7 @@ def test_layers_compile_once_for_all_sizes(case, form):
 @torch._dynamo.config.patch(specialize_float=True)
 @pytest.mark.parametrize(
     ("case", "form"),
-    [(case, FORMS[number % 3]) for number, case in enumerate(FULL)],
+    [(case, FORMS[number % 3]) for number, case in enumerate(WEIGHED)],
     ids=str,
 )
 def test_layers_compile_with_attention_weights(case, form):

@@ -284,7 +284,6 @@ def test_what_is_left_and_why():
             "reversed": pyg.GATv2Conv(6, 4, flow="target_to_source"),
             "gcn": pyg.GCNConv(6, 4),
             "sage": pyg.SAGEConv(6, 4),
-            "han": pyg.HANConv(6, 4, METADATA),
             "hgt": pyg.HGTConv(6, 4, METADATA),
             "good": pyg.GATConv(6, 4),
         }
@@ -298,7 +297,7 @@ def test_what_is_left_and_why():
     assert reasons["reversed"] == "GATv2Conv has flow='target_to_source'"
     assert reasons["gcn"] == "GCNConv has no counterpart in gat_ext"
     assert reasons["hgt"] == "HGTConv has no counterpart in gat_ext"
-    assert "left han: HANConv has no counterpart in gat_ext" in str(report).splitlines()
+    assert "left hgt: HGTConv has no counterpart in gat_ext" in str(report).splitlines()
     assert str(patch_pyg(torch.nn.Linear(2, 2))) == "no attention layers of PyG"
 
 

@@ -74,7 +74,9 @@ def test_symbolic_traces(case, around):
 def test_a_symbolic_tracer_may_keep_a_layer_whole(case):
     class Tracer(torch.fx.Tracer):
         def is_leaf_module(self, module, name):
-            return isinstance(module, nn.base.AttentionConv) or super().is_leaf_module(module, name)
+            return isinstance(module, nn.tracers.TracedModule) or super().is_leaf_module(
+                module, name
+            )
 
     module = built(case, True)
     traced = torch.fx.GraphModule(module, Tracer().trace(module))

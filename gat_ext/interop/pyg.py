@@ -1,9 +1,10 @@
 """PyG's attention layers on the operators here, for code that imports layers from PyG.
 
 :class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv`, :class:`AGNNConv`,
-:class:`SuperGATConv`, :class:`RGATConv`, :class:`HEATConv` and :class:`FAConv` are subclasses of
-PyG's layers of these names, with their arguments, parameters, state_dicts and results. Unlike the
-layers of :mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and ``isinstance``:
+:class:`SuperGATConv`, :class:`RGATConv`, :class:`HEATConv`, :class:`FAConv` and :class:`HANConv`
+are subclasses of PyG's layers of these names, with their arguments, parameters, state_dicts and
+results. Unlike the layers of :mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and
+``isinstance``:
 
     from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
 
@@ -46,6 +47,7 @@ __all__ = [
     "FAConv",
     "GATConv",
     "GATv2Conv",
+    "HANConv",
     "HEATConv",
     "RGATConv",
     "SuperGATConv",
@@ -103,7 +105,8 @@ class _Fused:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Registers a class with the bases (_Fused, ours, PyG's), and gives it ours' signature."""
         if _Fused not in cls.__bases__:
-            super(AttentionConv, cls).__init_subclass__(**kwargs)  # type: ignore[misc]
+            skipped: Any = AttentionConv if issubclass(cls, AttentionConv) else _Fused
+            super(skipped, cls).__init_subclass__(**kwargs)
             # Else it would inherit those that PyG generated from the messages of its own class.
             general = {name: getattr(pyg.MessagePassing, name) for name in _GENERATED}
             own = cls.__mro__[: cls.__mro__.index(_Fused.classes[cls.plain])]
@@ -119,8 +122,9 @@ class _Fused:
         forward = cls.fused.forward
         # Until 2.8 all of PyG's layers returned weights for False, too; these two still do.
         false_asks = VERSION < (2, 8) or cls.plain in (pyg.TransformerConv, pyg.FAConv)
-        position = [*inspect.signature(forward).parameters].index(_ASKED) - 1
-        cls._false_at = position if false_asks else None  # type: ignore[attr-defined]
+        names = [*inspect.signature(forward).parameters]
+        false_asks = false_asks and _ASKED in names
+        cls._false_at = names.index(_ASKED) - 1 if false_asks else None  # type: ignore[attr-defined]
 
         @functools.wraps(forward)
         def wrapped(self: _Fused, *args: Any, **kwargs: Any) -> Any:
@@ -248,6 +252,16 @@ class FAConv(_Fused, nn.FAConv, pyg.FAConv):  # type: ignore[misc]
     """PyG's FAConv on the operators of :class:`gat_ext.nn.FAConv`."""
 
 
+class HANConv(_Fused, nn.HANConv, pyg.HANConv):  # type: ignore[misc]
+    """PyG's HANConv on the operator of :class:`gat_ext.nn.HANConv`, except while it is explained.
+
+    An explanation has one mask, for which PyG's own code has to find the edges.
+    """
+
+    def _messages_are_looked_at(self) -> bool:
+        return bool(self.explain) or super()._messages_are_looked_at()
+
+
 class Linear(linear.Linear):  # type: ignore[misc]
     """PyG's linear map, with the product of :mod:`gat_ext.nn`'s."""
 
@@ -308,8 +322,15 @@ def _is_lazy(lin: torch.nn.Module | None) -> bool:
     return isinstance(lin, tuple(_MAPS)) and "_hook" in vars(lin)
 
 
+def _children(module: Any) -> list[Any]:
+    """The modules of a layer, and those that it has by types."""
+    children = list(module._modules.values())
+    dictionaries = [child for child in children if isinstance(child, torch.nn.ModuleDict)]
+    return children + [child for each in dictionaries for child in each.values()]
+
+
 def _swap_maps(module: Any, new_of: dict[type, type]) -> None:
-    for child in module._modules.values():
+    for child in _children(module):
         if type(child) in new_of:
             child.__class__ = new_of[type(child)]
 
@@ -317,7 +338,7 @@ def _swap_maps(module: Any, new_of: dict[type, type]) -> None:
 def _adapt(module: Any) -> None:
     """Gives linear maps of PyG the package's products, and lazy ones a first call."""
     _swap_maps(module, _MAPS)
-    if any(map(_is_lazy, module._modules.values())):
+    if any(map(_is_lazy, _children(module))):
         object.__setattr__(module, "_first_call", _FirstCall(module))
 
 

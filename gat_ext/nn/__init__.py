@@ -27,6 +27,7 @@ from gat_ext.nn.conv.edge_gat import EdgeGATConv
 from gat_ext.nn.conv.fa import FAConv
 from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
+from gat_ext.nn.conv.han import HANConv
 from gat_ext.nn.conv.heat import HEATConv
 from gat_ext.nn.conv.rgat import RGATConv
 from gat_ext.nn.conv.supergat import SuperGATConv
@@ -42,6 +43,7 @@ __all__ = [
     "FAConv",
     "GATConv",
     "GATv2Conv",
+    "HANConv",
     "HEATConv",
     "Pool",
     "RGATConv",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +22,7 @@ from gat_ext.nn.inputs import (
     Features,
     NodeFeatures,
     check_kind,
+    edge_matrix,
     split_features,
 )
 from gat_ext.nn.linear import is_plain_product, weight_of
@@ -171,6 +172,18 @@ class AttentionConv(TracedModule):
             )
         x, batch = nodes_first(x)
         return *split_features(x, *self.projections(), self), batch
+
+    def first_inputs(self, x: Any, edge_attr: Tensor | None) -> Iterator[tuple[nn.Module, Any]]:
+        """Each linear map with its first input, in the order of :attr:`reads`."""
+        x_src, x_dst, batch = self.split(x)
+        edge_attr = edges_first(edge_attr, batch)
+        if edge_attr is not None and self.edge_dim == -1:
+            edge_attr = edge_matrix(edge_attr, edge_attr.shape[0] if edge_attr.dim() else 1, -1)
+        inputs = {"src": x_src, "dst": x_dst, "edge": edge_attr}
+        for name, end in self.reads.items():
+            lin = getattr(self, name, None)
+            if lin is not None and inputs[end] is not None:
+                yield lin, inputs[end]
 
     def plain_inputs(
         self, x: Any, adjacency: Adjacency, edge_attr: Tensor | None

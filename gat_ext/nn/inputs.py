@@ -36,13 +36,14 @@ def split_features(
         )
     x_src = as_features(both[0])
     x_dst = x_src if both[1] is both[0] else None if both[1] is None else as_features(both[1])
-    _check_features("x", x_src, lin_src, layer)
+    check_features("x", x_src, lin_src, layer)
     if x_dst is not None:
-        _check_features("x of the destinations", x_dst, lin_dst, layer)
+        check_features("x of the destinations", x_dst, lin_dst, layer)
     return x_src, x_dst
 
 
-def _check_features(name: str, x: Features, lin: nn.Module, layer: Any) -> None:
+def check_features(name: str, x: Features, lin: nn.Module, layer: Any) -> None:
+    """Raises unless an input [N, C], or [N, B, C] of a batch, has the size and kind of its map."""
     if not isinstance(x, (Tensor, SparseFeatures)):
         raise TypeError(f"{name} is a {type(x).__name__}; {layer} expects a torch.Tensor")
     weight = weight_of(lin)
