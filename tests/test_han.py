@@ -177,6 +177,31 @@ def test_batches_sparse_features_and_dropout():
     assert torch.equal(runs[0], runs[1]) and not torch.allclose(runs[0], runs[2])
 
 
+@pytest.mark.parametrize("asked", ["out", "weights", "both"])
+def test_blocks_of_many_nodes_equal_pyg(asked):
+    """Of more rows than a block has; derivatives after the first are composed."""
+    torch.manual_seed(0)
+    num_nodes, relations = 5000, [("a", name, "a") for name in ("to", "by", "in")]
+    edges = {r: torch.randint(num_nodes, (2, 3000)) for r in relations}
+    theirs, ours = (lib.HANConv(5, 4, (["a"], relations), 2).double() for lib in (pyg, nn))
+    ours.load_state_dict(theirs.state_dict())
+    x = normal(num_nodes, 5)
+
+    def result_of(layer):
+        out, weights = layer({"a": x}, edges, True)
+        wanted = {"out": [out["a"]], "weights": [weights["a"]], "both": [out["a"], weights["a"]]}
+        return torch.cat([t.flatten() for t in wanted[asked]])
+
+    assert type(ours({"a": x}, edges)["a"].grad_fn).__name__ == "_BlockwiseBackward"
+    compare([result_of(ours), result_of(theirs)], [("x", (x, x)), *parameters(ours, theirs)], F64)
+    seconds = []
+    for layer in (ours, theirs):
+        (first,) = torch.autograd.grad(result_of(layer).sin().sum(), x, create_graph=True)
+        wanted = [x, layer.q, layer.k_lin.weight, layer.proj["a"].weight]
+        seconds.append(torch.autograd.grad(first.square().sum(), wanted))
+    assert_close(*seconds)
+
+
 def test_no_nodes_and_no_edges():
     x = features()
     empty = {**EDGES, RELATIONS[0]: torch.empty(2, 0, dtype=torch.int64)}

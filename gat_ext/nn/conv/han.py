@@ -16,8 +16,8 @@ from gat_ext.nn.features import as_features
 from gat_ext.nn.first_call import FirstCall
 from gat_ext.nn.inputs import Adjacency, Features, as_graph, check_features
 from gat_ext.nn.linear import dot_heads, linear, reset_
+from gat_ext.nn.semantic import over_relations
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
-from gat_ext.ops import linear_maps
 
 EdgeType = tuple[str, str, str]
 """(type of the sources, relation, type of the destinations)"""
@@ -61,8 +61,8 @@ class HANConv(TracedModule):
         ValueError: a type of nodes or edges is unknown, or has no x; sizes do not match.
         IndexError: a node number in an edge_index is out of range.
 
-    Cost: z [N, out_channels] of each type, and z^r for each relation; nothing has a row of features
-    for every edge.
+    Cost: z [N, out_channels] of each type; z^r and its tanh for each relation; nothing has a row of
+    features for every edge. The weights of ``k_lin`` are read; hooks on it are not called.
 
     Source: Wang, Ji, Shi, Wang, Cui, Yu, Ye, "Heterogeneous Graph Attention Network", WWW 2019,
     eq. 1 to 9.
@@ -166,7 +166,7 @@ class HANConv(TracedModule):
                 negative_slope=self.negative_slope,
                 dropout_p=self.dropout if self.training else 0.0,
             )
-            found[dst].append(linear_maps.relu(out.flatten(-2)))
+            found[dst].append(out.flatten(-2))
         results = {name: self._over_relations(outs, batch) for name, outs in found.items()}
         out_dict = {name: out for name, (out, _) in results.items()}
         if return_semantic_attention_weights:
@@ -237,12 +237,7 @@ class HANConv(TracedModule):
         if outs[0].shape[0] == 0:
             out, weights = outs[0], None
         else:
-            means = [self.k_lin(z).tanh().mean(0) for z in outs]
-            weights = torch.stack([(self.q * mean).sum(-1) for mean in means]).softmax(0)
-            weights = weights.squeeze(1) if batch is None else weights
-            out = linear_maps.scaled(outs[0], weights[0].unsqueeze(-1))
-            for z, weight in zip(outs[1:], weights[1:], strict=True):
-                out = out + linear_maps.scaled(z, weight.unsqueeze(-1))
+            out, weights = over_relations(outs, self.k_lin.weight, self.k_lin.bias, self.q)
         out = out.to(torch.promote_types(out.dtype, self.q.dtype))
         if batch is None:
             return out, weights
