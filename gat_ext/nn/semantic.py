@@ -34,13 +34,14 @@ def over_relations(
     """
     first = outs[0]
     blockwise = (
-        first.dim() == 2
-        and first.shape[0] > _ROWS
+        # First, because a traced program must not depend on the size.
+        not (is_tracing() or is_transformed() or torch.is_autocast_enabled("cpu"))
+        and not torch.are_deterministic_algorithms_enabled()
         and first.device.type == "cpu"
+        and first.dim() == 2
+        and first.shape[0] > _ROWS
         and all(t.dtype == first.dtype for t in (*outs, weight, bias, q))
         and first.dtype in (torch.float32, torch.float64)
-        and not (is_tracing() or is_transformed() or torch.is_autocast_enabled("cpu"))
-        and not torch.are_deterministic_algorithms_enabled()
     )
     if not blockwise:
         return _composed(outs, weight, bias, q)
