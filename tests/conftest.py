@@ -75,8 +75,8 @@ def calls_of_pyg(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by a layer with every call that PyG's own code computes."""
     pyg = pytest.importorskip("torch_geometric.nn")
     calls: list[Any] = []
-    names = ("GATConv", "GATv2Conv", "TransformerConv", "AGNNConv", "SuperGATConv", "RGATConv")
-    for kind in (getattr(pyg, name) for name in (*names, "HEATConv", "FAConv", "HANConv")):
+    names = "GATConv GATv2Conv TransformerConv AGNNConv SuperGATConv RGATConv HEATConv FAConv"
+    for kind in (getattr(pyg, name) for name in f"{names} HANConv PointTransformerConv".split()):
 
         def counted(self: Any, *inputs: Any, forward: Any = kind.forward, **options: Any) -> Any:
             calls.append(self)

@@ -184,6 +184,36 @@ class HANConv(nn.HANConv):
         return super().forward({"node": x}, dict.fromkeys(self.metadata[1], edge_index))["node"]
 
 
+class PointTransformerConv(nn.PointTransformerConv):
+    """Called as the other layers: positions are features; see :mod:`test_point_transformer`."""
+
+    def __init__(
+        self,
+        in_channels: Any,
+        out_channels: int,
+        heads: int = 1,
+        nonlinear: bool = False,
+        **options: Any,
+    ) -> None:
+        size = heads * out_channels
+        if nonlinear:
+            options["pos_nn"] = torch.nn.Sequential(torch.nn.Linear(3, size), torch.nn.Tanh())
+        super().__init__(in_channels, size, **options)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Any,
+        edge_index: Any,
+        return_attention_weights: Any = None,
+        *,
+        edge_mask: Any = None,
+        edge_weight: Any = None,
+    ) -> Any:
+        options = {"return_attention_weights": return_attention_weights, "edge_mask": edge_mask}
+        pos = tuple(t[..., :3] for t in x) if isinstance(x, tuple) else x[..., :3]
+        return super().forward(x, pos, edge_index, edge_weight=edge_weight, **options)
+
+
 EDGE = {"edge_dim": 3}
 LAYERS = {
     "GATConv": Layer(
@@ -289,6 +319,16 @@ LAYERS = {
             **{"edge_dim": 3, "edge_attr_emb_dim": 6},
         },
         types=(2, 3),
+    ),
+    "PointTransformerConv": Layer(
+        PointTransformerConv,
+        "vector_attention",
+        plain=[{}, {"add_self_loops": False}, {"attn_nn": torch.nn.Tanh()}],
+        full={"attn_nn": torch.nn.Tanh(), "nonlinear": True},
+        lacks=frozenset(
+            {"sources alone", "edge_attr", "dropout", "sparse", "batch", "edge_mask", "weights"}
+            | {"pyg", "pyg_pairs", "pyg_weights", "dgl"}
+        ),
     ),
     "RGATConv": Layer(
         nn.RGATConv,

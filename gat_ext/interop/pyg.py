@@ -1,10 +1,10 @@
 """PyG's attention layers on the operators here, for code that imports layers from PyG.
 
 :class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv`, :class:`AGNNConv`,
-:class:`SuperGATConv`, :class:`RGATConv`, :class:`HEATConv`, :class:`FAConv` and :class:`HANConv`
-are subclasses of PyG's layers of these names, with their arguments, parameters, state_dicts and
-results. Unlike the layers of :mod:`gat_ext.nn`, they work with ``to_hetero``, the explainers and
-``isinstance``:
+:class:`SuperGATConv`, :class:`RGATConv`, :class:`HEATConv`, :class:`FAConv`, :class:`HANConv`
+and :class:`PointTransformerConv` are subclasses of PyG's layers of these names, with their
+arguments, parameters, state_dicts and results. Unlike the layers of :mod:`gat_ext.nn`, they work
+with ``to_hetero``, the explainers and ``isinstance``:
 
     from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
 
@@ -49,6 +49,7 @@ __all__ = [
     "GATv2Conv",
     "HANConv",
     "HEATConv",
+    "PointTransformerConv",
     "RGATConv",
     "SuperGATConv",
     "TransformerConv",
@@ -250,6 +251,10 @@ class HEATConv(_Fused, nn.HEATConv, pyg.HEATConv):  # type: ignore[misc]
 
 class FAConv(_Fused, nn.FAConv, pyg.FAConv):  # type: ignore[misc]
     """PyG's FAConv on the operators of :class:`gat_ext.nn.FAConv`."""
+
+
+class PointTransformerConv(_Fused, nn.PointTransformerConv, pyg.PointTransformerConv):  # type: ignore[misc]
+    """PyG's PointTransformerConv on the operators of :class:`gat_ext.nn.PointTransformerConv`."""
 
 
 class HANConv(_Fused, nn.HANConv, pyg.HANConv):  # type: ignore[misc]

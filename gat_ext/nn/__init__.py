@@ -29,6 +29,7 @@ from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
 from gat_ext.nn.conv.han import HANConv
 from gat_ext.nn.conv.heat import HEATConv
+from gat_ext.nn.conv.point_transformer import PointTransformerConv
 from gat_ext.nn.conv.rgat import RGATConv
 from gat_ext.nn.conv.supergat import SuperGATConv
 from gat_ext.nn.conv.transformer import TransformerConv
@@ -45,6 +46,7 @@ __all__ = [
     "GATv2Conv",
     "HANConv",
     "HEATConv",
+    "PointTransformerConv",
     "Pool",
     "RGATConv",
     "Reordered",
