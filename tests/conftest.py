@@ -76,7 +76,9 @@ def calls_of_pyg(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     pyg = pytest.importorskip("torch_geometric.nn")
     calls: list[Any] = []
     names = "GATConv GATv2Conv TransformerConv AGNNConv SuperGATConv RGATConv HEATConv FAConv"
-    for kind in (getattr(pyg, name) for name in f"{names} HANConv PointTransformerConv".split()):
+    for kind in (
+        getattr(pyg, name) for name in f"{names} HANConv HGTConv PointTransformerConv".split()
+    ):
 
         def counted(self: Any, *inputs: Any, forward: Any = kind.forward, **options: Any) -> Any:
             calls.append(self)

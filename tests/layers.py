@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gat_ext import nn
+from gat_ext import Graph, nn
 
 PROMISES = {
     "plain call": "sizes make it, and it is called with x, edges and edge features, if it has any",
@@ -214,6 +214,37 @@ class PointTransformerConv(nn.PointTransformerConv):
         return super().forward(x, pos, edge_index, edge_weight=edge_weight, **options)
 
 
+class HGTConv(nn.HGTConv):
+    """Called as the other layers, on one type of nodes and one relation; :mod:`test_hgt` has more.
+
+    ``out_channels`` is the size of a head.
+    """
+
+    relation = ("node", "to", "node")
+
+    def __init__(self, in_channels: Any, out_channels: int, heads: int = 1) -> None:
+        super().__init__(in_channels, heads * out_channels, (["node"], [self.relation]), heads)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Any,
+        edge_index: Any,
+        return_attention_weights: Any = None,
+        *,
+        edge_mask: Any = None,
+        edge_weight: Any = None,
+    ) -> Any:
+        masks = [None if m is None else {self.relation: m} for m in (edge_mask, edge_weight)]
+        options = {"edge_mask": masks[0], "edge_weight": masks[1]}
+        asked = return_attention_weights
+        edges = {self.relation: edge_index}
+        out = super().forward({"node": x}, edges, return_attention_weights=asked, **options)
+        if not asked:
+            return out["node"]
+        given = edge_index.edge_index if isinstance(edge_index, Graph) else edge_index
+        return out[0]["node"], (given, out[1][self.relation])
+
+
 EDGE = {"edge_dim": 3}
 LAYERS = {
     "GATConv": Layer(
@@ -328,6 +359,15 @@ LAYERS = {
         lacks=frozenset(
             {"sources alone", "edge_attr", "dropout", "sparse", "batch", "edge_mask", "weights"}
             | {"pyg", "pyg_pairs", "pyg_weights", "dgl"}
+        ),
+    ),
+    "HGTConv": Layer(
+        HGTConv,
+        "dot_attention",
+        plain=[{}, {"heads": 2}],
+        lacks=frozenset(
+            {"plain call", "pairs", "sources alone", "edge_attr", "self_loops", "dropout"}
+            | {"sparse", "batch", "reorder", "weights", "pyg", "pyg_pairs", "pyg_weights", "dgl"}
         ),
     ),
     "RGATConv": Layer(

@@ -143,13 +143,14 @@ def test_refused_values(name: str, options: dict[str, Any], message: str) -> Non
 
 
 def test_available() -> None:
-    names = ["citeseer", "cora", "digits", "karate", "ppi", "pubmed", "sbm"]
+    names = ["academic_flat", "citeseer", "cora", "digits", "karate", "ppi", "pubmed", "sbm"]
     assert datasets.available() == names
 
 
 @pytest.mark.parametrize(("given_name", "meant"), [("Cora", "cora"), ("digit", "digits")])
 def test_unknown_name(given_name: str, meant: str) -> None:
-    with pytest.raises(ValueError, match=f"did you mean '{meant}'.*available: citeseer, cora"):
+    message = f"did you mean '{meant}'.*available: academic_flat, citeseer, cora"
+    with pytest.raises(ValueError, match=message):
         load(given_name)
 
 

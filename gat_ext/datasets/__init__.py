@@ -1,4 +1,4 @@
-"""Data sets of nodes and of graphs: one module per family, loaded by name.
+"""Data sets of nodes, of nodes of several types, and of graphs: one module per family, by name.
 
 A new family is a new module of this package that registers its loader:
 
@@ -7,6 +7,9 @@ A new family is a new module of this package that registers its loader:
 
     @register_graphs("mine")
     def mine(root: Path | None = None, *, seed: int = 0) -> GraphDataset: ...
+
+    @register_typed("mine")
+    def mine(root: Path | None = None, *, seed: int = 0) -> TypedDataset: ...
 
 Uses ``graph``. All knowledge of file formats is in this package.
 """
@@ -21,11 +24,15 @@ from gat_ext.datasets._graphs import Fold, GraphDataset
 from gat_ext.datasets._registry import (
     available,
     available_graphs,
+    available_typed,
     load,
     load_graphs,
+    load_typed,
     register,
     register_graphs,
+    register_typed,
 )
+from gat_ext.datasets._typed import TypedDataset
 
 
 def discover() -> None:
@@ -41,10 +48,14 @@ __all__ = [
     "Fold",
     "GraphDataset",
     "NodeDataset",
+    "TypedDataset",
     "available",
     "available_graphs",
+    "available_typed",
     "load",
     "load_graphs",
+    "load_typed",
     "register",
     "register_graphs",
+    "register_typed",
 ]

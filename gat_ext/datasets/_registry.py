@@ -1,4 +1,4 @@
-"""Data sets by name, with one registry for node and one for graph classification."""
+"""Data sets by name, with a registry each for nodes, for nodes of several types, and for graphs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from gat_ext.datasets._dataset import NodeDataset
 from gat_ext.datasets._graphs import GraphDataset
+from gat_ext.datasets._typed import TypedDataset
 
 Data = TypeVar("Data")
 Loader = TypeVar("Loader", bound=Callable[..., Any])
@@ -98,6 +99,7 @@ def _check_type(option: str, value: Any, annotation: Any) -> None:
 
 _NODES: Registry[NodeDataset] = Registry()
 _GRAPHS: Registry[GraphDataset] = Registry()
+_TYPED: Registry[TypedDataset] = Registry()
 
 
 def register(name: str) -> Callable[[Loader], Loader]:
@@ -200,3 +202,46 @@ def load_graphs(
         10
     """
     return _GRAPHS.load(name, root, options)
+
+
+def register_typed(name: str) -> Callable[[Loader], Loader]:
+    """Decorator that registers a loader for ``load_typed`` as ``name``; as ``register``.
+
+    Raises:
+        ValueError: The name is registered already.
+    """
+    return _TYPED.register(name)
+
+
+def available_typed() -> list[str]:
+    """The names of the data sets for ``load_typed``, sorted.
+
+    Example:
+        >>> available_typed()
+        ['academic']
+    """
+    return _TYPED.available()
+
+
+def load_typed(
+    name: str, root: str | os.PathLike[str] | None = None, **options: Any
+) -> TypedDataset:
+    """Load a data set of nodes and edges of several types.
+
+    Args:
+        name: One of ``available_typed()``.
+        root: As for ``load``.
+        **options: Options of the loader, documented there.
+
+    Returns:
+        The data set, on the CPU. The same arguments give the same data set.
+
+    Raises:
+        ValueError: Unknown name, or a value that the loader refuses.
+        TypeError: An option that the loader does not have, or whose value has another type.
+
+    Example:
+        >>> load_typed("academic", num_citations=0).num_edges
+        15862
+    """
+    return _TYPED.load(name, root, options)

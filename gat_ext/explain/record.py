@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.self_loops import given_positions
-from gat_ext.nn.adjacency import attention_of, is_plain
+from gat_ext.nn.adjacency import attention_of, is_plain, unwrap
 from gat_ext.nn.base import AttentionConv
 from gat_ext.nn.inputs import Adjacency, as_graph
 
@@ -162,8 +162,9 @@ def record_attention(model: nn.Module) -> Iterator[list[LayerAttention]]:
     ``gat_ext.nn.base.AttentionConv``, appends to the list. Results of the layers are unchanged, and
     hooks are removed afterwards; other hooks of the layers receive edges of another form as a
     Graph. Call ``model.eval()`` first: in training the weights include dropout, or, for
-    TransformerConv, a second pass computes them. The weights are differentiable, except under
-    ``torch.no_grad()``. Record the uncompiled module of a compiled one.
+    TransformerConv, a second pass computes them. A layer of several relations appends once for
+    each, with a name such as "layers.0 author__writes__paper". The weights are differentiable,
+    except under ``torch.no_grad()``. Record the uncompiled module of a compiled one.
 
     Args:
         model: any module, or a layer itself.
@@ -221,6 +222,9 @@ class _Recorder:
         call = inspect.signature(layer.forward).bind(*args, **kwargs)
         given = call.arguments
         self.asked = bool(given.get("return_attention_weights"))
+        if "edge_index_dict" in given:
+            given["return_attention_weights"] = True
+            return call.args, call.kwargs
         self.adjacency = given["edge_index"]
         if not is_plain(self.adjacency):
             given["x"], given["edge_index"], edge_attr = layer.plain_inputs(
@@ -234,6 +238,9 @@ class _Recorder:
     def after(self, layer: AttentionConv, args: Any, kwargs: Any, result: Any) -> Any:
         out, attention = result
         given = inspect.signature(layer.forward).bind(*args, **kwargs).arguments
+        if "edge_index_dict" in given:
+            self._record_relations(given, attention)
+            return result if self.asked else out
         x, num_dst = given["x"], out.shape[-2]
         num_src = (x[0] if isinstance(x, (tuple, list)) else x).shape[-2]
         graph = as_graph(given["edge_index"], num_src, num_dst)
@@ -242,3 +249,12 @@ class _Recorder:
         if not self.asked:
             return out
         return result if is_plain(adjacency) else (out, attention_of(adjacency, graph, *attention))
+
+    def _record_relations(self, given: dict[str, Any], attention: dict[Any, Tensor]) -> None:
+        """Those of a layer of several relations: one after the other."""
+        sizes = {name: x.shape[0] for name, x in given["x_dict"].items()}
+        for relation, alpha in attention.items():
+            edges = unwrap(given["edge_index_dict"][relation])
+            graph = as_graph(edges, sizes[relation[0]], sizes[relation[2]])
+            name = f"{self.name} {'__'.join(relation)}".strip()
+            self.records.append(match_edges((graph.edge_index, alpha), graph, name=name))

@@ -1,10 +1,10 @@
 """PyG's attention layers on the operators here, for code that imports layers from PyG.
 
 :class:`GATConv`, :class:`GATv2Conv`, :class:`TransformerConv`, :class:`AGNNConv`,
-:class:`SuperGATConv`, :class:`RGATConv`, :class:`HEATConv`, :class:`FAConv`, :class:`HANConv`
-and :class:`PointTransformerConv` are subclasses of PyG's layers of these names, with their
-arguments, parameters, state_dicts and results. Unlike the layers of :mod:`gat_ext.nn`, they work
-with ``to_hetero``, the explainers and ``isinstance``:
+:class:`SuperGATConv`, :class:`RGATConv`, :class:`HEATConv`, :class:`HGTConv`, :class:`FAConv`,
+:class:`HANConv` and :class:`PointTransformerConv` are subclasses of PyG's layers of these names,
+with their arguments, parameters, state_dicts and results. Unlike the layers of :mod:`gat_ext.nn`,
+they work with ``to_hetero``, the explainers and ``isinstance``:
 
     from gat_ext.interop.pyg import GATConv  # instead of torch_geometric.nn
 
@@ -22,6 +22,7 @@ import functools
 import inspect
 import re
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -49,6 +50,7 @@ __all__ = [
     "GATv2Conv",
     "HANConv",
     "HEATConv",
+    "HGTConv",
     "PointTransformerConv",
     "RGATConv",
     "SuperGATConv",
@@ -249,6 +251,16 @@ class HEATConv(_Fused, nn.HEATConv, pyg.HEATConv):  # type: ignore[misc]
     """PyG's HEATConv on the operator of :class:`gat_ext.nn.HEATConv`."""
 
 
+class HGTConv(_Fused, nn.HGTConv, pyg.HGTConv):  # type: ignore[misc]
+    """PyG's HGTConv on the operator of :class:`gat_ext.nn.HGTConv`."""
+
+    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """PyG's own code explains: its mask is one of the edges of all relations."""
+        if self.explain:
+            return pyg.HGTConv.forward(self, *args, **kwargs)
+        return super()._forward(args, kwargs)
+
+
 class FAConv(_Fused, nn.FAConv, pyg.FAConv):  # type: ignore[misc]
     """PyG's FAConv on the operators of :class:`gat_ext.nn.FAConv`."""
 
@@ -279,6 +291,7 @@ class HeteroLinear(linear.HeteroLinear):  # type: ignore[misc]
     forward = TypedLinear.forward
 
 
+_OF_TYPES: Any = linear.HeteroDictLinear
 _MAPS: dict[type, type] = {linear.Linear: Linear, linear.HeteroLinear: HeteroLinear}
 
 
@@ -308,6 +321,8 @@ def _settings(module: Any) -> str | None:
         return f"has flow={module.flow!r}"
     if module.aggr not in ("add", "sum"):
         return f"has aggr={module.aggr!r}"
+    if isinstance(module, pyg.HGTConv) and VERSION < (2, 4):
+        return "has other parameters before PyG 2.4"
     if module.decomposed_layers != 1:
         return f"has decomposed_layers={module.decomposed_layers}"
     return None
@@ -318,13 +333,17 @@ class _FirstCall(FirstCall):
 
     def take_size(self, lin: torch.nn.Module, x: Any) -> None:
         """As the hook of PyG's lazy map, which is an attribute of it until it has a size."""
-        if _is_lazy(lin):
-            rows = torch.empty(0, int(x.shape[-1]))  # of a number, not of a symbol while compiling
-            lin.initialize_parameters(lin, (rows,))  # type: ignore[operator]
+        if not _is_lazy(lin):
+            return
+        of_types = isinstance(x, Mapping)
+        sizes = {name: int(rows.shape[-1]) for name, rows in (x if of_types else {"": x}).items()}
+        # Of numbers, not of symbols while compiling.
+        empty = {name: torch.empty(1, size) for name, size in sizes.items()}
+        lin.initialize_parameters(lin, (empty if of_types else empty[""],))  # type: ignore[operator]
 
 
 def _is_lazy(lin: torch.nn.Module | None) -> bool:
-    return isinstance(lin, tuple(_MAPS)) and "_hook" in vars(lin)
+    return isinstance(lin, (*_MAPS, _OF_TYPES)) and "_hook" in vars(lin)
 
 
 def _children(module: Any) -> list[Any]:
@@ -336,7 +355,9 @@ def _children(module: Any) -> list[Any]:
 
 def _swap_maps(module: Any, new_of: dict[type, type]) -> None:
     for child in _children(module):
-        if type(child) in new_of:
+        if isinstance(child, _OF_TYPES):
+            _swap_maps(child.lins, new_of)
+        elif type(child) in new_of:
             child.__class__ = new_of[type(child)]
 
 

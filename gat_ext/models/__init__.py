@@ -2,7 +2,8 @@
 
 Presets have the papers' settings. A model of layers maps node features [N, in_channels] and a graph
 to logits [N, out_channels], and PooledModel pools them to logits of graphs; a model of agents maps
-node types [N] of G graphs to logits of the graphs.
+node types [N] of G graphs to logits of the graphs; a model of typed nodes maps dictionaries of node
+types and relations to logits of the nodes of one type.
 
 Uses ``nn``, ``functional``, ``graph`` and ``ops``. Models are found by name.
 """
@@ -18,14 +19,17 @@ from gat_ext.models.base import AttentionModel
 from gat_ext.models.gam import GAM, GAMMemory
 from gat_ext.models.gat import GAT
 from gat_ext.models.gatv2 import GATv2
+from gat_ext.models.hgt import HGT
 from gat_ext.models.pooled import PooledModel, Rescaled
 from gat_ext.models.transformer import GraphTransformer
+from gat_ext.models.typed import TypedModel
 from gat_ext.models.walks import WalkModel
 
 __all__ = [
     "AGNN",
     "GAM",
     "GAT",
+    "HGT",
     "AttentionModel",
     "AttentionWalk",
     "GAMMemory",
@@ -33,11 +37,14 @@ __all__ = [
     "GraphTransformer",
     "PooledModel",
     "Rescaled",
+    "TypedModel",
     "available",
     "available_embeddings",
     "available_graphs",
+    "available_typed",
     "build",
     "build_graphs",
+    "build_typed",
 ]
 
 Model = TypeVar("Model")
@@ -48,6 +55,7 @@ _MODELS: dict[str, type[AttentionModel]] = {
     "agnn": AGNN,
     "transformer": GraphTransformer,
 }
+_TYPED_MODELS: dict[str, type[TypedModel]] = {"hgt": HGT}
 _GRAPH_MODELS: dict[str, type[WalkModel]] = {"gam": GAM, "gam-mem": GAMMemory}
 
 
@@ -71,6 +79,16 @@ def available_graphs() -> list[str]:
     return list(_GRAPH_MODELS)
 
 
+def available_typed() -> list[str]:
+    """Names of the models that classify nodes of one of several types.
+
+    Example:
+        >>> available_typed()
+        ['hgt']
+    """
+    return list(_TYPED_MODELS)
+
+
 def available_embeddings() -> list[str]:
     """Names of the models that embed nodes.
 
@@ -92,6 +110,19 @@ def build(name: str) -> type[AttentionModel]:
         'GAT'
     """
     return _find(name, _MODELS)
+
+
+def build_typed(name: str) -> type[TypedModel]:
+    """The class of a model that classifies nodes of one of several types.
+
+    Raises:
+        ValueError: as :func:`build`.
+
+    Example:
+        >>> build_typed("hgt").__name__
+        'HGT'
+    """
+    return _find(name, _TYPED_MODELS)
 
 
 def build_graphs(name: str) -> type[WalkModel]:

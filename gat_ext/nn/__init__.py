@@ -6,6 +6,8 @@ versions, and :func:`gat_ext.interop.from_dgl` translates DGL's. AttentionPool l
 of PyG's AttentionalAggregation, and Pool is its global_add_pool, global_mean_pool and
 global_max_pool. EdgeGATConv is DGL's. WalkAgent has no counterpart in PyG.
 
+HGTConv takes dictionaries, of features by node type and of edges by relation.
+
 Edges come as an edge_index [2, E], as a :class:`gat_ext.Graph`, or in any form of
 :mod:`gat_ext.graph.formats`: ``EdgeIndex`` and ``SparseTensor`` of PyG, sparse matrices of torch
 and SciPy, graphs of NetworkX and DGL. An edge_index is sorted once, until it is modified.
@@ -29,6 +31,7 @@ from gat_ext.nn.conv.gat import GATConv
 from gat_ext.nn.conv.gatv2 import GATv2Conv
 from gat_ext.nn.conv.han import HANConv
 from gat_ext.nn.conv.heat import HEATConv
+from gat_ext.nn.conv.hgt import HGTConv
 from gat_ext.nn.conv.point_transformer import PointTransformerConv
 from gat_ext.nn.conv.rgat import RGATConv
 from gat_ext.nn.conv.supergat import SuperGATConv
@@ -46,6 +49,7 @@ __all__ = [
     "GATv2Conv",
     "HANConv",
     "HEATConv",
+    "HGTConv",
     "PointTransformerConv",
     "Pool",
     "RGATConv",

@@ -1,8 +1,9 @@
-"""Linear maps of which each row uses the one of its type."""
+"""Linear maps and parameters of types: of rows with a vector of types, and of dictionaries."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from gat_ext.functional import checks
 from gat_ext.graph.cache import cached
 from gat_ext.graph.order import inverse
 from gat_ext.nn.features import SparseFeatures
+from gat_ext.nn.linear import linear, reset_
 from gat_ext.ops import linear_maps
 from gat_ext.ops.state import is_tracing
 
@@ -135,3 +137,63 @@ class LazyTypedLinear(LazyModuleMixin, TypedLinear):  # type: ignore[misc]
                 shape = self.num_types, self.in_channels, self.out_channels
                 self.weight.materialize(shape)  # type: ignore[attr-defined]
                 self.reset_parameters()
+
+
+class DictLinear(nn.Module):
+    """W_t x + b_t of the rows of each type of a dictionary, with the parameters of PyG's layer.
+
+    Args:
+        in_channels: size of the rows of each type; -1 is for :class:`LazyDictLinear`.
+        out_channels: size of the results.
+    """
+
+    def __init__(self, in_channels: Mapping[str, int], out_channels: int) -> None:
+        super().__init__()
+        self.lins = nn.ModuleDict(
+            {
+                name: linear(size, out_channels, bias=True, glorot=False)
+                for name, size in in_channels.items()
+            }
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Resets the map of each type."""
+        reset_(*self.lins.values())
+
+    def forward(self, x_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Maps the rows [N_t, in_channels] of the types that the dictionary has."""
+        return {name: lin(x_dict[name]) for name, lin in self.lins.items() if name in x_dict}
+
+
+class LazyDictLinear(LazyModuleMixin, DictLinear):  # type: ignore[misc]
+    """A ``DictLinear`` that takes the sizes of some types from its first input."""
+
+    cls_to_become = DictLinear
+
+    def initialize_parameters(self, x_dict: Mapping[str, Tensor]) -> None:
+        """Takes the sizes of the types that the dictionary has; draws as PyG's, twice."""
+        for name, x in x_dict.items():
+            lin = self.lins[name]
+            if isinstance(lin, LazyModuleMixin):
+                known = not lin.has_uninitialized_params()  # type: ignore[no-untyped-call]
+                lin._infer_parameters(lin, (x,))  # type: ignore[no-untyped-call]
+                reset_(None if known else lin)
+
+
+def parameter_name(key: str) -> str:
+    """The name that PyG gives the parameter of a type; that of a name is the name itself.
+
+    Example:
+        >>> parameter_name("a__v1.0__b"), parameter_name("get"), parameter_name("<get>")
+        ('a__v1#0__b', '<get>', '<get>')
+    """
+    return (f"<{key}>" if hasattr(nn.ParameterDict, key) else key).replace(".", "#")
+
+
+def parameters_of_types(keys: Iterable[str], *shape: int) -> nn.ParameterDict:
+    """Uninitialised parameters of one shape, in the order of the keys, named as PyG's."""
+    parameters = nn.ParameterDict()
+    for key in keys:
+        parameters[parameter_name(key)] = nn.Parameter(torch.empty(shape))
+    return parameters

@@ -31,11 +31,12 @@ from gat_ext.training.embedding_loop import EmbeddingRecipe
 from gat_ext.training.embedding_run import EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRunConfig
-from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, POOLED
+from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, POOLED, TYPED
 from gat_ext.training.pooled_loop import PooledRecipe
 from gat_ext.training.pooled_run import PooledRunConfig
 from gat_ext.training.recipes import recipe
 from gat_ext.training.run import RunConfig
+from gat_ext.training.typed_run import TypedRunConfig
 
 RESULTS = (
     *(CHECKPOINT, "metrics.json", "embeddings.pt"),
@@ -141,7 +142,10 @@ def train(
             epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience, bf16=bf16
         )
         sizes = _given(num_layers=layers, hidden_channels=hidden, heads=heads)
-        config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
+        if kind is TYPED:
+            config = TypedRunConfig(model, dataset, seed, seeds, nodes, sizes)
+        else:
+            config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
     if deterministic and not kind.bitwise:
         num_threads = options.one_thread(num_threads)
     deterministic = kind.bitwise if deterministic is None else deterministic
@@ -211,7 +215,8 @@ def info() -> None:
         "scores": ", ".join(_C.score_traits()),
     }
     rows |= {"models": ", ".join(MODEL_NAMES)}
-    rows |= {"data sets": ", ".join([*datasets.available(), *datasets.available_graphs()])}
+    names = *datasets.available(), *datasets.available_typed(), *datasets.available_graphs()
+    rows |= {"data sets": ", ".join(names)}
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)

@@ -19,6 +19,7 @@ from gat_ext.training.pooled_loop import PooledRecipe
 from gat_ext.training.pooled_run import PooledRun, PooledRunConfig
 from gat_ext.training.recipes import Recipe
 from gat_ext.training.run import Run, RunConfig
+from gat_ext.training.typed_run import TypedRun, TypedRunConfig
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,20 @@ EMBEDDINGS = Kind(
     EmbeddingRunConfig,
     EmbeddingRun,
 )
-KINDS = (NODES, GRAPHS, POOLED, EMBEDDINGS)
+TYPED = Kind(
+    "classify nodes of several types",
+    "node",
+    models.available_typed,
+    datasets.available_typed,
+    "academic",
+    frozenset({"seeds", "weight_decay", "patience", "layers", "hidden", "heads", "bf16"}),
+    datasets.load_typed,
+    Recipe,
+    TypedRunConfig,
+    TypedRun,
+    bitwise=True,
+)
+KINDS = (NODES, GRAPHS, POOLED, EMBEDDINGS, TYPED)
 MODEL_NAMES = list(dict.fromkeys(name for kind in KINDS for name in kind.models()))
 
 

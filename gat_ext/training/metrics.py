@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gat_ext.datasets import GraphDataset, NodeDataset
+from gat_ext.datasets import GraphDataset, NodeDataset, TypedDataset
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,9 @@ class LogisticRegression:
 
 
 def logistic_regression(
-    features: Tensor, data: NodeDataset, strengths: Sequence[float] = (1.0,)
+    features: Tensor,
+    data: NodeDataset | TypedDataset,
+    strengths: Sequence[float] = (1.0,),
 ) -> LogisticRegression:
     """scikit-learn's logistic regression on the training nodes' features, without the graph.
 

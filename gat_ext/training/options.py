@@ -187,7 +187,7 @@ def _panel(title: str, names: list[str] | None = None) -> Callable[..., Any]:
 
 _of_data, _of_training, _of_machine = map(_panel, ("Data", "Training", "Machine"))
 _of_output = _panel("Results and output")
-_of_layers = _panel("Attention layers", models.available())
+_of_layers = _panel("Attention layers", [*models.available(), *models.available_typed()])
 _of_graphs = _panel("Classification of graphs")
 _of_agents = _panel("Walking agents", models.available_graphs())
 _of_embeddings = _panel("Embeddings", models.available_embeddings())
@@ -212,7 +212,8 @@ Dataset = Annotated[
     _of_data(
         help=f"One of {', '.join(datasets.available())}; by default digits. "
         f"For {', '.join(models.available_graphs())}, or --task graph, one of {_OF_GRAPHS}; by "
-        "default shapes."
+        f"default shapes. For {', '.join(models.available_typed())}, one of "
+        f"{', '.join(datasets.available_typed())}."
     ),
 ]
 Root = Annotated[
@@ -259,7 +260,7 @@ Preset = Annotated[
 ]
 Hidden = Annotated[
     int | None,
-    _of_training(min=1, help="Hidden channels, of each head; of graphs' agents in all."),
+    _of_training(min=1, help="Hidden channels, of each head; of graphs' agents and hgt in all."),
 ]
 
 Layers = Annotated[int | None, _of_layers(min=1, help="Attention layers.")]

@@ -44,7 +44,9 @@ _RECIPES: dict[tuple[str, str], Recipe] = {
     ("agnn", "citeseer"): replace(_AGNN, weight_decay=2e-3),
     ("transformer", "ppi"): Recipe(lr=0.001, weight_decay=0.0, graphs_per_batch=2),
 }
-_DEFAULTS = {"agnn": _AGNN}
+# Of PyG's examples on DBLP, with more epochs.
+_TYPED = Recipe(lr=0.005, weight_decay=1e-3, epochs=300, patience=100, stopping="best")
+_DEFAULTS = {"agnn": _AGNN, "hgt": _TYPED}
 
 
 def recipe(model: str, dataset: str) -> Recipe:

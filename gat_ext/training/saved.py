@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gat_ext.datasets import GraphDataset, NodeDataset
+from gat_ext.datasets import GraphDataset, NodeDataset, TypedDataset
 from gat_ext.training import checkpoint
 from gat_ext.training.checkpointed import CHECKPOINT, check_keys
 from gat_ext.training.kinds import kind_of
@@ -23,7 +23,8 @@ class SavedRun(NamedTuple):
         data: what it was trained on. Nodes have the data set's own order, whatever ``--reorder``
             did; of graphs it is the subset, with the node types that the model expects, and x is
             what an attention model reads; ``model(data.x, data.graph, node_ptr=data.node_ptr)``
-            gives its logits.
+            gives its logits. Of several types, ``model(data.x, data.edge_index)`` does, or with
+            ``data.metapath_edge_index``.
         config: settings of the run.
         metrics: as in metrics.json: settings, scores and history of every seed or fold.
         weights: of the kept epoch of every seed or fold that has ended, for ``load_state_dict``.
@@ -31,7 +32,7 @@ class SavedRun(NamedTuple):
     """
 
     model: nn.Module
-    data: NodeDataset | GraphDataset
+    data: NodeDataset | GraphDataset | TypedDataset
     config: Any
     metrics: dict[str, Any]
     weights: dict[int, dict[str, Tensor]]

@@ -14,6 +14,7 @@
 #include "../tile.h"
 #include "linear_edges.h"
 #include "philox_lanes.h"
+#include "row_terms.h"
 #include "tile_rows.h"
 
 namespace gat::cpu {

@@ -175,7 +175,7 @@ class PointTransformerConv(AttentionConv):
     first one. Else ``attn_nn`` and a ``pos_nn`` of several layers run on a row for every edge, and
     keep what their gradients need. In a traced function these rows include those of replaced
     self-loops, which the result does not read; a batch normalisation that is in training and not
-    to count them needs ``torch._dynamo.config.capture_dynamic_output_shape_ops``.
+    to count them needs ``capture_dynamic_output_shape_ops`` of dynamo's configuration.
 
     Source: Zhao, Jiang, Jia, Torr, Koltun, "Point Transformer", ICCV 2021, eq. 3 and 4.
 
