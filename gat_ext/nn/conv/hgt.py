@@ -189,10 +189,8 @@ class HGTConv(AttentionConv):
             return_weights=asked,
         )
         out = result[0] if asked else result
-        parts = out.flatten(1).split([sizes[kind] for kind in dst_types])
-        mapped = self.out_lin(
-            {kind: gelu(part) for kind, part in zip(dst_types, parts, strict=True)}
-        )
+        parts = gelu(out.flatten(1)).split([sizes[kind] for kind in dst_types])
+        mapped = self.out_lin(dict(zip(dst_types, parts, strict=True)))
         out_dict = {kind: self._skipped(kind, x_dict[kind], mapped[kind]) for kind in dst_types}
         if not asked:
             return out_dict
