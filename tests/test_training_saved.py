@@ -42,6 +42,7 @@ RUNS = {
     "gat on graphs": ("gat", "--task", "graph", *GRAPHS, "--subset", 40, "--layers", 2),
     "agnn on graphs": ("agnn", "--dataset", "digit_grids", *GRAPHS, "--pooling", "attention"),
     "hgt": ("hgt", "--epochs", 3, "--seeds", 2, "--layers", 1, "--hidden", 6, "--heads", 2),
+    "han": ("han", "--epochs", 3, "--seeds", 2, "--layers", 2, "--hidden", 6, "--heads", 2),
     "embeddings": ("attention-walk", *WALKS, "--dim", 6, "--window", 3, "--context", "uniform"),
 }
 
@@ -89,8 +90,10 @@ def test_score(saved, number):
         return logistic_regression(x, data, (0.1, 1.0, 10.0)).score(x, data.y, data.test_mask)
     if isinstance(data, datasets.NodeDataset):  # not renumbered
         assert torch.equal(data.edge_index, datasets.load("karate").edge_index)
+    of_paths = getattr(model, "reads_metapaths", False)
+    edges = data.metapath_edge_index if of_paths else data.edge_index
     with torch.autocast("cpu", torch.bfloat16, enabled=saved.config.recipe.bf16):
-        logits = model(data.x, data.edge_index).float()
+        logits = model(data.x, edges).float()
     return score(logits[data.test_mask], data.y[data.test_mask], False)
 
 

@@ -80,6 +80,31 @@ def test_attention_weights():
         assert_close(total, (total > 0).float())
 
 
+def test_han_is_its_layers_over_meta_paths(data):
+    """Other types than the target are not read; a data set without meta-paths is refused."""
+    edges = data.metapath_edge_index
+    model = models.HAN(-1, 8, 4, (["paper"], [*edges]), "paper", num_layers=2, heads=2)
+    model(data.x, edges)
+    model.eval()
+    h = {"paper": data.x["paper"]}
+    for layer in model.layers:
+        h = layer(h, edges)
+    assert torch.equal(model(data.x, edges), model.lin_out(h["paper"]))
+    assert model.attention_weights(data.x, edges) == []
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert_close(compiled(data.x, edges), model(data.x, edges))
+    model.reset_parameters()
+    assert not torch.equal(model(data.x, edges), model.lin_out(h["paper"]))
+    with pytest.raises(ValueError, match="expected features of the target, 'paper', too"):
+        model({"author": data.x["author"]}, edges)
+    with pytest.raises(ValueError, match="target is 'a'; expected a type that a meta-path"):
+        models.HAN(-1, 8, 4, (["paper"], [*edges]), "a")
+    with pytest.raises(ValueError, match="academic has no meta-paths"):
+        TypedRunConfig("han", "academic", 0, 1, Recipe(), {}).make_model(
+            replace(data, metapaths=())
+        )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

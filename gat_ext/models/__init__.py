@@ -19,6 +19,7 @@ from gat_ext.models.base import AttentionModel
 from gat_ext.models.gam import GAM, GAMMemory
 from gat_ext.models.gat import GAT
 from gat_ext.models.gatv2 import GATv2
+from gat_ext.models.han import HAN
 from gat_ext.models.hgt import HGT
 from gat_ext.models.pooled import PooledModel, Rescaled
 from gat_ext.models.transformer import GraphTransformer
@@ -29,6 +30,7 @@ __all__ = [
     "AGNN",
     "GAM",
     "GAT",
+    "HAN",
     "HGT",
     "AttentionModel",
     "AttentionWalk",
@@ -55,7 +57,7 @@ _MODELS: dict[str, type[AttentionModel]] = {
     "agnn": AGNN,
     "transformer": GraphTransformer,
 }
-_TYPED_MODELS: dict[str, type[TypedModel]] = {"hgt": HGT}
+_TYPED_MODELS: dict[str, type[TypedModel]] = {"hgt": HGT, "han": HAN}
 _GRAPH_MODELS: dict[str, type[WalkModel]] = {"gam": GAM, "gam-mem": GAMMemory}
 
 
@@ -84,7 +86,7 @@ def available_typed() -> list[str]:
 
     Example:
         >>> available_typed()
-        ['hgt']
+        ['hgt', 'han']
     """
     return list(_TYPED_MODELS)
 

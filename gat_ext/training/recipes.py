@@ -46,7 +46,7 @@ _RECIPES: dict[tuple[str, str], Recipe] = {
 }
 # Of PyG's examples on DBLP, with more epochs.
 _TYPED = Recipe(lr=0.005, weight_decay=1e-3, epochs=300, patience=100, stopping="best")
-_DEFAULTS = {"agnn": _AGNN, "hgt": _TYPED}
+_DEFAULTS = {"agnn": _AGNN, "hgt": _TYPED, "han": _TYPED}
 
 
 def recipe(model: str, dataset: str) -> Recipe:
