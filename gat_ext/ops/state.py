@@ -80,3 +80,8 @@ def smaller(a: int, b: int) -> int:
             return b
     least: int = torch.sym_min(a, b)
     return least
+
+
+def assume_several(count: int | torch.SymInt) -> None:
+    """Tells a trace that a number, which it cannot know, is above 1; raises if it is not."""
+    torch._check(count > 1)

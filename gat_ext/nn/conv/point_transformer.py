@@ -18,6 +18,7 @@ from gat_ext.nn.batch import Batch
 from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, check_kind
 from gat_ext.nn.linear import is_plain_product, linear, reset_, reset_children
 from gat_ext.ops import linear_maps
+from gat_ext.ops.state import assume_several
 
 Network = Callable[[Tensor], Tensor]
 
@@ -121,7 +122,7 @@ def _of_edges(graph: GraphLike, net: Any, rows: Tensor, name: str, value: Tensor
     if normalises and isinstance(graph, TracedGraph) and graph.self_loops:
         attended = graph.attended.nonzero().squeeze(1)
         rows = rows[attended]
-        torch._check(rows.shape[0] > 1)  # else the normalisation would have to know it
+        assume_several(rows.shape[0])  # else the normalisation would have to know it
     out = net(rows)
     expected = rows.shape[0], value.shape[1]
     if not isinstance(out, Tensor) or tuple(out.shape) != expected:
