@@ -298,7 +298,11 @@ def layer_options(rnd: Random, name: str) -> dict[str, Any]:
 
 def layer_call(rnd: Random, note: Note | None) -> None:
     """Constructs a layer and calls it, both with good or spoilt arguments."""
-    known = [name for name in layers_that() if hasattr(reference, LAYERS[name].operator)]
+    known = [
+        name
+        for name in layers_that()
+        if hasattr(reference, LAYERS[name].operator) and LAYERS[name].kind is getattr(nn, name)
+    ]
     name = rnd.choice(known)
     options = layer_options(rnd, name)
     if rnd.random() < 0.25:

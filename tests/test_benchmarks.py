@@ -139,7 +139,7 @@ def test_benchmarks_are_discovered_by_their_file_name(tmp_path):
     (tmp_path / "bench_mine.py").write_text("ITEMS = {'one': 1}\n")
     (tmp_path / "helper.py").write_text("raise AssertionError('not a benchmark')\n")
     assert list(run.discover(tmp_path)) == ["mine"]
-    assert {"layers", "operators", "epoch", "sweeps", "typed", "walk", "gam"} == set(
+    assert {"edges", "layers", "operators", "epoch", "sweeps", "typed", "walk", "gam"} == set(
         run.discover(FOLDER)
     )
 

@@ -212,7 +212,9 @@ def test_gradients_of_autocast(case):
     ours = run()[:2]  # result and gradient of x
     torch.use_deterministic_algorithms(False)
     for a, b in zip(ours, run()[:2], strict=True):
-        assert (a - b).norm() < 5e-2 * b.norm()  # relu may switch off other elements
+        # relu may switch off other elements; HANConv has two.
+        bound = 5e-2 if case.name == "HANConv" else 2e-2
+        assert (a - b).norm() < bound * b.norm()
 
 
 # Without norm="batch": torch's batch normalisation sums per thread, forward and backward.

@@ -189,7 +189,8 @@ def test_colours_tell_the_surroundings(tmp_path):
 MISTAKES = [
     (
         ("gam", "--seeds", "2"),
-        "--seeds: it is for models that classify nodes or embed nodes, and gam",
+        "--seeds: it is for models that classify nodes or embed nodes or classify nodes of several "
+        "types, and gam",
     ),
     (("gam-mem", "--heads", "2"), "--heads: it is for models that classify nodes"),
     (("gam", "--weight-decay", "0"), "--weight-decay: it is for models that classify nodes"),
@@ -200,8 +201,8 @@ MISTAKES = [
     ),
     (
         ("gat", "--dataset", "tu:MUTAG", "--seeds", "2"),
-        "--seeds: it is for models that classify nodes or embed nodes, and gat is for those that "
-        "classify graphs by pooling; leave it out ",
+        "--seeds: it is for models that classify nodes or embed nodes or classify nodes of several "
+        "types, and gat is for those that classify graphs by pooling; leave it out ",
     ),
     (("gam", "--pooling", "sum"), "--pooling: it is for models that classify graphs by pooling"),
     (("gat", "--task", "graph", "--walk", "greedy"), "--walk: it is for models that classify gr"),

@@ -37,8 +37,8 @@ inline constexpr bool kGeneral = C > 1;
 // Edges that a team processes at a time; fewer where their channels take many registers.
 template <class T, int C>
 inline constexpr int kEdges = !kGeneral<C>     ? 4
-                              : sizeof(T) == 2 ? 1
-                                               : 2;
+                              : sizeof(T) == 4 ? 2
+                                               : 1;
 
 // Thread blocks per multiprocessor: as many as its registers hold without spills, which keeps
 // enough loads in flight.
@@ -73,6 +73,7 @@ struct EdgeRow {
         const T* const attr = a.in.edge_attr + csr.id(k) * K;
         const A* map =
             a.in.edge_map + static_cast<std::int64_t>(task.head) * channels.count + first;
+#pragma unroll 1
         for (std::int64_t term = 0; term < K; ++term, map += channels.stride) {
           const A e = widen(attr[term]);
 #pragma unroll

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from gat_ext.functional import edge_attention
+from gat_ext.functional import dot_attention
 from gat_ext.nn import arguments
 from gat_ext.nn.base import AttentionConv
 from gat_ext.nn.hetero import (
@@ -88,7 +88,7 @@ class HGTConv(AttentionConv):
             need are missing.
         IndexError: a node in edge_index_dict is out of range.
 
-    Cost: one call of :func:`gat_ext.functional.edge_attention` on a bipartite graph of all
+    Cost: one call of :func:`gat_ext.functional.dot_attention` on a bipartite graph of all
     relations, which is cached as the graph of an edge_index is. A_r K_t and M_r V_t are multiplied
     first where that is cheaper, so keys and values cost one product of matrices for each relation.
     They have a row for each relation and source node, or, for a relation that starts at most at
@@ -108,7 +108,7 @@ class HGTConv(AttentionConv):
         {'paper': torch.Size([3, 8])}
     """
 
-    operator = staticmethod(edge_attention)
+    operator = staticmethod(dot_attention)
     reads: ClassVar[dict[str, str]] = {"kqv_lin": "src"}
     accepts_pairs = False
 
@@ -179,15 +179,8 @@ class HGTConv(AttentionConv):
         stacked = stack_relations(edge_index_dict, relations, sizes, dst_types, device)
         query, key, value = self._projected(x_dict, relations, dst_types, stacked)
         mask_of_all = of_relations(name, mask, relations, stacked.num_edges, value)
-        result: Any = edge_attention(
-            stacked.graph,
-            value,
-            score="dot",
-            query=query,
-            key=key,
-            edge_mask=mask_of_all,
-            return_weights=asked,
-        )
+        options: dict[str, Any] = {"edge_mask": mask_of_all, "return_weights": asked}
+        result: Any = dot_attention(stacked.graph, query, key, value, scale=1.0, **options)
         out = result[0] if asked else result
         parts = gelu(out.flatten(1)).split([sizes[kind] for kind in dst_types])
         mapped = self.out_lin(dict(zip(dst_types, parts, strict=True)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gat_ext.functional import edge_attention, gat_attention, sddmm
+from gat_ext.functional import dot_attention, gat_attention, sddmm
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn import arguments
@@ -65,11 +65,9 @@ def vector_attention(
         else:
             scores = _differences(graph, dst_term, src_term) + delta
             bias = _of_edges(graph, attn_nn, scores, "attn_nn", value)
-        inputs: dict[str, Any] = {"query": query.unsqueeze(-1), "key": key, "bias": bias}
-        inputs |= {"edge_feat": delta.unsqueeze(-1), "edge_in_value": True}
-        return edge_attention(
-            graph, value, score="dot", return_weights=return_weights, **inputs, **options
-        )
+        options |= {"bias": bias, "edge_feat": delta.unsqueeze(-1)}
+        options |= {"return_weights": return_weights}
+        return dot_attention(graph, query.unsqueeze(-1), key, value, scale=1.0, **options)
     value, src_term = value - pos_src.unsqueeze(-1), src_term + pos_src
     if attn_nn is None:  # pos_dst cancels
         terms = dst_term, -src_term
