@@ -1,4 +1,4 @@
-"""HGTConv, projections included, on a graph whose nodes are of three types, with nine relations.
+"""HGTConv and HANConv, projections included, on nodes of three types with nine relations.
 
 A third of the nodes, by number, is of each type, and the edges from one type to another are a
 relation. ``--nodes 194100 --degree 10`` has about the counts of a tenth of ogbn-mag.
@@ -45,52 +45,48 @@ class _Joined(nn.Module):
         return torch.cat([out[kind] for kind in _TYPES])
 
 
-def _conv(family: str, case: Case) -> nn.Module:
+def _conv(name: str, family: str, case: Case) -> nn.Module:
     if family == "gat_ext":
-        from gat_ext.nn import HGTConv
+        from gat_ext import nn as library
     else:
-        from torch_geometric.nn import HGTConv
-    setting = case.setting
-    return HGTConv(setting.width, setting.width, (list(_TYPES), _RELATIONS), setting.heads)
+        from torch_geometric import nn as library
+    metadata = (list(_TYPES), _RELATIONS)
+    kind, width = getattr(library, f"{name.upper()}Conv"), case.setting.width
+    return kind(width, width, metadata, heads=case.setting.heads)
 
 
-def _tensors(case: Case, generator: torch.Generator) -> dict[str, Tensor]:
-    width = case.setting.width
-    names = [f"{lin}.lins.{kind}" for lin in ("kqv_lin", "out_lin") for kind in _TYPES]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in names:
-        rows = 3 * width if name.startswith("kqv") else width
-        shapes |= {f"{name}.weight": (rows, width), f"{name}.bias": (rows,)}
-    size = case.setting.channels
-    shape = (case.setting.heads * len(_RELATIONS), size, size)
-    shapes |= {"k_rel.weight": shape, "v_rel.weight": shape}
-    shapes |= {f"skip.{kind}": (1,) for kind in _TYPES}
-    shapes |= {f"p_rel.{'__'.join(r)}": (1, case.setting.heads) for r in _RELATIONS}
-    rows = (case.num_nodes, width)
+def _tensors(name: str, case: Case, generator: torch.Generator) -> dict[str, Tensor]:
+    parameters = _conv(name, "gat_ext", case).named_parameters()
+    shapes = {own: tuple(parameter.shape) for own, parameter in parameters}
+    rows = (case.num_nodes, case.setting.width)
     x, grad_out = normal(rows, case.dtype, generator), normal(rows, case.dtype, generator)
     return {"x": x, "grad_out": grad_out, **draw(shapes, case.dtype, generator)}
 
 
-def _program(family: str, case: Case) -> Program:
-    x, conv = case.tensors["x"].requires_grad_(), _conv(family, case)
+def _program(name: str, family: str, case: Case) -> Program:
+    x, conv = case.tensors["x"].requires_grad_(), _conv(name, family, case)
     conv.to(x.device, x.dtype)
-    leaves = {(name,): parameter for name, parameter in conv.named_parameters()}
+    leaves = {(own,): parameter for own, parameter in conv.named_parameters()}
     with torch.no_grad():
-        for (name,), parameter in leaves.items():
-            parameter.copy_(case.tensors[name])
+        for (own,), parameter in leaves.items():
+            parameter.copy_(case.tensors[own])
     firsts = _firsts(case.num_nodes)
     sizes = [after - first for first, after in itertools.pairwise(firsts)]
     return Program(_Joined(conv, sizes), (x, _edges(case)), {("x",): x, **leaves})
 
 
-ITEMS = {
-    "hgt": Item(
-        title="HGT layer, three types of nodes and nine relations",
-        tensors=_tensors,
-        build={family: functools.partial(_program, family) for family in ("gat_ext", "pyg")},
+def _item(name: str, gathers: int, projections: int) -> Item:
+    families = ("gat_ext", "pyg")
+    return Item(
+        title=f"{name.upper()} layer, three types of nodes and nine relations",
+        tensors=functools.partial(_tensors, name),
+        build={family: functools.partial(_program, name, family) for family in families},
         rows={"x": "node", "out": "node"},
         local=False,
-        gathers=2,
-        projections=7,
+        gathers=gathers,
+        projections=projections,
     )
-}
+
+
+ITEMS = {"hgt": _item("hgt", 2, 7), "han": _item("han", 1, 4)}
+"""HGTConv and HANConv; HANConv projects, and then maps the result of each of three relations."""

@@ -8,9 +8,9 @@
 
 namespace gat::cpu {
 
-// Destination pass of a score with a term. It also hands the source pass, in CSR order, what that
-// multiplies: alpha m and the gradients of the sum of the terms and of b.// State, as below.
-// Destination pass of a score with a term. State of a row: gradients of x [H, D] and of a [H].
+// Destination pass of a score with a term. It hands the source pass, in CSR order, what that needs
+// of each edge: alpha m, and the gradients of the sum of the terms and of b. State of a row:
+// gradients of x [H, D] and of a [H].
 // Shared state: gradients of w [H, D] and of the map of linear edge features.
 template <class Isa, class Score, class T>
 struct DestinationPass : BackwardPass<Isa, Score, T> {
@@ -38,8 +38,8 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
     const T* const grad_out = args.grad_out + row * H * F;
     with_lanes<Isa, A>(D, [&](auto lanes) {
       for (std::int64_t h = 0; h < H; ++h) {
-        const A *const p = s.grad_sum.data() + h * kTile, *const weight =
-                                                              s.weight.data() + h * kTile;
+        const A* const p = s.grad_sum.data() + h * kTile;
+        const A* const weight = s.weight.data() + h * kTile;
         for_blocks<A>(lanes, D, [&](auto block, std::int64_t d, int first) {
           using B = decltype(block);
           using V = typename B::V;
