@@ -13,7 +13,7 @@ from test_nn import LargestTensor
 from torch.testing import assert_close
 from torch_geometric.explain.algorithm.utils import set_masks
 
-from gat_ext import Graph, SparseFeatures, interop, nn
+from gat_ext import Graph, SparseFeatures, interop, nn, reference
 from gat_ext.interop import pyg as interop_pyg
 
 F64 = torch.float64
@@ -277,3 +277,42 @@ def test_bad_input_is_refused(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_weights_multiply_the_attention(batch):
+    """Of one relation, whose β is 1: relu of the weighted sum."""
+    relation = ("author", "writes", "paper")
+    torch.manual_seed(0)
+    layer = nn.HANConv(CHANNELS, 6, (list(SIZES), [relation]), heads=2).double()
+    x = {kind: torch.randn(*batch, SIZES[kind], CHANNELS[kind]).double() for kind in SIZES}
+    weight = torch.randn(20, 2, dtype=F64, requires_grad=True)
+
+    def attend(**options):
+        return layer(x, {relation: EDGES[relation]}, **options)["paper"]
+
+    out = attend(edge_weight={relation: weight})
+    src, dst = EDGES[relation]
+    for element in range(batch[0]) if batch else [...]:
+        z = {k: layer.proj[k](x[k][element]).view(-1, 2, 3) for k in ("author", "paper")}
+        key = "__".join(relation)
+        terms = (
+            (z["author"] * layer.lin_src[key]).sum(-1),
+            (z["paper"] * layer.lin_dst[key]).sum(-1),
+        )
+        alpha = reference.edge_softmax(
+            Graph(EDGES[relation], num_src=7, num_dst=9),
+            torch.nn.functional.leaky_relu(terms[0][src] + terms[1][dst], 0.2),
+        )
+        sums = torch.zeros(9, 2, 3, dtype=F64)
+        sums = sums.index_add(0, dst, (alpha * weight).unsqueeze(-1) * z["author"][src])
+        assert_close(out[element], sums.flatten(1).relu())
+    (grad,) = torch.autograd.grad(out.sum(), weight)
+    assert grad.abs().sum() > 0
+    assert_close(attend(edge_mask={relation: torch.ones(20, dtype=torch.bool)}), attend())
+    with pytest.raises(ValueError, match="edge_weight has the key"):
+        attend(edge_weight={("paper", "cites", "paper"): weight})
+    with pytest.raises(ValueError, match=r"expected \[20\]"):
+        attend(edge_mask={relation: weight[1:]})
+    with pytest.raises(TypeError, match="expected a dictionary"):
+        attend(edge_mask=weight)

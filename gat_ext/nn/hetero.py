@@ -8,7 +8,7 @@ the nodes of all destination types.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -165,6 +165,23 @@ def checked_features(
     return {kind: x_dict[kind] for kind in lins if kind in x_dict}
 
 
+def check_keys(name: str, given: Any, relations: Collection[Relation]) -> None:
+    """Raises unless ``given`` is None, or a dictionary whose keys are relations with edges."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"{name} is a {type(given).__name__}; expected a dictionary with the relation (source, "
+            "name, destination) as key"
+        )
+    for key in given:
+        if key not in relations:
+            raise ValueError(
+                f"{name} has the key {key!r}; expected relations of edge_index_dict: "
+                f"{', '.join(map(repr, relations))}"
+            )
+
+
 def of_relations(
     name: str, given: Any, relations: Sequence[Relation], num_edges: Sequence[int], like: Tensor
 ) -> Tensor | None:
@@ -185,19 +202,9 @@ def of_relations(
             booleans.
         ValueError: a key has no edges, or a mask does not have a row for each edge.
     """
+    check_keys(name, given, relations)
     if given is None:
         return None
-    if not isinstance(given, Mapping):
-        raise TypeError(
-            f"{name} is a {type(given).__name__}; expected a dictionary with the relation (source, "
-            "name, destination) as key"
-        )
-    for key in given:
-        if key not in relations:
-            raise ValueError(
-                f"{name} has the key {key!r}; expected relations of edge_index_dict: "
-                f"{', '.join(map(repr, relations))}"
-            )
     parts = []
     for relation, count in zip(relations, num_edges, strict=True):
         mask = given.get(relation)

@@ -14,8 +14,10 @@ from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.batch import Batch, Folded, nodes_first
 from gat_ext.nn.features import as_features
 from gat_ext.nn.first_call import FirstCall
+from gat_ext.nn.hetero import check_keys, of_relations
 from gat_ext.nn.inputs import Adjacency, Features, as_graph, check_features
 from gat_ext.nn.linear import dot_heads, linear, reset_
+from gat_ext.nn.masks import one_of
 from gat_ext.nn.semantic import over_relations
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 
@@ -52,6 +54,8 @@ class HANConv(TracedModule):
         {type: [N, out_channels]} for each type of x_dict, None for one without relations into it.
         With ``return_semantic_attention_weights=True`` returns (out, {type: β [R]}), in the order
         of the relations in edge_index_dict.
+        ``edge_weight``, or ``edge_mask``, two names of one argument: {relation: w [E] or [E, H]},
+        real numbers (differentiable) or booleans, multiplies α^r after softmax and dropout.
         The x of all types may be batches [B, N, in_channels] of features on the same graphs, with
         any number of axes B; then out is [B, N, out_channels], and β [R, B].
 
@@ -139,11 +143,16 @@ class HANConv(TracedModule):
         x_dict: dict[str, Features],
         edge_index_dict: dict[EdgeType, Adjacency],
         return_semantic_attention_weights: bool = False,
+        *,
+        edge_mask: Mapping[EdgeType, Tensor] | None = None,
+        edge_weight: Mapping[EdgeType, Tensor] | None = None,
     ) -> Any:
         """Attends; see the class for shapes."""
         check_is_no_proxy(self, x_dict, edge_index_dict)
         checks.flag(return_semantic_attention_weights, "return_semantic_attention_weights")
         self._check_types(x_dict, edge_index_dict)
+        name, masks = one_of(edge_mask, edge_weight)
+        check_keys(name, masks, edge_index_dict)
         check_is_no_proxy(self, *x_dict.values(), *edge_index_dict.values())
         if self._first_call is not None:
             self._first_call(x_dict, None)
@@ -157,6 +166,9 @@ class HANConv(TracedModule):
             size = batch.size if batch else 1
             ends = nodes[src].shape[0] // size, nodes[dst].shape[0] // size
             graph = as_graph(unwrap(adjacency), *ends)
+            mask = (
+                None if masks is None or edge_type not in masks else {edge_type: masks[edge_type]}
+            )
             attend: Any = gat_attention if batch is None else Folded(gat_attention, size)
             out = attend(
                 graph,
@@ -165,6 +177,7 @@ class HANConv(TracedModule):
                 terms[edge_type, "src"],
                 negative_slope=self.negative_slope,
                 dropout_p=self.dropout if self.training else 0.0,
+                edge_mask=of_relations(name, mask, [edge_type], [graph.num_edges], nodes[src]),
             )
             found[dst].append(out.flatten(-2))
         results = {name: self._over_relations(outs, batch) for name, outs in found.items()}
