@@ -375,3 +375,20 @@ def test_refusals(bad):
     make, error, message = BAD[bad]
     with pytest.raises(error, match=message):
         make()
+
+
+def test_weights_of_one_column_and_of_other_heads():
+    writes, by = ("a", "writes", "p"), ("p", "by", "a")
+    layer = nn.HGTConv(8, 8, (["a", "p"], [writes, by]), heads=2)
+    x = {"a": torch.randn(4, 8), "p": torch.randn(6, 8)}
+    edges = {r: torch.randint(4, (2, 9)) for r in (writes, by)}
+    weight = torch.rand(9, 1)
+    out = layer(x, edges, edge_weight={writes: weight})
+    for same in ({writes: weight[:, 0]}, {writes: weight.expand(9, 2), by: torch.ones(9)}):
+        assert_close(layer(x, edges, edge_weight=same), out)
+    with pytest.raises(ValueError, match=r"edge_weight.*writes.* has 3 heads"):
+        layer(x, edges, edge_weight={writes: torch.rand(9, 3)})
+    with pytest.raises(TypeError, match=r"edge_weight.*writes"):
+        layer(x, edges, edge_weight={writes: weight.double()})
+    with pytest.raises(ValueError, match="differ when joined"):
+        nn.HGTConv(8, 8, (["a", "a__x"], [("a", "x__x", "a"), ("a__x", "x", "a")]))

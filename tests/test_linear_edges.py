@@ -230,8 +230,8 @@ BAD = [
     ({"edge_feat": torch.ones(17, 2, 4)}, ValueError, "in place of edge_feat"),
     ({"edge_map": torch.ones(2, 5, 3)}, ValueError, r"edge_map has shape \[2, 5, 3\]"),
     ({"edge_map": torch.ones(2, 4, 2)}, ValueError, r"edge_map has shape .* expected \[2, 4, 3\]"),
-    ({"edge_attr": torch.ones(16, 3)}, ValueError, r"expected \[17, 3\]"),
-    ({"edge_attr": torch.ones(17)}, ValueError, r"edge_attr has shape \[17\]"),
+    ({"edge_attr": torch.ones(16, 3)}, ValueError, r"expected \[17, K\]"),
+    ({"edge_attr": torch.ones(17)}, ValueError, r"edge_attr has shape \[17\]; expected \[17, K\]"),
     ({"edge_attr": torch.ones(17, 3, dtype=F64)}, TypeError, "cast"),
     ({"value": torch.ones(9, 2, 5)}, ValueError, "expects 5 channels"),
     ({"bias": torch.ones(17, 3)}, ValueError, "bias"),
@@ -251,3 +251,12 @@ def test_bad_input_is_refused(case):
     functional.dot_attention(graph, **good)
     with pytest.raises(error, match=words):
         functional.dot_attention(graph, **(good | changed))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_hooks_of_all_modules_see_lin_edge(kind):
+    layer, seen = kind(5, CHANNELS, HEADS, edge_dim=EDGE_CHANNELS), []
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda m, *_: seen.append(m))
+    layer(torch.randn(9, 5), torch.randint(9, (2, 20)), torch.randn(20, EDGE_CHANNELS))
+    hook.remove()
+    assert layer.lin_edge in seen

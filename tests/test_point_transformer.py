@@ -230,3 +230,13 @@ def test_bad_input_is_refused(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_an_unused_first_point_may_be_anywhere():
+    torch.manual_seed(0)
+    layer = nn.PointTransformerConv(5, 8, add_self_loops=False)
+    x, pos, edges = torch.randn(4, 5), torch.randn(4, 3), torch.tensor([[1, 2], [2, 3]])
+    expected = layer(x, pos, edges)
+    for first in (torch.nan, torch.inf):
+        pos[0] = first
+        assert_close(layer(x, pos, edges)[1:], expected[1:])

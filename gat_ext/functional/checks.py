@@ -212,6 +212,8 @@ def attention_inputs(
                 if tensor.shape == (graph.num_edges,) or tensor.shape == (graph.num_edges, 1):
                     continue  # of all heads
                 shapes += f", [{graph.num_edges}, 1] or [{graph.num_edges}]"
+            if name == "edge_attr":
+                shapes = f"[{graph.num_edges}, K]"
             raise ValueError(
                 f"{name} has shape {list(tensor.shape)}; expected {shapes} for "
                 f"value of shape {list(value.shape)} on {graph!r}"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import checks
+from gat_ext.functional.masked import mask_of
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import check_edge_index
@@ -72,6 +73,13 @@ def check_metadata(metadata: Any) -> tuple[list[str], list[Relation]]:
         twice = [one for i, one in enumerate(listed) if one in listed[:i]]
         if twice:
             raise ValueError(f"metadata has the {what} {twice[0]!r} twice; expected it once")
+    joined = ["__".join(relation) for relation in relations]
+    for relation, key in zip(relations, joined, strict=True):
+        if joined.count(key) > 1:
+            raise ValueError(
+                f"the parameters of the relation {relation!r} and of another one would be called "
+                f"{key!r}; expected names that differ when joined by '__': rename one"
+            )
     for src, name, dst in relations:
         for end in (src, dst):
             if end not in types:
@@ -199,8 +207,8 @@ def of_relations(
 
     Raises:
         TypeError: ``given`` is not a dictionary, or a mask is not a dense tensor of real numbers or
-            booleans.
-        ValueError: a key has no edges, or a mask does not have a row for each edge.
+            booleans, or has another dtype than ``like``.
+        ValueError: a key has no edges, or a mask does not have a row for each edge, or other heads.
     """
     check_keys(name, given, relations)
     if given is None:
@@ -210,15 +218,16 @@ def of_relations(
         mask = given.get(relation)
         if mask is None:
             mask = like.new_ones(count)
-        checks.numbers(mask, f"{name}[{relation!r}]")
+        mask = mask_of(like, mask, f"{name}[{relation!r}]")
         if mask.dim() not in (1, 2) or mask.shape[0] != count:
             raise ValueError(
                 f"{name}[{relation!r}] has shape {list(mask.shape)}; expected [{count}] or "
                 f"[{count}, heads], a row for each of its edges"
             )
-        parts.append(mask.to(like.dtype))
+        parts.append(mask)
     if any(mask.dim() == 2 for mask in parts):
-        parts = [m if m.dim() == 2 else m.unsqueeze(1).expand(-1, like.shape[1]) for m in parts]
+        parts = [m.unsqueeze(1) if m.dim() == 1 else m for m in parts]
+        parts = [m.expand(-1, like.shape[1]) for m in parts]
     return torch.cat(parts) if parts else None
 
 

@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from gat_ext.nn.features import SparseFeatures
 from gat_ext.ops import linear_maps
+from gat_ext.ops.state import has_global_hooks
 
 
 def reset_(*parts: nn.Module | Tensor | None) -> None:
@@ -128,6 +129,7 @@ def is_plain_product(lin: nn.Module) -> bool:
         and "forward" not in vars(lin)
         and not (lin._forward_hooks or lin._forward_pre_hooks)
         and not (lin._backward_hooks or lin._backward_pre_hooks)
+        and not has_global_hooks()
     )
 
 

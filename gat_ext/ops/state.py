@@ -85,3 +85,8 @@ def smaller(a: int, b: int) -> int:
 def assume_several(count: int | torch.SymInt) -> None:
     """Tells a trace that a number, which it cannot know, is above 1; raises if it is not."""
     torch._check(count > 1)
+
+
+def has_global_hooks() -> bool:
+    """True if hooks are registered that torch calls for every module."""
+    return bool(torch.nn.modules.module._has_any_global_hook())

@@ -14,7 +14,7 @@ from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.batch import Batch, Folded, nodes_first
 from gat_ext.nn.features import as_features
 from gat_ext.nn.first_call import FirstCall
-from gat_ext.nn.hetero import check_keys, of_relations
+from gat_ext.nn.hetero import check_keys, check_metadata, of_relations, sizes_by_type
 from gat_ext.nn.inputs import Adjacency, Features, as_graph, check_features
 from gat_ext.nn.linear import dot_heads, linear, reset_
 from gat_ext.nn.masks import one_of
@@ -101,9 +101,8 @@ class HANConv(TracedModule):
         """Creates the parameters; see the class for the arguments."""
         super().__init__()
         arguments.check_message_passing(message_passing)
-        node_types, edge_types = _types_of(metadata)
-        if not isinstance(in_channels, dict):
-            in_channels = dict.fromkeys(node_types, in_channels)
+        node_types, edge_types = check_metadata(metadata)
+        in_channels = sizes_by_type(in_channels, node_types)
         for channels in in_channels.values():
             arguments.check_sizes(channels, out_channels, heads, dropout, None, pairs=False)
         if out_channels % heads:
@@ -200,7 +199,7 @@ class HANConv(TracedModule):
                     f"in_channels: {', '.join(map(repr, self.proj))}"
                 )
         for edge_type in edge_index_dict:
-            if not isinstance(edge_type, tuple) or "__".join(edge_type) not in self.lin_src:
+            if edge_type not in map(tuple, self.metadata[1]):
                 raise ValueError(
                     f"edge_index_dict has the type {edge_type!r}; {self} expects the types of its "
                     f"metadata: {', '.join(map(repr, self.metadata[1]))}"
@@ -260,18 +259,3 @@ class HANConv(TracedModule):
     def __repr__(self) -> str:
         """As PyG's."""
         return f"{type(self).__name__}({self.out_channels}, heads={self.heads})"
-
-
-def _types_of(metadata: Any) -> tuple[list[str], list[EdgeType]]:
-    """The types of nodes and of edges; raises unless they are strings, and triples of strings."""
-    parts = metadata if isinstance(metadata, (tuple, list)) else ()
-    if len(parts) == 2 and all(isinstance(part, (tuple, list)) for part in parts):
-        node_types, edge_types = parts
-        triples = [tuple(t) if isinstance(t, (tuple, list)) else (t,) for t in edge_types]
-        names = [*node_types, *(name for triple in triples for name in triple)]
-        if all(len(t) == 3 for t in triples) and all(isinstance(name, str) for name in names):
-            return list(node_types), triples
-    raise TypeError(
-        f"metadata is {metadata!r}; expected the types of nodes and of edges: "
-        '(["a", "b"], [("a", "to", "b")])'
-    )

@@ -284,6 +284,7 @@ class PointTransformerConv(AttentionConv):
                 )
             if pos_src.shape[0] > 0:  # of a cloud that is far from 0, too
                 origin = pos_src[:1].detach()
+                origin = origin.where(origin.isfinite(), 0)  # the point may have no edges
                 pos_src, pos_dst = pos_src - origin, pos_dst - origin
             pos_dst = linear_maps.linear(pos_dst, net.weight, net.bias)
             pos_src = linear_maps.linear(pos_src, net.weight)
