@@ -247,7 +247,37 @@ def signed_sum(
     return (out, alpha) if return_weights else out
 
 
-COMPOSED = {"attend_with_edges": attend_with_edges, "signed_sum": signed_sum}
+def vector_attention(
+    graph: Any,
+    value: Tensor,
+    dst_term: Tensor,
+    src_term: Tensor,
+    pos_dst: Tensor,
+    pos_src: Tensor,
+    *,
+    pos_nn: Any,
+    attn_nn: Any,
+    edge_mask: Tensor | None = None,
+    return_weights: bool = False,
+) -> Any:
+    """The operator of PointTransformerConv, with a row for every edge."""
+    src, dst = graph.edge_index
+    delta = pos_dst[dst] - pos_src[src]
+    delta = delta if pos_nn is None else pos_nn(delta)
+    scores = dst_term[dst] - src_term[src] + delta
+    weights = reference.edge_softmax(graph, scores if attn_nn is None else attn_nn(scores))
+    if edge_mask is not None:
+        weights = weights * edge_mask.view(len(src), -1)
+    zeros = value.new_zeros(graph.num_dst, value.shape[1])
+    out = zeros.index_add(0, dst, weights * (value[src].squeeze(-1) + delta)).unsqueeze(-1)
+    return (out, weights) if return_weights else out
+
+
+COMPOSED = {
+    "attend_with_edges": attend_with_edges,
+    "signed_sum": signed_sum,
+    "vector_attention": vector_attention,
+}
 """Oracles of operators that are no functions of the package"""
 
 

@@ -99,11 +99,12 @@ def layer_call(rnd: Random) -> Call:
     given = {"x": x, "edge_index": rnd.choice([graph, graph.edge_index])}
     if case.has_edges:
         given["edge_attr"] = draw.normal(graph.num_edges, case.options["edge_dim"])
-    if rnd.random() < 0.4:
+    supports = case.layer.supports
+    if rnd.random() < 0.4 and supports("edge_mask"):
         given["edge_weight"] = draw.normal(graph.num_edges, *rnd.choice([(), (case.heads,)]))
-    if rnd.random() < 0.3:
+    if rnd.random() < 0.3 and supports("weights"):
         given["return_attention_weights"] = True
-    if not pairs and rnd.random() < 0.2:
+    if not pairs and rnd.random() < 0.2 and supports("batch"):
         given["x"] = draw.normal(2, graph.num_src, 3)
     return Call(str(case), layer, given, case.name)
 

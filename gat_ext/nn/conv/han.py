@@ -84,6 +84,7 @@ class HANConv(TracedModule):
         (None, torch.Size([3, 8]))
     """
 
+    operator = staticmethod(gat_attention)
     aggr, flow = "add", "source_to_target"  # as PyG's
     _first_call: FirstCall | None = None
     edge_dim = None
@@ -168,7 +169,7 @@ class HANConv(TracedModule):
             mask = (
                 None if masks is None or edge_type not in masks else {edge_type: masks[edge_type]}
             )
-            attend: Any = gat_attention if batch is None else Folded(gat_attention, size)
+            attend: Any = self.operator if batch is None else Folded(self.operator, size)
             out = attend(
                 graph,
                 nodes[src],
