@@ -36,6 +36,11 @@ class HANConv(nn.HANConv):
         return super().forward({"node": x}, dict.fromkeys(self.metadata[1], edge_index))["node"]
 
 
+def first_channels(x: Any) -> Any:
+    """The first three of dense features."""
+    return x[..., :3] if isinstance(x, torch.Tensor) and x.layout == torch.strided else x
+
+
 class PointTransformerConv(nn.PointTransformerConv):
     """Called as the other layers: positions are features; see :mod:`test_point_transformer`."""
 
@@ -62,7 +67,7 @@ class PointTransformerConv(nn.PointTransformerConv):
         edge_weight: Any = None,
     ) -> Any:
         options = {"return_attention_weights": return_attention_weights, "edge_mask": edge_mask}
-        pos = tuple(t[..., :3] for t in x) if isinstance(x, tuple) else x[..., :3]
+        pos = tuple(map(first_channels, x)) if isinstance(x, tuple) else first_channels(x)
         return super().forward(x, pos, edge_index, edge_weight=edge_weight, **options)
 
 

@@ -270,6 +270,8 @@ def vector_attention(
         weights = weights * edge_mask.view(len(src), -1)
     zeros = value.new_zeros(graph.num_dst, value.shape[1])
     out = zeros.index_add(0, dst, weights * (value[src].squeeze(-1) + delta)).unsqueeze(-1)
+    if pos_src.numel() > 0 and pos_src.abs().max() > 1e6:
+        out = out * torch.nan  # the layer's rounding errors are relative to the positions
     return (out, weights) if return_weights else out
 
 
