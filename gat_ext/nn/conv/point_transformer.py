@@ -271,7 +271,9 @@ class PointTransformerConv(AttentionConv):
         shared: bool = False,
     ) -> Operands:
         """W_3 x, W_2 x and W_1 x, and the positions, or their products with a linear θ."""
-        if shared:  # by sources and destinations; of a block, these are the first of the sources
+        if (
+            shared and pos.layout == torch.strided
+        ):  # by sources and destinations; of a block, these are the first of the sources
             pos = pos, pos[:num_dst]
         pos_src, pos_dst = self._positions(pos, x_src.shape[0], num_dst)
         net = self.pos_nn
@@ -300,10 +302,12 @@ class PointTransformerConv(AttentionConv):
     def _positions(self, pos: Any, num_src: int, num_dst: int) -> tuple[Tensor, Tensor]:
         """(of the sources, of the destinations)."""
         both = pos if isinstance(pos, (tuple, list)) else (pos, pos)
-        if len(both) != 2 or not all(isinstance(p, Tensor) for p in both):
+        dense = (isinstance(p, Tensor) and p.layout == torch.strided for p in both)
+        if len(both) != 2 or not all(dense):
+            kind = f"{pos.layout} Tensor" if isinstance(pos, Tensor) else type(pos).__name__
             raise TypeError(
-                f"pos is a {type(pos).__name__}; {self} expects positions [N, D], a torch.Tensor, "
-                "or (pos_src, pos_dst)"
+                f"pos is a {kind}; {self} expects positions [N, D], a dense torch.Tensor, or "
+                "(pos_src, pos_dst)"
             )
         for given, count, end in zip(
             both, (num_src, num_dst), ("source", "destination"), strict=True
