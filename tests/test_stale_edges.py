@@ -358,7 +358,9 @@ def compare(rank, store, results):
     right = torch.equal(after, model.module.layer(x, torch.tensor(OTHER)))
     found["ddp"] = right, not torch.equal(before, after)
     results.put((rank, found))
+    distributed.barrier()
     distributed.destroy_process_group()
+    os._exit(0)  # a thread of Gloo that outlives the interpreter would abort the process
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without Gloo")
