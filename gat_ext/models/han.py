@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -16,9 +16,6 @@ from gat_ext.nn.features import dropout
 from gat_ext.nn.hetero import Edges, Metadata, check_metadata, sizes_by_type
 from gat_ext.nn.linear import linear, reset_
 from gat_ext.nn.tracers import check_is_no_proxy
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class HAN(TypedModel):
@@ -45,6 +42,8 @@ class HAN(TypedModel):
     Raises:
         ValueError: a size or probability is out of range; target is not a type that a meta-path
             leads to; x_dict lacks the target.
+
+    The preset is the paper's network: a layer of 8 heads and 64 channels in all.
 
     Source: Wang, Ji, Shi, Wang, Cui, Yu, Ye, "Heterogeneous Graph Attention Network", WWW 2019.
 
@@ -79,10 +78,7 @@ class HAN(TypedModel):
         check_size("out_channels", out_channels)
         self.dropout, self.target = checks.probability(dropout, "dropout"), target
         self.types, relations = known = check_metadata(metadata)
-        if target not in {dst for _, _, dst in relations}:
-            raise ValueError(
-                f"target is {target!r}; expected a type that a meta-path of metadata leads to"
-            )
+        self._check_target(relations)
         sizes: Any = sizes_by_type(in_channels, self.types)
         self.layers = nn.ModuleList()
         for _ in range(num_layers):
@@ -90,29 +86,6 @@ class HAN(TypedModel):
             self.layers.append(layer)
             sizes = hidden_channels
         self.lin_out = linear(hidden_channels, out_channels, bias=True, glorot=False)
-
-    @classmethod
-    def preset(
-        cls,
-        dataset: str,
-        in_channels: dict[str, int],
-        out_channels: int,
-        metadata: Metadata,
-        target: str,
-        **changes: Any,
-    ) -> Self:
-        """The paper's network: a layer of 8 heads and 64 channels in all.
-
-        Args:
-            dataset: name of the data set.
-            in_channels: size of the features of each type.
-            out_channels: number of classes.
-            metadata: (node types, meta-paths).
-            target: the type of nodes to classify.
-            **changes: constructor arguments to use in place of these.
-        """
-        hidden = changes.pop("hidden_channels", 64)
-        return cls(in_channels, hidden, out_channels, metadata, target, **changes)
 
     def reset_parameters(self) -> None:
         """Resets all parameters."""
@@ -122,11 +95,7 @@ class HAN(TypedModel):
         """Logits of the nodes of the target type; see the class for shapes."""
         for given in (x_dict, edge_index_dict):
             check_is_no_proxy(self, given, *(given.values() if isinstance(given, Mapping) else ()))
-        if self.target not in x_dict:
-            raise ValueError(
-                f"x_dict has only {', '.join(map(repr, x_dict))}; expected features of the target, "
-                f"{self.target!r}, too"
-            )
+        self._check_has_target(x_dict)
         x: Any = {kind: x_dict[kind] for kind in self.types if kind in x_dict}
         for layer in self.layers:
             dropped = {k: dropout(h, self.dropout, self.training) for k, h in x.items()}

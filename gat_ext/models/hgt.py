@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,6 @@ from gat_ext.nn.tracers import check_is_no_proxy
 from gat_ext.nn.typed import DictLinear, LazyDictLinear
 from gat_ext.ops import linear_maps
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 class HGT(TypedModel):
     """Heterogeneous graph transformer: a map of each type's features, then HGTConv layers.
@@ -60,6 +57,10 @@ class HGT(TypedModel):
     Raises:
         ValueError: a size or probability is out of range; target is not a type that edges lead to;
             x_dict lacks the target.
+
+    The preset has two layers of 4 heads, 64 channels in all: smaller than the paper's 3 of 8 heads
+    and 256, which train on millions of labelled nodes. PyG's example on DBLP has one layer of two
+    heads and 64 channels.
 
     Source: Hu, Dong, Wang, Sun, "Heterogeneous Graph Transformer", WWW 2020. As in PyG's example,
     without relative temporal encoding; a type that no edge leads to keeps its features in all
@@ -97,42 +98,13 @@ class HGT(TypedModel):
             HGTConv(hidden_channels, hidden_channels, metadata, heads) for _ in range(num_layers)
         )
         types, self.relations = check_metadata(metadata)
-        if target not in {dst for _, _, dst in self.relations}:
-            raise ValueError(
-                f"target is {target!r}; expected a type that a relation of metadata leads to"
-            )
+        self._check_target(self.relations)
         sizes = sizes_by_type(in_channels, types)
         for size in sizes.values():
             check_channels("in_channels", size)
         kind = LazyDictLinear if -1 in sizes.values() else DictLinear
         self.lin_in = kind(sizes, hidden_channels)
         self.lin_out = linear(hidden_channels, out_channels, bias=True, glorot=False)
-
-    @classmethod
-    def preset(
-        cls,
-        dataset: str,
-        in_channels: dict[str, int],
-        out_channels: int,
-        metadata: Metadata,
-        target: str,
-        **changes: Any,
-    ) -> Self:
-        """Two layers of 4 heads, 64 channels in all: smaller than the paper's 3 of 8 heads and 256.
-
-        The paper trains on millions of labelled nodes; PyG's example on DBLP has one layer of two
-        heads and 64 channels.
-
-        Args:
-            dataset: name of the data set.
-            in_channels: size of the features of each type.
-            out_channels: number of classes.
-            metadata: (node types, relations).
-            target: the type of nodes to classify.
-            **changes: constructor arguments to use in place of these.
-        """
-        hidden = changes.pop("hidden_channels", 64)
-        return cls(in_channels, hidden, out_channels, metadata, target, **changes)
 
     def reset_parameters(self) -> None:
         """Resets all parameters."""
@@ -167,11 +139,7 @@ class HGT(TypedModel):
             check_is_no_proxy(self, given, *(given.values() if isinstance(given, Mapping) else ()))
         lins = self.lin_in.lins
         check_inputs(x_dict, edge_index_dict, list(lins), self.relations)
-        if self.target not in x_dict:
-            raise ValueError(
-                f"x_dict has only {', '.join(map(repr, x_dict))}; expected features of the target, "
-                f"{self.target!r}, too"
-            )
+        self._check_has_target(x_dict)
         inputs = {kind: input_features(x) for kind, x in x_dict.items()}
         inputs = checked_features(inputs, lins, self, dense=False)
         sizes = {kind: x_dict[kind].shape[0] for kind in x_dict}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gat_ext.models.base import Attention
-from gat_ext.nn.hetero import Edges, Metadata
+from gat_ext.nn.hetero import Edges, Metadata, Relation
 from gat_ext.nn.tracers import TracedModule
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 Features = Mapping[str, Tensor]
 
 
-class TypedModel(TracedModule, ABC):
+class TypedModel(TracedModule):
     """A network that classifies the nodes of one type.
 
     Its ``forward(x_dict, edge_index_dict)`` returns logits [N, out_channels] of the nodes of the
@@ -39,7 +38,6 @@ class TypedModel(TracedModule, ABC):
     target: str
 
     @classmethod
-    @abstractmethod
     def preset(
         cls,
         dataset: str,
@@ -49,7 +47,7 @@ class TypedModel(TracedModule, ABC):
         target: str,
         **changes: Any,
     ) -> Self:
-        """The paper's architecture for a data set; other names give a default.
+        """The architecture that the class describes, with 64 hidden channels, for a data set.
 
         Args:
             dataset: name of the data set.
@@ -59,6 +57,10 @@ class TypedModel(TracedModule, ABC):
             target: the type of nodes to classify.
             **changes: constructor arguments to use in place of the preset's.
         """
+        hidden = changes.pop("hidden_channels", 64)
+        make: Any = cls  # a derived class has the constructor
+        model: Self = make(in_channels, hidden, out_channels, metadata, target, **changes)
+        return model
 
     def attention_weights(self, x_dict: Features, edge_index_dict: Edges) -> list[Attention]:
         """The attention of each layer, without dropout, over the edges of all relations.
@@ -73,6 +75,20 @@ class TypedModel(TracedModule, ABC):
             over the in-edges of a node. Empty for models whose attention is of another form.
         """
         return []
+
+    def _check_target(self, relations: Collection[Relation]) -> None:
+        if self.target not in {dst for _, _, dst in relations}:
+            what = "meta-path" if self.reads_metapaths else "relation"
+            raise ValueError(
+                f"target is {self.target!r}; expected a type that a {what} of metadata leads to"
+            )
+
+    def _check_has_target(self, x_dict: Features) -> None:
+        if self.target not in x_dict:
+            raise ValueError(
+                f"x_dict has only {', '.join(map(repr, x_dict))}; expected features of the target, "
+                f"{self.target!r}, too"
+            )
 
     def _in_evaluation(self, call: Any) -> Any:
         """The result of a call without dropout and gradients."""
