@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "explain": {"nn", "functional", "graph"},
     "interop": {"nn"},
     "datasets": {"graph"},
-    "training": {"models", "datasets", "functional", "graph", "_C", "__version__"},
+    "distributed": {"models", "nn", "functional", "graph", "ops"},
+    "training": {"models", "datasets", "distributed", "functional", "graph", "_C", "__version__"},
     "reference": {"graph"},  # shares no code with what it tests
     "testing": {"reference", "graph"},
     "__main__": set(),
