@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import json
+
 import pytest
 import torch
 
 from gat_ext import Graph
-from gat_ext.distributed import make_part, make_parts
+from gat_ext.distributed import PartitionReport, make_part, make_parts, partition
 
 
 def oracle(edge_index, src_part, dst_part, rank, parts, shared):
@@ -222,3 +225,185 @@ def test_mistakes_of_parts(changes, kind, words):
     make_part(**right)
     with pytest.raises(kind, match=words):
         make_part(**{**right, **changes})
+
+
+# ---- partitions
+
+METHODS = ["metis", "kaminpar", "range", "coordinates"]
+
+
+def cut_by(method, graph, parts, seed=0, num_nodes=None):
+    """A partition by a method, if its library is installed."""
+    if method in ("metis", "kaminpar"):
+        pytest.importorskip({"metis": "pymetis"}.get(method, method))
+    options = {}
+    if method == "coordinates":
+        nodes = graph.num_src + (graph.num_dst if graph.num_src != graph.num_dst else 0)
+        generator = torch.Generator().manual_seed(7)
+        options = {"coordinates": torch.rand(nodes, 2, generator=generator)}
+    return partition(graph, parts, method, seed=seed, **options)
+
+
+def blocks(number=4, size=12):
+    """Complete graphs in a ring, with an edge from one to the next; nodes shuffled."""
+    pairs = [
+        (b * size + i, b * size + j)
+        for b in range(number)
+        for i in range(size)
+        for j in range(size)
+    ]
+    pairs += [(b * size, (b + 1) % number * size) for b in range(number)]
+    generator = torch.Generator().manual_seed(1)
+    names = torch.randperm(number * size, generator=generator)
+    edges = names[torch.tensor(pairs).t()]
+    labels = torch.empty(number * size, dtype=torch.int64)
+    labels[names] = torch.arange(number * size) // size
+    return Graph(edges[:, torch.randperm(edges.shape[1], generator=generator)]), labels
+
+
+@pytest.mark.parametrize("method", ["metis", "kaminpar"])
+def test_methods_find_the_blocks(method):
+    graph, labels = blocks()
+    found = cut_by(method, graph, 4)
+    assert found.report.cut_edges == 4
+    pairs = torch.stack([labels, found.assignment]).unique(dim=1)
+    assert pairs.shape[1] == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_weights_are_balanced_and_equal_for_a_seed(method, parts):
+    generator = torch.Generator().manual_seed(3)
+    edges = torch.randint(400, (2, 4000), generator=generator)
+    edges[1, :800] = 17  # a node of a fifth of all edges
+    graph = Graph(edges, 400)
+    found = cut_by(method, graph, parts, seed=5)
+    assert found.assignment.dtype == torch.int64 and found.assignment.shape == (400,)
+    assert torch.equal(found.assignment, cut_by(method, graph, parts, seed=5).assignment)
+    weight = torch.bincount(found.assignment, 1 + graph.in_degrees().double(), minlength=parts)
+    mean, heaviest = 4400 / parts, 1 + graph.in_degrees().max()
+    alone = heaviest > mean or method in ("range", "coordinates")  # no choice of the last node
+    assert weight.max() <= 1.1 * mean + (heaviest if alone else 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sizes", [(0, 0), (3, 0), (3, 6), (1, 1), (9, 0)])
+def test_few_nodes_and_many_parts(method, sizes):
+    nodes, edges = sizes
+    generator = torch.Generator().manual_seed(0)
+    graph = Graph(torch.randint(max(nodes, 1), (2, edges), generator=generator), nodes)
+    for parts in (1, 2, 8, 50):
+        found = cut_by(method, graph, parts)
+        assert found.assignment.shape == (nodes,)
+        assert sum(part.num_own_edges for part in found.parts_of(graph)) == edges
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_sets_of_nodes(method):
+    generator = torch.Generator().manual_seed(2)
+    edges = torch.stack([torch.randint(n, (300,), generator=generator) for n in (40, 25)])
+    graph = Graph(edges, num_src=40, num_dst=25)
+    found = cut_by(method, graph, 3)
+    assert [part.shape[0] for part in found.assignment] == [40, 25]
+    parts = found.parts_of(graph)
+    assert sum(part.num_own_edges for part in parts) == 300
+    assert found.report.nodes == tuple(part.num_own_src + part.num_own_dst for part in parts)
+    assert found.report.edge_balance < 1.5
+    check_report(found.report, parts)
+
+
+def check_report(report, parts):
+    assert report.edges == tuple(part.num_own_edges for part in parts)
+    assert report.halo == tuple(part.num_halo for part in parts)
+    assert report.sent == tuple(part.num_sent for part in parts)
+    assert report.peers == tuple(len(part.peers) for part in parts)
+    assert report.cut_edges == sum(part.num_halo_edges for part in parts)
+    assert report.num_src == parts[0].num_src
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_report_is_that_of_the_parts(seed):
+    edge_index, assignment, parts = drawn(seed)
+    found = partition(edge_index, parts, "given", assignment=assignment)
+    together = found.parts_of(edge_index)
+    check_report(found.report, together)
+    same(found.part(edge_index, parts - 1), together[-1])
+    edges = edge_index.shape[1]
+    assert found.report.cut_fraction == (found.report.cut_edges / edges if edges else 0)
+    largest = max(part.num_own_edges for part in together)
+    assert found.report.edge_balance == pytest.approx(largest * parts / edges if edges else 1)
+    assert PartitionReport.from_dict(json.loads(json.dumps(found.report.to_dict()))) == found.report
+    assert len(str(found.report).splitlines()) == parts + 3
+
+
+def test_ranges_and_bisection_of_a_line():
+    line = torch.stack([torch.arange(99), torch.arange(1, 100)])
+    found = partition(line, 4, "range")
+    assert found.assignment.diff().min() == 0 and found.report.cut_edges == 3
+    shuffled = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    place = torch.empty(100).index_copy_(0, shuffled, torch.arange(100.0))
+    found = partition(shuffled[line], 4, "coordinates", coordinates=place.unsqueeze(1))
+    assert found.report.cut_edges == 3
+    assert max(found.report.nodes) - min(found.report.nodes) <= 1
+
+
+def test_bisection_cuts_the_longest_axis_in_proportion():
+    place = torch.cartesian_prod(torch.arange(30.0), torch.arange(4.0))
+    edges = torch.zeros((2, 0), dtype=torch.int64)
+    found = partition(edges, 3, "coordinates", coordinates=place, num_nodes=120)
+    assert torch.equal(found.assignment, place[:, 0].long() // 10)
+
+
+def test_multi_edges_weigh_more():
+    pytest.importorskip("pymetis")
+    ring = torch.stack([torch.arange(8), (torch.arange(8) + 1) % 8])
+    heavy = ring[:, [0, 1, 2, 4, 5, 6]].repeat(1, 9)  # all but 3-4 and 7-0
+    found = partition(torch.cat([ring, heavy], dim=1), 2)
+    assert found.assignment[:4].unique().numel() == found.assignment[4:].unique().numel() == 1
+
+
+@pytest.mark.parametrize(("method", "module"), [("metis", "pymetis"), ("kaminpar", "kaminpar")])
+def test_a_missing_library_is_named(method, module, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == module:
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=rf"needs {module}.*gat_ext\[distributed\]"):
+        partition(torch.tensor([[0, 1, 2], [1, 2, 3]]), 2, method)
+
+
+EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
+MISTAKES_OF_PARTITIONS = [
+    ((EDGES, 2, "metsi"), {}, ValueError, "method is 'metsi'; expected one of 'metis', 'kaminpar'"),
+    ((EDGES, 0), {}, ValueError, "parts is 0"),
+    ((EDGES, 2), {"seed": -1}, ValueError, "seed is -1"),
+    ((EDGES, 2), {"seed": 1.0}, TypeError, "seed is a float"),
+    ((EDGES, 2, "given"), {}, ValueError, "assignment is missing"),
+    ((EDGES, 2, "coordinates"), {}, ValueError, "coordinates is missing"),
+    ((EDGES, 2, "range"), {"coordinates": torch.zeros(3, 1)}, ValueError, "coordinates is given"),
+    ((EDGES, 2, "range"), {"assignment": torch.zeros(3)}, ValueError, "assignment is given"),
+    ((EDGES, 2, "coordinates"), {"coordinates": torch.zeros(3)}, ValueError, r"shape \[3\]"),
+    ((EDGES, 2, "coordinates"), {"coordinates": torch.zeros(4, 2)}, ValueError, "4 rows for 3"),
+    ((EDGES, 2, "coordinates"), {"coordinates": EDGES}, TypeError, "expected a floating-point"),
+    (
+        (EDGES, 2, "coordinates"),
+        {"coordinates": torch.tensor([[0.0], [1.0], [float("nan")]])},
+        ValueError,
+        r"coordinates\[2\] is not finite",
+    ),
+    ((EDGES.float(), 2, "range"), {}, TypeError, "edge_index has dtype"),
+    ((EDGES, 2, "range"), {"num_nodes": 2}, IndexError, "num_nodes=2"),
+    ((Graph(EDGES), 2, "range"), {"num_nodes": 4}, ValueError, "leave it out"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "kind", "words"), MISTAKES_OF_PARTITIONS, ids=lambda v: str(v)[:30]
+)
+def test_mistakes_of_partitions(arguments, options, kind, words):
+    with pytest.raises(kind, match=words):
+        partition(*arguments, **options)

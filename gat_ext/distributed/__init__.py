@@ -1,11 +1,13 @@
 """Graphs cut into parts, one for each process of ``torch.distributed``.
 
 Uses ``models``, ``nn``, ``functional``, ``graph`` and ``ops``. ``training`` and users may use what
-this file exports; ``cut`` is internal.
+this file exports; ``cut`` and ``methods`` are internal.
 """
 
 from __future__ import annotations
 
 from gat_ext.distributed.part import Part, make_part, make_parts
+from gat_ext.distributed.partition import Partition, partition
+from gat_ext.distributed.report import PartitionReport
 
-__all__ = ["Part", "make_part", "make_parts"]
+__all__ = ["Part", "Partition", "PartitionReport", "make_part", "make_parts", "partition"]
