@@ -1,4 +1,4 @@
-"""The command line: gat-ext train, info, bench."""
+"""The command line: gat-ext train, partition, info, bench."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ except ImportError:
 import numpy as np
 import torch
 
-from gat_ext import _C, __version__, datasets
-from gat_ext.training import files, mistakes, options, plots, progress, threads
+from gat_ext import _C, __version__, datasets, distributed
+from gat_ext.distributed.storage import check_free
+from gat_ext.training import files, mistakes, options, partition_options, plots, progress, threads
 from gat_ext.training.checkpointed import CHECKPOINT
 from gat_ext.training.compare import compare
 from gat_ext.training.embedding_loop import EmbeddingRecipe
@@ -48,7 +49,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sparse graph attention: train a model, describe the installation, time this machine.",
+    help="Sparse graph attention: train a model, cut a graph into parts, describe the "
+    "installation, time this machine.",
 )
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -198,6 +200,27 @@ def _settings_of_torch(given: int | None, deterministic: bool = False) -> Iterat
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=only_warn)
         memory.fill_uninitialized_memory = fill
+
+
+@app.command()
+def partition(
+    dataset: partition_options.Dataset,
+    parts: partition_options.Parts,
+    out: partition_options.Out,
+    method: partition_options.Method = "metis",
+    seed: partition_options.Seed = 0,
+    root: options.Root = None,
+    overwrite: partition_options.Overwrite = False,
+) -> None:
+    """Cut the graph of DATASET into parts; write a folder for each, with features and labels."""
+    with mistakes.explained(console), mistakes.interruptible():
+        check_free(out, overwrite)  # before the work
+        data = datasets.load(dataset, root=root)
+        found = distributed.partition(data.graph, parts, method, seed=seed)
+        distributed.save(out, data, found, overwrite=overwrite)
+        console.print(f"{data.name}: {data.num_nodes:,} nodes, {parts} parts by {method}")
+        console.print(str(found.report))
+        console.print(f"Parts: {out}/")
 
 
 @app.command()

@@ -23,7 +23,9 @@ from gat_ext.training.kinds import KINDS, MODEL_NAMES, Kind, closest_first, kind
 # ---- checks
 
 
-def _check_name(choices: list[str], what: str) -> Callable[[str | None], str | None]:
+def check_name(choices: list[str], what: str) -> Callable[[str | None], str | None]:
+    """Callback of an option that raises typer.BadParameter, with the choices, for another value."""
+
     def check(value: str | None) -> str | None:
         if value is None or value in choices:
             return value
@@ -195,7 +197,7 @@ _of_embeddings = _panel("Embeddings", models.available_embeddings())
 _BY_KIND = "; ".join(f"{', '.join(kind.models())}, to {kind.what}" for kind in KINDS)
 Model = Annotated[
     str,
-    typer.Argument(help=f"One of {_BY_KIND}.", callback=_check_name(MODEL_NAMES, "model")),
+    typer.Argument(help=f"One of {_BY_KIND}.", callback=check_name(MODEL_NAMES, "model")),
 ]
 
 Task = Annotated[
@@ -203,7 +205,7 @@ Task = Annotated[
     _of_data(
         help=f"What {', '.join(models.available())} classify: node, or graph, from its nodes' "
         "pooled features. By default what the data set is for.",
-        callback=_check_name(list(dict.fromkeys(kind.task for kind in KINDS)), "task"),
+        callback=check_name(list(dict.fromkeys(kind.task for kind in KINDS)), "task"),
     ),
 ]
 _OF_GRAPHS = ", ".join(datasets.available_graphs())
@@ -255,7 +257,7 @@ Preset = Annotated[
     str,
     _of_training(
         help="Settings of the model's paper, which the other options change.",
-        callback=_check_name(["paper"], "preset"),
+        callback=check_name(["paper"], "preset"),
     ),
 ]
 Hidden = Annotated[
@@ -272,7 +274,7 @@ Reorder = Annotated[
     str | None,
     _of_layers(
         help=f"Renumber the nodes first, for speed on large graphs: {', '.join(ORDERS)}.",
-        callback=_check_name(list(ORDERS), "order"),
+        callback=check_name(list(ORDERS), "order"),
     ),
 ]
 Bf16 = Annotated[
@@ -289,14 +291,14 @@ Pooling = Annotated[
     str,
     _of_graphs(
         help=f"With {', '.join(models.available())}: {', '.join(POOLINGS)} of the nodes' features.",
-        callback=_check_name(list(POOLINGS), "pooling"),
+        callback=check_name(list(POOLINGS), "pooling"),
     ),
 ]
 Walk = Annotated[
     str,
     _of_agents(
         help="How agents move: attention (what they learn), uniform or greedy.",
-        callback=_check_name(list(WALKS), "walk"),
+        callback=check_name(list(WALKS), "walk"),
     ),
 ]
 Types = Annotated[
@@ -304,7 +306,7 @@ Types = Annotated[
     _of_graphs(
         help="Node types that models see: label (the degree where there are none), degree, or "
         "wl1, wl2, wl3, colours that distinguish the types of nodes up to so many steps away.",
-        callback=_check_name(list(TYPES), "kind of types"),
+        callback=check_name(list(TYPES), "kind of types"),
     ),
 ]
 Attributes = Annotated[
@@ -325,7 +327,7 @@ Keep = Annotated[
     _of_graphs(
         help="Weights to test: those of the best epoch in validation, or of the last. Where few "
         "graphs validate, last is better: the best of many epochs is then a lucky one.",
-        callback=_check_name(["best", "last"], "rule"),
+        callback=check_name(["best", "last"], "rule"),
     ),
 ]
 EvalAgents = Annotated[
@@ -342,7 +344,7 @@ Context = Annotated[
     str,
     _of_embeddings(
         help="Weights of walks of each length, learned or uniform.",
-        callback=_check_name(list(CONTEXTS), "context"),
+        callback=check_name(list(CONTEXTS), "context"),
     ),
 ]
 
