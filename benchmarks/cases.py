@@ -158,7 +158,7 @@ SIZES = {
     "reddit-size": (232_965, 114_615_892, 21_657),
     "products-size": (2_449_029, 123_718_280, 17_481),
 }
-DATASETS = ("cora", "citeseer")
+DATASETS = ("cora", "citeseer", "digits")
 NAMES = (*GRAPHS, *SIZES, *DATASETS)
 
 

@@ -38,6 +38,7 @@ class Row:
         samples: by part, a figure for each round: milliseconds, or GB/s for "copy".
         ratio: by part, the time per edge relative to the base.
         moved: by part, the bytes to move.
+        figures: what else was measured, by the name of its column.
     """
 
     bench: str
@@ -58,6 +59,7 @@ class Row:
     ratio: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def timed(self) -> bool:
@@ -136,6 +138,11 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "peak": lambda row: _bytes(row.memory.get("peak")),
     "step adds": lambda row: _bytes(row.memory.get("increase")),
     "beyond results": lambda row: _plain(".2f", row.beyond),
+    "cut": lambda row: _plain(".1%", row.figures.get("cut")),
+    "halo": lambda row: _plain(".1%", row.figures.get("halo")),
+    "edges": lambda row: _plain(".2f", row.figures.get("edges")),
+    "nodes": lambda row: _plain(".2f", row.figures.get("nodes")),
+    "parts [ms]": lambda row: _ms(row.figures.get("parts [ms]")),
     "error": lambda row: f"{max(row.errors.values()):.0e}" if row.errors else "",
 }
 

@@ -139,9 +139,8 @@ def test_benchmarks_are_discovered_by_their_file_name(tmp_path):
     (tmp_path / "bench_mine.py").write_text("ITEMS = {'one': 1}\n")
     (tmp_path / "helper.py").write_text("raise AssertionError('not a benchmark')\n")
     assert list(run.discover(tmp_path)) == ["mine"]
-    assert {"edges", "layers", "operators", "epoch", "sweeps", "typed", "walk", "gam"} == set(
-        run.discover(FOLDER)
-    )
+    names = {"edges", "layers", "operators", "epoch", "sweeps", "typed", "walk", "gam", "partition"}
+    assert names == set(run.discover(FOLDER))
 
 
 @pytest.mark.parametrize(
@@ -293,6 +292,33 @@ def test_sweeps_compare_times_per_edge(monkeypatch):
         0.5 * a / b for a, b in zip(*(r.samples["total"] for r in (large, small)), strict=True)
     ]
     assert min(halves) * 0.2 < large.ratio["total"] < max(halves) * 5
+
+
+def test_partitions_are_checked_before_they_are_reported(monkeypatch):
+    import bench_partition
+    from report import OK, WRONG, table
+    from session import Options, Session
+
+    monkeypatch.setattr(bench_partition, "METHODS", ("range",))
+    monkeypatch.setattr(bench_partition, "PARTS", (2, 5))
+    setting = tiny_setting(graph="mesh", nodes=50)
+    session = Session(Options(setting, ("gat_ext",), {}, memory=False))
+    ranges, bisection = bench_partition.measure(session)
+    assert [row.status for row in (*ranges, *bisection)] == [OK] * 4
+    assert 0 < ranges[0].figures["cut"] < ranges[1].figures["cut"] < 1
+    assert "cut" in table(ranges) and "halo" in table(ranges)
+    assert bisection[0].item == "coordinates"
+
+    real = bench_partition.make_parts
+
+    def broken(*arguments):
+        parts = real(*arguments)
+        parts[1].edges[0] = parts[1].edges[1]
+        return parts
+
+    monkeypatch.setattr(bench_partition, "make_parts", broken)
+    ((first, _), _) = bench_partition.measure(session)
+    assert first.status == WRONG and "edges are not those of the graph" in first.note
 
 
 def test_limits_and_bandwidth_of_a_row():

@@ -43,6 +43,26 @@ class Problem:
         return self.weight.shape[0]
 
 
+def capped(weight: Tensor, parts: int) -> Tensor:
+    """Weights of which none exceeds that of a part.
+
+    A node that is heavier than a part fills one, and the other nodes share the remaining parts:
+    the limit c satisfies Σ min(wᵢ, c) = parts · c. Without it there is no balance to be found, and
+    methods that look for one leave parts empty.
+
+    Example:
+        >>> capped(torch.tensor([1, 90, 1, 1, 1]), 3).tolist()
+        [1, 2, 1, 1, 1]
+    """
+    heaviest = weight.topk(min(parts, weight.shape[0])).values
+    rest, left = int(weight.sum()), parts
+    for heavy in heaviest.tolist():
+        if heavy * left <= rest or left == 1:
+            break
+        rest, left = rest - heavy, left - 1
+    return weight.clamp(max=max(-(-rest // left), 1))
+
+
 @dataclass(frozen=True)
 class Undirected:
     """The symmetric graph without self-loops, with the number of edges between two nodes.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gat_ext.distributed.cut import Assignment, Whole, check_parts, check_whole
-from gat_ext.distributed.methods import METHODS, READ_EDGES, Problem
+from gat_ext.distributed.methods import METHODS, READ_EDGES, Problem, capped
 from gat_ext.distributed.part import Part, make_part, make_parts
 from gat_ext.distributed.report import PartitionReport, report_of
 from gat_ext.graph import Graph
@@ -68,8 +68,9 @@ def partition(
     """Chooses the part of each node.
 
     The work of a part is that of its edges, so a node weighs 1 + its number of incoming edges, and
-    parts get about equal weights. A method that reads edges cuts few of them, each pair of nodes
-    weighing the number of edges between them, in both directions.
+    parts get about equal weights; a node that is heavier than a part counts as a full one. A method
+    that reads edges cuts few of them, each pair of nodes weighing the number of edges between them,
+    in both directions.
 
     ===============  ==============================================================================
     ``metis``        METIS (Karypis and Kumar 1998), by pymetis
@@ -119,7 +120,7 @@ def partition(
         )
     if not isinstance(graph, Graph):
         graph = Graph(graph, num_nodes)
-    problem = _problem(graph, coordinates)
+    problem = _problem(graph, parts, coordinates)
     if problem.num_nodes == 0 or parts == 1:
         found = torch.zeros(problem.num_nodes, dtype=torch.int64)
     elif method in READ_EDGES and parts >= problem.num_nodes:
@@ -138,7 +139,7 @@ def _result(whole: Whole, method: str) -> Partition:
     return Partition(assignment, whole.parts, method, report_of(whole))
 
 
-def _problem(graph: Graph, coordinates: Tensor | Sequence[Tensor] | None) -> Problem:
+def _problem(graph: Graph, parts: int, coordinates: Tensor | Sequence[Tensor] | None) -> Problem:
     graph = graph.to("cpu")
     edge_index, in_degrees = graph.edge_index, graph.in_degrees()
     sets: tuple[int, ...] = (graph.num_dst,)
@@ -147,7 +148,7 @@ def _problem(graph: Graph, coordinates: Tensor | Sequence[Tensor] | None) -> Pro
         edge_index[1] += graph.num_src
         in_degrees = torch.cat([in_degrees.new_zeros(graph.num_src), in_degrees])
     placed = None if coordinates is None else _checked_coordinates(coordinates, sum(sets))
-    return Problem(edge_index, in_degrees + 1, sets, placed)
+    return Problem(edge_index, capped(in_degrees + 1, parts), sets, placed)
 
 
 # ---- checks
