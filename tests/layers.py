@@ -41,6 +41,7 @@ PROMISES = {
     "large_scores": "scores of any finite size",
     "memory": "nothing is left of a call",
     "reorder": "nn.Reordered",
+    "distributed": "a DistGraph in place of a Graph, with the results of one process",
     "copies": "copy.deepcopy and pickle",
     "half": "float16 and bfloat16",
     "pyg": "PyG has a layer of the same name, with the same parameters and results",

@@ -44,15 +44,19 @@ struct Dropout {
   // p * 2^32: a 32-bit draw below it drops the weight; 0 turns dropout off.
   std::uint64_t threshold = 0;
   double keep_scale = 1;  // 1 / (1 - p), or 0 when p = 1
+  // The numbers that take the place of the edges' own, such as those in a graph of which these
+  // edges are a part; null: their own.
+  const std::int64_t* number = nullptr;
 
-  static Dropout make(double p, const std::int64_t* seed) {
-    return {seed, static_cast<std::uint64_t>(p * 4294967296.0), p < 1 ? 1 / (1 - p) : 0};
+  static Dropout make(double p, const std::int64_t* seed, const std::int64_t* number = nullptr) {
+    return {seed, static_cast<std::uint64_t>(p * 4294967296.0), p < 1 ? 1 / (1 - p) : 0, number};
   }
   GAT_HD bool active() const { return threshold != 0; }
 
   // One counter serves four consecutive heads.
   GAT_HD Philox4 draw(std::int64_t edge, std::int64_t head_group) const {
-    return philox(static_cast<std::uint64_t>(*seed), static_cast<std::uint64_t>(edge),
+    return philox(static_cast<std::uint64_t>(*seed),
+                  static_cast<std::uint64_t>(number ? number[edge] : edge),
                   static_cast<std::uint64_t>(head_group));
   }
   // Selects by comparison, because registers cannot be indexed.

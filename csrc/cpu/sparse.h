@@ -42,7 +42,9 @@ struct SparseKernels {
                    const T* edge_attr, T* out, int num_threads);
   // out [n] = x [n] times 0 or 1 / (1 - p). The random numbers depend on the seed only, not on the
   // instruction set.
-  void (*dropout)(const Dropout&, std::int64_t n, const T* x, T* out, int num_threads);
+  // Of x [rows, channels], of which dropout.number may number the rows.
+  void (*dropout)(const Dropout&, std::int64_t rows, std::int64_t channels, const T* x, T* out,
+                  int num_threads);
 };
 
 template <class Isa, class T>

@@ -284,6 +284,7 @@ Inputs to_edges(Inputs inputs, const Sorted& s) {
   for (std::size_t i = 1; i < kNumInputs; ++i) {
     if (kInputs[i].is_per_edge()) inputs.optional[i - 1] = to_edges(inputs.optional[i - 1], s);
   }
+  inputs.edge_number = to_edges(inputs.edge_number, s);
   return inputs;
 }
 

@@ -63,12 +63,21 @@ inline CsrView csr_view(const at::Tensor& rowptr, const at::Tensor& col,
   return view;
 }
 
-inline Dropout make_dropout(const OptionalTensor& seed, double p, at::Device device) {
+// number [count] takes the place of the positions of `count` edges, or rows, in the draws.
+inline Dropout make_dropout(const OptionalTensor& seed, double p, at::Device device,
+                            const OptionalTensor& number = {}, std::int64_t count = 0) {
   if (p <= 0) return {};
   TORCH_CHECK_VALUE(seed.has_value() && seed->numel() == 1 && seed->scalar_type() == at::kLong,
                     "dropout needs a seed: an int64 tensor of one element");
   check_device(*seed, device, "seed");
-  return Dropout::make(p, seed->const_data_ptr<std::int64_t>());
+  if (!number.has_value()) return Dropout::make(p, seed->const_data_ptr<std::int64_t>());
+  TORCH_CHECK_TYPE(number->scalar_type() == at::kLong, "the numbers for dropout have dtype ",
+                   number->scalar_type(), "; expected int64");
+  check_shape(*number, {count}, "the numbers for dropout");
+  check_device(*number, device, "the numbers for dropout");
+  TORCH_CHECK_VALUE(number->is_contiguous(), "the numbers for dropout are not contiguous");
+  return Dropout::make(p, seed->const_data_ptr<std::int64_t>(),
+                       number->const_data_ptr<std::int64_t>());
 }
 
 }  // namespace gat::binding

@@ -164,7 +164,7 @@ struct SummedGradients {
 
 template <class T>
 EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Constants& constants,
-                                     const OptionalTensor& seed) {
+                                     const Inputs& inputs) {
   EdgeAttentionInputs<T> in;
   in.csr = csr_view(t.rowptr, t.col, t.edge_id, t.num_edges, t.value().device());
   in.num_heads = t.num_heads, in.score_channels = t.score_channels,
@@ -178,7 +178,8 @@ EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Consta
   in.edge_channels = t.edge_channels;
   in.edge_attr = data<T>(t.input[kEdgeAttr]), in.edge_map = data<Acc<T>>(t.edge_map);
   in.params = {static_cast<Acc<T>>(constants.negative_slope), static_cast<Acc<T>>(constants.scale)};
-  in.dropout = make_dropout(seed, constants.dropout_p, t.value().device());
+  in.dropout = make_dropout(inputs.seed, constants.dropout_p, t.value().device(),
+                            inputs.edge_number, t.num_edges);
   in.num_threads = at::get_num_threads();
   return in;
 }
@@ -214,7 +215,7 @@ Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const C
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     EdgeAttentionForward<T> args;
-    args.in = kernel_inputs<T>(t, constants, inputs.seed);
+    args.in = kernel_inputs<T>(t, constants, inputs);
     if (top_k > 0) {
       device.template select_top_k<T>(t, args.in, top_k, mutable_data<std::uint8_t>(selected));
       args.in.selected = data<std::uint8_t>(selected);
@@ -274,7 +275,7 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     EdgeAttentionBackward<T> args;
-    args.in = kernel_inputs<T>(t, constants, inputs.seed);
+    args.in = kernel_inputs<T>(t, constants, inputs);
     if (!is_absent(chosen)) args.in.selected = data<std::uint8_t>(chosen);
     args.transpose =
         csr_view(*t_rowptr, *t_col, graph.t_edge_id.has_value() ? graph.t_edge_id : t_pos,

@@ -30,7 +30,7 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def("scale(Tensor x, Tensor factor) -> Tensor");
   m.def("relu(Tensor x) -> Tensor");
   m.def("relu_backward(Tensor grad, Tensor out) -> Tensor");
-  m.def("dropout(Tensor x, Tensor seed, float p) -> Tensor");
+  m.def("dropout(Tensor x, Tensor seed, float p, Tensor? row_number=None) -> Tensor");
   m.def("inverse_norm(Tensor x, float eps) -> Tensor");
 
   m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
@@ -53,8 +53,8 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def("edge_sum(Tensor rowptr, Tensor? edge_id, Tensor weight, Tensor edge_attr) -> Tensor");
 
   m.def(
-      "edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p) "
-      "-> Tensor");
+      "edge_dropout_mask(Tensor seed, SymInt num_edges, SymInt num_heads, float dropout_p, "
+      "Tensor? edge_number=None) -> Tensor");
 
   m.def(ops::EdgeAttention::schema().c_str());
   m.def(ops::EdgeAttentionBackward::schema().c_str());

@@ -106,21 +106,23 @@ struct ForBackward {
   auto members() const { return std::tie(value); }
 };
 
-// The differentiable inputs, by Input, and the seed of dropout.
+// The differentiable inputs, by Input, and what dropout draws from: a seed, and a number of each
+// edge (int64 [E]; None: its position).
 struct Inputs {
   at::Tensor value;
   std::array<OptionalTensor, kNumInputs - 1> optional;
-  OptionalTensor seed;
+  OptionalTensor seed, edge_number;
 
   static std::string schema() {
     std::string all;
     for (const auto& input : kInputs)
       all += std::string(all.empty() ? "Tensor " : "Tensor? ") + input.name + ", ";
-    return all + "Tensor? seed";
+    return all + "Tensor? seed, Tensor? edge_number";
   }
   auto members() const {
     const auto of_array = [](const auto&... each) { return std::tie(each...); };
-    return std::tuple_cat(std::tie(value), std::apply(of_array, optional), std::tie(seed));
+    return std::tuple_cat(std::tie(value), std::apply(of_array, optional),
+                          std::tie(seed, edge_number));
   }
 
   // Undefined where it is absent.

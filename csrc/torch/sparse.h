@@ -174,13 +174,11 @@ at::Tensor edge_sum(const at::Tensor& rowptr, const OptionalTensor& edge_id,
 
 template <class Device>
 at::Tensor edge_dropout_mask(const at::Tensor& seed, std::int64_t num_edges, std::int64_t num_heads,
-                             double dropout_p) {
-  TORCH_CHECK_VALUE(seed.numel() == 1 && seed.scalar_type() == at::kLong,
-                    "seed must be an int64 tensor of one element");
+                             double dropout_p, const OptionalTensor& edge_number) {
   Device device(seed);
   const at::Tensor mask = allocate({num_edges, num_heads}, seed.options().dtype(at::kBool));
-  device.dropout_mask(Dropout::make(dropout_p, seed.const_data_ptr<std::int64_t>()), num_edges,
-                      num_heads, mutable_data<bool>(mask));
+  device.dropout_mask(make_dropout(seed, dropout_p, seed.device(), edge_number, num_edges),
+                      num_edges, num_heads, mutable_data<bool>(mask));
   return mask;
 }
 

@@ -1,24 +1,50 @@
 """Graphs cut into parts, one for each process of ``torch.distributed``.
 
 Uses ``models``, ``nn``, ``functional``, ``graph`` and ``ops``. ``training`` and users may use what
-this file exports; ``cut``, ``methods`` and ``arrays`` are internal.
+this file exports. ``modes`` has the attention; ``exchange`` sends rows; ``storage`` and ``methods``
+are for partitions.
 """
 
 from __future__ import annotations
 
+from gat_ext.distributed.exchange import Traffic
+from gat_ext.distributed.failures import RankError, report_failure
+from gat_ext.distributed.graph import DistGraph
+from gat_ext.distributed.norms import GlobalNorm, convert_norms, normalise
 from gat_ext.distributed.part import Part, make_part, make_parts
 from gat_ext.distributed.partition import Partition, partition
+from gat_ext.distributed.reduce import (
+    accuracy,
+    average_gradients,
+    binary_cross_entropy,
+    cross_entropy,
+    global_mean,
+    sum_over_processes,
+)
 from gat_ext.distributed.report import PartitionReport
 from gat_ext.distributed.storage import StoredPart, load, save
 
 __all__ = [
+    "DistGraph",
+    "GlobalNorm",
     "Part",
     "Partition",
     "PartitionReport",
+    "RankError",
     "StoredPart",
+    "Traffic",
+    "accuracy",
+    "average_gradients",
+    "binary_cross_entropy",
+    "convert_norms",
+    "cross_entropy",
+    "global_mean",
     "load",
     "make_part",
     "make_parts",
+    "normalise",
     "partition",
+    "report_failure",
     "save",
+    "sum_over_processes",
 ]

@@ -7,9 +7,9 @@ from typing import overload
 from torch import Tensor
 from typing_extensions import Unpack
 
-from gat_ext.functional import checks, fallback
-from gat_ext.functional.dispatch import operator_over
-from gat_ext.functional.masked import bias_of_heads, mask_of_edges, masked_sum
+from gat_ext.functional import checks
+from gat_ext.functional.fused import AttentionOptions, attend
+from gat_ext.functional.masked import bias_of_heads, mask_of_edges
 from gat_ext.functional.options import (
     AttentionResult,
     InputsForAny,
@@ -22,10 +22,8 @@ from gat_ext.functional.options import (
     WithWeightsAndLse,
 )
 from gat_ext.graph.protocol import GraphLike
-from gat_ext.ops.arguments import Constants, Inputs, Results
-from gat_ext.ops.registry import draw_seed, needs_grad
-
-_OUT, _WEIGHTS, _LSE = map(Results._fields.index, ("out", "weights", "lse"))
+from gat_ext.ops.arguments import Constants, Inputs
+from gat_ext.ops.registry import draw_seed
 
 
 @overload
@@ -185,30 +183,10 @@ def edge_attention(
     if dropout_p > 0:
         seed = draw_seed(value.device) if seed is None else checks.seed(seed, value.device)
     seed = seed if dropout_p > 0 else None
-    constants = score, edge_in_value, negative_slope, scale, dropout_p
+    constants = Constants(score, edge_in_value, negative_slope, scale, dropout_p)
     inputs["bias"] = bias_of_heads(bias, value)
-    # The operator reads value in place of an absent query or key, and computes the sum of their
-    # gradients directly.
-    for name in ("query", "key"):
-        if inputs[name] is value:
-            inputs[name] = None
-    given = value, *inputs.values()
-    if fallback.is_needed(*given, edge_mask):
-        out, weights, lse = fallback.attend(
-            graph, Inputs(*given), seed, Constants(*constants), top_k
-        )
-    else:
-        operator, graph_arguments = operator_over(graph, needs_grad(*given))
-        with_weights = return_weights or edge_mask is not None
-        results = operator(
-            *graph_arguments, *given, seed, *constants, top_k, with_weights, return_lse
-        )
-        out, weights, lse = results[_OUT], results[_WEIGHTS], results[_LSE]
-    if edge_mask is not None:
-        in_value = edge_feat if edge_map is None or edge_attr is None else (edge_attr, edge_map)
-        out, weights = masked_sum(
-            graph, value, weights, edge_mask, in_value if edge_in_value else None
-        )
+    options = AttentionOptions(constants, seed, top_k, edge_mask, return_weights, return_lse)
+    out, weights, lse = attend(graph, Inputs(value, **inputs), options)
     if return_weights:
         return WithWeightsAndLse(out, weights, lse) if return_lse else WithWeights(out, weights)
     return WithLse(out, lse) if return_lse else out

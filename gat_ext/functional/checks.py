@@ -14,6 +14,7 @@ from torch import Tensor
 from gat_ext import _C
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.arguments import DIMS
 from gat_ext.ops.scores import TRAITS
@@ -26,8 +27,8 @@ _INT64_MAX = 2**63 - 1
 
 
 def is_graph(graph: Any) -> None:
-    """Raises TypeError unless ``graph`` is a Graph, or a TracedGraph while tracing."""
-    if not isinstance(graph, (Graph, TracedGraph)):
+    """Raises TypeError unless ``graph`` is a Graph, a DistGraph, or a TracedGraph while tracing."""
+    if not isinstance(graph, (Graph, TracedGraph, ShardedGraph)):
         raise TypeError(
             f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: build one from an "
             "edge_index with Graph(edge_index)"

@@ -30,7 +30,12 @@ def is_needed(*inputs: Tensor | None) -> bool:
 
 
 def attend(
-    graph: GraphLike, inputs: Any, seed: Tensor | None, constants: Any, top_k: int
+    graph: GraphLike,
+    inputs: Any,
+    seed: Tensor | None,
+    edge_number: Tensor | None,
+    constants: Any,
+    top_k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse) of edge_attention; gathers rows into [E, H, D].
 
@@ -38,6 +43,7 @@ def attend(
         graph: the graph.
         inputs: ``Inputs`` of edge_attention.
         seed: seed of dropout, or None.
+        edge_number: int64 [E], the number of each edge in dropout; None: its position.
         constants: ``Constants`` of edge_attention.
         top_k: 0 for all.
     """
@@ -53,6 +59,7 @@ def attend(
             **inputs._asdict(),
             **constants._asdict(),
             seed=seed,
+            edge_number=edge_number,
             selected=absent(inputs.value),
         )
     )

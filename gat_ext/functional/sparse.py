@@ -8,6 +8,7 @@ from torch import Tensor
 from gat_ext.functional import checks, fallback
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.registry import needs_grad, ops
 from gat_ext.ops.state import is_transformed
@@ -56,6 +57,13 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
     """
     checks.choice(by, ("dst", "src"), "by")
     checks.edge_values(graph, scores, "scores")
+    if isinstance(graph, ShardedGraph):
+        if by == "src":
+            raise NotImplementedError(
+                "edge_softmax by source is not available on a DistGraph, whose processes hold the "
+                "in-edges of their nodes; partition graph.reverse() and normalise by destination"
+            )
+        graph = graph.local
     if is_transformed():
         return fallback.call(fallback.edge_softmax, graph, scores, by=by, to_lower=False)
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
@@ -96,6 +104,8 @@ def sddmm(graph: GraphLike, x: Tensor, y: Tensor) -> Tensor:
     checks.node_features(graph, x, "x", "num_dst")
     checks.node_features(graph, y, "y", "num_src")
     checks.same_tail(x, "x", y, "y")
+    if isinstance(graph, ShardedGraph):
+        (y,), graph = graph.extend(y), graph.local
     if is_transformed() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.sddmm, graph, x, y)
     assert isinstance(graph, Graph)
@@ -148,6 +158,8 @@ def spmm(
     if weight is not None:
         checks.heads(weight, x.shape[1], "weight", "x")
         weight = weight.expand(-1, x.shape[1])
+    if isinstance(graph, ShardedGraph):
+        (x,), graph = graph.extend(x), graph.local
     if isinstance(graph, TracedGraph) and weight is not None and reduce == "sum":
         weight = of_slots(graph, weight)
         graph = graph if is_transformed() else graph.with_csr()
@@ -199,6 +211,7 @@ def edge_dot(graph: GraphLike, query: Tensor, edge_attr: Tensor) -> Tensor:
     checks.edge_features(graph, edge_attr, "edge_attr", query.shape[-1])
     if query.dim() != 3:
         raise ValueError(f"query has shape {list(query.shape)}; expected [N_dst, H, K]")
+    graph = graph.local if isinstance(graph, ShardedGraph) else graph
     if is_transformed() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.edge_dot, graph, query, edge_attr)
     assert isinstance(graph, Graph)
@@ -240,6 +253,7 @@ def edge_sum(graph: GraphLike, weight: Tensor, edge_attr: Tensor) -> Tensor:
     checks.edge_features(graph, weight, "weight", None)
     checks.edge_features(graph, edge_attr, "edge_attr", None)
     weight = of_slots(graph, weight)
+    graph = graph.local if isinstance(graph, ShardedGraph) else graph
     if is_transformed():
         return fallback.call(fallback.edge_sum, graph, weight, edge_attr)
     graph = graph.with_csr() if isinstance(graph, TracedGraph) else graph

@@ -48,11 +48,15 @@ class Graph(Conversions):
         ([0, 1, 3, 3], [1, 0, 2], [2, 0, 1])
     """
 
-    __slots__ = ("__weakref__", "_col", "_edge_id", "_num_src", "_rowptr", "_transpose")
+    __slots__ = (
+        *("__weakref__", "_col", "_edge_id", "_edge_number"),
+        *("_num_src", "_rowptr", "_transpose"),
+    )
 
     _rowptr: Tensor
     _col: Tensor
     _edge_id: Tensor | None
+    _edge_number: Tensor | None
     _num_src: int
     _transpose: Transpose | None
 
@@ -67,7 +71,7 @@ class Graph(Conversions):
     ) -> None:
         """Checks the edges and sorts them by destination."""
         csr.check_edge_index(edge_index)
-        self._transpose = None
+        self._transpose = self._edge_number = None
         if torch.compiler.is_compiling():
             counts = csr.traced_counts(num_nodes, num_src, num_dst)
             self._num_src = counts[0]
@@ -88,7 +92,14 @@ class Graph(Conversions):
         """A graph of checked parts."""
         graph = cls.__new__(cls)
         graph._rowptr, graph._col, graph._edge_id = parts
-        graph._num_src, graph._transpose = num_src, transpose
+        graph._num_src, graph._transpose, graph._edge_number = num_src, transpose, None
+        return graph
+
+    def _numbered(self, numbers: Tensor) -> Graph:
+        """This graph with ``edge_number``."""
+        parts = self._rowptr, self._col, self._edge_id
+        graph = Graph._from_csr(parts, self._num_src, self._transpose)
+        graph._edge_number = numbers
         return graph
 
     def _derive(self, edge_index: Tensor, num_src: int, num_dst: int) -> Graph:
@@ -155,6 +166,14 @@ class Graph(Conversions):
     def edge_id(self) -> Tensor | None:
         """``[E]``, the caller's position of each edge in CSR order; None if the orders agree."""
         return self._edge_id
+
+    @property
+    def edge_number(self) -> Tensor | None:
+        """int64 ``[E]``, the number of each edge in the draws of dropout; None: its position.
+
+        Part of a larger graph, in which the edges have these numbers, draws as that graph does.
+        """
+        return self._edge_number
 
     @property
     def edge_index(self) -> Tensor:
@@ -239,7 +258,10 @@ class Graph(Conversions):
                 rowptr, col, pos = (change(tensor) for tensor in transpose[:3])
                 order = pos if edge_id is None else change(transpose.edge_id)
                 transpose = Transpose(rowptr, col, pos, order)
-        return Graph._from_csr(parts, self._num_src, transpose)
+        graph = Graph._from_csr(parts, self._num_src, transpose)
+        if self._edge_number is not None:
+            graph._edge_number = change(self._edge_number)
+        return graph
 
     def subgraph(self, nodes: Tensor | Sequence[int]) -> tuple[Graph, Tensor]:
         """The edges between some of the nodes, which are numbered anew in the given order.

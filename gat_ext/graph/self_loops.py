@@ -14,6 +14,7 @@ from torch import Tensor
 from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import check_edge_index
 from gat_ext.graph.graph import Graph
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.slots import with_loops
 from gat_ext.ops.state import is_tracing
@@ -30,7 +31,7 @@ class SelfLoops(NamedTuple):
         num_loops: number of new self-loops.
     """
 
-    graph: Graph | TracedGraph
+    graph: Graph | TracedGraph | ShardedGraph
     kept: Tensor | None
     num_given: int
     num_loops: int
@@ -55,19 +56,24 @@ class SelfLoops(NamedTuple):
         return dst, num_dst
 
 
-def with_self_loops(adjacency: Tensor | Graph, num_src: int, num_dst: int) -> SelfLoops:
+def with_self_loops(
+    adjacency: Tensor | Graph | ShardedGraph, num_src: int, num_dst: int
+) -> SelfLoops:
     """Replaces the self-loops of a graph by one for every node that is source and destination.
 
     The result is cached as long as the Graph lives, or until the edge_index is modified, so that
     training on one graph sorts once.
     """
-    if not isinstance(adjacency, Graph):
+    if not isinstance(adjacency, (Graph, ShardedGraph)):
         check_edge_index(adjacency)
     key = (num_src, num_dst, "looped")
     return cached((adjacency,), key, lambda: _replaced(adjacency, num_src, num_dst))
 
 
-def _replaced(adjacency: Tensor | Graph, num_src: int, num_dst: int) -> SelfLoops:
+def _replaced(adjacency: Tensor | Graph | ShardedGraph, num_src: int, num_dst: int) -> SelfLoops:
+    if isinstance(adjacency, ShardedGraph):
+        graph, kept = adjacency.replace_self_loops()
+        return SelfLoops(graph, kept, adjacency.num_edges, num_dst)
     if is_tracing():
         traced = TracedGraph(adjacency, num_src, num_dst, self_loops=True)
         return SelfLoops(traced, None, traced.num_given, traced.num_edges - traced.num_given)

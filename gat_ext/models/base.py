@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
+from gat_ext.graph.sharded import ShardedGraph, rows_of
 from gat_ext.models.features import dropout_features, input_features
 from gat_ext.nn.adjacency import is_plain, plain_inputs
 from gat_ext.nn.arguments import check_size
@@ -19,6 +20,7 @@ from gat_ext.nn.features import SparseFeatures
 from gat_ext.nn.linear import reset_
 from gat_ext.nn.masks import one_of
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
+from gat_ext.ops.numbering import numbered_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,12 +49,6 @@ def make_norm(name: str | None, channels: int) -> nn.Module:
         names = ", ".join(map(repr, _NORMS))
         raise ValueError(f"norm is {name!r}; expected None or one of {names}")
     return _NORMS[name](channels)
-
-
-def _norm_of_batch(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalises [..., N, C] as rows."""
-    out: Tensor = norm(x.flatten(0, -2)).view(x.shape)
-    return out
 
 
 def check_depth(num_layers: int) -> None:
@@ -88,6 +84,13 @@ class EdgeInputs(NamedTuple):
         out, weights = layer(x, self.graph, return_attention_weights=True, **options)
         self.attention.append(weights)
         return out
+
+    def normalise(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """Normalises [..., N, C] as rows; those of all processes for a DistGraph."""
+        rows = x if x.dim() == 2 else x.flatten(0, -2)
+        sharded = isinstance(self.graph, ShardedGraph)
+        out: Tensor = self.graph.normalise(norm, rows) if sharded else norm(rows)
+        return out if x.dim() == 2 else out.view(x.shape)
 
 
 class AttentionModel(TracedModule, ABC):
@@ -149,7 +152,8 @@ class AttentionModel(TracedModule, ABC):
         """
         check_is_no_proxy(self, x, graph)
         masks = self._masks(*one_of(edge_mask, edge_weight))
-        return self._run(input_features(x), self._edges(graph, edge_attr, masks))
+        with numbered_rows(rows_of(graph)):
+            return self._run(input_features(x), self._edges(graph, edge_attr, masks))
 
     @torch.no_grad()
     def attention_weights(
@@ -277,6 +281,6 @@ class StackedModel(AttentionModel):
         for position, norm in enumerate(self.norms):
             x = dropout_features(x, self.dropout, self.training)
             x = edges.apply(position, self.layers[position], x)
-            x = self.activation(norm(x) if x.dim() == 2 else _norm_of_batch(norm, x))
+            x = self.activation(edges.normalise(norm, x))
         x = dropout_features(x, self.dropout, self.training)
         return edges.apply(last, self.layers[last], x)

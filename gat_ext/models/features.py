@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
 from gat_ext.graph.cache import cached
 from gat_ext.nn.features import SparseFeatures, as_features, dropout
+from gat_ext.ops.numbering import current_numbering, numbered_rows, of_batch
 from gat_ext.ops.state import is_tracing
 
 _SPARSE = 0.25  # share of nonzero elements below which only they are stored
@@ -69,4 +72,8 @@ def dropout_features(
     """Dropout of features [N, C]; of sparse features, only of the stored elements."""
     if isinstance(x, SparseFeatures):
         return x.dropout(p, training)
+    if x.dim() > 2 and current_numbering() is not None:  # a batch [..., N, C]
+        rows = x.flatten(0, -2)
+        with numbered_rows(of_batch(prod(x.shape[:-2]))):
+            return dropout(rows, p, training).view(x.shape)
     return dropout(x, p, training)

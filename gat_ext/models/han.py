@@ -12,7 +12,6 @@ from gat_ext.models.base import check_depth
 from gat_ext.models.typed import Features, TypedModel
 from gat_ext.nn import HANConv
 from gat_ext.nn.arguments import check_size
-from gat_ext.nn.features import dropout
 from gat_ext.nn.hetero import Edges, Metadata, check_metadata, sizes_by_type
 from gat_ext.nn.linear import linear, reset_
 from gat_ext.nn.tracers import check_is_no_proxy
@@ -98,7 +97,7 @@ class HAN(TypedModel):
         self._check_has_target(x_dict)
         x: Any = {kind: x_dict[kind] for kind in self.types if kind in x_dict}
         for layer in self.layers:
-            dropped = {k: dropout(h, self.dropout, self.training) for k, h in x.items()}
+            dropped = self._dropped(x, edge_index_dict, self.dropout)
             result = layer(dropped, edge_index_dict)
             x = {kind: h for kind, h in result.items() if h is not None}
         out: Tensor = self.lin_out(x[self.target])

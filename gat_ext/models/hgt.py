@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,11 @@ from torch import Tensor, nn
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.models.base import Attention, check_depth
-from gat_ext.models.features import dropout_features, input_features
+from gat_ext.models.features import input_features
 from gat_ext.models.typed import Features, TypedModel
 from gat_ext.nn import HGTConv
 from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.arguments import check_channels, check_size
-from gat_ext.nn.features import dropout
 from gat_ext.nn.hetero import (
     Edges,
     Metadata,
@@ -143,20 +141,20 @@ class HGT(TypedModel):
         inputs = {kind: input_features(x) for kind, x in x_dict.items()}
         inputs = checked_features(inputs, lins, self, dense=False)
         sizes = {kind: x_dict[kind].shape[0] for kind in x_dict}
-        x = {kind: linear_maps.relu(h) for kind, h in self.lin_in(self._dropped(inputs)).items()}
+        dropped = self._dropped(inputs, edge_index_dict, self.dropout)
+        x = {kind: linear_maps.relu(h) for kind, h in self.lin_in(dropped).items()}
         for layer in self.layers:
             asked = None if attention is None else True
             options = {"edge_mask": mask, "return_attention_weights": asked}
-            result = layer(self._dropped(x), edge_index_dict, **options)
+            dropped = self._dropped(x, edge_index_dict, self.dropout)
+            result = layer(dropped, edge_index_dict, **options)
             if attention is not None:
                 result, weights = result
                 attention.append(_joined(edge_index_dict, weights, sizes))
             x = {**x, **result}
-        out: Tensor = self.lin_out(dropout(x[self.target], self.dropout, self.training))
+        last = {self.target: x[self.target]}
+        out: Tensor = self.lin_out(self._dropped(last, edge_index_dict, self.dropout)[self.target])
         return out
-
-    def _dropped(self, x: Mapping[str, Any]) -> dict[str, Any]:
-        return {kind: dropout_features(h, self.dropout, self.training) for kind, h in x.items()}
 
 
 def _joined(

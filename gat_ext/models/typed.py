@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.models.base import Attention
+from gat_ext.models.features import dropout_features
 from gat_ext.nn.hetero import Edges, Metadata, Relation
 from gat_ext.nn.tracers import TracedModule
+from gat_ext.ops.numbering import Numbering, numbered_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,6 +78,18 @@ class TypedModel(TracedModule):
             over the in-edges of a node. Empty for models whose attention is of another form.
         """
         return []
+
+    def _dropped(self, x: Mapping[str, Any], edge_index_dict: Edges, p: float) -> dict[str, Any]:
+        """Features of each type after dropout, which numbers those of a DistGraph."""
+        numberings: dict[str, Numbering] = {}
+        for (src, _, dst), graph in edge_index_dict.items():
+            if isinstance(graph, ShardedGraph):
+                numberings |= {src: graph.src_numbering, dst: graph.dst_numbering}
+        dropped = {}
+        for kind, features in x.items():
+            with numbered_rows(numberings.get(kind)):
+                dropped[kind] = dropout_features(features, p, self.training)
+        return dropped
 
     def _check_target(self, relations: Collection[Relation]) -> None:
         if self.target not in {dst for _, _, dst in relations}:

@@ -12,14 +12,15 @@ from gat_ext.graph.cache import cached
 from gat_ext.graph.formats import Form, form_of
 from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.ops.state import is_tracing
 
 
 def is_plain(adjacency: Any) -> bool:
-    """True for an edge_index or a Graph."""
+    """True for an edge_index, a Graph or a DistGraph."""
     if type(adjacency) is Tensor:
         return adjacency.layout == torch.strided
-    return isinstance(adjacency, Graph)
+    return isinstance(adjacency, (Graph, ShardedGraph))
 
 
 def unwrap(adjacency: Any) -> Tensor | Graph:
@@ -68,7 +69,7 @@ def _plain_edge_index(wrapper: Tensor) -> Tensor:
 
 def _form(adjacency: Any) -> Form | None:
     """The form of an adjacency; None for an edge_index or a Graph."""
-    return None if _is_dense(adjacency) or isinstance(adjacency, Graph) else form_of(adjacency)
+    return None if _is_dense(adjacency) or is_plain(adjacency) else form_of(adjacency)
 
 
 def plain_inputs(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.sharded import ShardedGraph, rows_of
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
 from gat_ext.nn.arguments import asks_for_weights, check_pair
@@ -30,6 +31,7 @@ from gat_ext.nn.masks import mask_of_layer, one_of
 from gat_ext.nn.self_loops import graph_and_edges
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
 from gat_ext.ops import linear_maps
+from gat_ext.ops.numbering import numbered_rows
 
 _METHODS_OF_PYG = (
     *("message", "aggregate", "message_and_aggregate", "update", "propagate"),
@@ -253,7 +255,8 @@ class AttentionConv(TracedModule):
             self.replaces_loops,
         )
         num_dst = sizes[1] * (batch.size if batch else 1)
-        operands = self.project(x_src, x_dst, edge_attr, num_dst, **more)
+        with numbered_rows(rows_of(graph)):
+            operands = self.project(x_src, x_dst, edge_attr, num_dst, **more)
         if mask is not None:
             value, loops = operands.nodes[0], self.replaces_loops
             mask = mask_of_layer(name, mask, value, edge_index, sizes, loops, self)
@@ -290,7 +293,8 @@ class AttentionConv(TracedModule):
         elif size is not None:
             num_dst = size[1]
         else:
-            num_dst = adjacency.num_dst if isinstance(adjacency, Graph) else num_src
+            sized = isinstance(adjacency, (Graph, ShardedGraph))
+            num_dst = adjacency.num_dst if sized else num_src  # type: ignore[union-attr]
         if size is not None and tuple(size) != (num_src, num_dst):
             raise ValueError(
                 f"size is {tuple(size)}, but x has {num_src} sources and {num_dst} destinations; "
@@ -335,6 +339,8 @@ class AttentionConv(TracedModule):
         """(edges attended over, weights), in the form of the given adjacency."""
         if isinstance(graph, TracedGraph):
             return graph.edges_with(weights)
+        if isinstance(graph, ShardedGraph):
+            return graph.global_edge_index, weights
         edges = graph.edge_index
         if not is_plain(adjacency):
             return attention_of(adjacency, graph, edges, weights)

@@ -12,6 +12,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.formats.scipy_sparse import is_scipy, scipy_to_torch
 from gat_ext.ops import linear_maps
+from gat_ext.ops.numbering import Numbering, current_numbering, numbered_rows
 
 
 class SparseFeatures:
@@ -121,8 +122,18 @@ class SparseFeatures:
             ValueError: p is not a probability.
         """
         checks.flag(training, "training")
-        values = dropout(self.values, checks.probability(p, "p"), training)
+        with numbered_rows(self._numbering()):
+            values = dropout(self.values, checks.probability(p, "p"), training)
         return self if values is self.values else self._of(self.graph, values)
+
+    def _numbering(self) -> Numbering | None:
+        """The numbers of the stored entries, if rows are numbered: those of all elements."""
+        current = current_numbering()
+        if current is None:
+            return None
+        column, row = self.graph.edge_index
+        width = self.shape[1]
+        return Numbering(current.numbers[row] * width + column, current.total * width)
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """``torch.nn.functional.linear`` of the features, differentiable in all its inputs.

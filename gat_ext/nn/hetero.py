@@ -20,7 +20,9 @@ from gat_ext.functional.masked import mask_of
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import check_edge_index
+from gat_ext.graph.order import inverse
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.features import SparseFeatures
@@ -242,11 +244,27 @@ class StackedGraph(NamedTuple):
             types, one after the other. Its edges are those of the relations, one after the other.
         rows: of each relation, the nodes of its source type that have a row, ascending; None: all.
         num_edges: of each relation.
+        order: int64 [E], the position of each edge of the graph among those of the relations; None
+            if it has them in this order.
     """
 
     graph: GraphLike
     rows: tuple[Tensor | None, ...]
     num_edges: tuple[int, ...]
+    order: Tensor | None = None
+
+    def of_graph(self, by_relation: Tensor | None) -> Tensor | None:
+        """Rows of the edges of the relations, one after the other, in the order of the graph."""
+        if by_relation is None or self.order is None:
+            return by_relation
+        return by_relation[self.order]
+
+    def of_relations(self, by_edge: Tensor) -> tuple[Tensor, ...]:
+        """Rows of the edges of the graph, for each relation."""
+        if self.order is not None:
+            by_edge = by_edge[inverse(self.order)]
+        parts: tuple[Tensor, ...] = by_edge.split(self.num_edges)  # type: ignore[no-untyped-call]
+        return parts
 
 
 def stack_relations(
@@ -274,6 +292,11 @@ def stack_relations(
         IndexError: a node is out of range.
     """
     edges = [_checked(edge_index_dict[relation], relation, sizes) for relation in relations]
+    kinds = {isinstance(each, ShardedGraph) for each in edges}
+    if len(kinds) > 1:
+        raise TypeError(
+            "edge_index_dict has a DistGraph for some relations only; expected one for all of them"
+        )
     firsts = accumulate((sizes[name] for name in dst_types), initial=0)
     first = dict(zip(dst_types, firsts, strict=False))
     num_dst = sum(sizes[name] for name in dst_types)
@@ -284,6 +307,8 @@ def stack_relations(
     if is_tracing():
         return _stacked(edges, ends, num_dst)
     key = ("stacked", ends, num_dst)
+    if isinstance(edges[0], ShardedGraph):
+        return cached(tuple(edges), key, lambda: _stacked_shards(edges, ends, num_dst))
     return cached(tuple(edges), key, lambda: _stacked(edges, ends, num_dst))
 
 
@@ -303,11 +328,17 @@ class _End(NamedTuple):
     first_dst: int
 
 
-def _checked(given: Adjacency, relation: Relation, sizes: Mapping[str, int]) -> Tensor | Graph:
+def _stacked_shards(edges: Sequence[Any], ends: tuple[_End, ...], num_dst: int) -> StackedGraph:
+    graph, order = edges[0].stack(edges, [end.first_dst for end in ends], num_dst)
+    counts = tuple(each.num_edges for each in edges)
+    return StackedGraph(graph, (None,) * len(edges), counts, order)
+
+
+def _checked(given: Adjacency, relation: Relation, sizes: Mapping[str, int]) -> Any:
     """An edge_index or a Graph; raises if it cannot have the numbers of nodes of its types."""
     try:
         adjacency = unwrap(given)
-        if not isinstance(adjacency, Graph):
+        if not isinstance(adjacency, (Graph, ShardedGraph)):
             check_edge_index(adjacency)
             return adjacency
     except (TypeError, ValueError, IndexError) as error:

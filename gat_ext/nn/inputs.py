@@ -11,6 +11,7 @@ from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import check_edge_index
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.features import SparseFeatures, as_features
 from gat_ext.nn.linear import weight_of
@@ -96,9 +97,11 @@ def check_kind(name: str, x: Features, lin: nn.Module, layer: nn.Module | str) -
         )
 
 
-def as_graph(adjacency: Adjacency, num_src: int, num_dst: int) -> Graph | TracedGraph:
+def as_graph(
+    adjacency: Adjacency, num_src: int, num_dst: int
+) -> Graph | TracedGraph | ShardedGraph:
     """The graph of an edge_index; a Graph is returned itself, after a check of its sizes."""
-    if not isinstance(adjacency, Graph):
+    if not isinstance(adjacency, (Graph, ShardedGraph)):
         check_edge_index(adjacency)
         if is_tracing():
             return TracedGraph(adjacency, num_src, num_dst, self_loops=False)

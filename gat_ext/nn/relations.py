@@ -15,6 +15,7 @@ from gat_ext.functional import checks, gat_attention, sddmm, spmm
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.state import is_tracing
 
@@ -45,6 +46,9 @@ def relation_graph(graph: GraphLike, edge_type: Tensor, num_relations: int, with
 
 
 def _built(graph: GraphLike, edge_type: Tensor, num_relations: int, within: bool) -> Any:
+    if isinstance(graph, ShardedGraph):
+        checks.in_range(edge_type, num_relations, "edge_type", "num_relations")
+        return graph.of_relations(edge_type, num_relations, within)
     src, dst = graph.edge_index
     num_src, num_dst = graph.num_src * num_relations, graph.num_dst
     if within:

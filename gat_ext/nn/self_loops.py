@@ -9,6 +9,7 @@ from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.self_loops import SelfLoops, with_self_loops
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.nn.inputs import Adjacency, as_graph, edge_matrix
 
 _REDUCTIONS = {
@@ -69,7 +70,7 @@ def _reduce(values: Tensor, index: Tensor, size: int, how: str) -> Tensor:
 
 def loops_of(adjacency: Adjacency, num_src: int, num_dst: int) -> SelfLoops:
     """Checks the sizes of a Graph, then replaces its self-loops by one for every node."""
-    if isinstance(adjacency, Graph):
+    if isinstance(adjacency, (Graph, ShardedGraph)):
         as_graph(adjacency, num_src, num_dst)
     return with_self_loops(adjacency, num_src, num_dst)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,11 @@ _ROWS = 1 << 11
 
 
 def over_relations(
-    outs: list[Tensor], weight: Tensor, bias: Tensor, q: Tensor
+    outs: list[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    q: Tensor,
+    mean: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Σ_r β_r z^r with z^r = relu(out^r) and β_r = softmax_r ⟨q, mean_i tanh(W z^r_i + b)⟩.
 
@@ -28,6 +32,7 @@ def over_relations(
         weight: W, [C, C].
         bias: b, [C].
         q: [1, C].
+        mean: the mean of rows [N, …] over all nodes, if N are some of them.
 
     Returns:
         (out [N, C], β [R]), or (out [N, B, C], β [R, B]).
@@ -43,16 +48,27 @@ def over_relations(
         and all(t.dtype == first.dtype for t in (*outs, weight, bias, q))
         and first.dtype in (torch.float32, torch.float64)
     )
-    if not blockwise:
-        return _composed(outs, weight, bias, q)
+    if mean is not None or not blockwise:
+        return _composed(outs, weight, bias, q, mean)
     out, weights = _Blockwise.apply(weight, bias, q, *outs)
     return out, weights
 
 
-def _composed(outs: list[Tensor], weight: Tensor, bias: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(0)
+
+
+def _composed(
+    outs: list[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    q: Tensor,
+    mean: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """In differentiable operators."""
     zs = [linear_maps.relu(out) for out in outs]
-    means = [linear_maps.linear(z, weight, bias).tanh().mean(0) for z in zs]
+    of_rows = _mean if mean is None else mean
+    means = [of_rows(linear_maps.linear(z, weight, bias).tanh()) for z in zs]
     weights = torch.stack([(q * mean).sum(-1) for mean in means]).softmax(0)
     weights = weights.squeeze(1) if outs[0].dim() == 2 else weights
     total = linear_maps.scaled(zs[0], weights[0].unsqueeze(-1))

@@ -69,7 +69,9 @@ def edges_of_graph(a: Any) -> Edges:
 def _kept(a: Any, num_edges: int) -> Tensor | None:
     if a.dropout_p <= 0:
         return None
-    kept: Tensor = ops.edge_dropout_mask(a.seed, num_edges, a.value.shape[1], a.dropout_p)
+    kept: Tensor = ops.edge_dropout_mask(
+        a.seed, num_edges, a.value.shape[1], a.dropout_p, a.edge_number
+    )
     return kept
 
 

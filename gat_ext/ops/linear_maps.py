@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gat_ext.ops.numbering import numbers_of_rows
 from gat_ext.ops.registry import Grads, accumulate_dtype, draw_seed, ops, register_autocast
 from gat_ext.ops.state import in_functorch, is_dispatched, is_tracing, is_transformed
 
@@ -164,7 +165,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p)."""
     if x.device.type != "cpu" or is_transformed():
         return F.dropout(x, p)
-    out: Tensor = ops.dropout(x, draw_seed(x.device), p)
+    out: Tensor = ops.dropout(x, draw_seed(x.device), p, numbers_of_rows(x))
     return out
 
 
@@ -326,17 +327,18 @@ torch.library.register_autograd(
 
 
 @torch.library.register_fake("gat_ext::dropout")
-def _(x: Tensor, seed: Tensor, p: float) -> Tensor:
+def _(x: Tensor, seed: Tensor, p: float, row_number: Tensor | None = None) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _dropout_setup(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
-    _, seed, ctx.p = inputs
-    ctx.save_for_backward(seed)
+def _dropout_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, seed, ctx.p, row_number = inputs
+    ctx.save_for_backward(seed, row_number)
 
 
 def _dropout_backward(ctx: Any, grad: Tensor) -> Grads:
-    return ops.dropout(grad, ctx.saved_tensors[0], ctx.p), None, None
+    seed, row_number = ctx.saved_tensors
+    return ops.dropout(grad, seed, ctx.p, row_number), None, None, None
 
 
 torch.library.register_autograd("gat_ext::dropout", _dropout_backward, setup_context=_dropout_setup)

@@ -270,7 +270,13 @@ for _name, _gradient in (("edge_dot", _edge_dot_backward), ("edge_sum", _edge_su
 
 
 @torch.library.register_fake("gat_ext::edge_dropout_mask")
-def _(seed: Tensor, num_edges: int, num_heads: int, dropout_p: float) -> Tensor:
+def _(
+    seed: Tensor,
+    num_edges: int,
+    num_heads: int,
+    dropout_p: float,
+    edge_number: Tensor | None = None,
+) -> Tensor:
     return seed.new_empty((num_edges, num_heads), dtype=torch.bool)
 
 

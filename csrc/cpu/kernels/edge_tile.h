@@ -281,6 +281,12 @@ void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, Til
   using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
   using V = Vec<A, kLanesOf<U, std::uint64_t>>;
   const V keep = V{} + static_cast<A>(dropout.keep_scale);
+  const std::int64_t* counter = s.id;
+  std::int64_t numbers[kTile] = {};
+  if (dropout.number) {
+    for (int e = 0; e < n; ++e) numbers[e] = dropout.number[s.id[e]];
+    counter = numbers;
+  }
   for (std::int64_t group = 0; 4 * group < num_heads; ++group) {
     A* const multiplier = s.multiplier.data() + 4 * group * kTile;
     const auto store_word = [&](int i, std::int64_t word, U number) {
@@ -290,7 +296,7 @@ void draw_multipliers(const Dropout& dropout, std::int64_t num_heads, int n, Til
           (number & 0xffffffffu) >= dropout.threshold);
       store(multiplier + word * kTile + i, V(kept ? keep : V{}));
     };
-    philox_lanes<Isa>(static_cast<std::uint64_t>(*dropout.seed), s.id, n,
+    philox_lanes<Isa>(static_cast<std::uint64_t>(*dropout.seed), counter, n,
                       static_cast<std::uint64_t>(group), [&](int i, U w0, U w1, U w2, U w3) {
                         store_word(i, 0, w0), store_word(i, 1, w1), store_word(i, 2, w2),
                             store_word(i, 3, w3);

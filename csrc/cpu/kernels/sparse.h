@@ -315,37 +315,59 @@ void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, 
   }
 }
 
-// Element 64 b + 16 w + c uses word w of counter 16 b + c.
-template <class Isa, class T>
-void dropout(const Dropout& dropout, std::int64_t n, const T* x, T* out, int num_threads) {
-  using A = Acc<T>;
+inline constexpr std::int64_t kDropoutCounters = 16, kDropoutBlock = 4 * kDropoutCounters;
+
+// The multipliers of the elements of a block: element 64 b + 16 w + c of a tensor uses word w of
+// counter 16 b + c.
+template <class Isa, class A>
+GAT_HD void dropout_block(const Dropout& dropout, std::int64_t block, A* multiplier) {
   using U = Vec<std::uint64_t, kLanes<Isa, std::uint64_t>>;
   using V = Vec<A, kLanesOf<U, std::uint64_t>>;
-  constexpr int kCounters = 16, kBlock = 4 * kCounters;
   const V keep = V{} + static_cast<A>(dropout.keep_scale);
-  const std::int64_t num_blocks = (n + kBlock - 1) / kBlock;
-  const int threads = threads_for(8 * n, num_blocks, num_threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (std::int64_t b = 0; b < num_blocks; ++b) {
-    std::int64_t counter[kCounters];
-    std::iota(counter, counter + kCounters, kCounters * b);
-    A multiplier[kBlock];
-    philox_lanes<Isa>(
-        static_cast<std::uint64_t>(*dropout.seed), counter, kCounters, 0,
-        [&](int c, U w0, U w1, U w2, U w3) {
-          const auto store_word = [&](int word, U number) {
-            const auto kept =
-                convert<Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>,
-                            kLanesOf<V, A>>>((number & 0xffffffffu) >= dropout.threshold);
-            store(multiplier + kCounters * word + c, V(kept ? keep : V{}));
-          };
-          store_word(0, w0), store_word(1, w1), store_word(2, w2), store_word(3, w3);
-        });
-    for_lanes<Isa, A>(
-        std::min<std::int64_t>(kBlock, n - b * kBlock), [&](std::int64_t i, auto lanes) {
-          using L = typename decltype(lanes)::V;
-          store(out + b * kBlock + i, L(load<L>(x + b * kBlock + i) * load<L>(multiplier + i)));
-        });
+  std::int64_t counter[kDropoutCounters];
+  std::iota(counter, counter + kDropoutCounters, kDropoutCounters * block);
+  philox_lanes<Isa>(
+      static_cast<std::uint64_t>(*dropout.seed), counter, kDropoutCounters, 0,
+      [&](int c, U w0, U w1, U w2, U w3) {
+        const auto store_word = [&](int word, U number) {
+          const auto kept = convert<
+              Vec<std::conditional_t<sizeof(A) == 8, std::int64_t, std::int32_t>, kLanesOf<V, A>>>(
+              (number & 0xffffffffu) >= dropout.threshold);
+          store(multiplier + kDropoutCounters * word + c, V(kept ? keep : V{}));
+        };
+        store_word(0, w0), store_word(1, w1), store_word(2, w2), store_word(3, w3);
+      });
+}
+
+// Row r has the elements of row number[r] of a larger tensor.
+template <class Isa, class T>
+void dropout(const Dropout& dropout, std::int64_t rows, std::int64_t channels, const T* x, T* out,
+             int num_threads) {
+  using A = Acc<T>;
+  // Without numbers, each block is a row of its own.
+  const std::int64_t n = rows * channels, width = dropout.number ? channels : kDropoutBlock;
+  const std::int64_t count = width == 0 ? 0 : (n + width - 1) / width;
+  const int threads = threads_for(8 * n, count, num_threads);
+  A multiplier[kDropoutBlock];
+  std::int64_t drawn = -1;  // the block whose multipliers these are
+#pragma omp parallel for num_threads(threads) schedule(static) private(multiplier) \
+    firstprivate(drawn)
+  for (std::int64_t row = 0; row < count; ++row) {
+    const std::int64_t start = (dropout.number ? dropout.number[row] : row) * width,
+                       end = start + std::min(width, n - row * width);
+    for (std::int64_t at = start; at < end;) {
+      const std::int64_t skip = at % kDropoutBlock, left = std::min(kDropoutBlock - skip, end - at);
+      if (drawn != at / kDropoutBlock) {
+        drawn = at / kDropoutBlock;
+        dropout_block<Isa>(dropout, drawn, multiplier);
+      }
+      const std::int64_t first = row * width + at - start;
+      for_lanes<Isa, A>(left, [&](std::int64_t i, auto lanes) {
+        using L = typename decltype(lanes)::V;
+        store(out + first + i, L(load<L>(x + first + i) * load<L>(multiplier + skip + i)));
+      });
+      at += left;
+    }
   }
 }
 

@@ -82,16 +82,22 @@ at::Tensor relu_backward(const at::Tensor& grad, const at::Tensor& out) {
   return at::threshold_backward_out(grad_x, grad, out, 0);
 }
 
-// x times 0 with probability p, otherwise times 1 / (1 - p).
-at::Tensor dropout(const at::Tensor& x, const at::Tensor& seed, double p) {
+// x times 0 with probability p, otherwise times 1 / (1 - p). row_number [N] numbers the rows of x
+// [N, ...] in the draws; without it they have their positions.
+at::Tensor dropout(const at::Tensor& x, const at::Tensor& seed, double p,
+                   const OptionalTensor& row_number) {
   TORCH_CHECK_VALUE(p > 0 && p <= 1, "p is ", p, "; expected a probability above 0");
-  const Dropout dropout = make_dropout(seed, p, x.device());
+  TORCH_CHECK_VALUE(!row_number.has_value() || x.dim() > 0, "x has no rows to number");
+  const std::int64_t rows = row_number.has_value() ? x.size(0) : 1,
+                     channels = rows == 0 ? 0 : x.numel() / rows;
+  const Dropout dropout = make_dropout(seed, p, x.device(), row_number, rows);
   const at::Tensor in = x.contiguous(), out = allocate_like(in);
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     const auto kernels =
         cpu::with_isa([](auto isa) { return cpu::sparse_kernels<decltype(isa), T>(); });
-    kernels.dropout(dropout, in.numel(), data<T>(in), mutable_data<T>(out), at::get_num_threads());
+    kernels.dropout(dropout, rows, channels, data<T>(in), mutable_data<T>(out),
+                    at::get_num_threads());
   });
   return out;
 }

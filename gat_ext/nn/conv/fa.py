@@ -16,6 +16,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.formats.torch_sparse import is_torch_sparse, stored_values
 from gat_ext.graph.protocol import GraphLike
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn import arguments
 from gat_ext.nn.adjacency import is_plain, plain_inputs
@@ -24,6 +25,8 @@ from gat_ext.nn.batch import Batch
 from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, check_dense
 from gat_ext.nn.linear import linear, reset_
 from gat_ext.nn.tracers import check_is_no_proxy
+from gat_ext.ops import linear_maps
+from gat_ext.ops.numbering import numbered_rows
 from gat_ext.ops.registry import accumulate_dtype
 
 
@@ -59,7 +62,7 @@ def signed_sum(
         torch.stack([one.expand_as(src_term), src_term], -1),
     )
     alpha = sddmm(graph, *ends).tanh()
-    weight = F.dropout(alpha, dropout_p) if dropout_p else alpha
+    weight = _dropped(graph, alpha, dropout_p) if dropout_p else alpha
     if coefficients is None:
         weight = weight * _normalisation(graph, value.dtype)
     else:
@@ -74,10 +77,18 @@ def signed_sum(
     return (out, alpha) if return_weights else out
 
 
+def _dropped(graph: GraphLike, alpha: Tensor, p: float) -> Tensor:
+    """Dropout as PyG's; of a DistGraph, by the number of each edge."""
+    if not isinstance(graph, ShardedGraph):
+        return F.dropout(alpha, p)
+    with numbered_rows(graph.edge_numbering):
+        return linear_maps.dropout(alpha, p)
+
+
 def _normalisation(graph: GraphLike, dtype: torch.dtype) -> Tensor:
     """1 / sqrt(d_i d_j) of every edge, [E, 1]; 0 if d_j is 0. Cached with a Graph."""
     compute = partial(_inverse_roots, graph, dtype)
-    if isinstance(graph, Graph):
+    if isinstance(graph, (Graph, ShardedGraph)):
         return cached((graph,), ("symmetric normalisation", dtype), compute)
     return compute()
 
@@ -89,6 +100,8 @@ def _inverse_roots(graph: GraphLike, dtype: torch.dtype) -> Tensor:
         count = graph.attended.to(wide)
     degree = count.new_zeros(graph.num_dst).index_add(0, dst, count)
     root = torch.where(degree > 0, degree.clamp(min=1).rsqrt(), 0)
+    if isinstance(graph, ShardedGraph):
+        return (graph.extend(root)[0][src] * root[dst]).to(dtype).unsqueeze(-1)
     return (root[src] * root[dst]).to(dtype).unsqueeze(-1)
 
 

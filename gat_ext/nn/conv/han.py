@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.functional import checks, gat_attention
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.nn import arguments
 from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.batch import Batch, Folded, nodes_first
@@ -180,7 +181,10 @@ class HANConv(TracedModule):
                 edge_mask=of_relations(name, mask, [edge_type], [graph.num_edges], nodes[src]),
             )
             found[dst].append(out.flatten(-2))
-        results = {name: self._over_relations(outs, batch) for name, outs in found.items()}
+        means = {r[2]: g.mean for r, g in edge_index_dict.items() if isinstance(g, ShardedGraph)}
+        results = {
+            name: self._over_relations(outs, batch, means.get(name)) for name, outs in found.items()
+        }
         out_dict = {name: out for name, (out, _) in results.items()}
         if return_semantic_attention_weights:
             return out_dict, {name: weights for name, (_, weights) in results.items()}
@@ -242,15 +246,15 @@ class HANConv(TracedModule):
         return terms
 
     def _over_relations(
-        self, outs: list[Tensor], batch: Batch | None
+        self, outs: list[Tensor], batch: Batch | None, mean: Any
     ) -> tuple[Tensor | None, Tensor | None]:
         """(Σ_r β_r z^r, β [R]), or with a batch ([..., N, C], [R, ...]); None without relations."""
         if not outs:
             return None, None
-        if outs[0].shape[0] == 0:
+        if outs[0].shape[0] == 0 and mean is None:
             out, weights = outs[0], None
         else:
-            out, weights = over_relations(outs, self.k_lin.weight, self.k_lin.bias, self.q)
+            out, weights = over_relations(outs, self.k_lin.weight, self.k_lin.bias, self.q, mean)
         out = out.to(torch.promote_types(out.dtype, self.q.dtype))
         if batch is None:
             return out, weights

@@ -179,6 +179,7 @@ class HGTConv(AttentionConv):
         stacked = stack_relations(edge_index_dict, relations, sizes, dst_types, device)
         query, key, value = self._projected(x_dict, relations, dst_types, stacked)
         mask_of_all = of_relations(name, mask, relations, stacked.num_edges, value)
+        mask_of_all = stacked.of_graph(mask_of_all)
         options: dict[str, Any] = {"edge_mask": mask_of_all, "return_weights": asked}
         result: Any = dot_attention(stacked.graph, query, key, value, scale=1.0, **options)
         out = result[0] if asked else result
@@ -187,7 +188,7 @@ class HGTConv(AttentionConv):
         out_dict = {kind: self._skipped(kind, x_dict[kind], mapped[kind]) for kind in dst_types}
         if not asked:
             return out_dict
-        weights = result[1].split(stacked.num_edges)
+        weights = stacked.of_relations(result[1])
         return out_dict, dict(zip(relations, weights, strict=True))
 
     def split(self, x: Any) -> tuple[Any, None, None]:

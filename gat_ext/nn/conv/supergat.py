@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gat_ext.functional import checks, sddmm, supergat_attention
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.nn import arguments
 from gat_ext.nn.adjacency import unwrap
 from gat_ext.nn.base import AttentionConv, Operands, add_residual
@@ -237,6 +238,11 @@ class SuperGATConv(AttentionConv):
             )
         seen, num_nodes = self._seen, self._seen.num_nodes
         adjacency = unwrap(seen.adjacency)
+        if isinstance(adjacency, ShardedGraph):
+            raise NotImplementedError(
+                "the loss of the edges is not available on a DistGraph, because its negative edges "
+                "are pairs of all nodes; train without it"
+            )
         if self.add_self_loops:
             graph = loops_of(adjacency, num_nodes, num_nodes).graph
         else:

@@ -1,0 +1,104 @@
+"""Errors that name the process that ended, in place of those of the transport."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+_PREFIX = "gat_ext/failure"
+_PATIENCE = 10.0  # seconds in which the other processes must notice the failure, too
+
+
+class RankError(RuntimeError):
+    """A process of the group ended, or did not answer in time.
+
+    Attributes:
+        ranks: the processes that did not answer; empty if all of them did.
+    """
+
+    def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:
+        """Stores both."""
+        super().__init__(message)
+        self.ranks = ranks
+
+
+@contextmanager
+def naming_the_dead() -> Iterator[None]:
+    """Turns an error of a collective operation into a RankError with the ranks that ended.
+
+    Each process that sees the error writes its rank into the store of the default group, and waits
+    a few seconds for those of the others: the ranks that are missing have ended, or hang.
+    """
+    try:
+        yield
+    except RankError:
+        raise
+    except RuntimeError as error:
+        if not dist.is_initialized():
+            raise
+        raise _explained(error) from error
+
+
+def report_failure(error: BaseException) -> None:
+    """Tells the other processes why this one ends; for the top level of a program."""
+    if dist.is_initialized() and not isinstance(error, RankError):
+        try:
+            kind = type(error).__name__
+            _store().set(f"{_PREFIX}/reason/{dist.get_rank()}", f"{kind}: {error}"[:500])
+        except RuntimeError:
+            pass  # the store ended with the process that hosts it
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+def _explained(error: RuntimeError) -> RankError:
+    rank, world = dist.get_rank(), dist.get_world_size()
+    try:
+        missing, reasons = _missing(rank, world)
+    except RuntimeError:
+        return RankError(
+            f"rank {rank}: a collective operation failed, and the store of the process group does "
+            "not answer: the process that hosts it has ended, which is rank 0 unless torchrun "
+            f"hosts it. The transport says: {error}",
+            (0,),
+        )
+    why = "".join(f" Rank {r} said: {reason}." for r, reason in reasons.items())
+    if not missing:
+        return RankError(
+            f"rank {rank}: a collective operation failed, though all {world} ranks answer: one of "
+            f"them may have made other calls than the others, or was slower than the timeout.{why} "
+            f"The transport says: {error}"
+        )
+    names = ", ".join(map(str, missing))
+    noun = "rank" if len(missing) == 1 else "ranks"
+    return RankError(
+        f"rank {rank}: {noun} {names} of {world} ended or does not answer.{why} Start all "
+        f"processes again from the last checkpoint. The transport says: {error}",
+        tuple(missing),
+    )
+
+
+def _missing(rank: int, world: int) -> tuple[list[int], dict[int, str]]:
+    """(ranks that did not notice the failure, what ranks said before they ended)."""
+    store = _store()
+    store.set(f"{_PREFIX}/alive/{rank}", "1")
+    deadline = time.monotonic() + _PATIENCE
+    waiting = [r for r in range(world) if r != rank]
+    while waiting and time.monotonic() < deadline:
+        waiting = [r for r in waiting if not store.check([f"{_PREFIX}/alive/{r}"])]
+        time.sleep(0.05)
+    reasons = {}
+    for r in range(world):
+        key = f"{_PREFIX}/reason/{r}"
+        if r != rank and store.check([key]):
+            store.wait([key], timedelta(seconds=1))
+            reasons[r] = store.get(key).decode(errors="replace")
+            waiting = sorted({*waiting, r})
+    return waiting, reasons

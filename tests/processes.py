@@ -1,0 +1,86 @@
+"""Processes of torch.distributed (Gloo, on the loopback) that run functions of the tests."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = 60.0  # seconds for one call
+
+
+class Processes:
+    """A number of processes, each with a group for every smaller number of them.
+
+    A function that they run is called as ``function(group, rank, size, *arguments)`` in each of the
+    first ``size`` processes; it raises if a check fails.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Starts the processes; they wait for calls."""
+        self.count = count
+        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        context = multiprocessing.get_context("spawn")
+        self._pipes, self._processes = [], []
+        for rank in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(theirs, rank, count, self._store.port), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def run(self, function: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
+        """The results of all processes; raises AssertionError with the tracebacks of failures."""
+        module = function.__module__.rpartition(".")[2]
+        call = module, function.__qualname__, size, arguments
+        for pipe in self._pipes[:size]:
+            pipe.send(call)
+        results, failures = [], []
+        for rank, pipe in enumerate(self._pipes[:size]):
+            if not pipe.poll(TIMEOUT):
+                self.close()
+                raise AssertionError(f"rank {rank} of {size} gave no result in {TIMEOUT} s")
+            good, value = pipe.recv()
+            (results if good else failures).append(value)
+        if failures:
+            raise AssertionError("\n".join(failures))
+        return results
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join(10)
+
+
+def _serve(pipe: Any, rank: int, count: int, port: int) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)
+    timeout = timedelta(seconds=TIMEOUT / 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=timeout)
+    groups = {size: dist.new_group(list(range(size))) for size in range(1, count + 1)}
+    while True:
+        try:
+            module, name, size, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            function = importlib.import_module(module)
+            for part in name.split("."):
+                function = getattr(function, part)
+            torch.manual_seed(0)
+            pipe.send((True, function(groups[size], rank, size, *arguments)))
+        except BaseException:
+            pipe.send((False, f"rank {rank} of {size}:\n{traceback.format_exc()}"))
