@@ -289,6 +289,14 @@ def test_weights_are_balanced_and_equal_for_a_seed(method, parts):
 
 
 @pytest.mark.parametrize("method", ["metis", "kaminpar"])
+def test_every_seed_is_a_draw_of_its_own(method):
+    generator = torch.Generator().manual_seed(6)
+    graph = Graph(torch.randint(500, (2, 4000), generator=generator), 500)
+    found = [cut_by(method, graph, 4, seed=seed).assignment for seed in (0, 1, 2, 2**31 - 2)]
+    assert torch.stack(found).unique(dim=0).shape[0] == 4
+
+
+@pytest.mark.parametrize("method", ["metis", "kaminpar"])
 def test_nodes_heavier_than_a_part_fill_one_each(method):
     generator = torch.Generator().manual_seed(4)
     edges = torch.randint(200, (2, 3000), generator=generator)
@@ -394,6 +402,7 @@ MISTAKES_OF_PARTITIONS = [
     ((EDGES, 2, "metsi"), {}, ValueError, "method is 'metsi'; expected one of 'metis', 'kaminpar'"),
     ((EDGES, 0), {}, ValueError, "parts is 0"),
     ((EDGES, 2), {"seed": -1}, ValueError, "seed is -1"),
+    ((EDGES, 2), {"seed": 2**31}, ValueError, "expected 0 to 2³¹ - 2"),
     ((EDGES, 2), {"seed": 1.0}, TypeError, "seed is a float"),
     ((EDGES, 2, "given"), {}, ValueError, "assignment is missing"),
     ((EDGES, 2, "coordinates"), {}, ValueError, "coordinates is missing"),

@@ -288,8 +288,16 @@ DAMAGES = {
         ValueError,
         "version 0",
     ),
-    "format": (lambda f: edit(f / "partition.json", format="x"), ValueError, "lacks its format"),
-    "lacking": (lambda f: without(f / "partition.json", "num_src"), ValueError, "lacks num_src"),
+    "format": (
+        lambda f: edit(f / "partition.json", format="x"),
+        ValueError,
+        "is not the description",
+    ),
+    "lacking": (
+        lambda f: without(f / "partition.json", "num_src"),
+        ValueError,
+        "has no valid num_src",
+    ),
     "lacking one": (lambda f: without(f / "part-0001/part.json", "arrays"), ValueError, "damaged"),
     "sizes": (lambda f: edit(f / "part-0001/part.json", recv_sizes=[1]), ValueError, "damaged"),
     "sums": (

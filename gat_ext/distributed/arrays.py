@@ -32,19 +32,27 @@ def read_array(path: Path, expected: dict[str, Any]) -> Tensor:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or has another shape or dtype.
     """
+    if not isinstance(expected, dict):
+        expected = {}
     shape, dtype = expected.get("shape"), getattr(torch, str(expected.get("dtype")), None)
     if not isinstance(shape, list) or not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{path} is said to be {expected}; expected a shape and a dtype")
+        raise ValueError(
+            f"{path} is described as {expected}; expected a shape and a dtype: copy the folder "
+            "again, or save the partition again"
+        )
     try:
         # Read-only pages would end the process when the tensor is modified in place.
-        array = np.load(path, mmap_mode="c" if 0 not in shape else None, allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} is missing; expected the files that save wrote: copy the folder again"
         ) from None
-    except (ValueError, EOFError, OSError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header raises what Python's parser does
+        why = " ".join(str(error).split())
         raise ValueError(
-            f"{path} is damaged ({error}); expected an array of shape {shape}: copy the folder "
+            f"{path} is damaged ({why}); expected an array of shape {shape}: copy the folder "
             "again, or save the partition again"
         ) from error
     stored = _stored(torch.empty(0, dtype=dtype)).numpy().dtype

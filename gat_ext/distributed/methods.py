@@ -112,7 +112,7 @@ def metis(problem: Problem, parts: int, seed: int) -> Tensor:
         library.CSRAdjacency(edges.rowptr.astype(width), edges.col.astype(width)),
         vweights=problem.weight.numpy().astype(width),
         eweights=edges.count.astype(width),
-        options=library.Options(seed=seed),
+        options=library.Options(seed=seed + 1),  # glibc's srand takes 0 as 1
     )
     return torch.as_tensor(np.asarray(found.vertex_part, dtype=np.int64))
 

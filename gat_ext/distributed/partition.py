@@ -90,7 +90,7 @@ def partition(
             or a pair.
         assignment: as for :func:`make_part`.
         num_nodes: number of nodes of an edge_index; None: the largest number plus one.
-        seed: of the random numbers of METIS and KaMinPar, from 0 to 2³¹ - 1; the result is
+        seed: of the random numbers of METIS and KaMinPar, from 0 to 2³¹ - 2; the result is
             determined by it and the arguments.
 
     Raises:
@@ -170,8 +170,8 @@ def _check_arguments(method: str, coordinates: Any, assignment: Any, seed: int) 
             )
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed is a {type(seed).__name__}; expected an int")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed is {seed}; expected 0 to 2³¹ - 1")
+    if not 0 <= seed < 2**31 - 1:
+        raise ValueError(f"seed is {seed}; expected 0 to 2³¹ - 2")
 
 
 def _checked_coordinates(given: Tensor | Sequence[Tensor], num_nodes: int) -> Tensor:

@@ -26,6 +26,11 @@ WHOLE, ONE = "partition.json", "part.json"
 _ARRAYS = ("src_nodes", "dst_nodes", "halo", "send", "edge_index", "edges", "plain_edges")
 _OF_ONE = ("rank", "recv_sizes", "send_sizes", "halo_edges")
 _OF_ALL = ("parts", "num_edges", "num_src", "num_dst", "num_plain", "identity")
+_TYPES = {
+    **dict.fromkeys(("parts", "num_edges", "num_src", "num_dst", "num_plain"), int),
+    **{"identity": str, "method": str, "bipartite": bool},
+    **dict.fromkeys(("tensors", "meta", "report"), dict),
+}
 _OF_DATA = ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids", "edge_attr")
 _META_OF_DATA = ("name", "num_classes", "multilabel")
 
@@ -171,6 +176,8 @@ def load(folder: str | os.PathLike[str], rank: int, parts: int | None = None) ->
     one = _read_json(place / ONE)
     _check_same(place, one, rank, whole)
     try:
+        if not all(name.isidentifier() for name in whole["tensors"]):
+            raise TypeError("a tensor has no valid name")
         arrays, sizes = one["arrays"], {n: _sizes(one[n], count) for n in _OF_ONE[1:]}
         fields: dict[str, Any] = {
             name: read_array(place / f"{name}.npy", arrays[name])
@@ -342,11 +349,12 @@ def _read_whole(folder: Path) -> dict[str, Any]:
             "gat_ext.distributed.save or gat-ext partition writes"
         )
     whole = _read_json(folder / WHOLE)
-    lacking = [name for name in (*_OF_ALL, "tensors", "meta", "report") if name not in whole]
-    if whole.get("format") != FORMAT or lacking:
+    wrong = [name for name, kind in _TYPES.items() if type(whole.get(name)) is not kind]
+    if whole.get("format") != FORMAT or wrong or whole["parts"] < 1:
+        found = f"has no valid {', '.join(wrong)}" if wrong else "is not the description of parts"
         raise ValueError(
-            f"{folder / WHOLE} lacks {', '.join(lacking) or 'its format'}; expected the "
-            "description of a partition: save it again"
+            f"{folder / WHOLE} {found}; expected what save wrote: copy the folder again, or save "
+            "the partition again"
         )
     return whole
 

@@ -31,7 +31,7 @@ Method = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(min=0, max=2**31 - 1, help="Seed of the random numbers of METIS and KaMinPar."),
+    typer.Option(min=0, max=2**31 - 2, help="Seed of the random numbers of METIS and KaMinPar."),
 ]
 Out = Annotated[Path, typer.Option(file_okay=False, help="Folder for the parts.")]
 Overwrite = Annotated[
