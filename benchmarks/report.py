@@ -143,6 +143,10 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "edges": lambda row: _plain(".2f", row.figures.get("edges")),
     "nodes": lambda row: _plain(".2f", row.figures.get("nodes")),
     "parts [ms]": lambda row: _ms(row.figures.get("parts [ms]")),
+    "speed-up": lambda row: _plain(".2f", row.figures.get("speed-up")),
+    "memory [MB]": lambda row: _plain(",.0f", row.figures.get("memory [MB]")),
+    "memory": lambda row: _plain(".2f", row.figures.get("memory")),
+    "sent [MB]": lambda row: _plain(",.1f", row.figures.get("sent [MB]")),
     "error": lambda row: f"{max(row.errors.values()):.0e}" if row.errors else "",
 }
 

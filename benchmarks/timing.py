@@ -224,7 +224,7 @@ def ratio(own: list[float], base: list[float]) -> float:
 # ---- memory
 
 
-def _status(key: str) -> int:
+def memory_status(key: str) -> int:
     """Bytes of a line of /proc/self/status; getrusage would mix in the parent's peak."""
     found = re.search(rf"^{key}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
     if found is None:
@@ -232,7 +232,7 @@ def _status(key: str) -> int:
     return int(found[1]) * 1024
 
 
-def _reset_peak() -> bool:
+def reset_peak() -> bool:
     """Resets VmHWM to VmRSS; False if the system does not allow it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -241,7 +241,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _trim() -> None:
+def trim() -> None:
     """Returns freed memory to the system, so that it does not count as resident."""
     gc.collect()
     if "gat_ext._C" in sys.modules:  # it caches memory blocks
@@ -267,13 +267,13 @@ def peak_memory(program: Program, grad_out: Tensor) -> dict[str, int]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        _trim()
-        _reset_peak()
-        before = _status("VmRSS")
+        trim()
+        reset_peak()
+        before = memory_status("VmRSS")
     out = program.function(*program.args)
     out.backward(grad_out)
     if program.update is not None:
         program.update()
-    peak = torch.cuda.max_memory_allocated() if on_gpu else _status("VmHWM")
+    peak = torch.cuda.max_memory_allocated() if on_gpu else memory_status("VmHWM")
     kept = [out, *(leaf.grad for leaf in program.leaves.values() if leaf.grad is not None)]
     return {"peak": peak, "increase": peak - before, "kept": sum(t.nbytes for t in kept)}

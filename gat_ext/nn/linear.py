@@ -140,7 +140,9 @@ def dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
     allocates no [N, H, C].
     """
     # Under autocast to float16, torch.cat raises for bfloat16 vectors.
-    joined = torch.cat([a if a.dtype == x.dtype else a.to(x.dtype) for a in att])
+    # The views give gradients the strides of att, which DistributedDataParallel expects.
+    vectors = [a.flatten().view(a.shape) for a in att]
+    joined = torch.cat([a if a.dtype == x.dtype else a.to(x.dtype) for a in vectors])
     blocks = torch.diag_embed(joined.transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
     terms = linear_maps.linear(
         x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2])
