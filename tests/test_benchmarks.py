@@ -375,7 +375,7 @@ def test_graphs_are_sorted_and_have_self_loops(graph):
 
 
 def test_peak_memory_sees_an_allocation():
-    from timing import Program, reset_peak, peak_memory
+    from timing import Program, peak_memory, reset_peak
 
     if not reset_peak():
         pytest.skip("the system does not let a process reset its high-water mark")
