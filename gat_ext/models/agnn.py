@@ -109,8 +109,18 @@ class AGNN(AttentionModel):
             learn_first_beta=learn_first_beta,
         )
 
-    def _run(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
-        if edges.edge_attr is not None:
+    def _stage(self, position: int, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
+        hidden = self._enter(x, edges) if position == 0 else x
+        hidden = edges.apply(position, self.layers[position], hidden)
+        if position + 1 < len(self.layers):
+            return hidden
+        out: Tensor = self.lin_out(dropout_features(hidden, self.dropout, self.training))
+        return out
+
+    def _enter(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
+        """The input of the first layer [N, hidden_channels]."""
+        given = edges.edge_attr if isinstance(edges.edge_attr, tuple) else (edges.edge_attr,)
+        if any(edge_attr is not None for edge_attr in given):
             raise ValueError(
                 "edge_attr was given, but AGNN weighs neighbours by the similarity of their "
                 "features alone; expected None: use GAT, GATv2 or GraphTransformer with edge_dim"
@@ -121,8 +131,4 @@ class AGNN(AttentionModel):
                 f"[B, N, {self.lin_in.in_features}] for a batch"
             )
         check_kind("x", x, self.lin_in, type(self).__name__)
-        hidden = linear_maps.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))
-        for position, layer in enumerate(self.layers):
-            hidden = edges.apply(position, layer, hidden)
-        out: Tensor = self.lin_out(dropout_features(hidden, self.dropout, self.training))
-        return out
+        return linear_maps.relu(self.lin_in(dropout_features(x, self.dropout, self.training)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
 from gat_ext.graph.sharded import ShardedGraph, rows_of
+from gat_ext.models.blocks import are_blocks, block_input, check_block_features, check_blocks
 from gat_ext.models.features import dropout_features, input_features
 from gat_ext.nn.adjacency import is_plain, plain_inputs
 from gat_ext.nn.arguments import check_size
@@ -60,28 +61,32 @@ class EdgeInputs(NamedTuple):
     """The edges of a call, and what is given for them.
 
     Attributes:
-        graph: a Graph, an edge_index, or another form that the layers take.
-        edge_attr: [E, edge_dim], or None.
+        graph: a Graph, an edge_index, or another form that the layers take; or a tuple of blocks.
+        edge_attr: [E, edge_dim], or None; with blocks a tuple of them.
         masks: the edge mask of each attention layer: [E], [E, H] or None.
         attention: a list to which each layer's attention is appended, or None.
     """
 
     graph: Any
-    edge_attr: Tensor | None
+    edge_attr: Any
     masks: tuple[Tensor | None, ...]
     attention: list[Attention] | None = None
 
     def apply(self, position: int, layer: nn.Module, x: Tensor | SparseFeatures) -> Tensor:
         """Calls the attention layer at a position, from 0."""
         options: dict[str, Any] = {}
-        if self.edge_attr is not None:
-            options["edge_attr"] = self.edge_attr
+        graph, edge_attr, features = self.graph, self.edge_attr, cast(Any, x)
+        if isinstance(graph, tuple):
+            graph, edge_attr = graph[position], edge_attr[position]
+            features = block_input(features, graph)
+        if edge_attr is not None:
+            options["edge_attr"] = edge_attr
         if self.masks[position] is not None:
             options["edge_mask"] = self.masks[position]
         if self.attention is None:
-            out: Tensor = layer(x, self.graph, **options)
+            out: Tensor = layer(features, graph, **options)
             return out
-        out, weights = layer(x, self.graph, return_attention_weights=True, **options)
+        out, weights = layer(features, graph, return_attention_weights=True, **options)
         self.attention.append(weights)
         return out
 
@@ -115,15 +120,21 @@ class AttentionModel(TracedModule, ABC):
         """
 
     @abstractmethod
+    def _stage(self, position: int, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
+        """One attention layer, with what precedes and follows it."""
+
     def _run(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
         """The forward pass."""
+        for position in range(len(self.layers)):
+            x = self._stage(position, x, edges)
+        return x  # type: ignore[return-value]  # there is at least one layer
 
     def forward(
         self,
         x: Tensor | SparseFeatures,
-        graph: Graph | Tensor,
+        graph: Graph | Tensor | Sequence[Graph],
         *,
-        edge_attr: Tensor | None = None,
+        edge_attr: Tensor | Sequence[Tensor] | None = None,
         edge_mask: Tensor | Sequence[Tensor | None] | None = None,
         edge_weight: Tensor | Sequence[Tensor | None] | None = None,
     ) -> Tensor:
@@ -133,9 +144,12 @@ class AttentionModel(TracedModule, ABC):
             x: [N, in_channels], dense or sparse (a torch sparse CSR tensor or SparseFeatures). On
                 the CPU an x without gradient that is mostly zeros is converted to SparseFeatures.
                 [B, N, in_channels] for a batch of features on one graph, with any number of axes B.
-            graph: a Graph, an edge_index [2, E] or another form of edges, see :mod:`gat_ext.nn`.
+            graph: a Graph, an edge_index [2, E] or another form of edges, see :mod:`gat_ext.nn`; or
+                a bipartite Graph for each attention layer, outermost first, as
+                ``gat_ext.sampling`` yields them, whose destinations are the first sources. x is
+                then dense and has a row for each source of the first.
             edge_attr: [E, edge_dim], or [E] for one feature, for a model with edge_dim; for a batch
-                also [B, E, edge_dim]. None reads
+                also [B, E, edge_dim]; with blocks a sequence of them. None reads
                 the values of a sparse matrix as the layers do, see :mod:`gat_ext.graph.formats`.
             edge_mask: [E] or [E, H], multiplies the attention weights of the caller's edges in
                 every layer; or a sequence of such masks, or None, one for each attention layer. It
@@ -143,25 +157,54 @@ class AttentionModel(TracedModule, ABC):
             edge_weight: another name of edge_mask.
 
         Returns:
-            [N, out_channels], or [B, N, out_channels], before softmax or sigmoid.
+            [N, out_channels], or [B, N, out_channels], before softmax or sigmoid; with blocks, N is
+            the number of destinations of the last.
 
         Raises:
-            ValueError: edge_attr does not match edge_dim or the edges; the number of masks is not
-                that of attention layers, a mask does not match the edges or the heads, or edge_mask
-                and edge_weight are both given.
+            TypeError: a block is not a Graph, or x is sparse with blocks.
+            ValueError: the number of blocks is not that of the attention layers, or their sizes do
+                not match each other or x; edge_attr does not match edge_dim or the edges; the
+                number of masks is not that of attention layers, a mask does not match the edges or
+                the heads, or edge_mask and edge_weight are both given.
         """
         check_is_no_proxy(self, x, graph)
         masks = self._masks(*one_of(edge_mask, edge_weight))
         with numbered_rows(rows_of(graph)):
-            return self._run(input_features(x), self._edges(graph, edge_attr, masks))
+            return self._run(*self._inputs(x, graph, edge_attr, masks))
+
+    def stage(
+        self, position: int, x: Tensor, block: Graph, *, edge_attr: Tensor | None = None
+    ) -> Tensor:
+        """The part of the forward pass of one attention layer, on a block.
+
+        A forward pass is the stages of all layers, one after the other.
+
+        Args:
+            position: number of the attention layer, from 0.
+            x: [N_src, C], the result of the stage before, or the features of the nodes.
+            block: a Graph, whose destinations are the first sources.
+            edge_attr: [E, edge_dim], features of its edges.
+
+        Returns:
+            [N_dst, C'], the input of the next stage, or the logits.
+
+        Raises:
+            TypeError: block is not a Graph, or x is not a dense tensor.
+            ValueError: x does not match the block or the layer, or edge_attr the edges.
+        """
+        check_blocks([block], x, 1)
+        count = len(self.layers)
+        return self._stage(
+            position, x, EdgeInputs((block,) * count, (edge_attr,) * count, (None,) * count)
+        )
 
     @torch.no_grad()
     def attention_weights(
         self,
         x: Tensor | SparseFeatures,
-        graph: Graph | Tensor,
+        graph: Graph | Tensor | Sequence[Graph],
         *,
-        edge_attr: Tensor | None = None,
+        edge_attr: Tensor | Sequence[Tensor] | None = None,
     ) -> list[Attention]:
         """The attention of each layer, without dropout.
 
@@ -178,21 +221,24 @@ class AttentionModel(TracedModule, ABC):
         self.eval()
         try:
             attention: list[Attention] = []
-            edges = self._edges(graph, edge_attr, self._masks("edge_mask", None))
-            self._run(input_features(x), edges._replace(attention=attention))
+            x, edges = self._inputs(x, graph, edge_attr, self._masks("edge_mask", None))
+            self._run(x, edges._replace(attention=attention))
         finally:
             for module, mode in modes:
                 module.training = mode
         return attention
 
-    def _edges(
-        self, graph: Any, edge_attr: Tensor | None, masks: tuple[Tensor | None, ...]
-    ) -> EdgeInputs:
-        """What the layers are given for the edges, converted once for all of them."""
-        if is_plain(graph):
-            return EdgeInputs(graph, edge_attr, masks)
-        _, graph, edge_attr = plain_inputs(None, graph, edge_attr, self.edge_dim)
-        return EdgeInputs(graph, edge_attr, masks)
+    def _inputs(
+        self, x: Any, graph: Any, edge_attr: Any, masks: tuple[Tensor | None, ...]
+    ) -> tuple[Tensor | SparseFeatures, EdgeInputs]:
+        """The features of the first layer, and what all layers are given for the edges."""
+        if are_blocks(graph):
+            count = len(self.layers)
+            blocks = check_blocks(graph, x, count)
+            return x, EdgeInputs(blocks, check_block_features(edge_attr, count), masks)
+        if not is_plain(graph):
+            _, graph, edge_attr = plain_inputs(None, graph, edge_attr, self.edge_dim)
+        return input_features(x), EdgeInputs(graph, edge_attr, masks)
 
     def _masks(
         self, name: str, given: Tensor | Sequence[Tensor | None] | None
@@ -276,11 +322,10 @@ class StackedModel(AttentionModel):
         """Resets all parameters."""
         reset_(*self.layers, *(n for n in self.norms if not isinstance(n, nn.Identity)))
 
-    def _run(self, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
-        last = len(self.norms)
-        for position, norm in enumerate(self.norms):
-            x = dropout_features(x, self.dropout, self.training)
-            x = edges.apply(position, self.layers[position], x)
-            x = self.activation(edges.normalise(norm, x))
+    def _stage(self, position: int, x: Tensor | SparseFeatures, edges: EdgeInputs) -> Tensor:
         x = dropout_features(x, self.dropout, self.training)
-        return edges.apply(last, self.layers[last], x)
+        x = edges.apply(position, self.layers[position], x)
+        if position == len(self.norms):
+            return x
+        norm = self.norms[position]
+        return self.activation(edges.normalise(norm, x))
