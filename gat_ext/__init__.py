@@ -8,7 +8,8 @@
 
 ``Graph`` holds edges; ``gat_ext.functional`` has operators, ``gat_ext.nn`` layers and
 ``gat_ext.models`` networks; ``gat_ext.datasets`` and ``gat_ext.training`` load data and train;
-``gat_ext.distributed`` cuts graphs into parts; ``gat_ext.explain`` analyses attention;
+``gat_ext.distributed`` cuts graphs into parts, ``gat_ext.sampling`` yields mini-batches;
+``gat_ext.explain`` analyses attention;
 ``gat_ext.reference`` has the operators in plain torch.
 """
 
@@ -32,7 +33,17 @@ from gat_ext.graph.cache import empty_cache  # noqa: E402
 from gat_ext.nn.features import SparseFeatures  # noqa: E402
 
 if TYPE_CHECKING:
-    from gat_ext import datasets, distributed, explain, interop, models, nn, testing, training
+    from gat_ext import (
+        datasets,
+        distributed,
+        explain,
+        interop,
+        models,
+        nn,
+        sampling,
+        testing,
+        training,
+    )
 
 __version__ = "0.1.0"
 library_path = str(Path(__path__[0], "libgat_ext.so"))
@@ -52,6 +63,7 @@ __all__ = [
     "models",
     "nn",
     "reference",
+    "sampling",
     "testing",
     "training",
 ]

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "functional": {"graph", "ops", "_C"},
     "nn": {"functional", "graph", "ops"},
     "models": {"nn", "functional", "graph", "ops"},
+    "sampling": {"graph", "ops"},
     "explain": {"nn", "functional", "graph"},
     "interop": {"nn"},
     "datasets": {"graph"},
@@ -129,6 +130,7 @@ WITHOUT_GRADIENT = {
     "gat_ext::edge_slots",
     "gat_ext::random_walk",
     "gat_ext::draw_starts",
+    "gat_ext::neighbor_sample",
 }
 
 

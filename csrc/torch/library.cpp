@@ -76,6 +76,14 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def(
       "random_walk(Tensor rowptr, Tensor col, Tensor? weight, Tensor start, SymInt length, "
       "Tensor seed) -> Tensor");
+
+  // Tensors of edges are in CSR order, except for the results' edge_id; the seeds' layer is first.
+  m.def(
+      "neighbor_sample(Tensor rowptr, Tensor col, Tensor? edge_id, Tensor seeds, int[] fanouts, "
+      "Tensor? weight, Tensor? edge_time, Tensor? node_time, Tensor? seed_time, bool replace, "
+      "bool latest, bool disjoint, bool frontier, int seed, int epoch) -> (Tensor n_id, "
+      "Tensor tree, Tensor[] rowptr_of_layers, Tensor[] col_of_layers, Tensor[] edge_id_of_layers, "
+      "Tensor num_nodes)");
 }
 
 }  // namespace gat::binding
