@@ -264,3 +264,47 @@ def test_dropout_compiles_to_the_same():
     )
     x = torch.ones(40, 3)
     assert torch.equal(compiled(x), ops.dropout(x, seed, 0.5) + 1)
+
+
+@pytest.mark.parametrize(
+    "shape", [(40, 8), (40, 64), (40, 100), (40,), (40, 3, 5), (40, 0)], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, F64, torch.bfloat16], ids=str)
+def test_dropout_of_some_rows_draws_their_numbers(shape, dtype):
+    """Rows with numbers get the multipliers that they have in the tensor of all rows."""
+    x, seed = torch.randn(shape, dtype=dtype), torch.tensor([7])
+    rows = torch.tensor([3, 39, 0, 17, 18, 18])
+    everything = ops.dropout(x, seed, 0.4)
+    assert torch.equal(ops.dropout(x[rows], seed, 0.4, rows), everything[rows])
+    none = rows[:0]
+    assert ops.dropout(x[none], seed, 0.4, none).shape == (0, *shape[1:])
+
+
+def test_dropout_of_some_rows_differentiates_and_traces():
+    rows, seed = torch.tensor([4, 1, 90]), torch.tensor([9])
+    x = draw(3, 6)
+    assert torch.autograd.gradcheck(lambda t: ops.dropout(t, seed, 0.4, rows), (x,))
+    assert torch.autograd.gradgradcheck(lambda t: ops.dropout(t, seed, 0.4, rows), (x,))
+    torch.library.opcheck(ops.dropout.default, (x, seed, 0.3, rows))
+    threads = torch.get_num_threads()
+    many, numbers = torch.randn(3000, 70), torch.randperm(9000)[:3000]
+    try:
+        torch.set_num_threads(1)
+        one = ops.dropout(many, seed, 0.4, numbers)
+        torch.set_num_threads(3)
+        assert torch.equal(ops.dropout(many, seed, 0.4, numbers), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "error", "message"),
+    [
+        (torch.zeros(4).long(), ValueError, "numbers for dropout"),
+        (torch.zeros(3).int(), TypeError, "numbers for dropout have dtype"),
+        (torch.zeros(6).long()[::2], ValueError, "not contiguous"),
+    ],
+)
+def test_dropout_refuses_wrong_numbers(numbers, error, message):
+    with pytest.raises(error, match=message):
+        ops.dropout(torch.ones(3, 2), torch.tensor([1]), 0.5, numbers)

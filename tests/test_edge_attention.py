@@ -280,3 +280,35 @@ def test_narrower_instruction_sets_agree(isa, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() in (isa, "baseline")  # a machine without avx2 falls back
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_part_of_a_graph_draws_the_dropout_of_the_graph(score):
+    """The edges of some destinations, with their numbers, have the weights that they have there."""
+    graph = sample_graph("unsorted")
+    inputs = sample_inputs(score, graph)["everything"]
+    inputs |= {"dropout_p": 0.4, "seed": torch.tensor([5]), "top_k": None}
+    dst = graph.edge_index[1]
+    kept = (dst % 2 == 1).nonzero().flatten()
+    part = Graph(graph.edge_index[:, kept], num_src=graph.num_src, num_dst=graph.num_dst)
+    part = part._numbered(kept)
+    per_edge = ("edge_term", "bias", "edge_feat", "edge_attr", "edge_mask")
+    given = {k: v[kept] if k in per_edge and v is not None else v for k, v in inputs.items()}
+    results = []
+    for each, arguments in ((graph, inputs), (part, given)):
+        arguments = {
+            k: v.detach().requires_grad_() if torch.is_tensor(v) and v.is_floating_point() else v
+            for k, v in arguments.items()
+        }
+        out, weights = functional.edge_attention(each, return_weights=True, **arguments)
+        chosen = out[torch.arange(graph.num_dst) % 2 == 1]
+        value = arguments["value"]
+        (grad,) = torch.autograd.grad(chosen.square().sum(), value, create_graph=True)
+        (second,) = torch.autograd.grad(grad.square().sum(), value)
+        results.append((chosen, weights, grad, second))
+    (out, weights, *grads), (part_out, part_weights, *part_grads) = results
+    assert_close(part_weights, weights[kept])
+    assert (part_weights == 0).any()
+    assert_close(part_out, out)
+    for found, wanted in zip(part_grads, grads, strict=True):
+        assert_close(found, wanted, **tolerance(found.dtype))
