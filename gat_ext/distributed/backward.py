@@ -47,15 +47,21 @@ class Backward:
         else:
             self._own()
             for step in range(1, graph.part.parts):
-                rows = exchange.rows_at(step)
-                received = exchange.start(self.sources, rows).wait()
-                piece = graph.piece_of((graph.part.rank - step) % graph.part.parts)
-                found = self._piece(piece, received)
-                self._add(piece, found)
-                if self.wanted:
-                    back = exchange.start_back(self._of_sources(found, received), rows)
-                    self._add_back(back, rows)
+                self._step(step)
         return [self.total.of.get(name) for name in Inputs._fields]
+
+    def _step(self, step: int) -> None:
+        """The piece of one process, whose rows are received again."""
+        graph, exchange = self.graph, self.graph.exchange
+        rows = exchange.rows_at(step)
+        received = exchange.start(self.sources, rows).wait()
+        piece = graph.piece_of((graph.part.rank - step) % graph.part.parts)
+        found = self._piece(piece, received)
+        self._add(piece, found)
+        if self.wanted:
+            of_sources = self._of_sources(found, received)
+            del found, received  # they are as large as what is received now
+            self._add_back(exchange.start_back(of_sources, rows), rows)
 
     def _own(self) -> None:
         piece = self.graph.own_piece()
@@ -146,5 +152,7 @@ class Gradients:
     def add_rows(self, name: str, piece: Piece, grad: Tensor) -> None:
         """Adds the gradients of the rows of a piece."""
         total, rows = self.of[name], piece.rows
-        assert rows is not None
-        total.index_copy_(0, rows, total.index_select(0, rows) + grad)
+        if rows is None:
+            total += grad
+        else:
+            total.index_copy_(0, rows, total.index_select(0, rows).add_(grad))

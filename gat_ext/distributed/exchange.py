@@ -95,21 +95,16 @@ class Exchange:
     def start(self, tensors: Sequence[Tensor], rows: Rows) -> Pending:
         """Starts to send rows of tensors [num_rows, …], and to receive those of others."""
         index = self.send[rows.send]
-        packed = [t.detach().index_select(0, index).flatten(1) for t in tensors]
-        shapes = [(rows.recv.stop - rows.recv.start, *t.shape[1:]) for t in tensors]
-        sizes = rows.recv_sizes, rows.send_sizes
-        pending = _start(packed, shapes, *sizes, self.group)
-        self.traffic.forward += pending.num_bytes
-        return pending
+        count, sizes = rows.recv.stop - rows.recv.start, (rows.recv_sizes, rows.send_sizes)
+        sent = [t.detach().index_select(0, index) for t in tensors]
+        self.traffic.forward += sum(t.nbytes for t in sent)
+        return _start(sent, count, *sizes, self.group)
 
     def start_back(self, gradients: Sequence[Tensor], rows: Rows) -> Pending:
         """Starts to send gradients of received rows to their owners."""
-        packed = [g.detach().flatten(1) for g in gradients]
-        count = rows.send.stop - rows.send.start
-        shapes = [(count, *g.shape[1:]) for g in gradients]
-        pending = _start(packed, shapes, rows.send_sizes, rows.recv_sizes, self.group)
-        self.traffic.backward += pending.num_bytes
-        return pending
+        count, sizes = rows.send.stop - rows.send.start, (rows.send_sizes, rows.recv_sizes)
+        self.traffic.backward += sum(g.nbytes for g in gradients)
+        return _start([g.detach() for g in gradients], count, *sizes, self.group)
 
     def add_back(self, into: Tensor, gradient: Tensor, rows: Rows) -> None:
         """Adds received gradients of sent rows to those of the own rows, in a fixed order."""
@@ -129,94 +124,86 @@ class Exchange:
 
 
 class Pending:
-    """Rows that are on their way.
+    """Rows that are on their way."""
 
-    Attributes:
-        num_bytes: bytes that this process sends to others.
-    """
-
-    def __init__(
-        self, buffer: Tensor, work: Any, tensors: list[tuple[Any, ...]], sent: int
-    ) -> None:
-        self._buffer, self._work, self._tensors = buffer, work, tensors
-        self.num_bytes = sent
+    def __init__(self, received: list[Tensor], works: list[Any]) -> None:
+        self._received, self._works = received, works
 
     def wait(self) -> list[Tensor]:
         """The received rows of each tensor."""
-        if self._work is not None:
-            with naming_the_dead():
-                self._work.wait()
-        found, first = [], 0
-        for shape, dtype, width in self._tensors:
-            columns = self._buffer[:, first : first + width].contiguous()
-            found.append(columns.view(dtype).view(shape))
-            first += width
-        return found
+        with naming_the_dead():
+            for work in self._works:
+                work.wait()
+        return self._received
 
 
 def _start(
-    packed: list[Tensor],
-    shapes: list[tuple[int, ...]],
+    tensors: list[Tensor],
+    count: int,
     recv_sizes: Sequence[int],
     send_sizes: Sequence[int],
     group: Any,
 ) -> Pending:
-    """Sends the rows of all tensors in one message, as bytes, so that dtypes may differ."""
-    parts = [p.contiguous().view(torch.uint8) for p in packed]
-    widths = [p.shape[1] * p.element_size() for p in packed]
-    data = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    buffer = data.new_empty(sum(recv_sizes), sum(widths))
-    work = None
-    if group is not None:
+    """Starts a message for each tensor, to receive ``count`` rows.
+
+    Rows travel as bytes, because not all transports know all dtypes. Several tensors are not
+    packed into one message: it would cost two copies of all rows.
+    """
+    received, works = [], []
+    for tensor in tensors:
+        buffer = tensor.new_empty(count, *tensor.shape[1:])
+        received.append(buffer)
+        if group is None:
+            continue
+        data, into = (_bytes(t) for t in (tensor.contiguous(), buffer))
+        sizes = list(recv_sizes), list(send_sizes)
         with naming_the_dead():
-            work = dist.all_to_all_single(
-                buffer, data, list(recv_sizes), list(send_sizes), group=group, async_op=True
-            )
-    kinds = [(s, p.dtype, w) for s, p, w in zip(shapes, packed, widths, strict=True)]
-    return Pending(buffer, work, kinds, data.numel())
+            work = dist.all_to_all_single(into, data, *sizes, group=group, async_op=True)
+        works.append(work)
+    return Pending(received, works)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """uint8 [N, B], the bytes of the rows."""
+    return tensor.view(tensor.shape[0], prod(tensor.shape[1:])).view(torch.uint8)
 
 
 # ---- differentiable, any number of times
 
 
 def fetch(exchange: Exchange, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The halo rows of tensors [num_rows, …] of one dtype; differentiable."""
+    """The halo rows of tensors [num_rows, …]; differentiable."""
     if exchange.group is None:
         return tuple(t[:0] for t in tensors)
-    flat = [t.reshape(t.shape[0], prod(t.shape[1:])) for t in tensors]
-    packed = flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
-    halo: Tensor = _Fetch.apply(packed, exchange)  # type: ignore[no-untyped-call]
-    parts = halo.split([t.shape[1] for t in flat], dim=1)
-    return tuple(
-        part.reshape(halo.shape[0], *t.shape[1:]) for part, t in zip(parts, tensors, strict=True)
-    )
+    halo: tuple[Tensor, ...] = _Fetch.apply(exchange, *tensors)  # type: ignore[no-untyped-call]
+    return halo
 
 
 class _Fetch(torch.autograd.Function):
-    """Rows [num_rows, C] to halo rows [num_halo, C]."""
+    """Rows [num_rows, …] to halo rows [num_halo, …], of several tensors."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, exchange: Exchange) -> Tensor:
+    def forward(ctx: Any, exchange: Exchange, *tensors: Tensor) -> Any:
         ctx.exchange = exchange
-        return exchange.start([x], exchange.all_rows()).wait()[0]
+        return tuple(exchange.start(tensors, exchange.all_rows()).wait())
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        return _Return.apply(grad, ctx.exchange), None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return None, *_Return.apply(ctx.exchange, *grads)  # type: ignore[no-untyped-call]
 
 
 class _Return(torch.autograd.Function):
-    """Rows of the halo [num_halo, C] to the sums of their copies at the owner [num_rows, C]."""
+    """Rows of the halo [num_halo, …] to the sums of their copies at the owner [num_rows, …]."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, exchange: Exchange) -> Tensor:
+    def forward(ctx: Any, exchange: Exchange, *grads: Tensor) -> Any:
         ctx.exchange = exchange
         rows = exchange.all_rows()
-        received = exchange.start_back([grad], rows).wait()[0]
-        total = grad.new_zeros(exchange.num_rows, grad.shape[1])
-        exchange.add_back(total, received, rows)
-        return total
+        totals = [g.new_zeros(exchange.num_rows, *g.shape[1:]) for g in grads]
+        for total, received in zip(totals, exchange.start_back(grads, rows).wait(), strict=True):
+            exchange.add_back(total, received, rows)
+        return tuple(totals)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        return _Fetch.apply(grad, ctx.exchange), None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return None, *_Fetch.apply(ctx.exchange, *grads)  # type: ignore[no-untyped-call]

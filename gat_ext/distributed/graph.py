@@ -171,9 +171,13 @@ class DistGraph(ShardedGraph):
             if halo is None:
                 num_src, num_dst, rows = part.num_own_src, part.num_own_dst, None
             else:
-                rows, dst = dst.unique(return_inverse=True)
+                num_src, num_dst = halo.stop - halo.start, part.num_own_dst
                 src = src - (part.num_own_src + halo.start)
-                num_src, num_dst = halo.stop - halo.start, rows.shape[0]
+                rows, place = dst.unique(return_inverse=True)
+                if 2 * rows.shape[0] > num_dst:  # rows of their own would be copies of most
+                    rows = None
+                else:
+                    dst, num_dst = place, rows.shape[0]
             graph = Graph(torch.stack([src, dst]), num_src=num_src, num_dst=num_dst)
             graph = graph._numbered(numbers)
             self._pieces[key] = Piece(graph, rows, edges, halo)

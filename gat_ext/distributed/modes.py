@@ -95,9 +95,10 @@ class _Pieces(torch.autograd.Function):
         else:
             state = State(_forward_own(graph, inputs, options, for_backward))
             for step in range(1, graph.part.parts):
-                received = exchange.start(sources, exchange.rows_at(step)).wait()
                 piece = graph.piece_of((graph.part.rank - step) % graph.part.parts)
+                received = exchange.start(sources, exchange.rows_at(step)).wait()
                 _merge(state, piece, inputs, sources, received, options, for_backward)
+                del received
         acc = state.out if state.acc is None else state.acc
         ctx.graph, ctx.options, ctx.num_given = graph, options, len(given)
         ctx.set_materialize_grads(False)
@@ -141,7 +142,6 @@ def _merge(
         return
     halo = dict(zip(map(id, sources), received, strict=True))
     given = piece_inputs(piece, inputs, halo)
-    assert piece.rows is not None
     state.merge(piece.rows, forward_piece(piece, given, options, for_backward))
 
 

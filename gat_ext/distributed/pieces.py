@@ -53,6 +53,7 @@ class Piece(NamedTuple):
 def piece_inputs(piece: Piece, inputs: Any, halo: dict[int, Tensor]) -> Any:
     """The inputs of one piece; ``halo`` has the received rows of tensors, by their id."""
     changed: dict[str, Any] = {}
+    rows = piece.rows
     for name in PER_EDGE:
         tensor = getattr(inputs, name)
         if tensor is not None:
@@ -65,7 +66,7 @@ def piece_inputs(piece: Piece, inputs: Any, halo: dict[int, Tensor]) -> Any:
         for name in DESTINATIONS:
             tensor = getattr(inputs, name)
             if tensor is not None:
-                changed[name] = tensor.index_select(0, piece.rows)
+                changed[name] = tensor if rows is None else tensor.index_select(0, rows)
     return without_shared(inputs._replace(**changed))
 
 
@@ -126,6 +127,14 @@ def _rows_of_acc(acc: Tensor, rows: Tensor, channels: int) -> Tensor:
     return torch.cat([block.view(-1) for block in blocks]).view(rows.shape[0], *acc.shape[1:])
 
 
+def _set_rows(total: Tensor, rows: Tensor | None, part: Tensor) -> None:
+    """Stores rows, or all of them."""
+    if rows is not None:
+        total.index_copy_(0, rows, part)
+    elif part is not total:
+        total.copy_(part)
+
+
 class State:
     """The merged results of the pieces so far.
 
@@ -139,10 +148,10 @@ class State:
         self.out, self.softmax = results.out, results.softmax
         self.acc = None if is_absent(results.out_acc) else results.out_acc
 
-    def merge(self, rows: Tensor, results: Any) -> None:
+    def merge(self, rows: Tensor | None, results: Any) -> None:
         """Merges the results over a piece into those of its rows, in place."""
-        state = self.softmax.index_select(0, rows)
-        both = state, results.softmax
+        own = self.softmax if rows is None else self.softmax.index_select(0, rows)
+        both = own, results.softmax
         tops = [torch.where(s[..., 1] == 0, -torch.inf, s[..., 0]) for s in both]
         top = torch.maximum(*tops)
         shift = torch.where(top == -torch.inf, 0, top)
@@ -153,17 +162,18 @@ class State:
         total = sums[0] + sums[1]
         empty = total == 0
         scale = torch.where(empty, 0, 1 / total)
-        shift = torch.where(empty, torch.inf, shift)
-        self.softmax.index_copy_(0, rows, torch.stack([shift, scale], -1))
+        merged = torch.stack([torch.where(empty, torch.inf, shift), scale], -1)
+        _set_rows(self.softmax, rows, merged)
         weights = [(s * scale).unsqueeze(-1) for s in sums]
         pairs = [(self.out, results.out)]
         if self.acc is not None:
             channels = self.out.shape[-1]
             blocks = _blocks(self.acc, channels), _blocks(results.out_acc, channels)
             pairs += list(zip(*blocks, strict=True))
-        for own, other in pairs:
-            merged = own.index_select(0, rows) * weights[0] + other * weights[1]
-            own.index_copy_(0, rows, merged.to(own.dtype))
+        for mine, other in pairs:
+            part = mine if rows is None else mine.index_select(0, rows)
+            part.mul_(weights[0]).add_(other.mul_(weights[1]))
+            _set_rows(mine, rows, part)
 
     def lse(self) -> Tensor:
         """Log Σ exp s, [N_dst, H]."""
