@@ -70,7 +70,7 @@ def _serve(pipe: Any, rank: int, count: int, port: int) -> None:
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     timeout = timedelta(seconds=TIMEOUT / 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=timeout)
-    groups = {size: dist.new_group(list(range(size))) for size in range(1, count + 1)}
+    groups = {size: dist.new_group(list(range(size)), timeout) for size in range(1, count + 1)}
     while True:
         try:
             module, name, size, arguments = pipe.recv()

@@ -108,7 +108,7 @@ class Exchange:
 
     def add_back(self, into: Tensor, gradient: Tensor, rows: Rows) -> None:
         """Adds received gradients of sent rows to those of the own rows, in a fixed order."""
-        if gradient.shape[0] == 0:
+        if gradient.numel() == 0:
             return
         key = rows.send.start if rows.send.stop - rows.send.start < self.send.shape[0] else -1
         if key not in self._sums:
@@ -126,12 +126,12 @@ class Exchange:
 class Pending:
     """Rows that are on their way."""
 
-    def __init__(self, received: list[Tensor], works: list[Any]) -> None:
-        self._received, self._works = received, works
+    def __init__(self, received: list[Tensor], works: list[Any], group: Any) -> None:
+        self._received, self._works, self._group = received, works, group
 
     def wait(self) -> list[Tensor]:
         """The received rows of each tensor."""
-        with naming_the_dead():
+        with naming_the_dead(self._group):
             for work in self._works:
                 work.wait()
         return self._received
@@ -157,15 +157,17 @@ def _start(
             continue
         data, into = (_bytes(t) for t in (tensor.contiguous(), buffer))
         sizes = list(recv_sizes), list(send_sizes)
-        with naming_the_dead():
+        with naming_the_dead(group):
             work = dist.all_to_all_single(into, data, *sizes, group=group, async_op=True)
         works.append(work)
-    return Pending(received, works)
+    return Pending(received, works, group)
 
 
 def _bytes(tensor: Tensor) -> Tensor:
     """uint8 [N, B], the bytes of the rows."""
-    return tensor.view(tensor.shape[0], prod(tensor.shape[1:])).view(torch.uint8)
+    width = prod(tensor.shape[1:]) * tensor.element_size()
+    # Flat first, because rows of no elements cannot be viewed as bytes.
+    return tensor.view(-1).view(torch.uint8).view(tensor.shape[0], width)
 
 
 # ---- differentiable, any number of times

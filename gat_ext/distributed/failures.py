@@ -28,11 +28,15 @@ class RankError(RuntimeError):
 
 
 @contextmanager
-def naming_the_dead() -> Iterator[None]:
+def naming_the_dead(group: Any = None) -> Iterator[None]:
     """Turns an error of a collective operation into a RankError with the ranks that ended.
 
     Each process that sees the error writes its rank into the store of the default group, and waits
     a few seconds for those of the others: the ranks that are missing have ended, or hang.
+
+    Args:
+        group: the processes of the operation; None: all of them. Ranks are those of the default
+            group in any case, which number the processes.
     """
     try:
         yield
@@ -41,7 +45,7 @@ def naming_the_dead() -> Iterator[None]:
     except RuntimeError as error:
         if not dist.is_initialized():
             raise
-        raise _explained(error) from error
+        raise _explained(error, group) from error
 
 
 def report_failure(error: BaseException) -> None:
@@ -58,10 +62,10 @@ def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
 
 
-def _explained(error: RuntimeError) -> RankError:
-    rank, world = dist.get_rank(), dist.get_world_size()
+def _explained(error: RuntimeError, group: Any = None) -> RankError:
+    rank, members = dist.get_rank(), dist.get_process_group_ranks(group)
     try:
-        missing, reasons = _missing(rank, world)
+        missing, reasons = _missing(rank, members)
     except RuntimeError:
         return RankError(
             f"rank {rank}: a collective operation failed, and the store of the process group does "
@@ -71,31 +75,32 @@ def _explained(error: RuntimeError) -> RankError:
         )
     why = "".join(f" Rank {r} said: {reason}." for r, reason in reasons.items())
     if not missing:
+        every = ", ".join(map(str, members))
         return RankError(
-            f"rank {rank}: a collective operation failed, though all {world} ranks answer: one of "
-            f"them may have made other calls than the others, or was slower than the timeout.{why} "
+            f"rank {rank}: a collective operation failed, though ranks {every} answer: one of them "
+            f"may have made other calls than the others, or was slower than the timeout.{why} "
             f"The transport says: {error}"
         )
     names = ", ".join(map(str, missing))
     noun = "rank" if len(missing) == 1 else "ranks"
     return RankError(
-        f"rank {rank}: {noun} {names} of {world} ended or does not answer.{why} Start all "
+        f"rank {rank}: {noun} {names} ended or does not answer.{why} Start all "
         f"processes again from the last checkpoint. The transport says: {error}",
         tuple(missing),
     )
 
 
-def _missing(rank: int, world: int) -> tuple[list[int], dict[int, str]]:
+def _missing(rank: int, members: list[int]) -> tuple[list[int], dict[int, str]]:
     """(ranks that did not notice the failure, what ranks said before they ended)."""
     store = _store()
     store.set(f"{_PREFIX}/alive/{rank}", "1")
     deadline = time.monotonic() + _PATIENCE
-    waiting = [r for r in range(world) if r != rank]
+    waiting = [r for r in members if r != rank]
     while waiting and time.monotonic() < deadline:
         waiting = [r for r in waiting if not store.check([f"{_PREFIX}/alive/{r}"])]
         time.sleep(0.05)
     reasons = {}
-    for r in range(world):
+    for r in members:
         key = f"{_PREFIX}/reason/{r}"
         if r != rank and store.check([key]):
             store.wait([key], timedelta(seconds=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -133,6 +133,32 @@ class DistGraph(ShardedGraph):
         if part is self.part:
             return self
         return self._derived(part, dataclasses.replace(self.exchange, send=part.send))
+
+    def __copy__(self) -> DistGraph:
+        """A graph of the same part and processes; nothing modifies a part."""
+        return self._derived(self.part)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DistGraph:
+        """As copy.copy: a process group cannot be copied."""
+        return self._derived(self.part)
+
+    def __reduce__(self) -> NoReturn:
+        """Raises TypeError: a process group cannot be pickled."""
+        raise TypeError(
+            f"{self!r} cannot be pickled, because it belongs to the processes of this program; "
+            "pickle its .part, or write all parts with gat_ext.distributed.save, and construct a "
+            "DistGraph in each process"
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raises AttributeError, for attributes of a Graph with the reason."""
+        reason = ""
+        if hasattr(Graph, name):
+            reason = (
+                ", which a Graph has: this process knows its own part of the edges only; call it "
+                "on the whole Graph before the partition, or on .local, a Graph of the own edges"
+            )
+        raise AttributeError(f"a DistGraph has no {name}{reason}")
 
     def __repr__(self) -> str:
         """The counts of this process."""

@@ -146,7 +146,7 @@ def _whole(graph: DistGraph) -> _Whole:
         part = graph.part
         mine = (part.src_nodes, part.dst_nodes, graph.global_edge_index, part.edges)
         every: list[Any] = [None] * part.parts
-        with naming_the_dead():
+        with naming_the_dead(graph.group):
             dist.all_gather_object(every, tuple(t.cpu() for t in mine), group=graph.group)
         src, dst, edges, numbers = zip(*every, strict=True)
         index = torch.cat(edges, dim=1)
@@ -204,7 +204,7 @@ def _all_to_all(
     else:
         layout.traffic.forward += sent
     size = data.element_size()
-    with naming_the_dead():
+    with naming_the_dead(layout.group):
         dist.all_to_all_single(
             buffer.view(torch.uint8),
             data.contiguous().view(torch.uint8),

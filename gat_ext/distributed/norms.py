@@ -13,8 +13,9 @@ from gat_ext.distributed.reduce import _processes, sum_over_processes
 def normalise(norm: nn.Module, x: Tensor, group: Any = None) -> Tensor:
     """Applies a normalisation to the rows of own nodes, with statistics of all processes.
 
-    BatchNorm1d, and GraphNorm and PairNorm of PyG (Cai et al. 2021; Zhao, Akoglu 2020), which take
-    statistics of nodes; any other module, such as LayerNorm, is applied as it is.
+    BatchNorm1d, and BatchNorm, GraphNorm and PairNorm of PyG (Cai et al. 2021; Zhao, Akoglu 2020),
+    which take statistics of nodes; a module without statistics of nodes, such as LayerNorm, is
+    applied as it is.
 
     Args:
         norm: the module; its parameters and running statistics are used and updated.
@@ -22,12 +23,17 @@ def normalise(norm: nn.Module, x: Tensor, group: Any = None) -> Tensor:
         group: the processes; None: all of them.
 
     Raises:
-        ValueError: BatchNorm1d in training, and all processes together have one row or none.
+        ValueError: BatchNorm1d in training, and all processes together have one row or none; or
+            the module contains a normalisation with other statistics of nodes, or is not one itself
+            and contains one.
     """
     if _processes(group) == 1:
         out: Tensor = norm(x)
         return out
     kind = type(norm).__name__
+    if kind == "BatchNorm" and isinstance(getattr(norm, "module", None), nn.BatchNorm1d):
+        norm = norm.module  # type: ignore[assignment]
+    _check(norm)
     if isinstance(norm, nn.BatchNorm1d):
         return _batch_norm(norm, x, group)
     if kind == "GraphNorm":
@@ -51,8 +57,13 @@ class GlobalNorm(nn.Module):
         super().__init__()
         self.norm, self.group = norm, group
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises the rows of own nodes [N, C]."""
+    def forward(self, x: Tensor, batch: Tensor | None = None, batch_size: Any = None) -> Tensor:
+        """Normalises the rows of own nodes [N, C]; the others, as models of PyG pass, are None."""
+        if batch is not None:
+            raise ValueError(
+                f"batch has shape {list(batch.shape)}; expected None, because statistics are those "
+                "of one graph in several processes"
+            )
         return normalise(self.norm, x, self.group)
 
 
@@ -63,14 +74,52 @@ def convert_norms(module: nn.Module, group: Any = None) -> nn.Module:
 
     Returns:
         The module; a GlobalNorm if the module itself is a normalisation.
+
+    Raises:
+        ValueError: a normalisation takes statistics of nodes that :func:`normalise` does not know.
     """
+    for child in module.modules():
+        _check_known(child)
     if isinstance(module, GlobalNorm):
         return module
-    if isinstance(module, nn.BatchNorm1d) or type(module).__name__ in ("GraphNorm", "PairNorm"):
+    if _takes_statistics(module):
         return GlobalNorm(module, group)
     for name, child in module.named_children():
         setattr(module, name, convert_norms(child, group))
     return module
+
+
+def _takes_statistics(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm1d) or type(module).__name__ in ("GraphNorm", "PairNorm")
+
+
+def _check(norm: nn.Module) -> None:
+    """Raises ValueError if the module would take statistics of own nodes alone."""
+    for child in norm.modules():
+        _check_known(child)
+        if child is not norm and _takes_statistics(child):
+            raise ValueError(
+                f"{type(norm).__name__} contains {child}, which takes statistics of nodes; "
+                "expected a normalisation alone: apply convert_norms to the module, and call it"
+            )
+
+
+def _check_known(module: nn.Module) -> None:
+    kind = type(module).__name__
+    if kind in _UNKNOWN or (kind == "LayerNorm" and getattr(module, "mode", None) == "graph"):
+        raise ValueError(
+            f"{module} takes statistics of the nodes of this process alone; expected BatchNorm, "
+            "GraphNorm, PairNorm, or a normalisation of each node, such as LayerNorm with "
+            "mode='node'"
+        )
+
+
+_UNKNOWN = ("InstanceNorm", "GraphSizeNorm", "MeanSubtractionNorm", "DiffGroupNorm")  # of PyG
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Float32 in place of 16 bits, whose sums over nodes would lose digits."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _moments(x: Tensor, group: Any) -> tuple[float, Tensor]:
@@ -84,6 +133,7 @@ def _batch_norm(norm: nn.BatchNorm1d, x: Tensor, group: Any) -> Tensor:
     if not (norm.training or norm.running_mean is None):
         kept: Tensor = norm(x)
         return kept
+    dtype, x = x.dtype, _wide(x)
     count, mean = _moments(x, group)
     if count <= 1:
         raise ValueError(
@@ -103,25 +153,27 @@ def _batch_norm(norm: nn.BatchNorm1d, x: Tensor, group: Any) -> Tensor:
             unbiased = variance * (count / (count - 1))
             norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), share)
     out = centred * (variance + norm.eps).rsqrt()
-    return out * norm.weight + norm.bias if norm.affine else out
+    return (out * norm.weight + norm.bias if norm.affine else out).to(dtype)
 
 
 def _graph_norm(norm: Any, x: Tensor, group: Any) -> Tensor:
     """γ (x - α mean) / sqrt(var + ε) + β, with var of x - α mean: Cai et al. 2021, eq. 6."""
+    dtype, x = x.dtype, _wide(x)
     count, mean = _moments(x, group)
     shifted = x - mean * norm.mean_scale
     variance = sum_over_processes(shifted.square().sum(0), group) / max(count, 1)
     out: Tensor = norm.weight * shifted / (variance + norm.eps).sqrt() + norm.bias
-    return out
+    return out.to(dtype)
 
 
 def _pair_norm(norm: Any, x: Tensor, group: Any) -> Tensor:
     """S (x - mean) / sqrt(ε + mean of squared norms): Zhao, Akoglu 2020, eq. 10 and 11."""
+    dtype, x = x.dtype, _wide(x)
     count, mean = _moments(x, group)
     centred = x - mean
     if norm.scale_individually:
         out: Tensor = norm.scale * centred / (norm.eps + centred.norm(2, -1, keepdim=True))
-        return out
+        return out.to(dtype)
     squares = sum_over_processes(centred.square().sum(), group) / max(count, 1)
     out = norm.scale * centred / (norm.eps + squares).sqrt()
-    return out
+    return out.to(dtype)

@@ -37,8 +37,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
         ctx.group = group
-        total = x.detach().clone()
-        with naming_the_dead():
+        total = x.detach().clone(memory_format=torch.contiguous_format)
+        with naming_the_dead(group):
             dist.all_reduce(total, group=group)
         return total
 
@@ -71,7 +71,7 @@ def global_mean(total: Tensor, count: Tensor | int, group: Any = None) -> Tensor
     size = _processes(group)
     sums = torch.stack([total.detach().double(), torch.as_tensor(count).double().to(total.device)])
     if size > 1:
-        with naming_the_dead():
+        with naming_the_dead(group):
             dist.all_reduce(sums, group=group)
     value = (sums[0] / sums[1]).to(total.dtype)
     share = total * (size / sums[1]).to(total.dtype)
@@ -85,7 +85,7 @@ def cross_entropy(
 
     Args:
         logits: [N, C], of own nodes.
-        labels: int64 [N].
+        labels: int64 [N], -100 for nodes that do not count; or probabilities [N, C].
         mask: bool [N], the nodes that count; None: all.
         group: the processes; None: all of them.
 
@@ -104,7 +104,8 @@ def cross_entropy(
     total = F.cross_entropy(
         logits.float() if logits.dtype in _HALF else logits, labels, reduction="sum"
     )
-    return global_mean(total, labels.shape[0], group)
+    count = labels.shape[0] if labels.is_floating_point() else (labels != _IGNORED).sum()
+    return global_mean(total, count, group)
 
 
 def binary_cross_entropy(
@@ -119,6 +120,7 @@ def binary_cross_entropy(
 
 
 _HALF = (torch.bfloat16, torch.float16)
+_IGNORED = -100  # the label that torch ignores
 
 
 def accuracy(
@@ -155,7 +157,7 @@ def average_gradients(module: nn.Module, group: Any = None) -> None:
         [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().double() for p in parameters]
     )
     flat = torch.cat([flat, present.to(flat)])
-    with naming_the_dead():
+    with naming_the_dead(group):
         dist.all_reduce(flat, group=group)
     counts = flat[-len(parameters) :].tolist()
     means = (flat[: -len(parameters)] / size).split([p.numel() for p in parameters])

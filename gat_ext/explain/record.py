@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.self_loops import given_positions
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.nn.adjacency import attention_of, is_plain, unwrap
 from gat_ext.nn.base import AttentionConv
 from gat_ext.nn.inputs import Adjacency, as_graph
@@ -146,6 +147,12 @@ def match_edges(
         )
     edges, alpha = attention
     graph = adjacency
+    if isinstance(graph, ShardedGraph):
+        raise TypeError(
+            f"adjacency is {graph!r}; expected the edges of the whole graph: attention of a part "
+            "says nothing about paths through others, so call the model on the whole graph, or "
+            "read (edges, weights) of the part with return_attention_weights=True"
+        )
     if not isinstance(graph, Graph):
         graph = Graph(graph, num_nodes=int(edges.max()) + 1 if edges.numel() else 0)
     edge_id = given_positions(edges, graph.edge_index)

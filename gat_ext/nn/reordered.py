@@ -14,6 +14,7 @@ from gat_ext.graph import ORDERS, Graph, csr
 from gat_ext.graph.cache import cached
 from gat_ext.graph.order import inverse
 from gat_ext.graph.self_loops import ends_with_loops
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.nn.adjacency import attention_of, is_plain, plain_inputs
 from gat_ext.nn.features import SparseFeatures, as_features
 from gat_ext.nn.inputs import Adjacency, Attention, Features
@@ -97,6 +98,11 @@ class Reordered(nn.Module):
             kwargs: other keyword arguments of the module.
         """
         adjacency = edge_index
+        if isinstance(adjacency, ShardedGraph):
+            raise TypeError(
+                f"edge_index is {adjacency!r}; Reordered expects a whole graph: reorder it before "
+                "the partition, with Graph.reorder, and call the module itself"
+            )
         if not is_plain(adjacency):
             given, edge_dim = kwargs.get("edge_attr"), getattr(self.module, "edge_dim", None)
             x, edge_index, edge_attr = plain_inputs(x, adjacency, given, None if args else edge_dim)

@@ -10,8 +10,12 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any, ClassVar, NoReturn
 
+import torch
 from torch import nn
 from torch.fx import Proxy
+
+from gat_ext.graph.sharded import ShardedGraph
+from gat_ext.ops.state import break_graph
 
 
 def check_is_no_proxy(module: nn.Module, *values: Any) -> None:
@@ -55,7 +59,23 @@ def _call(self: TracedModule, *args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
             if isinstance(value, Proxy) and _is_pygs(value):
                 _raise_unknown_to_pyg(self)
+    if torch.compiler.is_compiling() and _contains_shards((*args, *kwargs.values())):
+        # The compiler cannot trace the exchange of rows: the module runs as it is written.
+        break_graph(_SHARDS)
+        return torch.compiler.disable(nn.Module.__call__)(self, *args, **kwargs)
     return nn.Module.__call__(self, *args, **kwargs)
+
+
+_SHARDS = "modules run eagerly over a DistGraph; compile without fullgraph"
+
+
+def _contains_shards(values: tuple[Any, ...]) -> bool:
+    """True if a value, or one of a dict, is a DistGraph."""
+    for value in values:
+        inner = value.values() if isinstance(value, dict) else (value,)
+        if any(isinstance(each, ShardedGraph) for each in inner):
+            return True
+    return False
 
 
 class TracedModule(nn.Module):

@@ -33,6 +33,11 @@ def is_tracing() -> bool:
     )
 
 
+def break_graph(reason: str) -> None:
+    """Ends the graph that torch.compile builds; with fullgraph, its error says the reason."""
+    torch._dynamo.graph_break(msg=reason)
+
+
 def in_forward_mode() -> bool:
     """True if tensors may have tangents, which the native operators would drop."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
