@@ -11,9 +11,20 @@ from layers import LAYERS, Case, all_cases, full_cases, over, random_edges
 from processes import Processes
 from torch import Tensor
 
-from gat_ext import Graph
+from gat_ext import Graph, nn
 from gat_ext.distributed import DistGraph, make_part, sum_over_processes
-from gat_ext.models import AGNN, GAT, HAN, HGT, GATv2, GraphTransformer
+from gat_ext.functional import random_walk
+from gat_ext.models import (
+    AGNN,
+    GAM,
+    GAT,
+    HAN,
+    HGT,
+    AttentionWalk,
+    GATv2,
+    GraphTransformer,
+    PooledModel,
+)
 
 SIZE = 3
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
@@ -194,3 +205,18 @@ def check_typed_model(group: Any, rank: int, size: int, name: str) -> None:
 @pytest.mark.parametrize("name", ["hgt", "han"])
 def test_typed_models(processes: Processes, name: str, size: int) -> None:
     processes.run(check_typed_model, size, name)
+
+
+def test_walks_and_pooling_need_the_whole_graph() -> None:
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    graph = DistGraph(make_part(edges, torch.zeros(3, dtype=torch.int64), 0, 1))
+    pooled = PooledModel(GAT(4, 2, 2), nn.AttentionPool(torch.nn.Linear(2, 1)))
+    calls = [
+        lambda: pooled(torch.randn(3, 4), graph, torch.zeros(3, dtype=torch.int64)),
+        lambda: random_walk(graph, torch.tensor([0]), 2),
+        lambda: AttentionWalk(3, 4).loss(graph),
+        lambda: GAM(4, 2)(graph, torch.zeros(3, dtype=torch.int64), torch.tensor([0, 3])),
+    ]
+    for call in calls:
+        with pytest.raises(NotImplementedError, match="not available on a DistGraph"):
+            call()

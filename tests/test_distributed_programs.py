@@ -217,7 +217,7 @@ def check_refusals(group: Any, rank: int, size: int) -> None:
             getattr(graph, name)
     with pytest.raises(AttributeError, match=r"a DistGraph has no lcoal$"):
         _ = graph.lcoal
-    with pytest.raises(AttributeError, match="num_nodes, which a Graph has"):
+    with pytest.raises(NotImplementedError, match="not available on a DistGraph"):
         random_walk(graph, torch.zeros(3, dtype=torch.int64), 4)
     with pytest.raises(TypeError, match="Reordered expects a whole graph"):
         Reordered(GATConv(8, 4), "rcm")(x, graph)

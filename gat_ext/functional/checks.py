@@ -35,6 +35,16 @@ def is_graph(graph: Any) -> None:
         )
 
 
+def is_whole(graph: Any, caller: str) -> None:
+    """Raises unless ``graph`` is a Graph of all nodes; ``caller`` is named in the error."""
+    is_graph(graph)
+    if isinstance(graph, ShardedGraph):
+        raise NotImplementedError(
+            f"{caller} is not available on a DistGraph, because it reads the whole graph; pass the "
+            "Graph itself"
+        )
+
+
 def no_transform(operator: str, *inputs: Tensor) -> None:
     """Raises NotImplementedError inside torch.func and for tangents, which would be dropped."""
     if in_functorch() or have_tangents(*inputs):

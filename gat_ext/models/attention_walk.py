@@ -164,7 +164,7 @@ class AttentionWalk(nn.Module):
             ValueError: the graph has another number of nodes, or num_pairs is below 1.
             TypeError, IndexError: as :func:`gat_ext.functional.random_walk` for ``start``.
         """
-        checks.is_graph(graph)
+        checks.is_whole(graph, "AttentionWalk")
         if graph.num_nodes != self.num_nodes:
             raise ValueError(
                 f"the graph has {graph.num_nodes} nodes; expected the {self.num_nodes} nodes that "

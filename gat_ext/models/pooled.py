@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
+from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.models.base import Attention, AttentionModel, StackedModel
 from gat_ext.models.features import input_features
 from gat_ext.nn import AttentionPool, Pool
@@ -211,6 +212,8 @@ class PooledModel(TracedModule):
         Raises:
             TypeError, ValueError, IndexError: as of the network and of :class:`gat_ext.nn.Pool`.
         """
+        if isinstance(graph, ShardedGraph):
+            checks.is_whole(graph, "pooling")
         if not is_tracing():
             x = input_features(x)
             if x.dim() > 1:  # else the network raises; the pool finds the graph in the cache

@@ -67,7 +67,7 @@ class WalkLoss(NamedTuple):
 
 def _number_of_graphs(graph: Graph, node_ptr: Tensor, graphs: Tensor | None) -> int:
     """G, of the graphs to classify; raises unless node_ptr and graphs match the graph."""
-    checks.is_graph(graph)
+    checks.is_whole(graph, "a walk")
     checks.indices(graph, node_ptr, "node_ptr", shape="[G + 1]")
     count = checks.node_pointers(node_ptr, graph.num_nodes, at_least=1)
     if graphs is None:

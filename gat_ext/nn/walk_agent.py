@@ -208,7 +208,7 @@ class WalkAgent(nn.Module):
         mode: str,
         attributes: Tensor | None,
     ) -> None:
-        checks.is_graph(graph)
+        checks.is_whole(graph, "a walking agent")
         checks.choice(mode, WALK_MODES, "mode")
         check_size("num_steps", num_steps, MOST_STEPS)
         checks.indices(graph, node_type, "node_type", graph.num_nodes)
