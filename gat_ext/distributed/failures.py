@@ -11,7 +11,7 @@ from typing import Any
 import torch.distributed as dist
 
 _PREFIX = "gat_ext/failure"
-_PATIENCE = 10.0  # seconds in which the other processes must notice the failure, too
+_PATIENCE = 10.0  # seconds, at most, in which the other processes must notice the failure, too
 
 
 class RankError(RuntimeError):
@@ -49,7 +49,24 @@ def naming_the_dead(group: Any = None) -> Iterator[None]:
 
 
 def report_failure(error: BaseException) -> None:
-    """Tells the other processes why this one ends; for the top level of a program."""
+    """Tells the other processes why this one ends; for the top level of a program.
+
+    Their RankError then has the reason. Does nothing if there is no process group, or if the error
+    is a RankError, which is the failure of another process.
+
+    Args:
+        error: that ends this process.
+
+    Example:
+        >>> from gat_ext.distributed import report_failure
+        >>> def program(work):
+        ...     try:
+        ...         work()
+        ...     except BaseException as error:
+        ...         report_failure(error)
+        ...         raise
+        >>> program(lambda: None)
+    """
     if dist.is_initialized() and not isinstance(error, RankError):
         try:
             kind = type(error).__name__
@@ -94,10 +111,10 @@ def _missing(rank: int, members: list[int]) -> tuple[list[int], dict[int, str]]:
     """(ranks that did not notice the failure, what ranks said before they ended)."""
     store = _store()
     store.set(f"{_PREFIX}/alive/{rank}", "1")
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + min(_PATIENCE, store.timeout.total_seconds())
     waiting = [r for r in members if r != rank]
     while waiting and time.monotonic() < deadline:
-        waiting = [r for r in waiting if not store.check([f"{_PREFIX}/alive/{r}"])]
+        waiting = [r for r in waiting if not _has_spoken(store, r)]
         time.sleep(0.05)
     reasons = {}
     for r in members:
@@ -107,3 +124,55 @@ def _missing(rank: int, members: list[int]) -> tuple[list[int], dict[int, str]]:
             reasons[r] = store.get(key).decode(errors="replace")
             waiting = sorted({*waiting, r})
     return waiting, reasons
+
+
+def _has_spoken(store: Any, rank: int) -> bool:
+    """True if a process noticed the failure, or has said why it ends."""
+    return any(store.check([f"{_PREFIX}/{what}/{rank}"]) for what in ("alive", "reason"))
+
+
+@contextmanager
+def raised_by_all(group: Any = None) -> Iterator[None]:
+    """Raises in all processes if the block raises in one of them.
+
+    Each process runs the block by itself, without collective operations that wait for others.
+
+    Args:
+        group: the processes; None: all of them.
+
+    Raises:
+        Exception: the error of this process; else, of the first process with one, its text, as an
+            OSError, a ValueError or a TypeError if it is one, or as a RuntimeError.
+    """
+    mine: Exception | None = None
+    try:
+        yield
+    except RankError:
+        raise
+    except Exception as error:
+        mine = error
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1:
+        every: list[Any] = [None] * dist.get_world_size(group)
+        text = None if mine is None else (_kind(mine), str(mine))
+        try:
+            with naming_the_dead():
+                dist.all_gather_object(every, text, group=group)
+        except RankError:
+            if mine is None:
+                raise
+        failed = [(rank, what) for rank, what in enumerate(every) if what is not None]
+        if failed and mine is None:
+            rank, (kind, message) = failed[0]
+            raise _KINDS[kind](f"rank {rank}: {message}")
+    if mine is not None:
+        raise mine
+
+
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (FileNotFoundError, OSError, TypeError, ValueError, RuntimeError)
+}
+
+
+def _kind(error: Exception) -> str:
+    return next((n for n, kind in _KINDS.items() if isinstance(error, kind)), "RuntimeError")

@@ -75,7 +75,7 @@ def global_mean(total: Tensor, count: Tensor | int, group: Any = None) -> Tensor
             dist.all_reduce(sums, group=group)
     value = (sums[0] / sums[1]).to(total.dtype)
     share = total * (size / sums[1]).to(total.dtype)
-    return share + (value - share).detach()
+    return value + (share - share.detach())  # the same bits everywhere, whatever the own share
 
 
 def cross_entropy(

@@ -43,10 +43,28 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: the file is not a checkpoint of this format.
     """
+    return parse(read(path), path, device)
+
+
+def read(path: Path) -> bytes:
+    """The content of a checkpoint's file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
+    """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no checkpoint {path}; start without --resume") from error
+
+
+def parse(content: bytes, path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The checkpoint with this content; ``path`` is for errors.
+
+    Raises:
+        ValueError: the content is not of a checkpoint of this format.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             damaged = archive.testzip()  # torch itself does not compare the checksums

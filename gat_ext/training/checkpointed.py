@@ -159,7 +159,10 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
             FileNotFoundError: there is none.
             ValueError: it is of another run, or damaged.
         """
-        state = checkpoint.load(self.checkpoint_path, self._device)
+        self._take(checkpoint.load(self.checkpoint_path, self._device))
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Takes the content of the folder's checkpoint, if it is of this run."""
         check_keys(state, self.checkpoint_path)
         differing = differences(state["config"], asdict(self._settings), self.may_grow)
         if differing:
@@ -265,11 +268,15 @@ class CheckpointedRun(ABC, Generic[AnyTrainer]):
         while not trainer.finished:
             trainer.step()
             progress(trainer)
-            if interrupted:
+            if self._is_interrupted(interrupted):
                 self.save_checkpoint()
                 raise Interrupted
             if time.monotonic() >= self._save_at:
                 self.save_checkpoint()
+
+    def _is_interrupted(self, noted: list[bool]) -> bool:
+        """Whether to stop after this epoch."""
+        return bool(noted)
 
     def _end(self, trainer: AnyTrainer) -> None:
         """Keeps result and weights, and where more epochs are possible the state."""

@@ -7,7 +7,7 @@ import io
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from threading import current_thread, main_thread
@@ -25,7 +25,19 @@ import torch
 
 from gat_ext import _C, __version__, datasets, distributed
 from gat_ext.distributed.storage import check_free
-from gat_ext.training import files, mistakes, options, partition_options, plots, progress, threads
+from gat_ext.training import (
+    dist_run,
+    files,
+    mistakes,
+    options,
+    part_data,
+    partition_options,
+    plots,
+    process_options,
+    processes,
+    progress,
+    threads,
+)
 from gat_ext.training.checkpointed import CHECKPOINT
 from gat_ext.training.compare import compare
 from gat_ext.training.embedding_loop import EmbeddingRecipe
@@ -105,6 +117,10 @@ def train(
     dim: options.Dim = 128,
     window: options.Window = 10,
     context: options.Context = "learned",
+    partition_method: process_options.PartitionMethod = "metis",
+    parts: process_options.Parts = None,
+    mode: process_options.Mode = "overlap",
+    rank_timeout: process_options.RankTimeout = 600.0,
     device: options.Device = "cpu",
     num_threads: options.NumThreads = None,
     deterministic: options.Deterministic = None,
@@ -115,6 +131,10 @@ def train(
     verbose: options.Verbose = False,
 ) -> None:
     """Train MODEL on a data set; write metrics, plots and a checkpoint."""
+    with mistakes.explained(console):
+        launch = processes.launched()
+        if parts is not None and dataset is None:
+            dataset = part_data.name_of(parts, launch)
     kind = options.kind_for(model, task, dataset)
     options.refuse_other_options(command, kind, model, dataset)
     dataset = options.data_set_for(kind, model, task, dataset)
@@ -148,34 +168,52 @@ def train(
             config = TypedRunConfig(model, dataset, seed, seeds, nodes, sizes)
         else:
             config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
+    process_options.refuse(launch, kind, model, config, device, root, parts is not None)
     if deterministic and not kind.bitwise:
         num_threads = options.one_thread(num_threads)
     deterministic = kind.bitwise if deterministic is None else deterministic
     folder = Path("runs") / f"{model}-{dataset}".replace(":", "-") if out is None else out
-    with mistakes.explained(console):
+    with (
+        mistakes.explained(console, launch.size),
+        processes.joined(launch, device, rank_timeout) as team,
+    ):
         plots.require()
+        shown = console if team.is_first else Console(quiet=True)
         with (
             mistakes.interruptible(),
-            files.claimed(folder),
+            files.claimed(folder) if team.is_first else nullcontext(),
             _settings_of_torch(num_threads, deterministic) as chosen,
         ):
-            found = [name for name in RESULTS if (folder / name).exists()]
-            if found and not (resume or overwrite):
-                mistakes.fail(
-                    f"{folder} holds results ({', '.join(found)}): --resume continues that run, "
-                    "--overwrite deletes them, --out chooses another folder"
-                )
-            data = kind.load(dataset, root=root, **_given(sha256=sha256))
-            run = kind.run(config, data.to(device), folder, root)
+            found = _results(folder, resume or overwrite) if team.is_first else []
+            run: Any
+            if team.size == 1 and parts is None:
+                data = kind.load(dataset, root=root, **_given(sha256=sha256))
+                run = kind.run(config, data.to(device), folder, root)
+            else:
+                cut = dist_run.Cut(parts, partition_method, mode)
+                teller = Console(quiet=True) if quiet else shown
+                run = dist_run.start(config, cut, folder, root, team, teller.print)
             if resume:
                 run.resume()
-            files.remove_parts(folder, RESULTS)
+            if team.is_first:
+                files.remove_parts(folder, RESULTS)
             if overwrite:
                 for name in found:
                     (folder / name).unlink()
             if not quiet:
-                console.print(str(chosen))
-            progress.train(run, console, quiet, verbose)
+                shown.print(str(chosen))
+            progress.train(run, shown, quiet, verbose)
+
+
+def _results(folder: Path, may_be: bool) -> list[str]:
+    """Names of the results in a folder; raises FileExistsError if there may be none."""
+    found = [name for name in RESULTS if (folder / name).exists()]
+    if found and not may_be:
+        raise FileExistsError(
+            f"{folder} holds results ({', '.join(found)}): --resume continues that run, "
+            "--overwrite deletes them, --out chooses another folder"
+        )
+    return found
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -274,10 +312,37 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="gat_ext.plain")
     try:
-        app()
+        _call()
     finally:
         if current_thread() is main_thread():
             signal(SIGINT, SIG_IGN)  # nothing is left to interrupt
+
+
+def _call() -> None:
+    """Calls the command; of several processes that refuse the same, one says so."""
+    try:
+        launch = processes.launched()
+    except ValueError:
+        launch = processes.Launch()  # the command explains what is wrong
+    if launch.size == 1:
+        app()
+        return
+    try:
+        code = app(standalone_mode=False)
+    except _USAGE_ERROR as error:
+        with processes.told_once(launch) as tells:
+            if tells:
+                error.show()  # type: ignore[attr-defined]
+        code = 2
+    except typer.Abort:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+# Of click, which typer may bring along or contain.
+_USAGE_ERROR: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

@@ -145,8 +145,12 @@ class EpochTrainer(ABC, Generic[Model]):
                 "try a smaller learning rate"
             )
         loss.backward()
+        self._combine_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _combine_gradients(self) -> None:
+        """Called between the backward pass and the step of the optimizer."""
 
     def step(self) -> bool:
         """Runs one epoch; whether there is another to run.

@@ -80,7 +80,7 @@ class Trainer(EpochTrainer[AttentionModel]):
         total = 0.0
         for batch in self._shuffled():
             logits = self._logits(batch)
-            loss = metrics.loss(logits, batch.y[batch.mask], self.data.multilabel)
+            loss = self._loss(logits, batch.y[batch.mask])
             self._step(loss)
             total += loss.item()
         return total / len(self.batches)
@@ -99,10 +99,13 @@ class Trainer(EpochTrainer[AttentionModel]):
     def _evaluate(self, nodes: _Batch) -> tuple[float, float]:
         self.model.eval()
         logits, labels = self._logits(nodes), nodes.y[nodes.mask]
-        multilabel = self.data.multilabel
-        return metrics.loss(logits, labels, multilabel).item(), metrics.score(
-            logits, labels, multilabel
-        )
+        return self._loss(logits, labels).item(), self._score(logits, labels)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return metrics.loss(logits, labels, self.data.multilabel)
+
+    def _score(self, logits: Tensor, labels: Tensor) -> float:
+        return metrics.score(logits, labels, self.data.multilabel)
 
     def _validate(self) -> tuple[float, float]:
         return self._evaluate(self._validation)

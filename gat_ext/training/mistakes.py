@@ -14,6 +14,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from gat_ext.distributed import RankError
 from gat_ext.training.checkpointed import Interrupted
 
 _OF_THE_USER = (
@@ -36,19 +37,25 @@ def fail(error: BaseException | str) -> NoReturn:
 
 
 @contextmanager
-def explained(console: Console) -> Iterator[None]:
-    """Explains errors of a command, and how to continue after Ctrl-C."""
+def explained(console: Console, processes: int = 1) -> Iterator[None]:
+    """Explains errors of a command, and how to continue after Ctrl-C.
+
+    Args:
+        console: to print to.
+        processes: number of processes that run the command.
+    """
     try:
         yield
     except Interrupted:
         again = [argument for argument in sys.argv[1:] if argument not in _ONCE]
         command = f"gat-ext {shlex.join([*again, '--resume'])}"
-        console.print(f"Interrupted. To go on: {command}")
+        start = "" if processes == 1 else f" start the {processes} processes again, with"
+        console.print(f"Interrupted. To go on:{start} {command}")
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         raise typer.Exit(130) from None
-    except _OF_THE_USER as error:
+    except (*_OF_THE_USER, RankError) as error:
         fail(error)
     except RuntimeError as error:
         if "allocate" not in str(error):
