@@ -153,12 +153,8 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[st
         state["random"]["cuda"] = torch.cuda.get_rng_state()
     if optimizer is not None:
         given = optimizer.state_dict()
-        state["groups"] = {"value": given["param_groups"]}
-        state["optimizer"] = {
-            f"{index}/{name}": value
-            for index, values in given["state"].items()
-            for name, value in values.items()
-        }
+        state["groups"] = _joined(dict(enumerate(given["param_groups"])))
+        state["optimizer"] = _joined(given["state"])
     return {name: value for name, value in state.items() if value}
 
 
@@ -195,21 +191,32 @@ def _template(
                 f"{place} has the optimizer {description['optimizer']}; expected {described}: "
                 "build the same optimizer over the same parameters"
             )
-        names = [name for name in stored if name.startswith("optimizer.")]
-        state["groups"] = {"value": None}
-        state["optimizer"] = {
-            name.removeprefix("optimizer."): _empty(stored[name], name, optimizer) for name in names
-        }
+        for kind in ("optimizer", "groups"):
+            keys = [n.removeprefix(f"{kind}.") for n in stored if n.startswith(f"{kind}.")]
+            state[kind] = {key: _empty(stored[f"{kind}.{key}"], key, optimizer) for key in keys}
     return {name: value for name, value in state.items() if value}
 
 
-def _empty(stored: Any, name: str, optimizer: torch.optim.Optimizer) -> Tensor | None:
+def _joined(nested: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """One dictionary of two levels, which torch.distributed.checkpoint does not take apart."""
+    return {f"{i}/{name}": value for i, values in nested.items() for name, value in values.items()}
+
+
+def _separated(joined: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The inverse of :func:`_joined`."""
+    nested: dict[int, dict[str, Any]] = {}
+    for key, value in joined.items():
+        index, _, name = key.partition("/")
+        nested.setdefault(int(index), {})[name] = value
+    return nested
+
+
+def _empty(stored: Any, key: str, optimizer: torch.optim.Optimizer) -> Tensor | None:
     """A tensor for a value of the optimizer's state, on the device of the parameter."""
     if not hasattr(stored, "size"):
         return None
-    index = int(name.removeprefix("optimizer.").partition("/")[0])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    device = parameters[index].device if stored.size else "cpu"
+    device = parameters[int(key.partition("/")[0])].device if stored.size else "cpu"
     return torch.empty(stored.size, dtype=stored.properties.dtype, device=device)
 
 
@@ -240,11 +247,9 @@ def _restore(
     optimizer: torch.optim.Optimizer | None,
 ) -> None:
     if optimizer is not None:
-        values: dict[int, dict[str, Any]] = {}
-        for key, value in state.get("optimizer", {}).items():
-            index, _, name = key.partition("/")
-            values.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": values, "param_groups": state["groups"]["value"]})
+        groups = [group for _, group in sorted(_separated(state["groups"]).items())]
+        values = _separated(state.get("optimizer", {}))
+        optimizer.load_state_dict({"state": values, "param_groups": groups})
     _unwrapped(model).load_state_dict(state["model"])
     torch.set_rng_state(state["random"]["cpu"])
     if "cuda" in state["random"]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gat_ext.distributed import modes, norms, reduce
 from gat_ext.distributed.exchange import Exchange, Traffic, fetch
+from gat_ext.distributed.failures import naming_the_dead
 from gat_ext.distributed.part import Part
 from gat_ext.distributed.pieces import Piece
 from gat_ext.distributed.stack import stacked_part
@@ -308,7 +309,8 @@ def _checked_group(part: Part, group: Any) -> Any:
     world, rank = dist.get_world_size(group), dist.get_rank(group)
     mine = (part.identity, part.rank, part.parts, part.recv_sizes, part.send_sizes)
     every: list[Any] = [None] * world
-    dist.all_gather_object(every, mine, group=group)
+    with naming_the_dead():
+        dist.all_gather_object(every, mine, group=group)
     problem = _mismatch(every, world)
     if problem:  # the same on all processes, so that none of them waits for another
         raise ValueError(f"rank {rank} has {part!r}, {problem}")

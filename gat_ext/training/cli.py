@@ -134,7 +134,7 @@ def train(
     with mistakes.explained(console):
         launch = processes.launched()
         if parts is not None and dataset is None:
-            dataset = part_data.name_of(parts, launch)
+            dataset = part_data.name_of(parts)
     kind = options.kind_for(model, task, dataset)
     options.refuse_other_options(command, kind, model, dataset)
     dataset = options.data_set_for(kind, model, task, dataset)
@@ -173,12 +173,12 @@ def train(
         num_threads = options.one_thread(num_threads)
     deterministic = kind.bitwise if deterministic is None else deterministic
     folder = Path("runs") / f"{model}-{dataset}".replace(":", "-") if out is None else out
+    shown = console if launch.rank == 0 else Console(quiet=True)
     with (
-        mistakes.explained(console, launch.size),
+        mistakes.explained(shown, launch.size),
         processes.joined(launch, device, rank_timeout) as team,
     ):
         plots.require()
-        shown = console if team.is_first else Console(quiet=True)
         with (
             mistakes.interruptible(),
             files.claimed(folder) if team.is_first else nullcontext(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gat_ext import distributed
+from gat_ext import datasets, distributed
 from gat_ext.datasets import NodeDataset
 from gat_ext.distributed import DistGraph, Part, raised_by_all
-from gat_ext.training.processes import Launch, Team
+from gat_ext.distributed.storage import WHOLE
+from gat_ext.training.processes import Team
 
 _TENSORS = ("x", "y", "train_mask", "val_mask", "test_mask")
 
@@ -130,14 +132,13 @@ def read(folder: Path, dataset: str | None, team: Team, mode: str) -> PartDatase
     return _data_of(part, own, *of_data, stored.method, team, mode)
 
 
-def name_of(folder: Path, launch: Launch) -> str | None:
-    """Name of the data set in a folder of parts; None if they are of none.
-
-    Raises:
-        FileNotFoundError, ValueError: as :func:`read`.
-    """
-    name = distributed.load(folder, launch.rank, launch.size).meta.get("name")
-    return name if isinstance(name, str) else None
+def name_of(folder: Path) -> str | None:
+    """Name of the data set in a folder of parts; None if :func:`read` is to say what is wrong."""
+    try:
+        name = json.loads((folder / WHOLE).read_text(encoding="utf-8"))["meta"]["name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return name if name in datasets.available() else None
 
 
 def _data_of(
