@@ -6,7 +6,7 @@ import importlib
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,11 +23,16 @@ class Processes:
     first ``size`` processes; it raises if a check fails.
     """
 
-    def __init__(self, count: int) -> None:
-        """Starts the processes; they wait for calls."""
+    def __init__(self, count: int, preload: Sequence[str] = ()) -> None:
+        """Starts the processes; they wait for calls.
+
+        With ``preload`` they are forked from a process that has imported these modules.
+        """
         self.count = count
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver" if preload else "spawn")
+        if preload:
+            context.set_forkserver_preload(list(preload))
         self._pipes, self._processes = [], []
         for rank in range(count):
             ours, theirs = context.Pipe()

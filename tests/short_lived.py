@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
-_PRELOAD = [
+PRELOAD = [
     *("pytest", "matplotlib.pyplot", "torch._dynamo", "torch.distributed.checkpoint"),
     *("gat_ext.training.cli", "short_lived"),
 ]
@@ -40,7 +40,7 @@ class ShortLived:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOAD)
+        self._context.set_forkserver_preload(PRELOAD)
         self._started = 0
 
     @contextmanager

@@ -15,6 +15,7 @@ from gat_ext.distributed.failures import (
     raised_by_all,
     report_failure,
 )
+from gat_ext.distributed.features import input_features
 from gat_ext.distributed.graph import DistGraph
 from gat_ext.distributed.modes import MODES
 from gat_ext.distributed.norms import GlobalNorm, convert_norms, normalise
@@ -47,6 +48,7 @@ __all__ = [
     "convert_norms",
     "cross_entropy",
     "global_mean",
+    "input_features",
     "load",
     "load_checkpoint",
     "make_part",

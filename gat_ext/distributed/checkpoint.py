@@ -356,7 +356,9 @@ def _remove_old(folder: Path, mine: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for _, path in _complete(folder)[keep:]:
         if path != mine:
-            shutil.rmtree(path, ignore_errors=True)
+            part = path.with_name(f".{path.name}.part")  # so that none is taken for complete
+            os.rename(path, part)
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -49,8 +49,12 @@ def input_features(x: Tensor | SparseFeatures) -> Tensor | SparseFeatures:
 
 def _sparse_or_none(x: Tensor) -> SparseFeatures | None:
     """Sparse features, or None if x has too many nonzero elements."""
-    few = torch.count_nonzero(x) <= _SPARSE * x.numel()
-    return SparseFeatures(x) if few else None
+    return SparseFeatures(x) if is_sparse(int(torch.count_nonzero(x)), x.numel()) else None
+
+
+def is_sparse(num_nonzero: int, num_elements: int) -> bool:
+    """Whether models store only the nonzero elements of features, on the CPU."""
+    return num_nonzero <= _SPARSE * num_elements
 
 
 def _may_be_sparse(x: Tensor) -> bool:

@@ -75,6 +75,8 @@ class SparseFeatures:
             self.graph = Graph.from_torch_sparse(matrix)
             self.values = matrix.values()
 
+    _entries: Numbering | None = None
+
     @classmethod
     def _of(cls, graph: Graph, values: Tensor) -> SparseFeatures:
         features = cls.__new__(cls)
@@ -126,11 +128,24 @@ class SparseFeatures:
             values = dropout(self.values, checks.probability(p, "p"), training)
         return self if values is self.values else self._of(self.graph, values)
 
+    def numbered(self, numbers: Tensor, total: int) -> SparseFeatures:
+        """The same features, as some rows of a matrix that several processes share.
+
+        Dropout then draws for each entry what it draws for it in the whole matrix.
+
+        Args:
+            numbers: int64 [nnz], the position of each stored entry among those of the whole matrix.
+            total: number of stored entries of the whole matrix.
+        """
+        features = self._of(self.graph, self.values)
+        features._entries = Numbering(numbers, total)
+        return features
+
     def _numbering(self) -> Numbering | None:
-        """The numbers of the stored entries, if rows are numbered: those of all elements."""
+        """The numbers of the stored entries, if rows are numbered: by default, of all elements."""
         current = current_numbering()
-        if current is None:
-            return None
+        if current is None or self._entries is not None:
+            return self._entries
         column, row = self.graph.edge_index
         width = self.shape[1]
         return Numbering(current.numbers[row] * width + column, current.total * width)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gat_ext import datasets
-from gat_ext.distributed import raised_by_all
+from gat_ext.distributed import input_features, raised_by_all
 from gat_ext.training import checkpoint, part_data, plots
 from gat_ext.training.dist_loop import DistTrainer
 from gat_ext.training.part_data import PartDataset
@@ -61,6 +61,8 @@ def start(
             whole = datasets.load(config.dataset, root=root)
         data = part_data.cut(whole, team, how.method, how.mode)
     part_data.held(data, team, show)
+    if not config.recipe.bf16:  # with which models take features as they are
+        data = replace(data, x=input_features(data.x, data.graph))
     return DistRun(config, data, folder, root, team)
 
 

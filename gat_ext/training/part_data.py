@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class PartDataset:
 
     Attributes:
         name: of the data set.
-        x: float32 [n, C], of own nodes.
+        x: float32 [n, C], of own nodes, dense or sparse.
         y: int64 [n], or with ``multilabel`` float32 [n, K].
         train_mask: bool [n].
         val_mask: bool [n].
@@ -39,7 +40,7 @@ class PartDataset:
     """
 
     name: str
-    x: Tensor
+    x: Any
     y: Tensor
     train_mask: Tensor
     val_mask: Tensor
@@ -64,7 +65,7 @@ class PartDataset:
     @property
     def num_features(self) -> int:
         """C."""
-        return self.x.shape[1]
+        return int(self.x.shape[1])
 
     def require_splits(self) -> None:
         """Raises ValueError if a split has no nodes in any process."""
