@@ -127,6 +127,7 @@ WITHOUT_GRADIENT = {
     "gat_ext::csr_of_edges",
     "gat_ext::csr_transpose",
     "gat_ext::checked_csr",
+    "gat_ext::csr_with_loops",
     "gat_ext::edge_slots",
     "gat_ext::random_walk",
     "gat_ext::draw_starts",

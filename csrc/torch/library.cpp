@@ -22,6 +22,10 @@ TORCH_LIBRARY(gat_ext, m) {
       "csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) "
       "-> (Tensor t_rowptr, Tensor t_col, Tensor t_pos)");
 
+  m.def(
+      "csr_with_loops(Tensor rowptr, Tensor col, Tensor? edge_id, SymInt num_loops) "
+      "-> (Tensor rowptr, Tensor col, Tensor edge_id, Tensor kept)");
+
   m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
   m.def(
       "linear_backward(Tensor grad, Tensor x, Tensor weight, bool[3] needs_grad) "

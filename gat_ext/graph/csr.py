@@ -16,7 +16,7 @@ from gat_ext.graph.formats import constructors
 ops = torch.ops.gat_ext
 
 # One less than the largest int32, so that a number of rows plus one fits into int32, too.
-_INT32_LIMIT = 2**31 - 2
+INT32_LIMIT = 2**31 - 2
 
 _MOST_NODES = 2**48  # no machine has memory for more row pointers
 
@@ -222,13 +222,13 @@ def index_dtype_for(largest: int, wanted: torch.dtype | None) -> torch.dtype:
         ValueError: ``wanted`` is not int32 or int64, or too narrow.
     """
     if wanted is None:
-        return torch.int32 if largest <= _INT32_LIMIT else torch.int64
+        return torch.int32 if largest <= INT32_LIMIT else torch.int64
     if wanted not in (torch.int32, torch.int64):
         raise ValueError(f"index_dtype is {wanted}; expected torch.int32, torch.int64 or None")
-    if wanted == torch.int32 and largest > _INT32_LIMIT:
+    if wanted == torch.int32 and largest > INT32_LIMIT:
         raise ValueError(
             f"index_dtype is torch.int32, but the graph has {largest} nodes or edges; expected at "
-            f"most {_INT32_LIMIT}: pass torch.int64 or None"
+            f"most {INT32_LIMIT}: pass torch.int64 or None"
         )
     return wanted
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gat_ext.graph.cache import cached
-from gat_ext.graph.csr import check_edge_index
+from gat_ext.graph.csr import INT32_LIMIT, check_edge_index, ops
 from gat_ext.graph.graph import Graph
 from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
@@ -78,6 +78,8 @@ def _replaced(adjacency: Tensor | Graph | ShardedGraph, num_src: int, num_dst: i
         traced = TracedGraph(adjacency, num_src, num_dst, self_loops=True)
         return SelfLoops(traced, None, traced.num_given, traced.num_edges - traced.num_given)
     if isinstance(adjacency, Graph):
+        if _keeps_order(adjacency, num_src, num_dst):
+            return _replaced_in_order(adjacency)
         wide = torch.int64 if adjacency.index_dtype == torch.int64 else None
         return _replace_loops(adjacency.edge_index, num_src, num_dst, wide)
     try:
@@ -86,6 +88,21 @@ def _replaced(adjacency: Tensor | Graph | ShardedGraph, num_src: int, num_dst: i
         # The error should name the caller's edge_index, not the edges with loops.
         Graph(adjacency, num_src=num_src, num_dst=num_dst)
         raise
+
+
+def _keeps_order(graph: Graph, num_src: int, num_dst: int) -> bool:
+    """True if the sorted edges of a graph can be used, so that nothing is sorted again."""
+    same = (graph.num_src, graph.num_dst) == (num_src, num_dst)
+    fits = graph.index_dtype == torch.int64 or graph.num_edges + num_dst <= INT32_LIMIT
+    return same and fits and graph.device.type == "cpu"
+
+
+def _replaced_in_order(graph: Graph) -> SelfLoops:
+    num_loops = min(graph.num_src, graph.num_dst)
+    *parts, kept = ops.csr_with_loops(graph.rowptr, graph.col, graph.edge_id, num_loops)
+    all_kept = parts[1].shape[0] == graph.num_edges + num_loops
+    looped = Graph._from_csr((parts[0], parts[1], parts[2]), graph.num_src)
+    return SelfLoops(looped, None if all_kept else kept, graph.num_edges, num_loops)
 
 
 def _replace_loops(

@@ -27,3 +27,13 @@ def _(
 @torch.library.register_fake("gat_ext::csr_transpose")
 def _(rowptr: Tensor, col: Tensor, num_src: int) -> tuple[Tensor, Tensor, Tensor]:
     return rowptr.new_empty((num_src + 1,)), torch.empty_like(col), torch.empty_like(col)
+
+
+@torch.library.register_fake("gat_ext::csr_with_loops")
+def _(
+    rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_loops: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    context = torch.library.get_ctx()
+    looped = col.new_empty((context.new_dynamic_size(),))
+    kept = rowptr.new_empty((context.new_dynamic_size(),))
+    return torch.empty_like(rowptr), looped, torch.empty_like(looped), kept

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "../../cpu/counting_sort.h"
+#include "../../cpu/self_loops.h"
 #include "../allocate.h"
 #include "../checks.h"
 
@@ -72,11 +73,35 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_transpose(const at::Tensor& r
   return {t_rowptr, t_col, pos};
 }
 
+// The CSR with its self-loops replaced by one for each of the first num_loops nodes, and the
+// positions of the kept edges, which are empty where all edges are kept.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> csr_with_loops(
+    const at::Tensor& rowptr, const at::Tensor& col, const OptionalTensor& edge_id,
+    std::int64_t num_loops) {
+  const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), at::kCPU);
+  TORCH_CHECK_VALUE(0 <= num_loops && num_loops <= csr.num_rows, "num_loops is ", num_loops,
+                    "; expected a number from 0 to ", csr.num_rows);
+  cpu::SelfLoops loops(csr, num_loops, at::get_num_threads());
+  const at::Tensor out_rowptr = allocate(rowptr.sizes(), rowptr.options());
+  auto* const begin = out_rowptr.mutable_data_ptr<std::int64_t>();
+  loops.count(begin);
+  const at::Tensor kept = allocate({loops.keeps_all() ? 0 : loops.num_kept()}, rowptr.options());
+  if (!loops.keeps_all()) loops.find_kept(kept.mutable_data_ptr<std::int64_t>());
+  const at::Tensor out_col = allocate({begin[csr.num_rows]}, col.options()),
+                   out_id = allocate_like(out_col);
+  with_indices(col, "col", [&](auto* columns) {
+    using Index = std::remove_const_t<std::remove_pointer_t<decltype(columns)>>;
+    loops.fill(begin, out_col.mutable_data_ptr<Index>(), out_id.mutable_data_ptr<Index>());
+  });
+  return {out_rowptr, out_col, out_id, kept};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
   m.impl("csr_of_edges", &csr_of_edges);
   m.impl("csr_transpose", &csr_transpose);
+  m.impl("csr_with_loops", &csr_with_loops);
 }
 
 }  // namespace gat::binding
