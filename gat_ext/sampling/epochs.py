@@ -73,7 +73,6 @@ class EpochBatches(Sampler[Request]):
         self,
         count: int,
         batch_size: int,
-        *,
         shuffle: bool,
         drop_last: bool,
         seed: int,

@@ -1,81 +1,56 @@
-"""NeighborLoader: sampled mini-batches, with PyG's arguments."""
+"""NeighborLoader: sampled mini-batches of nodes, with PyG's arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from gat_ext.sampling import checks, pyg
+from gat_ext.sampling import checks
 from gat_ext.sampling.batch import Batch
-from gat_ext.sampling.epochs import EpochBatches, Request, place_of_process
+from gat_ext.sampling.epochs import EpochBatches, place_of_process
 from gat_ext.sampling.features import gather
-from gat_ext.sampling.sampler import NeighborSampler
-from gat_ext.sampling.source import Source, read
+from gat_ext.sampling.loading import (
+    BatchMaker,
+    SampledLoader,
+    Transform,
+    seed_times,
+    source_and_sampler,
+)
 
-FORMS = ("blocks", "pyg")
-Transform = Callable[[Any], Any]
 
+class NodeBatches(BatchMaker):
+    """The batches of a NeighborLoader."""
 
-class BatchMaker(Dataset[Any]):
-    """Samples a requested batch and gathers its features; its items are whole batches."""
-
-    def __init__(
-        self,
-        source: Source,
-        sampler: NeighborSampler,
-        input_nodes: Tensor,
-        input_time: Tensor | None,
-        form: str,
-        transform: Transform | None,
-    ) -> None:
-        """Keeps the arguments, those of the loader."""
-        self.source, self.sampler, self.form, self.transform = source, sampler, form, transform
+    def __init__(self, input_nodes: Tensor, input_time: Tensor | None, *parts: Any) -> None:
+        """Keeps the arguments; ``parts`` are those of the base class."""
+        super().__init__(*parts)
         self.input_nodes, self.input_time = input_nodes, input_time
 
-    def __getitem__(self, request: Request) -> Any:
-        """The batch of a request."""
-        positions = torch.from_numpy(request.positions)
-        seeds = self.input_nodes[positions]
-        time = self._seed_time(seeds, positions)
-        make = self._blocks if self.form == "blocks" else self._pyg
-        batch = make(seeds, positions, time, request.epoch)
-        return batch if self.transform is None else self.transform(batch)
-
-    def _seed_time(self, seeds: Tensor, positions: Tensor) -> Tensor | None:
+    def make(self, positions: Tensor, epoch: int) -> Any:
+        """The batch of the input nodes at these positions."""
+        seeds, source, time = self.input_nodes[positions], self.source, None
         if self.input_time is not None:
-            return self.input_time[positions]
-        node_time = self.sampler.node_time
-        return None if node_time is None else node_time[seeds]
-
-    def _blocks(self, seeds: Tensor, positions: Tensor, time: Tensor | None, epoch: int) -> Batch:
-        source = self.source
+            time = self.input_time[positions]
+        elif source.node_time is not None:
+            time = source.node_time[seeds].long()
+        if self.form == "pyg":
+            data = self.data(seeds, time, epoch)
+            data.input_id, data.seed_time, data.batch_size = positions, time, seeds.shape[0]
+            return data
         found = self.sampler.sample(seeds, seed_time=time, epoch=epoch)
-        edge_attr = source.edge_attr
         return Batch(
-            x=None if source.x is None else gather(source.x, found.n_id),
             y=None if source.y is None else gather(source.y, seeds),
-            blocks=found.blocks,
-            edge_attr=None if edge_attr is None else [gather(edge_attr, e) for e in found.e_id],
-            n_id=found.n_id,
-            e_id=found.e_id,
             input_id=positions,
-            batch_size=found.batch_size,
+            batch_size=seeds.shape[0],
             batch=found.batch,
             seed_time=time,
-            num_sampled_nodes=found.num_sampled_nodes,
-            num_sampled_edges=found.num_sampled_edges,
+            **self.block_fields(found),
         )
 
-    def _pyg(self, seeds: Tensor, positions: Tensor, time: Tensor | None, epoch: int) -> Any:
-        found = self.sampler.subgraph(seeds, seed_time=time, epoch=epoch)
-        return pyg.data_of(self.source, found, positions, time)
 
-
-class NeighborLoader(DataLoader[Any]):
+class NeighborLoader(SampledLoader):
     """Mini-batches of nodes with their sampled neighbourhoods.
 
     The batches of an epoch depend on ``seed``, the epoch and the arguments only: they are the same
@@ -155,64 +130,28 @@ class NeighborLoader(DataLoader[Any]):
         **options: Any,
     ) -> None:
         """Checks the arguments; see the class."""
-        checks.choice(
-            str(getattr(subgraph_type, "value", subgraph_type)), ["directional"], "subgraph_type"
-        )
-        checks.choice(form, FORMS, "form")
         checks.flag(shuffle, "shuffle")
         checks.flag(drop_last, "drop_last")
         size = checks.integer(batch_size, "batch_size", 1)
-        _check_options(options)
-        given = {"node_time": node_time, "edge_time": edge_time, "edge_weight": edge_weight}
-        source = read(data, time_attr, weight_attr, edge_attr, given)
-        sampler = NeighborSampler(
-            source.graph,
+        source, sampler = source_and_sampler(
+            data,
             num_neighbors,
             replace=replace,
+            subgraph_type=subgraph_type,
             disjoint=disjoint,
             temporal_strategy=temporal_strategy,
-            node_time=source.node_time,
-            edge_time=source.edge_time,
-            edge_weight=source.edge_weight,
+            time_attr=time_attr,
+            weight_attr=weight_attr,
+            edge_attr=edge_attr,
+            node_time=node_time,
+            edge_time=edge_time,
+            edge_weight=edge_weight,
             seed=seed,
         )
         seeds = checks.input_nodes(input_nodes, sampler.num_nodes)
-        times = checks.times(input_time, seeds.shape[0], "input_time")
-        if times is None and source.edge_time is not None:
-            raise ValueError("input_time is missing; expected int64 [S], because edges have times")
-        if times is not None and not sampler.is_temporal:
-            raise ValueError(
-                "input_time was given, but neither nodes nor edges have times; expected time_attr, "
-                "node_time or edge_time"
-            )
-        self.neighbor_sampler = sampler
-        batches = EpochBatches(
-            seeds.shape[0],
-            size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            seed=sampler.seed,
-            place=place_of_process(rank, world_size),
-        )
-        maker = BatchMaker(source, sampler, seeds, times, form, transform)
-        super().__init__(maker, batch_size=None, sampler=batches, **options)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the number of the next epoch, such as to resume training; the first is 0."""
-        batches = self.sampler
-        assert isinstance(batches, EpochBatches)
-        batches.epoch = checks.integer(epoch, "epoch", 0)
-
-    def __repr__(self) -> str:
-        """The number of batches and the fan-outs."""
-        return f"{type(self).__name__}({len(self)} batches, {self.neighbor_sampler.num_neighbors})"
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    """Raises TypeError for arguments of DataLoader that the loader sets itself."""
-    own = [n for n in ("dataset", "collate_fn", "sampler", "batch_sampler") if n in options]
-    if own:
-        raise TypeError(
-            f"{own[0]} was given, which the loader sets itself; expected further arguments of "
-            "torch.utils.data.DataLoader"
+        times = seed_times(input_time, seeds.shape[0], "input_time", source)
+        place = place_of_process(rank, world_size)
+        batches = EpochBatches(seeds.shape[0], size, shuffle, drop_last, sampler.seed, place)
+        super().__init__(
+            NodeBatches(seeds, times, source, sampler, form, transform), batches, options
         )

@@ -12,8 +12,8 @@ from gat_ext.sampling.sampler import Subgraph
 from gat_ext.sampling.source import Source
 
 
-def data_of(source: Source, found: Subgraph, positions: Tensor, time: Tensor | None) -> Any:
-    """A Data with the attributes that PyG's NeighborLoader sets.
+def data_of(source: Source, found: Subgraph) -> Any:
+    """A Data with the attributes of nodes and edges that PyG's loaders set.
 
     All attributes of nodes and edges of the source's Data are gathered; others are copied.
 
@@ -44,5 +44,4 @@ def data_of(source: Source, found: Subgraph, positions: Tensor, time: Tensor | N
     data.n_id, data.e_id, data.batch = found.n_id, found.e_id, found.batch
     data.num_sampled_nodes = found.num_sampled_nodes
     data.num_sampled_edges = found.num_sampled_edges
-    data.input_id, data.seed_time, data.batch_size = positions, time, found.batch_size
     return data
