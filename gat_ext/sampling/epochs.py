@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -30,10 +31,19 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
         >>> epoch_order(4, seed=0, epoch=1).sort().values.tolist()
         [0, 1, 2, 3]
     """
-    # The second generator is seeded by the first, so that (1, 0) and (0, 1) differ.
-    first = torch.Generator().manual_seed(seed % 2**63)
-    mixed = int(torch.randint(2**62, (), generator=first)) ^ epoch
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed % 2**63))
+    return torch.randperm(count, generator=generator_of(seed, epoch))
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """A generator whose random numbers are determined by these numbers.
+
+    Example:
+        >>> draws = [torch.randint(10**9, (), generator=generator_of(*n)) for n in ((1, 0), (0, 1))]
+        >>> bool(draws[0] == draws[1])
+        False
+    """
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
 def place_of_process(rank: int | None, world_size: int | None) -> tuple[int, int]:

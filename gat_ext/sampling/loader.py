@@ -94,6 +94,7 @@ class NeighborLoader(SampledLoader):
         IndexError: a seed is out of range.
 
     Example:
+        >>> import torch
         >>> from gat_ext import Graph
         >>> graph = Graph(torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]]))
         >>> loader = NeighborLoader((graph, torch.randn(5, 8)), [2, 2], batch_size=2, shuffle=True)
