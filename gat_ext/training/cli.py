@@ -105,6 +105,8 @@ def train(
     heads: options.Heads = None,
     reorder: options.Reorder = None,
     bf16: options.Bf16 = False,
+    sample: options.Sample = "",
+    batch_size: options.BatchSize = 512,
     folds: options.Folds = 5,
     subset: options.Subset = None,
     types: options.Types = "label",
@@ -167,6 +169,7 @@ def train(
         if kind is TYPED:
             config = TypedRunConfig(model, dataset, seed, seeds, nodes, sizes)
         else:
+            nodes = nodes.with_overrides(sample=sample, batch_size=batch_size)
             config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
     process_options.refuse(launch, kind, model, config, device, root, parts is not None)
     if deterministic and not kind.bitwise:

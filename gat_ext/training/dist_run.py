@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gat_ext import datasets
+from gat_ext.datasets import NodeDataset
 from gat_ext.distributed import input_features, raised_by_all
 from gat_ext.training import checkpoint, part_data, plots
 from gat_ext.training.dist_loop import DistTrainer
 from gat_ext.training.part_data import PartDataset
 from gat_ext.training.processes import Team
 from gat_ext.training.run import Run, RunConfig
+from gat_ext.training.sampled_loop import SampledTrainer
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ def start(
         OSError, ImportError, ValueError: the data or the parts cannot be had; all processes raise
             if one does.
     """
+    if config.recipe.sample:
+        with raised_by_all(team.group):
+            whole = datasets.load(config.dataset, root=root)
+        return SampledRun(config, whole, folder, root, team)
     if how.parts is not None:
         data = part_data.read(how.parts, config.dataset, team, how.mode)
     else:
@@ -116,14 +122,58 @@ class DistRun(Run):
     @property
     def headline(self) -> str:
         """Model, data set and its sizes, and the processes."""
-        return f"{super().headline}; {self.team.size} processes, parts by {self.part.method}"
+        return f"{super().headline}; {self.team.size} processes, {self._how}"
+
+    @property
+    def _how(self) -> str:
+        return f"parts by {self.part.method}"
+
+    @property
+    def _details(self) -> dict[str, Any]:
+        return {"partition_method": self.part.method, "mode": self.part.graph.mode}
 
     def report(self) -> list[str]:
         """Writes metrics.json and curves.png in the first process."""
         if not self.team.is_first:
             return []
-        more: dict[str, Any] = {"processes": self.team.size, "partition_method": self.part.method}
-        self._write_metrics(**more, mode=self.part.graph.mode)
+        self._write_metrics(processes=self.team.size, **self._details)
         title = f"{self.config.model} on {self.config.dataset}"
         plots.curves(self.results, self.metric, title, self.folder / "curves.png")
         return ["There is no attention.png: only a run in one process draws it"]
+
+
+class SampledRun(DistRun):
+    """Trains on sampled mini-batches; every process has all of the data.
+
+    Args:
+        config: what to train; its recipe says how to sample.
+        data: the data set.
+        folder: of the checkpoint and the report.
+        root: folder that the data set was read from, or None.
+        team: the processes.
+    """
+
+    def __init__(
+        self, config: RunConfig, data: NodeDataset, folder: Path, root: Path | None, team: Team
+    ) -> None:
+        whole: Any = data  # of which the base class reads what a part has, too
+        super().__init__(config, whole, folder, root, team)
+
+    def _make_trainer(self, number: int) -> Any:
+        return SampledTrainer(
+            lambda: self.config.make_model(self.data),
+            self.data,
+            self.config.recipe,
+            self.config.seed + number,
+            group=self.team.group,
+            rank=self.team.rank,
+            size=self.team.size,
+        )
+
+    @property
+    def _how(self) -> str:
+        return f"batches of up to {self.config.recipe.batch_size} nodes"
+
+    @property
+    def _details(self) -> dict[str, Any]:
+        return {}

@@ -90,6 +90,7 @@ NODES = Kind(
     "digits",
     frozenset(
         {"seeds", "weight_decay", "patience", "layers", "hidden", "heads", "reorder", "bf16"}
+        | {"sample", "batch_size"}
         | {"parts", "partition_method", "mode", "rank_timeout"}
     ),
     datasets.load,

@@ -19,6 +19,7 @@ from gat_ext.models.pooled import POOLINGS
 from gat_ext.models.walks import WALKS
 from gat_ext.training.fold_run import TYPES
 from gat_ext.training.kinds import KINDS, MODEL_NAMES, Kind, closest_first, kind_of
+from gat_ext.training.sampled_loop import fanouts_of
 
 # ---- checks
 
@@ -280,6 +281,29 @@ Reorder = Annotated[
 Bf16 = Annotated[
     bool,
     _of_layers("--bf16", help="Run the model in bfloat16; weights stay float32."),
+]
+
+
+def _check_sample(value: str) -> str:
+    if value:
+        try:
+            fanouts_of(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error).partition("; ")[2]) from error
+    return value
+
+
+Sample = Annotated[
+    str,
+    _of_layers(
+        help="Train on mini-batches: numbers of sampled neighbours, one for each attention layer, "
+        "such as 10,10; -1 takes all. Validation and test read all neighbours.",
+        callback=_check_sample,
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int, _of_layers(min=1, help="With --sample: training nodes of a batch, of each process.")
 ]
 
 Folds = Annotated[int, _of_graphs(min=2, help="Parts of the cross-validation.")]

@@ -62,6 +62,16 @@ def refuse(
     Raises:
         typer.BadParameter: naming what cannot be.
     """
+    if kind is NODES and config.recipe.sample:
+        clashes = {
+            "--parts": cut and "--sample reads the whole data set",
+            "--device": device != "cpu" and "batches are sampled and trained on the CPU",
+            "--sample": config.recipe.graphs_per_batch > 0
+            and f"{model} trains on {config.dataset} in batches of graphs",
+        }
+        for name, problem in clashes.items():
+            if problem:
+                raise typer.BadParameter(f"{problem}; leave it out", param_hint=name)
     if launch.size == 1 and not cut:
         return
     if kind is not NODES:

@@ -19,6 +19,9 @@ class Recipe(Settings):
         stopping: "paper" (the rule of GAT's authors) or "best" (the best validation accuracy).
         graphs_per_batch: graphs in a batch where a data set is many graphs; 0 for all of them.
         bf16: run the model under torch's autocast to bfloat16; weights and loss stay float32.
+        sample: numbers of sampled neighbours for each attention layer, such as "10,10"; "" trains
+            on the whole graph.
+        batch_size: training nodes of a sampled batch.
     """
 
     lr: float = 0.005
@@ -28,6 +31,8 @@ class Recipe(Settings):
     stopping: str = "paper"
     graphs_per_batch: int = 0
     bf16: bool = False
+    sample: str = ""
+    batch_size: int = 512
 
 
 _GAT = Recipe()

@@ -13,6 +13,7 @@ from gat_ext.training.checkpointed import CheckpointedRun
 from gat_ext.training.loop import Trainer
 from gat_ext.training.metrics import ACCURACY, MICRO_F1, logistic_regression
 from gat_ext.training.recipes import Recipe
+from gat_ext.training.sampled_loop import SampledTrainer
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Run(CheckpointedRun[Trainer]):
         return self.config.make_model(self.data).to(self.data.x.device)
 
     def _make_trainer(self, number: int) -> Trainer:
-        return Trainer(
+        kind = SampledTrainer if self.config.recipe.sample else Trainer
+        return kind(
             lambda: self.config.make_model(self.data),
             self.data,
             self.config.recipe,
