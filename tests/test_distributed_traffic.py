@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,15 @@ def test_halo_rows_times_bytes(
     processes: Processes, name: str, mode: str, dtype: torch.dtype
 ) -> None:
     processes.run(check_layer, SIZE, name, mode, dtype)
+
+
+def test_rows_are_those_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    from scaling_model import Layer
+
+    for name, (_, width) in LAYERS.items():
+        heads, channels = (1, 7) if name == "agnn" else (HEADS, CHANNELS)
+        assert Layer(name, heads, channels).row == width
 
 
 def check_heads(group: Any, rank: int, size: int) -> None:
