@@ -28,6 +28,7 @@ HALO = {
 # (100,000 nodes, 2.1 million edges, 128 channels) and its time of a Linear, half of which counts.
 EDGE = {"gat": 0.67, "gatv2": 1.31, "agnn": 0.77, "transformer": 1.28}
 MAP = 0.0201
+TENSORS = {"gat": 2, "gatv2": 1, "agnn": 2, "transformer": 2}  # a message for each
 MAPS = {"gat": 1, "gatv2": 2, "agnn": 0, "transformer": 4}
 # Time of an edge among 60 million over that among 1 million, from the README's sweeps.
 LARGE = {"gat": 3.5, "gatv2": 2.5, "agnn": 2.9, "transformer": 3.2}
@@ -138,7 +139,7 @@ def exchange_seconds(
 ) -> float:
     """Exchange of forward and backward pass; a machine sends and receives at once."""
     volume = sum(sent(problem, layer, parts, mode))
-    messages = (parts - 1) * (3 if mode == "sequential" else 2)
+    messages = (parts - 1) * TENSORS[layer.kind] * (3 if mode == "sequential" else 2)
     return volume * 8 / (gbits * 1e9) + messages * LATENCY
 
 

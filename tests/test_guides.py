@@ -111,7 +111,7 @@ def test_bytes_and_seconds(model) -> None:
     assert model.kept(problem, gat, 4, "sequential") == 0
     assert model.kept(problem, gat, 4, "gather") - model.kept(problem, gat, 4, "overlap") == 44000
     wait = model.exchange_seconds(problem, gat, 4, 10)
-    assert wait == pytest.approx(2 * rows * 176 * 8 / 1e10 + 6 * model.LATENCY)
+    assert wait == pytest.approx(2 * rows * 176 * 8 / 1e10 + 12 * model.LATENCY)
     busy = model.compute_seconds(problem, gat, 4)
     assert busy == pytest.approx((5000 * 0.67 * 40 + 1000 * 0.0201 * 1600) / 4 * 1e-9)
     assert model.compute_seconds(problem, gat, 4, speed=2) == pytest.approx(busy / 2)

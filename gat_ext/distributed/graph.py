@@ -309,7 +309,7 @@ def _checked_group(part: Part, group: Any) -> Any:
     world, rank = dist.get_world_size(group), dist.get_rank(group)
     mine = (part.identity, part.rank, part.parts, part.recv_sizes, part.send_sizes)
     every: list[Any] = [None] * world
-    with naming_the_dead():
+    with naming_the_dead(group):
         dist.all_gather_object(every, mine, group=group)
     problem = _mismatch(every, world)
     if problem:  # the same on all processes, so that none of them waits for another
