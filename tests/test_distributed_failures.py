@@ -262,6 +262,18 @@ def test_the_command_after_an_error(short_lived, tmp_path):
         assert "rank 1 of 3 ended" in line and "Rank 1 said: OSError: the disk is gone." in line
 
 
+def alone(folder: str) -> None:
+    os.environ["WORLD_SIZE"] = "2"
+    train(folder, "--rank-timeout", "1")
+
+
+def test_a_process_whose_others_do_not_start(short_lived, tmp_path):
+    (end,) = short_lived.run(alone, 1, str(tmp_path / "run"))
+    assert end.code == 1 and not (tmp_path / "run").exists()
+    last = end.err.splitlines()[-1]
+    assert last.startswith("Error: rank 0: the 2 processes did not find each other at 127.0.0.1:")
+
+
 def refused(folder: str) -> None:
     for number, (arguments, _) in enumerate(REFUSED):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)
