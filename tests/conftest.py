@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from old_pickles import python2_dumps
+from processes import Pool, Processes
 
 # Waiting threads sleep, so that they do not take the cores of other processes in parallel runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -37,6 +38,19 @@ def pytest_configure(config: pytest.Config) -> None:
         import gat_ext  # noqa: F401  registers the operators that the library then replaces
 
         torch.ops.load_library(library)
+
+
+@pytest.fixture(scope="session")
+def pool_of_processes() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def processes(pool_of_processes: Pool) -> Processes:
+    """Four processes of torch.distributed, which run functions of the tests."""
+    return pool_of_processes.alive()
 
 
 @pytest.fixture

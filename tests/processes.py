@@ -14,6 +14,11 @@ import torch
 import torch.distributed as dist
 
 TIMEOUT = 60.0  # seconds for one call
+PRELOAD = [
+    *("pytest", "matplotlib.pyplot", "torch._dynamo", "torch.distributed.checkpoint"),
+    *("gat_ext.training.cli", "short_lived"),
+]
+"""What a process has imported from which others are forked"""
 
 
 class Processes:
@@ -28,7 +33,7 @@ class Processes:
 
         With ``preload`` they are forked from a process that has imported these modules.
         """
-        self.count = count
+        self.count, self.failed = count, False
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         context = multiprocessing.get_context("forkserver" if preload else "spawn")
         if preload:
@@ -46,6 +51,7 @@ class Processes:
 
     def run(self, function: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
         """The results of all processes; raises AssertionError with the tracebacks of failures."""
+        self.failed = True  # until all of them answer
         module = function.__module__.rpartition(".")[2]
         call = module, function.__qualname__, size, arguments
         for pipe in self._pipes[:size]:
@@ -59,6 +65,7 @@ class Processes:
             (results if good else failures).append(value)
         if failures:
             raise AssertionError("\n".join(failures))
+        self.failed = False
         return results
 
     def close(self) -> None:
@@ -67,6 +74,27 @@ class Processes:
             process.kill()
         for process in self._processes:
             process.join(10)
+
+
+class Pool:
+    """Four processes for all tests of a session, started again after a failure."""
+
+    def __init__(self) -> None:
+        self._processes: Processes | None = None
+
+    def alive(self) -> Processes:
+        """Processes that wait for a call."""
+        if self._processes is not None and self._processes.failed:
+            self.close()
+        if self._processes is None:
+            self._processes = Processes(4, PRELOAD)
+        return self._processes
+
+    def close(self) -> None:
+        """Ends the processes."""
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
 
 
 def _serve(pipe: Any, rank: int, count: int, port: int) -> None:

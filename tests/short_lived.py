@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
-
-PRELOAD = [
-    *("pytest", "matplotlib.pyplot", "torch._dynamo", "torch.distributed.checkpoint"),
-    *("gat_ext.training.cli", "short_lived"),
-]
+from processes import PRELOAD
 
 
 class End(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,13 +21,6 @@ from gat_ext.functional import (
 MODES = ("overlap", "sequential", "heads", "gather")
 GRAPHS = ("uniform", "power_law", "mesh", "star", "empty_part", "bipartite", "no_edges")
 OPERATORS = ("gat", "gatv2", "dot", "cosine")
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes(4)
-    yield started
-    started.close()
 
 
 def edges_of(name: str, generator: torch.Generator) -> tuple[Tensor, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,13 +27,6 @@ from gat_ext.models import (
 
 SIZE = 3
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes(SIZE)
-    yield started
-    started.close()
 
 
 def summed(tensor: Tensor | None, group: Any, like: Tensor) -> Tensor:

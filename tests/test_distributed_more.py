@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from parts import NODES, both, cut
 from processes import Processes
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -17,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 from gat_ext import Graph
 from gat_ext.distributed import (
     DistGraph,
-    Part,
     cross_entropy,
     make_part,
 )
@@ -25,7 +25,7 @@ from gat_ext.functional import dot_attention, gat_attention
 from gat_ext.models import AGNN, GAT, GATv2, GraphTransformer
 from gat_ext.nn import AGNNConv, GATConv, GATv2Conv, TransformerConv
 
-SIZE, NODES = 3, 40
+SIZE = 3
 MODES = ("overlap", "sequential", "heads", "gather")
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "gat": lambda: GATConv(8, 4, heads=4),
@@ -34,32 +34,6 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "transformer": lambda: TransformerConv(8, 4, heads=4),
 }
 CLOSE = {"rtol": 1e-10, "atol": 1e-11}
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes(4)
-    yield started
-    started.close()
-
-
-def cut(
-    group: Any, rank: int, size: int, mode: str = "overlap", count: int = 200
-) -> tuple[Graph, Part, DistGraph]:
-    """A graph with multi-edges and self-loops, and this process's part of it."""
-    generator = torch.Generator().manual_seed(5)
-    edges = torch.randint(NODES, (2, count), generator=generator)
-    edges = torch.cat([edges, edges[:, :30], torch.arange(20).expand(2, -1)], dim=1)
-    part = make_part(edges, torch.randint(size, (NODES,), generator=generator), rank, size)
-    return Graph(edges, num_nodes=NODES), part, DistGraph(part, group, mode=mode)
-
-
-def both(graph: Graph, part: Part, dist_graph: DistGraph, run: Callable[..., Any]) -> Any:
-    """The results of ``run(graph, rows, edges)`` of one process and of a part."""
-    torch.manual_seed(3)
-    whole = run(graph, slice(None), slice(None))
-    torch.manual_seed(3)
-    return whole, run(dist_graph, part.dst_nodes, part.edges)
 
 
 # ---- dtypes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,13 +24,6 @@ from gat_ext.distributed.norms import GlobalNorm
 
 SIZE = 3
 CLOSE = {"rtol": 1e-11, "atol": 1e-12}
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes(SIZE)
-    yield started
-    started.close()
 
 
 def rows_of(rank: int, size: int) -> slice:

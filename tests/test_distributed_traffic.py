@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,6 @@ LAYERS: dict[str, tuple[Callable[[], Any], int]] = {
     "agnn": (AGNNConv, 7 + 1),
     "transformer": (lambda: TransformerConv(7, CHANNELS, heads=HEADS), 2 * INNER),
 }
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes(SIZE)
-    yield started
-    started.close()
 
 
 def part_of(rank: int, size: int) -> Part:

@@ -8,7 +8,6 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from processes import Processes
-from short_lived import PRELOAD, ShortLived
+from short_lived import ShortLived
 from torch.nn.parallel import DistributedDataParallel
 
 from gat_ext import SparseFeatures, datasets, training
@@ -42,13 +41,6 @@ from gat_ext.training.processes import Team
 from gat_ext.training.run import Run, RunConfig
 
 SIZE = 3
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes(SIZE, PRELOAD)
-    yield started
-    started.close()
 
 
 def team_of(group: Any, rank: int, size: int) -> Team:

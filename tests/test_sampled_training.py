@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ from gat_ext.training.run import Run, RunConfig
 from gat_ext.training.sampled_loop import SampledTrainer, fanouts_of
 
 ALL = Recipe(epochs=6, lr=0.02, sample="-1,-1", batch_size=1000)
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    started = Processes(3)
-    yield started
-    started.close()
 
 
 def make_model(layers: int = 2) -> GAT:

@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "interop": {"nn"},
     "datasets": {"graph"},
     "distributed": {"models", "nn", "functional", "graph", "ops"},
-    "training": {"models", "datasets", "distributed", "functional", "graph", "_C", "__version__"},
+    "training": {"models", "datasets", "distributed", "sampling"}
+    | {"functional", "graph", "_C", "__version__"},
     "reference": {"graph"},  # shares no code with what it tests
     "testing": {"reference", "graph"},
     "__main__": set(),
