@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -78,12 +81,25 @@ def test_persistent_workers_continue_with_the_next_epoch():
         assert_equal(list(alone), list(many))
 
 
-def test_features_of_workers_are_in_shared_memory():
-    # Of two dimensions, one, and none but the rows.
-    for batch in loader(num_workers=1, edge_attr=torch.ones(1500)):
-        assert batch.x.is_shared() and batch.y.is_shared()
-        assert all(rows.is_shared() for rows in batch.edge_attr)
-        assert torch.equal(batch.x, X[batch.n_id])
+@pytest.mark.parametrize("width", [3, 1000])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_batches_of_workers_are_in_shared_memory(width, method):
+    x = torch.randn(200, width)
+    options = {"data": (GRAPH, x, Y), "edge_attr": torch.ones(1500)}
+    for batch in loader(num_workers=1, multiprocessing_context=method, **options):
+        shared = [batch.x, batch.y, batch.n_id, *batch.edge_attr, *batch.e_id, batch.input_id]
+        assert all(t.is_shared() for t in shared + [block.col for block in batch.blocks])
+        small = {t.untyped_storage().data_ptr() for t in shared[1:]}
+        assert len(small) == 1, "all small tensors arrive in one piece"
+        assert (batch.x.untyped_storage().data_ptr() in small) == (width == 3)
+        assert torch.equal(batch.x, x[batch.n_id])
+
+
+def test_batches_can_be_pickled_and_copied():
+    batch = next(iter(loader(edge_attr=EDGE_ATTR)))
+    for other in (pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch)):
+        assert_equal([batch], [other])
+        assert not other.x.is_shared()
 
 
 def test_epochs_differ_and_repeat():

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from gat_ext.graph import Graph
+from gat_ext.sampling.packing import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,14 @@ class Batch:
 
         names = [field.name for field in fields(self)]
         return replace(self, **{name: changed(getattr(self, name)) for name in names})
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickles the batch; in a worker, by one piece of shared memory."""
+        if get_worker_info() is None:
+            return super().__reduce_ex__(protocol)
+        names = [field.name for field in fields(self)]
+        packed = pack({name: getattr(self, name) for name in names})
+        return unpack, (type(self), *packed)
 
     def __repr__(self) -> str:
         """Sizes of the batch."""
