@@ -9,6 +9,7 @@ import torch
 from sampled import random_graph, star
 
 from gat_ext import Graph
+from gat_ext.ops.registry import ops
 from gat_ext.sampling import MappedGraph, NeighborSampler
 
 
@@ -260,3 +261,11 @@ def test_times_of_seeds_are_required_and_refused():
         NeighborSampler(star(4), [2], edge_time=torch.arange(4)).sample(seeds)
     with pytest.raises(ValueError, match="seed_time was given"):
         NeighborSampler(star(4), [2]).sample(seeds, seed_time=seeds)
+
+
+@pytest.mark.parametrize("disjoint", [False, True])
+def test_the_operator_is_registered_correctly(disjoint):
+    graph = random_graph()
+    arguments = (graph.rowptr, graph.col, graph.edge_id, torch.tensor([1, 2]), [3, 2])
+    options = (*[None] * 4, False, False, disjoint, False, 0, 0)
+    torch.library.opcheck(ops.neighbor_sample.default, (*arguments, *options))

@@ -58,3 +58,12 @@ def test_only_self_loops():
     found = with_self_loops(graph, 3, 3)
     assert found.graph.edge_index.tolist() == [[0, 1, 2], [0, 1, 2]]
     assert found.kept.tolist() == [] and found.num_given == 3
+
+
+@pytest.mark.parametrize("loops", [0, 5])
+def test_the_operator_is_registered_correctly(loops):
+    graph = Graph(edges_with_loops(9, 9, 30, loops), 9)
+    parts = graph.rowptr, graph.col, graph.edge_id, 9
+    torch.library.opcheck(torch.ops.gat_ext.csr_with_loops.default, parts)
+    with pytest.raises(ValueError, match="num_loops is 10; expected a number from 0 to 9"):
+        torch.ops.gat_ext.csr_with_loops(*parts[:3], 10)

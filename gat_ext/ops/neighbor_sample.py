@@ -40,12 +40,12 @@ def _(
 ) -> Sampled:
     context = torch.library.get_ctx()
 
-    def vector(dtype: torch.dtype = torch.int64, more: int = 0) -> Tensor:
-        return seeds.new_empty((context.new_dynamic_size() + more,), dtype=dtype)
+    def vector(dtype: torch.dtype = torch.int64) -> Tensor:
+        return seeds.new_empty((context.new_dynamic_size(),), dtype=dtype)
 
     n_id = vector()
     tree = torch.empty_like(n_id) if disjoint else seeds.new_empty(0)
-    rowptrs = [vector(more=1) for _ in fanouts]
+    rowptrs = [vector() for _ in fanouts]
     cols = [vector(torch.int32) for _ in fanouts]
     edge_ids = [torch.empty_like(layer, dtype=torch.int64) for layer in cols]
     return n_id, tree, rowptrs, cols, edge_ids, seeds.new_empty(len(fanouts) + 1)
