@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from gat_ext.distributed import (
     cross_entropy,
     exchange,
     failures,
+    liveness,
     load_checkpoint,
     make_part,
     partition,
@@ -78,6 +80,8 @@ def train_with_trouble(folder: str, trouble: str) -> None:
     model = GAT(4, 3, 2, heads=2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     graph = own_part([0, 0, 1, 1, 2, 2], 3, rank)
+    if trouble == "killed":
+        failures._PATIENCE = 60.0  # nobody waits: the process is known to have ended
     if rank == 1:
         at_call(11, TROUBLE[trouble])  # in the third epoch
     ddp = torch.nn.parallel.DistributedDataParallel(model)
@@ -107,13 +111,13 @@ def resume_after_trouble(folder: str) -> None:
 @pytest.mark.parametrize(
     ("trouble", "code", "words"),
     [
-        ("killed", -signal.SIGKILL, "rank 1 of 3 ended or does not answer. Start all"),
+        ("killed", -signal.SIGKILL, "rank 1 ended or does not answer. Start all"),
         (
             "raises",
             4,
-            "rank 1 of 3 ended or does not answer. Rank 1 said: ValueError: no such luck",
+            "rank 1 ended or does not answer. Rank 1 said: ValueError: no such luck",
         ),
-        ("hangs", None, "rank 1 of 3 ended or does not answer. Start all"),
+        ("hangs", None, "rank 1 ended or does not answer. Start all"),
     ],
 )
 def test_the_others_name_a_process_in_trouble(short_lived, tmp_path, trouble, code, words):
@@ -132,6 +136,19 @@ def test_the_others_name_a_process_in_trouble(short_lived, tmp_path, trouble, co
     ):
         assert end.code == 0, end.err
         assert end.out == "1 {} tensor(2.)\n"
+
+
+def test_whether_a_process_has_ended():
+    mine = liveness.identity()
+    machine, number, start = mine.rsplit(" ", 2)
+    assert not liveness.has_ended(mine)
+    assert liveness.has_ended(f"{machine} {number} {int(start) - 1}")  # its number was used again
+    assert not liveness.has_ended(f"elsewhere {number} {int(start) - 1}")
+    child = subprocess.Popen(["true"])
+    name = f"{machine} {child.pid} {liveness._state_and_start(child.pid)[1]}"
+    wait_for(lambda: liveness.has_ended(name))  # also while nobody has collected its exit code
+    child.wait()
+    assert liveness.has_ended(name)
 
 
 # ---- parts that do not belong together
@@ -238,7 +255,7 @@ def test_the_command_after_a_kill(short_lived, tmp_path):
     assert [end.code for end in ends] == [1, -signal.SIGKILL, 1], ends
     for rank in (0, 2):
         (line,) = ends[rank].err.splitlines()
-        assert line.startswith(f"Error: rank {rank}: rank 1 of 3 ended or does not answer."), line
+        assert line.startswith(f"Error: rank {rank}: rank 1 ended or does not answer."), line
     assert {p.name for p in out.iterdir()} == {"checkpoint.pt"}
     resumed, written = (
         ("--resume", "--epochs", "100001"),
@@ -259,7 +276,7 @@ def test_the_command_after_an_error(short_lived, tmp_path):
     assert ends[1].err == "Error: the disk is gone\n"
     for rank in (0, 2):
         (line,) = ends[rank].err.splitlines()
-        assert "rank 1 of 3 ended" in line and "Rank 1 said: OSError: the disk is gone." in line
+        assert "rank 1 ended" in line and "Rank 1 said: OSError: the disk is gone." in line
 
 
 def alone(folder: str) -> None:

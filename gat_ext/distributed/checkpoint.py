@@ -81,7 +81,7 @@ def save_checkpoint(
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
     dcp = _library()
-    with raised_by_all(group), _causes("write", part), naming_the_dead():
+    with raised_by_all(group), _causes("write", part), naming_the_dead(group):
         writer = dcp.FileSystemWriter(part)
         dcp.save(_state(model, optimizer), storage_writer=writer, **_how(group))
     with raised_by_all(group):
@@ -132,7 +132,7 @@ def load_checkpoint(
         description = _read_description(place)
         reader = dcp.FileSystemReader(place)
         state = _template(place, reader, description, model, optimizer)
-    with raised_by_all(group), _causes("read", place), naming_the_dead():
+    with raised_by_all(group), _causes("read", place), naming_the_dead(group):
         dcp.load(state, storage_reader=reader, **_how(group))
     with raised_by_all(group):
         _restore(place, state, model, optimizer)
@@ -398,6 +398,6 @@ def _from_first(value: Any, group: Any) -> Any:
     if _processes(group) == 1:
         return value
     values = [value]
-    with naming_the_dead():
+    with naming_the_dead(group):
         dist.broadcast_object_list(values, group=group, group_src=0)
     return values[0]

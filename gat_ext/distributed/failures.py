@@ -10,6 +10,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from gat_ext.distributed import liveness
+
 _PREFIX = "gat_ext/failure"
 _PATIENCE = 10.0  # seconds, at most, in which the other processes must notice the failure, too
 
@@ -32,12 +34,15 @@ def naming_the_dead(group: Any = None) -> Iterator[None]:
     """Turns an error of a collective operation into a RankError with the ranks that ended.
 
     Each process that sees the error writes its rank into the store of the default group, and waits
-    a few seconds for those of the others: the ranks that are missing have ended, or hang.
+    a few seconds for those of the others. It names those that are known to have ended, which the
+    processes of one machine know of each other; if there are none, those that are missing, which
+    have ended, hang, or wait for others.
 
     Args:
         group: the processes of the operation; None: all of them. Ranks are those of the default
             group in any case, which number the processes.
     """
+    _announce()
     try:
         yield
     except RankError:
@@ -46,6 +51,18 @@ def naming_the_dead(group: Any = None) -> Iterator[None]:
         if not dist.is_initialized():
             raise
         raise _explained(error, group) from error
+
+
+def _announce() -> None:
+    """Writes the identity of this process into the store, once."""
+    if dist.is_available() and dist.is_initialized():
+        store = _store()
+        if _announced != [store]:
+            store.set(f"{_PREFIX}/process/{dist.get_rank()}", liveness.identity())
+            _announced[:] = [store]
+
+
+_announced: list[Any] = []  # the store
 
 
 def report_failure(error: BaseException) -> None:
@@ -115,6 +132,10 @@ def _missing(rank: int, members: list[int]) -> tuple[list[int], dict[int, str]]:
     waiting = [r for r in members if r != rank]
     while waiting and time.monotonic() < deadline:
         waiting = [r for r in waiting if not _has_spoken(store, r)]
+        ended = [r for r in waiting if _has_ended(store, r)]
+        if ended:
+            waiting = ended  # the others may wait for this process
+            break
         time.sleep(0.05)
     reasons = {}
     for r in members:
@@ -124,6 +145,12 @@ def _missing(rank: int, members: list[int]) -> tuple[list[int], dict[int, str]]:
             reasons[r] = store.get(key).decode(errors="replace")
             waiting = sorted({*waiting, r})
     return waiting, reasons
+
+
+def _has_ended(store: Any, rank: int) -> bool:
+    """True if a process is known to have ended."""
+    key = f"{_PREFIX}/process/{rank}"
+    return bool(store.check([key])) and liveness.has_ended(store.get(key).decode())
 
 
 def _has_spoken(store: Any, rank: int) -> bool:
@@ -155,7 +182,7 @@ def raised_by_all(group: Any = None) -> Iterator[None]:
         every: list[Any] = [None] * dist.get_world_size(group)
         text = None if mine is None else (_kind(mine), str(mine))
         try:
-            with naming_the_dead():
+            with naming_the_dead(group):
                 dist.all_gather_object(every, text, group=group)
         except RankError:
             if mine is None:

@@ -98,7 +98,7 @@ class Team:
         if self.size == 1:
             return flag
         found = torch.tensor(int(flag), device=self.device)
-        with naming_the_dead():
+        with naming_the_dead(self.group):
             dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.group)
         return bool(found)
 
@@ -107,7 +107,7 @@ class Team:
         if self.size == 1:
             return value
         values = [value]
-        with naming_the_dead():
+        with naming_the_dead(self.group):
             dist.broadcast_object_list(values, group=self.group, group_src=0)
         return values[0]
 
@@ -115,7 +115,7 @@ class Team:
         """The values of all processes, by rank."""
         values = [value] * self.size
         if self.size > 1:
-            with naming_the_dead():
+            with naming_the_dead(self.group):
                 dist.all_gather_object(values, value, group=self.group)
         return values
 
