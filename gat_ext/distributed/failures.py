@@ -132,7 +132,8 @@ def _missing(rank: int, members: list[int]) -> tuple[list[int], dict[int, str]]:
     waiting = [r for r in members if r != rank]
     while waiting and time.monotonic() < deadline:
         waiting = [r for r in waiting if not _has_spoken(store, r)]
-        ended = [r for r in waiting if _has_ended(store, r)]
+        # A process that ended after it noticed the failure is not its cause.
+        ended = [r for r in waiting if _has_ended(store, r) and not _has_spoken(store, r)]
         if ended:
             waiting = ended  # the others may wait for this process
             break
