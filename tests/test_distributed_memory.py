@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from processes import Processes
+from processes import TIMEOUT, Processes
 
 from gat_ext import Graph, empty_cache
-from gat_ext.distributed import DistGraph, make_part
+from gat_ext.distributed import DistGraph, make_part, partition, save
 from gat_ext.functional import dot_attention
 
 SIZE, NODES, NEIGHBOURS, WIDTH = 4, 100_000, 5, 256
@@ -84,3 +84,36 @@ def test_peak_of_sequential_mode_does_not_grow_with_the_cut(processes: Processes
 def test_two_processes_take_half_the_memory(processes: Processes) -> None:
     alone = largest(processes, 1, "overlap", "low")
     assert largest(processes, 2, "overlap", "low") < 0.65 * alone
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_cannot_hold(tmp_path: Path, monkeypatch: Any) -> None:
+    """Under a limit of three quarters of what one process takes, that process fails."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import bench_distributed
+    from cases import Setting, make_case
+
+    case = make_case(Setting(graph="mesh", nodes=150_000))
+    edges = case.edge_index.long()
+    for size in (1, 2):
+        found = partition(edges, size, "range", num_nodes=case.num_nodes)
+        save(tmp_path / str(size), edges, found)
+    config = {"model": "gat", "channels": 128, "heads": 4, "threads": 1, "mode": "overlap"}
+
+    def train(size: int, limit: int) -> tuple[float, float]:
+        """(loss of the second step, bytes at the peak)."""
+        folder, given = tmp_path / str(size), config | {"limit": limit}
+        processes = bench_distributed.Processes(folder, size, given, TIMEOUT)
+        try:
+            processes.ask("step")
+            loss = processes.ask("step")[0]["loss"]
+            return loss, max(answer["memory"] for answer in processes.ask("memory"))
+        finally:
+            processes.close()
+
+    wanted, peak = train(1, 0)
+    limit = int(0.75 * peak)
+    with pytest.raises(RuntimeError, match="a process ended"):
+        train(1, limit)
+    loss, _ = train(2, limit)
+    assert loss == pytest.approx(wanted, rel=1e-4)
