@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from short_lived import ShortLived, command, join_group
 from torch import Tensor
+from typer.testing import CliRunner
 
 from gat_ext import datasets
 from gat_ext.distributed import (
@@ -33,6 +34,7 @@ from gat_ext.distributed import (
 )
 from gat_ext.models import GAT
 from gat_ext.training import dist_loop
+from gat_ext.training.cli import app
 from gat_ext.training.processes import Launch, launched
 
 
@@ -334,3 +336,19 @@ def test_variables_of_torchrun():
     ):
         with pytest.raises(ValueError, match=words):
             launched(given | change)
+
+
+def test_parts_in_one_process(tmp_path):
+    data = datasets.load("karate")
+    for parts in (1, 2):
+        save(tmp_path / str(parts), data, partition(data.graph, parts, "range"))
+    arguments = ["train", "--epochs", "2", "--out", str(tmp_path / "run"), "--parts"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "1")])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("rank 0 of 1: 34 nodes, 156 edges, 0 halo rows\n")
+    for folder, words in (("2", "holds 2 parts; expected 1: start 2"), ("3", "holds no partition")):
+        result = CliRunner().invoke(app, [*arguments, str(tmp_path / folder), "--overwrite"])
+        assert result.exit_code == 1 and words in result.output, result.output
+    digits = ["--dataset", "digits", "--overwrite"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "1"), *digits])
+    assert result.exit_code == 1 and "has parts of karate; expected digits" in result.output
