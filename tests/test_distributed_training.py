@@ -397,15 +397,18 @@ def test_torchrun_trains(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["processes"] == 2
 
 
-def run_example() -> None:
-    example = Path(__file__).parents[1] / "examples" / "several_processes.py"
+def run_example(name: str) -> None:
+    example = Path(__file__).parents[1] / "examples" / name
     runpy.run_path(str(example), run_name="__main__")
 
 
-def test_the_example_runs_with_the_variables_of_torchrun(tmp_path: Path) -> None:
-    first, second = ShortLived(tmp_path).run(run_example, 2)
+@pytest.mark.parametrize(
+    ("name", "lines"), [("several_processes.py", 2), ("sampled_training.py", 6)]
+)
+def test_examples_run_with_the_variables_of_torchrun(name: str, lines: int, tmp_path: Path) -> None:
+    first, second = ShortLived(tmp_path).run(run_example, 2, name)
     assert (first.code, second.code) == (0, 0), (first.err, second.err)
-    assert len(first.out.splitlines()) == 2 and "2 processes" in first.out and not second.out
+    assert len(first.out.splitlines()) == lines and "2 processes" in first.out and not second.out
 
 
 # ---- accuracy

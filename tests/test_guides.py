@@ -14,6 +14,7 @@ import gat_ext
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LINK = re.compile(r"\]\(([^)#:]+)(?:#([^)]+))?\)")
 
 
@@ -54,11 +55,26 @@ def test_the_guide_of_parts(tmp_path: Path) -> None:
     run(tmp_path, "without_files.py")
     pytest.importorskip("pymetis")
     assert "halo" in run(tmp_path, "prepare.py")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     assert "torchrun --nproc-per-node 2 train.py" in guide.read_text()
-    printed = run(tmp_path, *command, "train.py")
-    score = re.search(r"test accuracy ([\d.]+)", printed)
-    assert score and float(score[1]) > 0.8, printed
+    assert accuracy_of(run(tmp_path, *TORCHRUN, "train.py")) > 0.8
+
+
+def accuracy_of(printed: str) -> float:
+    score = re.search(r"accuracy ([\d.]+)", printed)
+    assert score, printed
+    return float(score[1])
+
+
+def test_the_guide_of_mini_batches(tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "guides" / "mini_batches.md"
+    found = programs(guide)
+    assert list(found) == ["train.py", "own_layers.py", "several.py"]
+    for name, text in found.items():
+        (tmp_path / name).write_text(text)
+    assert accuracy_of(run(tmp_path, "train.py")) > 0.8
+    run(tmp_path, "own_layers.py")
+    assert "torchrun --nproc-per-node 2 several.py" in guide.read_text()
+    assert accuracy_of(run(tmp_path, *TORCHRUN, "several.py")) > 0.8
 
 
 @pytest.mark.parametrize("page", [*GUIDES, *sorted((ROOT / "docs" / "notes").glob("*.md"))])

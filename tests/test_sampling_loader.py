@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from sampled import random_graph
 
-from gat_ext import Graph
+from gat_ext import Graph, datasets
 from gat_ext.sampling import Batch, MappedGraph, NeighborLoader
 
 GRAPH = random_graph(200, 1500)
@@ -211,13 +211,6 @@ def test_faulty_parts_of_a_mapped_graph(parts, error, text):
         MappedGraph(*parts)
 
 
-def test_faulty_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no rowptr\.npy"):
-        MappedGraph.open(tmp_path)
-    with pytest.raises(ValueError, match="an array is named 'col'"):
-        MappedGraph.save(tmp_path, GRAPH, col=X)
-
-
 # ---- PyG
 
 
@@ -279,6 +272,7 @@ def test_names_of_attributes_of_pyg(data):
     ("options", "error", "text"),
     [
         ({"data": 3}, TypeError, "data is a int"),
+        ({"data": datasets.load("karate")}, TypeError, r"give \(data.graph, data.x, data.y\)"),
         ({"data": (GRAPH, X[:5])}, ValueError, r"x has shape \[5, 6\]; expected \[200, ...\]"),
         ({"data": (GRAPH, X, Y[:5])}, ValueError, r"y has shape \[5\]"),
         ({"data": (GRAPH, X.to_sparse())}, TypeError, "x is torch.sparse_coo"),
@@ -291,17 +285,31 @@ def test_names_of_attributes_of_pyg(data):
         ({"input_nodes": torch.tensor([200])}, IndexError, r"input_nodes\[0\] is 200"),
         ({"input_nodes": torch.ones(3, dtype=torch.bool)}, ValueError, "mask of shape"),
         ({"input_nodes": torch.ones(3)}, TypeError, "input_nodes has dtype"),
+        ({"input_nodes": ("paper", [1])}, TypeError, "expected an int64 tensor .* of one type"),
+        ({"input_nodes": {1, 2}}, TypeError, "input_nodes is {1, 2}; expected"),
         ({"input_time": torch.arange(200)}, ValueError, "input_time was given"),
         ({"edge_time": torch.arange(1500)}, ValueError, "input_time is missing"),
         ({"time_attr": "t"}, ValueError, "time_attr is the name of an attribute"),
         ({"rank": 1}, ValueError, "world_size is None"),
         ({"rank": 2, "world_size": 2}, ValueError, "rank is 2"),
+        ({"rank": "0", "world_size": 2}, TypeError, "rank is '0' of type str"),
+        ({"rank": 0.5, "world_size": 2}, TypeError, "rank is 0.5"),
+        ({"rank": 0, "world_size": 0}, ValueError, "world_size is 0"),
         ({"collate_fn": list}, TypeError, "collate_fn was given"),
+        ({"is_sorted": True}, TypeError, "is_sorted is not an argument of NeighborLoader"),
+        ({"transform": 3}, TypeError, "transform is a int; expected a function"),
     ],
 )
 def test_bad_arguments(options, error, text):
     with pytest.raises(error, match=text):
         loader(**options)
+
+
+def test_a_batch_says_what_replaces_an_edge_index():
+    batch = next(iter(loader()))
+    with pytest.raises(AttributeError, match=r"'edge_index'; expected .*model\(batch.x, batch.blo"):
+        batch.edge_index  # noqa: B018
+    assert not hasattr(batch, "train_mask")
 
 
 def test_set_epoch_checks_its_number():

@@ -171,6 +171,12 @@ def test_wrong_blocks():
         model(batch.x, batch.blocks, edge_attr=[EDGE_ATTR])
 
 
+def test_a_layer_without_rows_of_destinations():
+    batch = batch_of(1)
+    with pytest.raises(ValueError, match=r"pass a pair, as \(x, x\[:8\]\) with a block"):
+        nn.GATConv(6, 4)(batch.x, batch.blocks[0])
+
+
 def test_wrong_arguments_of_inference():
     with pytest.raises(TypeError, match="model is a Linear"):
         inference(torch.nn.Linear(6, 4), X, GRAPH)

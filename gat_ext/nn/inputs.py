@@ -108,10 +108,12 @@ def as_graph(
         key = (num_src, num_dst, "as given")
         return cached((adjacency,), key, lambda: Graph(adjacency, num_src=num_src, num_dst=num_dst))
     if (adjacency.num_src, adjacency.num_dst) != (num_src, num_dst):
+        hint = "give the numbers of nodes to Graph if some have no edges"
+        if adjacency.num_src == num_src == num_dst > adjacency.num_dst:
+            hint = f"pass a pair, as (x, x[:{adjacency.num_dst}]) with a block of a sampled batch"
         raise ValueError(
             f"x has {num_src} rows for the sources and {num_dst} for the destinations, but the "
-            f"graph is {adjacency!r}; expected one row for each node: give the numbers of nodes to "
-            "Graph if some have no edges"
+            f"graph is {adjacency!r}; expected one row for each node: {hint}"
         )
     return adjacency
 

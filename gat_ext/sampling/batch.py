@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -91,6 +91,15 @@ class Batch:
         names = [field.name for field in fields(self)]
         packed = pack({name: getattr(self, name) for name in names})
         return unpack, (type(self), *packed)
+
+    if not TYPE_CHECKING:  # else every attribute would pass as Any
+
+        def __getattr__(self, name: str) -> Any:
+            """Raises AttributeError; it says what to use instead of attributes of PyG's batches."""
+            hint = ""
+            if name in ("edge_index", "adj_t"):
+                hint = "; expected model(batch.x, batch.blocks), or a loader with form='pyg'"
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
 
     def __repr__(self) -> str:
         """Sizes of the batch."""

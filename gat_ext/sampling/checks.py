@@ -98,7 +98,13 @@ def input_nodes(given: Any, num_nodes: int) -> Tensor:
     if given is None:
         return torch.arange(num_nodes)
     if not isinstance(given, Tensor):
-        given = torch.as_tensor(given)
+        try:
+            given = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"input_nodes is {given!r:.60}; expected an int64 tensor [S] or a bool mask "
+                f"[{num_nodes}]; the graph has nodes of one type, which has no name"
+            ) from error
         given = given.long() if given.numel() == 0 else given
     if given.dtype == torch.bool:
         if given.shape != (num_nodes,):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from gat_ext.sampling import checks
+
 
 class Request(NamedTuple):
     """A batch to sample, in an epoch.
@@ -54,6 +56,8 @@ def place_of_process(rank: int | None, world_size: int | None) -> tuple[int, int
             "of torch.distributed"
         )
     if rank is not None and world_size is not None:
+        world_size = checks.integer(world_size, "world_size", 1)
+        rank = checks.integer(rank, "rank")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}; expected a number from 0 to {world_size - 1}")
         return rank, world_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from gat_ext.sampling.sampler import NeighborSampler, Sample
 from gat_ext.sampling.source import Source, read
 
 FORMS = ("blocks", "pyg")
+_OPTIONS = frozenset(inspect.signature(DataLoader.__init__).parameters)
 Transform = Callable[[Any], Any]
 
 
@@ -69,6 +71,10 @@ class BatchMaker(Dataset[Any]):
     ) -> None:
         """Keeps the arguments, those of the loader."""
         checks.choice(form, FORMS, "form")
+        if transform is not None and not callable(transform):
+            raise TypeError(
+                f"transform is a {type(transform).__name__}; expected a function of a batch"
+            )
         self.source, self.sampler, self.form, self.transform = source, sampler, form, transform
 
     def __getitem__(self, request: Request) -> Any:
@@ -106,13 +112,19 @@ class SampledLoader(DataLoader[Any]):
         """Passes options on to DataLoader.
 
         Raises:
-            TypeError: an option is set by the loader itself.
+            TypeError: an option is unknown, or set by the loader itself.
         """
         own = [n for n in ("dataset", "collate_fn", "sampler", "batch_sampler") if n in options]
         if own:
             raise TypeError(
                 f"{own[0]} was given, which the loader sets itself; expected further arguments of "
                 "torch.utils.data.DataLoader"
+            )
+        unknown = [n for n in options if n not in _OPTIONS]
+        if unknown:
+            raise TypeError(
+                f"{unknown[0]} is not an argument of {type(self).__name__} or of "
+                "torch.utils.data.DataLoader; expected their arguments: leave it out"
             )
         self.neighbor_sampler = maker.sampler
         super().__init__(maker, batch_size=None, sampler=batches, **options)

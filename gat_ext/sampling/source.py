@@ -84,7 +84,8 @@ def _of_parts(data: Any) -> Source:
     if not isinstance(data, (tuple, list)) or not 1 <= len(data) <= 3:
         raise TypeError(
             f"data is a {type(data).__name__}; expected a Graph, a MappedGraph, a tuple (graph, x) "
-            "or (graph, x, y), or a torch_geometric.data.Data"
+            "or (graph, x, y), or a torch_geometric.data.Data; of a data set of gat_ext, "
+            "give (data.graph, data.x, data.y)"
         )
     return Source(*data)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -90,20 +90,29 @@ class MappedGraph:
         return f"MappedGraph(num_nodes={self.num_nodes}, num_edges={self.num_edges})"
 
     @staticmethod
-    def save(folder: str | Path, graph: Graph, **arrays: Tensor) -> None:
+    def save(folder: str | Path, graph: Graph | MappedGraph, **arrays: Tensor) -> None:
         """Writes a graph, and tensors of nodes or edges in the caller's order, as .npy files.
 
+        Files of other names remain in the folder, and :meth:`open` reads them: use a new folder for
+        another graph.
+
         Raises:
-            ValueError: num_src is not num_dst, or a tensor has the name of a part of the graph.
+            TypeError: graph is not a Graph, or an array is not a dense tensor of a dtype of NumPy.
+            ValueError: num_src is not num_dst, or the name of a tensor is that of a part of the
+                graph or of no file.
         """
         import numpy as np
 
+        if not isinstance(graph, (Graph, MappedGraph)):
+            raise TypeError(
+                f"graph is a {type(graph).__name__}; expected a gat_ext.Graph: build one with "
+                "Graph(edge_index, num_nodes)"
+            )
         graph.num_nodes  # noqa: B018  raises unless num_src = num_dst
-        taken = [name for name in arrays if name in _PARTS]
-        if taken:
-            raise ValueError(f"an array is named {taken[0]!r}, as a part of the graph; rename it")
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            _check_array(name, array)
         parts = {name: getattr(graph, name) for name in _PARTS}
+        Path(folder).mkdir(parents=True, exist_ok=True)
         for name, tensor in (parts | arrays).items():
             path = Path(folder, f"{name}.npy")
             path.unlink(missing_ok=True)  # a file of an earlier graph
@@ -118,18 +127,18 @@ class MappedGraph:
 
         Raises:
             FileNotFoundError: the folder has no graph.
-            TypeError, ValueError: as the class.
+            TypeError: as the class.
+            ValueError: as the class, or a file has no array, or no numbers.
         """
-        import numpy as np
-
         missing = [name for name in _PARTS[:2] if not Path(folder, f"{name}.npy").is_file()]
         if missing:
             raise FileNotFoundError(
                 f"{folder} has no {missing[0]}.npy; expected a folder that MappedGraph.save wrote"
             )
         found = {
-            path.stem: torch.from_numpy(np.load(path, mmap_mode="c"))
+            path.stem: _mapped(path)
             for path in sorted(Path(folder).glob("*.npy"))
+            if path.is_file()
         }
         graph = cls(found.pop("rowptr"), found.pop("col"), found.pop("edge_id", None))
         graph.arrays = found
@@ -139,8 +148,8 @@ class MappedGraph:
         """The graph in memory, with all indices checked.
 
         Raises:
-            ValueError: row pointers descend.
-            IndexError: an index is out of range.
+            ValueError: row pointers descend, or edge_id is not a permutation.
+            IndexError: a node is out of range.
 
         Example:
             >>> MappedGraph(torch.tensor([0, 1, 1]), torch.tensor([1])).load()
@@ -153,7 +162,49 @@ class MappedGraph:
         rows = torch.arange(self.num_nodes).repeat_interleave(degrees)
         edge_index = torch.stack([self.col.long(), rows])
         if self.edge_id is not None:
+            _check_permutation(self.edge_id)
             edge_index = torch.empty_like(edge_index).index_copy_(
                 1, self.edge_id.long(), edge_index
             )
         return Graph(edge_index, self.num_nodes)
+
+
+def _check_array(name: str, array: Any) -> None:
+    """Raises unless it can be written to a file of this name."""
+    if name in _PARTS:
+        raise ValueError(f"an array is named {name!r}, as a part of the graph; rename it")
+    if not name or "/" in name or "\0" in name:
+        raise ValueError(f"an array is named {name!r}; expected the name of a file, without '/'")
+    if not isinstance(array, Tensor) or array.layout != torch.strided:
+        kind = array.layout if isinstance(array, Tensor) else type(array).__name__
+        raise TypeError(f"array {name!r} is {kind}; expected a dense torch.Tensor")
+    if array.dtype == torch.bfloat16 or array.is_quantized:
+        raise TypeError(
+            f"array {name!r} has dtype {array.dtype}, which NumPy's files lack; expected another "
+            "floating-point dtype: use .half() or .float()"
+        )
+
+
+def _mapped(path: Path) -> Tensor:
+    """The array of a .npy file, mapped into memory that is private to the process."""
+    import numpy as np
+
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be mapped ({error}); expected an array of numbers that "
+            "MappedGraph.save or numpy.save wrote: write it again, or move other files elsewhere"
+        ) from error
+
+
+def _check_permutation(edge_id: Tensor) -> None:
+    num_edges = edge_id.shape[0]
+    outside = (edge_id < 0) | (edge_id >= num_edges)
+    seen = torch.zeros(num_edges, dtype=torch.bool)
+    seen[edge_id[~outside].long()] = True
+    if not bool(seen.all()):
+        raise ValueError(
+            f"edge_id lacks edge {int((~seen).nonzero()[0])}; expected each number from 0 to "
+            f"{num_edges - 1} once"
+        )
