@@ -180,6 +180,7 @@ def test_batches_in_the_form_of_pyg():
         ({"data": MappedGraph(GRAPH.rowptr, GRAPH.col)}, ValueError, "edge_label_index is missing"),
         ({"edge_label": torch.ones(3)}, ValueError, r"edge_label has shape \[3\]"),
         ({"edge_label": torch.ones(700), "neg_sampling": "binary"}, TypeError, "class numbers"),
+        ({"edge_label": torch.arange(-1, 699), "neg_sampling": "binary"}, ValueError, "class -1"),
         ({"edge_label": torch.ones(700), "neg_sampling": "triplet"}, ValueError, "no labels"),
         ({"neg_sampling": "binry"}, ValueError, "did you mean 'binary'"),
         ({"neg_sampling": 2}, TypeError, "neg_sampling is a int"),

@@ -180,6 +180,11 @@ def test_a_layer_without_rows_of_destinations():
 def test_wrong_arguments_of_inference():
     with pytest.raises(TypeError, match="model is a Linear"):
         inference(torch.nn.Linear(6, 4), X, GRAPH)
+    with pytest.raises(TypeError, match=r"model is a DataParallel; .*: pass model.module"):
+        inference(torch.nn.DataParallel(make("gat")), X, GRAPH)
+    for given in (None, torch.empty(3, 16), torch.empty(150, 16, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=r"allocate returned .*; expected a tensor .150, 16"):
+            inference(make("gat"), X, GRAPH, allocate=lambda *_, given=given: given)
     with pytest.raises(ValueError, match="x has shape"):
         inference(make("gat"), X[:9], GRAPH)
     with pytest.raises(ValueError, match="stage 0 of the model returned shape"):

@@ -106,18 +106,29 @@ def _layer(
             shape = (sampler.num_nodes, *part.shape[1:])
             make = allocate or (lambda _, shape, dtype: torch.empty(shape, dtype=dtype))
             out = make(position, shape, part.dtype)
+            _check_memory(out, shape, part.dtype)
         out[first : first + batch_size] = part
     assert out is not None
     return out
+
+
+def _check_memory(given: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    kind = type(given).__name__
+    if isinstance(given, Tensor):
+        if given.shape == shape and given.dtype == dtype:
+            return
+        kind = f"{list(given.shape)} of {given.dtype}"
+    raise ValueError(f"allocate returned {kind}; expected a tensor {list(shape)} of {dtype}")
 
 
 def _stages(model: Any) -> list[Stage]:
     if isinstance(model, Sequence) and all(map(callable, model)) and len(model):
         return list(model)
     if not hasattr(model, "stage") or not hasattr(model, "layers"):
+        hint = ": pass model.module" if hasattr(model, "module") else ""
         raise TypeError(
             f"model is a {type(model).__name__}; expected a model of gat_ext.models on nodes, or a "
-            "list of functions f(x, block, edge_attr), one for each layer"
+            f"list of functions f(x, block, edge_attr), one for each layer{hint}"
         )
 
     def stage_at(position: int) -> Stage:

@@ -311,4 +311,9 @@ def _labels(given: Any, count: int, negatives: NegativeSampling | None) -> Tenso
             f"edge_label has dtype {given.dtype}; expected class numbers of torch.int64 with "
             "negatives, which get the class 0"
         )
+    if count and int(given.min()) < 0:
+        raise ValueError(
+            f"edge_label has the class {int(given.min())}; expected class numbers from 0 with "
+            "negatives, which get the class 0 after the others are raised by 1"
+        )
     return given  # type: ignore[no-any-return]
