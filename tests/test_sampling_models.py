@@ -175,6 +175,8 @@ def test_a_layer_without_rows_of_destinations():
     batch = batch_of(1)
     with pytest.raises(ValueError, match=r"pass a pair, as \(x, x\[:8\]\) with a block"):
         nn.GATConv(6, 4)(batch.x, batch.blocks[0])
+    with pytest.raises(TypeError, match=r"edge_index is a list; .*: pass one block to each layer"):
+        nn.GATConv(6, 4)(batch.x, batch.blocks)
 
 
 def test_wrong_arguments_of_inference():

@@ -13,8 +13,11 @@ from gat_ext.nn.features import SparseFeatures
 
 
 def are_blocks(graph: Any) -> bool:
-    """True for a list or tuple, whose elements are not checked."""
-    return isinstance(graph, (list, tuple))
+    """True for a list or tuple, whose elements are not checked.
+
+    Derived classes may be a form of edges of their own.
+    """
+    return type(graph) in (list, tuple)
 
 
 def check_blocks(blocks: Sequence[Any], x: Any, num_layers: int) -> tuple[Graph, ...]:

@@ -58,11 +58,13 @@ def form_of(adjacency: Any) -> Form:
 
 
 def _hint(adjacency: Any) -> str:
-    """What to do with two objects that hold edges, but are no form of them."""
+    """What to do with objects that hold edges, but are no form of them."""
     if isinstance(getattr(adjacency, "edge_index", None), Tensor):  # a Data of PyG
         return ": pass its edge_index, or Graph.from_pyg of it"
     if isinstance(adjacency, np.ndarray):
         return ": convert it with torch.from_numpy"
+    if isinstance(adjacency, (list, tuple)) and any(hasattr(part, "num_dst") for part in adjacency):
+        return ": pass one block to each layer; models of gat_ext.models take a list of blocks"
     return ""
 
 
