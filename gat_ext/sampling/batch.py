@@ -13,9 +13,48 @@ from torch.utils.data import get_worker_info
 from gat_ext.graph import Graph
 from gat_ext.sampling.packing import pack, unpack
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Movable:
+    """Base class of batches, which are dataclasses: moves and sends all tensors and graphs."""
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Self:
+        """The batch with all tensors and graphs on a device."""
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory; ``DataLoader(pin_memory=True)`` calls this."""
+        return self._map(lambda part: part.pin_memory())
+
+    def _map(self, change: Callable[[Any], Any]) -> Self:
+        """The batch with every tensor and graph changed."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, list):
+                return [changed(part) for part in value]
+            if isinstance(value, dict):
+                return {key: changed(part) for key, part in value.items()}
+            return change(value) if isinstance(value, (Tensor, Graph)) else value
+
+        batch: Any = self
+        names = [field.name for field in fields(batch)]
+        moved: Self = replace(batch, **{name: changed(getattr(self, name)) for name in names})
+        return moved
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickles the batch; in a worker, by one piece of shared memory."""
+        if get_worker_info() is None:
+            return super().__reduce_ex__(protocol)
+        batch: Any = self
+        names = [field.name for field in fields(batch)]
+        packed = pack({name: getattr(self, name) for name in names})
+        return unpack, (type(self), *packed)
+
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Movable):
     """A sampled mini-batch: features of its nodes, and a block for each attention layer.
 
     Names are PyG's. A model is called with ``model(batch.x, batch.blocks)``, with
@@ -64,33 +103,6 @@ class Batch:
     def num_nodes(self) -> int:
         """Number of nodes of the batch."""
         return self.n_id.shape[0]
-
-    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Batch:
-        """The batch with all tensors and graphs on a device."""
-        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; ``DataLoader(pin_memory=True)`` calls this."""
-        return self._map(lambda part: part.pin_memory())
-
-    def _map(self, change: Callable[[Any], Any]) -> Batch:
-        """The batch with every tensor and graph changed."""
-
-        def changed(value: Any) -> Any:
-            if isinstance(value, list):
-                return [changed(part) for part in value]
-            return change(value) if isinstance(value, (Tensor, Graph)) else value
-
-        names = [field.name for field in fields(self)]
-        return replace(self, **{name: changed(getattr(self, name)) for name in names})
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickles the batch; in a worker, by one piece of shared memory."""
-        if get_worker_info() is None:
-            return super().__reduce_ex__(protocol)
-        names = [field.name for field in fields(self)]
-        packed = pack({name: getattr(self, name) for name in names})
-        return unpack, (type(self), *packed)
 
     if not TYPE_CHECKING:  # else every attribute would pass as Any
 

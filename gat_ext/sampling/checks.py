@@ -127,6 +127,11 @@ def rows(tensor: Any, count: int, name: str, of: str) -> None:
         raise ValueError(
             f"{name} has shape {list(tensor.shape)}; expected [{count}, ...], a row for each {of}"
         )
+    on_cpu(tensor, name)
+
+
+def on_cpu(tensor: Tensor, name: str) -> None:
+    """Raises ValueError unless the tensor is on the CPU."""
     if tensor.device.type != "cpu":
         raise ValueError(f"{name} is on {tensor.device}; expected it on the CPU: {name}.cpu()")
 
@@ -144,16 +149,16 @@ def times(given: Any, count: int, name: str) -> Tensor | None:
     return found
 
 
-def weights(given: Any, count: int) -> Tensor | None:
+def weights(given: Any, count: int, name: str = "edge_weight") -> Tensor | None:
     """A contiguous float32 vector [count], or None; values are checked when they are read."""
     if given is None:
         return None
-    rows(given, count, "edge_weight", "edge")
+    rows(given, count, name, "edge")
     if not given.is_floating_point():
         raise TypeError(
-            f"edge_weight has dtype {given.dtype}; expected floating-point numbers: use .float()"
+            f"{name} has dtype {given.dtype}; expected floating-point numbers: use .float()"
         )
     if given.dim() != 1:
-        raise ValueError(f"edge_weight has shape {list(given.shape)}; expected [{count}]")
+        raise ValueError(f"{name} has shape {list(given.shape)}; expected [{count}]")
     found: Tensor = given.detach().float().contiguous()
     return found

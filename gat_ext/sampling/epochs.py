@@ -44,8 +44,18 @@ def generator_of(*numbers: int) -> torch.Generator:
         >>> bool(draws[0] == draws[1])
         False
     """
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return torch.Generator().manual_seed(number_of(*numbers))
+
+
+def number_of(*parts: Any) -> int:
+    """A number of 56 bits that is determined by these numbers, names or tuples of them.
+
+    Example:
+        >>> number_of(0, "a") == number_of(0, "a"), number_of(0, "a") == number_of(0, "b")
+        (True, False)
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "little")
 
 
 def place_of_process(rank: int | None, world_size: int | None) -> tuple[int, int]:

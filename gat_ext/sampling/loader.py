@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +18,9 @@ from gat_ext.sampling.loading import (
     seed_times,
     source_and_sampler,
 )
+from gat_ext.sampling.typed_checks import Relation
+from gat_ext.sampling.typed_loader import typed_batches
+from gat_ext.sampling.typed_source import is_typed
 
 
 class NodeBatches(BatchMaker):
@@ -56,6 +59,18 @@ class NeighborLoader(SampledLoader):
     The batches of an epoch depend on ``seed``, the epoch and the arguments only: they are the same
     for any number of threads and workers, and those of all processes of ``torch.distributed``
     together are those of one. Each ``iter(loader)`` is the next epoch; see :meth:`set_epoch`.
+
+    With nodes and edges of several types, batches are :class:`TypedBatch`, or HeteroData. Times
+    and disjoint trees are for one type only. Then the arguments are:
+
+    - data: a dictionary of graphs by relation (source type, name, destination type), each a Graph,
+      an edge_index or a MappedGraph; ``(graphs, x)`` or ``(graphs, x, y)``, with features by type
+      and labels of the type of the seeds, or labels by type; a data set of ``load_typed``; or a
+      ``HeteroData`` of PyTorch Geometric.
+    - num_neighbors: a list for all relations, or a dictionary of lists by relation.
+    - input_nodes: a type, for all its nodes, or ``(type, nodes)``; for a data set of
+      ``load_typed`` also None or nodes, those of its target.
+    - edge_attr, edge_weight: dictionaries by relation; relations may be missing.
 
     Args:
         data: a Graph, or a MappedGraph, whose arrays "x" and "y" are read; ``(graph, x)`` or
@@ -106,8 +121,8 @@ class NeighborLoader(SampledLoader):
     def __init__(
         self,
         data: Any,
-        num_neighbors: Sequence[int],
-        input_nodes: Tensor | Sequence[int] | None = None,
+        num_neighbors: Sequence[int] | Mapping[Relation, Sequence[int]],
+        input_nodes: Tensor | Sequence[int] | str | tuple[str, Any] | None = None,
         input_time: Tensor | None = None,
         batch_size: int = 1,
         *,
@@ -119,10 +134,10 @@ class NeighborLoader(SampledLoader):
         weight_attr: str | None = None,
         transform: Transform | None = None,
         form: str = "blocks",
-        edge_attr: Tensor | None = None,
+        edge_attr: Tensor | Mapping[Relation, Tensor] | None = None,
         node_time: Tensor | None = None,
         edge_time: Tensor | None = None,
-        edge_weight: Tensor | None = None,
+        edge_weight: Tensor | Mapping[Relation, Tensor] | None = None,
         shuffle: bool = False,
         drop_last: bool = False,
         seed: int = 0,
@@ -134,25 +149,37 @@ class NeighborLoader(SampledLoader):
         checks.flag(shuffle, "shuffle")
         checks.flag(drop_last, "drop_last")
         size = checks.integer(batch_size, "batch_size", 1)
-        source, sampler = source_and_sampler(
-            data,
-            num_neighbors,
-            replace=replace,
-            subgraph_type=subgraph_type,
-            disjoint=disjoint,
-            temporal_strategy=temporal_strategy,
-            time_attr=time_attr,
-            weight_attr=weight_attr,
-            edge_attr=edge_attr,
-            node_time=node_time,
-            edge_time=edge_time,
-            edge_weight=edge_weight,
-            seed=seed,
-        )
-        seeds = checks.input_nodes(input_nodes, sampler.num_nodes)
-        times = seed_times(input_time, seeds.shape[0], "input_time", source)
+        sampling: dict[str, Any] = {
+            "replace": replace,
+            "subgraph_type": subgraph_type,
+            "disjoint": disjoint,
+            "temporal_strategy": temporal_strategy,
+            "time_attr": time_attr,
+            "weight_attr": weight_attr,
+            "edge_attr": edge_attr,
+            "node_time": node_time,
+            "edge_time": edge_time,
+            "edge_weight": edge_weight,
+            "seed": seed,
+        }
+        maker: BatchMaker
+        if is_typed(data):
+            maker = typed_batches(
+                data,
+                num_neighbors,
+                input_nodes,
+                input_time=input_time,
+                form=form,
+                transform=transform,
+                **sampling,
+            )
+            count = maker.input_nodes.shape[0]
+        else:
+            source, sampler = source_and_sampler(data, num_neighbors, **sampling)
+            seeds = checks.input_nodes(input_nodes, sampler.num_nodes)
+            count = seeds.shape[0]
+            times = seed_times(input_time, count, "input_time", source)
+            maker = NodeBatches(seeds, times, source, sampler, form, transform)
         place = place_of_process(rank, world_size)
-        batches = EpochBatches(seeds.shape[0], size, shuffle, drop_last, sampler.seed, place)
-        super().__init__(
-            NodeBatches(seeds, times, source, sampler, form, transform), batches, options
-        )
+        batches = EpochBatches(count, size, shuffle, drop_last, maker.sampler.seed, place)
+        super().__init__(maker, batches, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ Transform = Callable[[Any], Any]
 
 def source_and_sampler(
     data: Any,
-    num_neighbors: Sequence[int],
+    num_neighbors: Any,
     *,
     subgraph_type: Any,
     time_attr: str | None,
@@ -66,9 +66,10 @@ def seed_times(given: Any, count: int, name: str, source: Source) -> Tensor | No
 class BatchMaker(Dataset[Any]):
     """Samples a requested batch and gathers its features; its items are whole batches."""
 
-    def __init__(
-        self, source: Source, sampler: NeighborSampler, form: str, transform: Transform | None
-    ) -> None:
+    source: Any
+    sampler: Any
+
+    def __init__(self, source: Any, sampler: Any, form: str, transform: Transform | None) -> None:
         """Keeps the arguments, those of the loader."""
         checks.choice(form, FORMS, "form")
         if transform is not None and not callable(transform):

@@ -37,8 +37,8 @@ def pack(fields: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
     """(uint8 tensor in shared memory, the fields with slots in place of tensors).
 
     Args:
-        fields: tensors on the CPU, graphs without transpose, lists of these, and other objects,
-            which are unchanged, as are tensors in shared memory.
+        fields: tensors on the CPU, graphs without transpose, lists and dictionaries of these, and
+            other objects, which are unchanged, as are tensors in shared memory.
     """
     tensors: list[tuple[int, Tensor]] = []
     size = 0
@@ -47,6 +47,8 @@ def pack(fields: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         nonlocal size
         if isinstance(value, list):
             return [packed(part) for part in value]
+        if isinstance(value, dict):
+            return {key: packed(part) for key, part in value.items()}
         if isinstance(value, Graph):
             return _Parts(
                 (packed(value.rowptr), packed(value.col), packed(value.edge_id)), value.num_src
@@ -82,6 +84,8 @@ def unpack(kind: type, memory: Tensor, layout: dict[str, Any]) -> Any:
         if isinstance(value, _Parts):
             rowptr, col, edge_id = map(unpacked, value.csr)
             return Graph._from_csr((rowptr, col, edge_id), value.num_src)
+        if isinstance(value, dict):
+            return {key: unpacked(part) for key, part in value.items()}
         return [unpacked(part) for part in value] if isinstance(value, list) else value
 
     return kind(**{name: unpacked(value) for name, value in layout.items()})
