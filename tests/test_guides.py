@@ -68,11 +68,12 @@ def accuracy_of(printed: str) -> float:
 def test_the_guide_of_mini_batches(tmp_path: Path) -> None:
     guide = ROOT / "docs" / "guides" / "mini_batches.md"
     found = programs(guide)
-    assert list(found) == ["train.py", "own_layers.py", "several.py"]
+    assert list(found) == ["train.py", "own_layers.py", "several_types.py", "several.py"]
     for name, text in found.items():
         (tmp_path / name).write_text(text)
     assert accuracy_of(run(tmp_path, "train.py")) > 0.8
     run(tmp_path, "own_layers.py")
+    assert accuracy_of(run(tmp_path, "several_types.py")) > 0.8
     assert "torchrun --nproc-per-node 2 several.py" in guide.read_text()
     assert accuracy_of(run(tmp_path, *TORCHRUN, "several.py")) > 0.8
 
