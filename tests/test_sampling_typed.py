@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from forms import SparseTensor
 from torch.testing import assert_close
+from typed_graphs import (
+    BY,
+    CITES,
+    COUNTS,
+    EDGES,
+    IN,
+    KNOWS,
+    SIZES,
+    WRITES,
+    X,
+    Y,
+    hetero_data,
+    loader,
+    sampler,
+)
 
 from gat_ext import Graph
 from gat_ext.datasets import load_typed
 from gat_ext.models import HAN, HGT
-from gat_ext.sampling import LinkNeighborLoader, MappedGraph, NeighborLoader, TypedNeighborSampler
+from gat_ext.sampling import MappedGraph, NeighborLoader, TypedNeighborSampler
 
-WRITES, BY = ("author", "writes", "paper"), ("paper", "written_by", "author")
-CITES, IN = ("paper", "cites", "paper"), ("paper", "in", "venue")
-KNOWS = ("author", "knows", "robot")
-SIZES = {"author": 90, "paper": 60, "venue": 7, "robot": 0}
-COUNTS = {WRITES: 300, BY: 250, CITES: 400, IN: 60, KNOWS: 0}
-
-
-def random_edges(seed=0):
-    """The last ten papers have no in-edges, and relations lead to the empty type "robot"."""
-    generator = torch.Generator().manual_seed(seed)
-    edges = {}
-    for (src, name, dst), count in COUNTS.items():
-        last = max(1, SIZES[dst] - 10 * (dst == "paper"))
-        ends = [torch.randint(max(1, n), (count,), generator=generator) for n in (SIZES[src], last)]
-        edges[src, name, dst] = torch.stack(ends)
-    return edges
-
-
-EDGES = random_edges()
-X = {kind: torch.randn(size, 4, generator=torch.Generator().manual_seed(size))
-     for kind, size in SIZES.items()}  # fmt: skip
-Y = torch.arange(60) * 3
-DATA = EDGES, X, Y
-TWO = {relation: [2] for relation in EDGES}
 FIELDS = "x_dict", "edge_index_dict", "edge_attr_dict", "n_id_dict", "e_id_dict"
-
-
-def sampler(num_neighbors, **options):
-    return TypedNeighborSampler(EDGES, num_neighbors, num_nodes=SIZES, **options)
-
-
-def loader(num_neighbors=(3, 2), **options):
-    defaults = {"data": DATA, "input_nodes": "paper", "batch_size": 16}
-    return NeighborLoader(num_neighbors=num_neighbors, **{**defaults, **options})
 
 
 def tensors(batch):
@@ -125,7 +108,7 @@ def test_repeated_seeds_have_the_first_number():
     assert not {3, 7} & set(later.tolist()) and len(later.unique()) == len(later)
 
 
-def test_draws_are_uniform_and_those_of_relations_and_hops_differ():
+def test_draws_are_uniform_and_those_of_relations_independent():
     edges = torch.stack([torch.arange(6), torch.zeros(6).long()])
     graphs = {("a", name, "a"): edges for name in ("first", "second")}
     drawn = TypedNeighborSampler(graphs, [1], num_nodes={"a": 6})
@@ -189,6 +172,27 @@ def test_a_sampler_works_after_an_error_and_after_pickling():
         assert all(torch.equal(before.e_id_dict[r], after.e_id_dict[r]) for r in EDGES)
 
 
+def test_a_mapped_graph_with_wrong_sources():
+    holds = ("venue", "holds", "paper")
+    rowptr = torch.arange(61)
+    wrong = MappedGraph(rowptr, torch.arange(60) % 9)  # of seven venues
+    ours = TypedNeighborSampler({holds: wrong}, [1], num_nodes=SIZES)
+    assert ours.sample("paper", torch.tensor([0, 6])).n_id_dict["venue"].tolist() == [0, 6]
+    with pytest.raises(IndexError, match="has the source 8; expected 0 to 6, because there are 7"):
+        ours.sample("paper", torch.tensor([3, 8]))
+    assert ours.sample("paper", torch.tensor([6, 3])).n_id_dict["venue"].tolist() == [6, 3]
+
+
+def test_one_sampler_in_several_threads():
+    ours, seeds = sampler([5, 5]), torch.arange(0, 60, 3)
+    wanted = [ours.sample("paper", seeds, epoch=epoch) for epoch in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda e: ours.sample("paper", seeds, epoch=e), range(20)))
+    for one, other in zip(found, wanted, strict=True):
+        assert all(torch.equal(one.e_id_dict[r], other.e_id_dict[r]) for r in EDGES)
+        assert all(torch.equal(one.n_id_dict[k], other.n_id_dict[k]) for k in SIZES)
+
+
 def test_fields_of_a_batch():
     mask = torch.zeros(60, dtype=torch.bool)
     mask[[3, 50, 7, 59]] = True
@@ -205,6 +209,10 @@ def test_fields_of_a_batch():
         moved = batch.to("meta")
         assert moved.x_dict["paper"].is_meta and moved.edge_index_dict[BY].is_meta
     assert "batch_size=1, num_nodes={'author': 0, 'paper': 1," in repr(batches[1])  # isolated
+    with pytest.raises(AttributeError, match="no attribute 'x'; expected x_dict, a dict"):
+        batches[0].x  # noqa: B018
+    with pytest.raises(AttributeError, match=r"expected model\(batch.x_dict, batch.edge"):
+        batches[0].blocks  # noqa: B018
     halved = next(iter(loader(transform=lambda batch: batch.batch_size // 2)))
     assert halved == 8
 
@@ -269,19 +277,7 @@ def test_typed_data_sets():
         assert torch.equal(batch.x_dict["author"], data.x["author"][n_id])
     (every,) = NeighborLoader(data, [1], batch_size=10**6)
     assert every.batch_size == len(data.y)
-
-
-def hetero_data():
-    from torch_geometric.data import HeteroData
-
-    data = HeteroData()
-    for kind, size in SIZES.items():
-        data[kind].x, data[kind].number = X[kind], torch.arange(size)
-    for relation, edges in EDGES.items():
-        data[relation].edge_index = edges
-        data[relation].edge_attr = torch.arange(float(edges.shape[1])).view(-1, 1)
-    data["paper"].y, data.title = Y, "all"
-    return data
+    assert next(iter(NeighborLoader(data, [1], "author"))).y is None  # labels are of papers
 
 
 def test_hetero_data_of_pyg():
@@ -325,63 +321,3 @@ def test_weights_and_sorted_edges_of_hetero_data():
     del data[CITES].edge_index, data[CITES].edge_attr, data[CITES].w
     found = next(iter(loader([-1], data=data)))
     assert set(found.n_id_dict["paper"].tolist()) == set(wanted.n_id_dict["paper"].tolist())
-
-
-WRONG = [
-    ({"input_nodes": "papers"}, ValueError, "did you mean 'paper'"),
-    ({"input_nodes": None}, ValueError, "expected a type, such as 'paper', or"),
-    ({"input_nodes": torch.arange(3)}, ValueError, "input_nodes is a Tensor"),
-    ({"input_nodes": ("paper", torch.tensor([60]))}, IndexError, "from 0 to 59"),
-    ({"input_nodes": ("paper", torch.ones(4).bool())}, ValueError, r"expected \[60\]"),
-    ({"num_neighbors": {WRITES: [2]}}, ValueError, "lacks the relation .*written_by"),
-    ({"num_neighbors": {**TWO, ("a", "b", "c"): [2]}}, ValueError, "key"),
-    ({"num_neighbors": {**TWO, BY: [2, 2]}}, ValueError, "equal length"),
-    ({"num_neighbors": {**TWO, BY: [-2]}}, ValueError, "written_by.*-2"),
-    ({"num_neighbors": []}, ValueError, "num_neighbors is empty"),
-    ({"data": (EDGES, X["paper"])}, TypeError, "expected a dictionary of features"),
-    ({"data": (EDGES, {**X, "paper": X["paper"][:50]})}, IndexError, "graphs.*written_by"),
-    ({"data": (EDGES, {**X, "paper": [1]})}, TypeError, r"x\['paper'\] is list"),
-    ({"data": (EDGES, {"paper": X["paper"]})}, ValueError, "number of nodes of 'author'"),
-    ({"data": (EDGES, X, Y[:9])}, ValueError, r"y\['paper'\] has shape \[9\]"),
-    ({"data": (EDGES, X, {"papers": Y})}, ValueError, "y has the key 'papers'"),
-    ({"data": (EDGES, X, Y, Y)}, TypeError, "tuple of 4"),
-    ({"data": {}}, ValueError, "graphs is empty"),
-    ({"data": ({"cites": EDGES[CITES]}, X)}, TypeError, "key 'cites'"),
-    ({"data": ({CITES: EDGES[CITES].tolist()}, X)}, TypeError, "expected a gat_ext.Graph"),
-    ({"data": ({CITES: Graph(EDGES[CITES], 61)}, X)}, ValueError, "num_dst = 60"),
-    ({"data": ({CITES: EDGES[CITES].float()}, X)}, TypeError, "graphs.*cites"),
-    ({"edge_attr": torch.ones(3, 1)}, TypeError, "edge_attr is a Tensor"),
-    ({"edge_attr": {CITES: torch.ones(3, 1)}}, ValueError, r"expected \[400, "),
-    ({"edge_weight": {("a", "b", "c"): torch.ones(3)}}, ValueError, "edge_weight has the key"),
-    ({"edge_weight": {CITES: torch.ones(3)}}, ValueError, "edge_weight.*cites.*400"),
-    ({"weight_attr": "w"}, ValueError, "attribute of a HeteroData"),
-    ({"disjoint": True}, ValueError, "disjoint was given"),
-    ({"node_time": torch.arange(60)}, ValueError, "node_time was given"),
-    ({"input_time": torch.arange(60)}, ValueError, "input_time was given"),
-    ({"temporal_strategy": "last"}, ValueError, "temporal_strategy was given"),
-    ({"subgraph_type": "induced"}, ValueError, "subgraph_type"),
-    ({"form": "block"}, ValueError, "did you mean 'blocks'"),
-]
-
-
-@pytest.mark.parametrize(("options", "error", "message"), WRONG, ids=[row[2] for row in WRONG])
-def test_wrong_arguments(options, error, message):
-    with pytest.raises(error, match=message):
-        loader(**options)
-
-
-def test_wrong_seeds_and_data():
-    ours = sampler([2])
-    with pytest.raises(ValueError, match="did you mean 'venue'"):
-        ours.sample("venues", torch.arange(2))
-    with pytest.raises(IndexError, match=r"seeds\[1\] is 7; expected node numbers from 0 to 6"):
-        ours.sample("venue", torch.tensor([0, 7]))
-    with pytest.raises(TypeError, match="seeds has dtype"):
-        ours.sample("venue", torch.rand(2))
-    data = hetero_data()
-    with pytest.raises(ValueError, match="edge_attr was given"):
-        loader(data=data, edge_attr={})
-    with pytest.raises(ValueError, match="weight_attr is 'w'"):
-        loader(data=data, weight_attr="w")
-    with pytest.raises(TypeError, match="dict"):
-        LinkNeighborLoader(DATA, [2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -62,6 +63,17 @@ class TypedBatch(Movable):
     batch_size: int
     num_sampled_nodes_dict: dict[str, list[int]]
     num_sampled_edges_dict: dict[Relation, list[int]]
+
+    if not TYPE_CHECKING:  # else every attribute would pass as Any
+
+        def __getattr__(self, name: str) -> Any:
+            """Raises AttributeError; it names the dictionary of an attribute of :class:`Batch`."""
+            hint = (
+                "; expected model(batch.x_dict, batch.edge_index_dict)" if name == "blocks" else ""
+            )
+            if f"{name}_dict" in type(self).__dataclass_fields__:
+                hint = f"; expected {name}_dict, a dictionary of types or relations"
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}")
 
     def __repr__(self) -> str:
         """Sizes of the batch."""

@@ -99,7 +99,8 @@ def read_typed(
 
 def _of_parts(data: Any) -> TypedSource:
     if _is_dataset(data):
-        source = TypedSource(data.edge_index, dict(data.x), data.y, target=data.target)
+        y = {data.target: data.y}
+        source = TypedSource(data.edge_index, dict(data.x), y, target=data.target)
     else:
         parts = (data,) if isinstance(data, Mapping) else tuple(data)
         if len(parts) > 3:
