@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from gat_ext import Graph, nn
+from gat_ext.nn.linear import linear
 
 
 class FAConv(nn.FAConv):
@@ -54,7 +55,9 @@ class PointTransformerConv(nn.PointTransformerConv):
     ) -> None:
         size = heads * out_channels
         if nonlinear:
-            options["pos_nn"] = torch.nn.Sequential(torch.nn.Linear(3, size), torch.nn.Tanh())
+            # Not a Linear of torch, whose gradients may depend on the number of threads.
+            first = linear(3, size, bias=True, glorot=False)
+            options["pos_nn"] = torch.nn.Sequential(first, torch.nn.Tanh())
         super().__init__(in_channels, size, **options)
 
     def forward(  # type: ignore[override]

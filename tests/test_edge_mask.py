@@ -175,7 +175,7 @@ def test_bitwise_identical_for_any_number_of_threads():
 
 def test_without_a_mask_the_fused_operator_runs_alone(monkeypatch):
     graph, x = sample_graph("unsorted"), torch.randn(8, 2, 3)
-    monkeypatch.setattr("gat_ext.functional.attention.masked_sum", None)
+    monkeypatch.setattr("gat_ext.functional.fused.masked_sum", None)
     calls = []
     fused = ops.edge_attention
     monkeypatch.setattr(ops, "edge_attention", lambda *a: (calls.append(a), fused(*a))[1])
