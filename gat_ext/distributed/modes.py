@@ -17,10 +17,10 @@ from gat_ext.distributed.pieces import (
     forward_piece,
     piece_inputs,
     sources_of,
-    without_shared,
 )
 from gat_ext.functional import fused
 from gat_ext.functional.checks import autocast_is_on
+from gat_ext.functional.fused import without_shared
 from gat_ext.ops.arguments import Inputs
 from gat_ext.ops.scores import TRAITS
 from gat_ext.ops.state import is_tracing, is_transformed
@@ -63,10 +63,10 @@ def attend(graph: DistGraph, inputs: Any, options: Any) -> tuple[Tensor, Tensor,
 def gather(graph: DistGraph, inputs: Any, options: Any) -> tuple[Tensor, Tensor, Tensor]:
     """(out, weights, lse), with the rows of all sources in one tensor; differentiable twice."""
     inputs = _explicit_query(inputs, options.constants)
-    names = [name for name in SOURCES if getattr(inputs, name) is not None]
-    unique = list({id(getattr(inputs, name)): getattr(inputs, name) for name in names}.values())
-    extended = dict(zip(map(id, unique), graph.extend(*unique), strict=True))
-    changed = {name: extended[id(getattr(inputs, name))] for name in names}
+    sources = sources_of(inputs)
+    extended = dict(zip(map(id, sources), graph.extend(*sources), strict=True))
+    given = {name: getattr(inputs, name) for name in SOURCES}
+    changed = {name: extended[id(t)] for name, t in given.items() if t is not None}
     return fused.attend(graph.local, inputs._replace(**changed), options)
 
 

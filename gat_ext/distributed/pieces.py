@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gat_ext.functional.dispatch import sorted_arguments
+from gat_ext.functional.fused import without_shared
 from gat_ext.graph import Graph
 from gat_ext.ops.arguments import (
     PER_EDGE,
@@ -70,32 +72,17 @@ def piece_inputs(piece: Piece, inputs: Any, halo: dict[int, Tensor]) -> Any:
     return without_shared(inputs._replace(**changed))
 
 
-def without_shared(inputs: Any) -> Any:
-    """Inputs without a query or key that is the value, which the operator reads in its place."""
-    shared = [name for name in ("query", "key") if getattr(inputs, name) is inputs.value]
-    return inputs._replace(**dict.fromkeys(shared))
-
-
 def sources_of(inputs: Any) -> list[Tensor]:
     """The tensors whose rows other processes need, each once."""
     present = [getattr(inputs, name) for name in SOURCES]
     return list({id(t): t for t in present if t is not None}.values())
 
 
-def _graph_arguments(piece: Piece, for_backward: bool) -> tuple[Any, ...]:
-    graph = piece.graph
-    parts = graph.rowptr, graph.col, graph.edge_id
-    if not for_backward:
-        return *parts, None, None, None, None
-    t = graph.transpose()
-    return *parts, t.rowptr, t.col, t.pos, None if graph.edge_id is None else t.edge_id
-
-
 def forward_piece(piece: Piece, inputs: Any, options: Any, for_backward: bool) -> Any:
     """The operator's results over one piece."""
     number = None if options.seed is None else piece.graph.edge_number
     arguments = EdgeAttention(
-        *_graph_arguments(piece, for_backward),
+        *sorted_arguments(piece.graph, for_backward),
         *inputs,
         options.seed,
         number,
@@ -210,7 +197,7 @@ def backward_piece(piece: Piece, inputs: Any, options: Any, needed: Any, row: Ro
     number = None if options.seed is None else piece.graph.edge_number
     wanted = [n and t is not None for n, t in zip(needed, inputs, strict=True)]
     arguments = EdgeAttentionBackward(
-        *_graph_arguments(piece, True),
+        *sorted_arguments(piece.graph, True),
         *inputs,
         options.seed,
         number,

@@ -19,9 +19,13 @@ def operator_over(graph: GraphLike, needs_grad: bool) -> tuple[Any, tuple[Any, .
         operator = Attention.apply if in_functorch() else ops.adjacency_attention
         return operator, (*graph.arguments, needs_grad)
     assert isinstance(graph, Graph)
+    return ops.edge_attention, sorted_arguments(graph, needs_grad)
+
+
+def sorted_arguments(graph: Graph, for_backward: bool) -> tuple[Any, ...]:
+    """The graph arguments of edge_attention; with the transpose if a gradient may need it."""
     parts = graph.rowptr, graph.col, graph.edge_id
-    if not needs_grad:
-        return ops.edge_attention, (*parts, None, None, None, None)
+    if not for_backward:
+        return *parts, None, None, None, None
     t = graph.transpose()
-    own_id = None if graph.edge_id is None else t.edge_id
-    return ops.edge_attention, (*parts, t.rowptr, t.col, t.pos, own_id)
+    return *parts, t.rowptr, t.col, t.pos, None if graph.edge_id is None else t.edge_id

@@ -38,6 +38,15 @@ class AttentionOptions(NamedTuple):
     return_lse: bool
 
 
+def without_shared(inputs: Any) -> Any:
+    """Inputs without a query or key that is the value.
+
+    The operator reads value in place of an absent one, and sums their gradients directly.
+    """
+    shared = [name for name in ("query", "key") if getattr(inputs, name) is inputs.value]
+    return inputs._replace(**dict.fromkeys(shared))
+
+
 def attend(
     graph: GraphLike, inputs: Any, options: AttentionOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,11 +60,7 @@ def attend(
     if isinstance(graph, ShardedGraph):
         return graph.attend(inputs, options)
     constants, seed, top_k, edge_mask, return_weights, return_lse = options
-    # The operator reads value in place of an absent query or key, and computes the sum of their
-    # gradients directly.
-    given = inputs._replace(
-        **{name: None for name in ("query", "key") if getattr(inputs, name) is inputs.value}
-    )
+    given = without_shared(inputs)
     number = graph.edge_number if isinstance(graph, Graph) and seed is not None else None
     if fallback.is_needed(*given, edge_mask):
         out, weights, lse = fallback.attend(graph, given, seed, number, constants, top_k)
