@@ -15,6 +15,12 @@ from gat_ext.training.part_data import PartDataset
 from gat_ext.training.recipes import Recipe
 
 
+def loss_of_all(logits: Tensor, labels: Tensor, multilabel: bool, group: Any) -> Tensor:
+    """The mean loss over the nodes of all processes, each of which has some."""
+    loss = distributed.binary_cross_entropy if multilabel else distributed.cross_entropy
+    return loss(logits, labels, group=group)
+
+
 class DistTrainer(Trainer):
     """Trains one model with one seed in all processes of a group.
 
@@ -42,9 +48,7 @@ class DistTrainer(Trainer):
         super().__init__(make_model, whole, recipe, seed)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.data.multilabel:
-            return distributed.binary_cross_entropy(logits, labels, group=self.group)
-        return distributed.cross_entropy(logits, labels, group=self.group)
+        return loss_of_all(logits, labels, self.data.multilabel, self.group)
 
     def _score(self, logits: Tensor, labels: Tensor) -> float:
         if not self.data.multilabel:

@@ -13,6 +13,7 @@ from gat_ext import distributed, sampling
 from gat_ext.datasets import NodeDataset
 from gat_ext.models import AttentionModel
 from gat_ext.training import metrics
+from gat_ext.training.dist_loop import loss_of_all
 from gat_ext.training.loop import Trainer
 from gat_ext.training.recipes import Recipe
 
@@ -95,9 +96,7 @@ class SampledTrainer(Trainer):
             labels = batch.y
         if self.size == 1:
             return metrics.loss(logits, labels, data.multilabel)
-        if data.multilabel:
-            return distributed.binary_cross_entropy(logits, labels, group=self.group)
-        return distributed.cross_entropy(logits, labels, group=self.group)
+        return loss_of_all(logits, labels, data.multilabel, self.group)
 
     def _combine_gradients(self) -> None:
         if self.size > 1:
