@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -67,10 +68,17 @@ def operators_of_the_cpu() -> set[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--run-slow"):
         return
-    slow = [item for item in items if item.get_closest_marker("slow")]
+    seen: Counter[str] = Counter()
+    kept, slow = [], []
+    for item in items:
+        one_in = item.get_closest_marker("one_in")
+        test = item.nodeid.partition("[")[0]
+        left_out = one_in and not config.option.keyword and seen[test] % one_in.args[0] > 0
+        seen[test] += 1
+        (slow if left_out or item.get_closest_marker("slow") else kept).append(item)
     if slow:
         config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        items[:] = kept
 
 
 @pytest.fixture(scope="session")

@@ -119,6 +119,7 @@ def test_dtypes_and_values_are_those_of_pyg(num_nodes, name, options, dtype):
     )
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("num_nodes", [BELOW, ABOVE])
 @pytest.mark.parametrize(("name", "options"), SOME, ids=str)
 def test_modes_have_the_dtypes_of_eager(name, options, num_nodes):

@@ -45,6 +45,7 @@ def compare(batch, loop, inputs):
             assert_close(a, b)
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("masked", [None, 1, "heads"])
 @over(all_cases("batch", typed=True))
@@ -102,6 +103,7 @@ def test_edge_features_of_each_element_are_one_call(case, monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
 def test_edge_features_of_each_element_compile_and_start_lazy(name):
     x, attr = torch.randn(2, 3, 9, 5), torch.randn(2, 3, EDGES.shape[1], 4)

@@ -273,6 +273,7 @@ def test_rounds_are_interleaved_and_ratios_are_within_a_round():
     assert ratio(samples["b"]["total"], samples["a"]["total"]) == 2.0  # of 2, 4 and 1
 
 
+@pytest.mark.slow
 def test_sweeps_compare_times_per_edge(monkeypatch):
     import bench_sweeps
     from session import Options, Session

@@ -150,7 +150,7 @@ def test_missing_files_and_foreign_checkpoints(tmp_path):
 
 
 def test_interrupt_leaves_a_checkpoint_and_resume_is_exact(tmp_path):
-    command = ["train", "--dataset", "karate", "--epochs", "150", "--patience", "150"]
+    command = ["train", "--dataset", "karate", "--epochs", "80", "--patience", "80"]
     # Slow the run down with several seeds rather than sleeping in it.
     command += ["--seeds", "2", "--threads", "1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

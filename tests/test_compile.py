@@ -70,6 +70,7 @@ def unless_slow(cases, each=1):
         yield pytest.param(case, "edge_index", marks=marks)
 
 
+@pytest.mark.one_in(5)
 @torch._dynamo.config.patch(error_on_recompile=True, specialize_float=True)
 @pytest.mark.parametrize(
     ("case", "form"),
@@ -102,6 +103,7 @@ def test_layers_compile_once_for_all_sizes(case, form):
             assert_close(mine, theirs)
 
 
+@pytest.mark.one_in(4)
 @torch._dynamo.config.patch(specialize_float=True)
 @pytest.mark.parametrize(
     ("case", "form"),
@@ -121,6 +123,7 @@ def test_layers_compile_with_attention_weights(case, form):
         assert_close(alpha, plain_alpha)
 
 
+@pytest.mark.one_in(4)
 @over(plain_cases("compile", "pairs"))
 def test_bipartite_layers_compile(case):
     layer = case.make((5, 3))
@@ -133,6 +136,7 @@ def test_bipartite_layers_compile(case):
         assert_close(compiled(x, edge_index), layer(x, edge_index))
 
 
+@pytest.mark.one_in(2)
 @torch._dynamo.config.patch(error_on_recompile=True)
 @pytest.mark.parametrize(
     ("name", "form"), [*((name, "edge_index") for name in MODELS), ("GAT", "graph")]
@@ -180,6 +184,7 @@ def test_inductor(case):
             assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("score", SCORES)
 def test_functional_compiles(score):
     names = score_inputs(score)

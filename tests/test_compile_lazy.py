@@ -50,6 +50,7 @@ def modes(*quick):
     return pytest.mark.parametrize("mode", [pytest.param(m, marks=s) for m, s in marks.items()])
 
 
+@pytest.mark.one_in(5)
 @modes("default", "one dynamic graph")
 @pytest.mark.parametrize("case", LAZY, ids=str)
 def test_a_lazy_layer_compiles_before_its_first_call(case, mode):
@@ -59,6 +60,7 @@ def test_a_lazy_layer_compiles_before_its_first_call(case, mode):
     assert_close(out, layer(NODES, EDGES, *edge_attr))
 
 
+@pytest.mark.one_in(5)
 @modes("one dynamic graph")
 @pytest.mark.parametrize(
     ("case", "edges"),

@@ -51,6 +51,7 @@ def results_and_gradients(outputs, tensors):
 # ---- operators
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("score", SCORES)
 def test_edge_attention(score, dtype):
@@ -171,6 +172,7 @@ def edges_and_features(num_nodes):
 
 
 # Some sums are split over threads only from about 30,000 terms on.
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(("num_nodes", "runs"), [(1000, RUNS), (40_000, 4)])
 @over(WITH_FEATURES)
 def test_layers(case, num_nodes, runs):

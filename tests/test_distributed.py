@@ -185,16 +185,18 @@ def compare(
             torch.testing.assert_close(grad, wanted_rows, **close, msg=message)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_attention_equals_that_of_one_process(processes: Processes, size: int, mode: str) -> None:
     for name in GRAPHS:
-        all_of_them = name in ("uniform", "bipartite")
+        all_of_them = name == "bipartite" or (name == "uniform" and size == 4)
         for operator in OPERATORS if all_of_them else ("gat", "dot"):
             options = {"heads": 3 if operator == "gat" else 2}
             processes.run(compare, size, name, operator, mode, options)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "options",

@@ -73,6 +73,7 @@ def check_layer(
             torch.testing.assert_close(summed(ours, group, parameter), theirs, **CLOSE)
 
 
+@pytest.mark.one_in(3)
 @over(all_cases("distributed", typed=True))
 def test_layers(processes: Processes, case: Case) -> None:
     processes.run(check_layer, SIZE, case.name, case.options, "overlap", False)
@@ -142,6 +143,7 @@ def summed_if(value: Tensor, group: Any) -> Tensor:
     return value if group is None else sum_over_processes(value, group)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_models_train_as_in_one_process(processes: Processes, name: str, batched: bool) -> None:

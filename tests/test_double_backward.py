@@ -20,6 +20,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("results", RESULTS)
 @pytest.mark.parametrize("score", SCORES)
 def test_every_result_of_edge_attention(score, results):

@@ -40,6 +40,7 @@ def leaves(inputs):
 # ---- the operator
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize("device", devices())
 @pytest.mark.parametrize(
     ("dtype", "heads"),
@@ -82,6 +83,7 @@ def test_equals_reference(score, name, heads, dtype, device):
             )
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("heads", [None, 2])
 @pytest.mark.parametrize("name", ["unsorted", "isolated", "more_sources"])
 @pytest.mark.parametrize("score", SCORES)
@@ -218,6 +220,7 @@ def test_compiles_without_graph_breaks(edge_in_value):
     compare_gradients(compiled(x, mask), call(x, mask), (x, mask))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("as_graph", [False, True])
 @pytest.mark.parametrize("add_self_loops", [False, True])
 def test_layers_compile_without_graph_breaks(add_self_loops, as_graph):

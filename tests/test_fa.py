@@ -120,6 +120,7 @@ def test_derivatives(normalize):
     assert torch.autograd.gradgradcheck(call, leaves)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("loops", "normalize", "form"),
     [

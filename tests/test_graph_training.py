@@ -142,6 +142,7 @@ def cli(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("model", "walk"), [("gam", "attention"), ("gam", "greedy"), ("gam-mem", "uniform")]
 )

@@ -122,6 +122,7 @@ def test_gradcheck_and_gradgradcheck():
     assert torch.autograd.gradgradcheck(call, x, fast_mode=True)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("library", [nn, interop_pyg], ids=["nn", "interop"])
 def test_compiles_once_for_all_sizes(library):
     torch._dynamo.reset()

@@ -109,6 +109,7 @@ def test_copies(name, copied, channels, calls_of_pyg):
     assert not calls_of_pyg
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("patched", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled(name, patched, calls_of_pyg):
@@ -122,6 +123,7 @@ def test_compiled(name, patched, calls_of_pyg):
     assert not calls_of_pyg
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("patched", [False, True])
 @over(plain_cases("lazy", "pyg"))
 def test_lazy_layers_compile_before_their_first_call(case, patched):

@@ -163,17 +163,19 @@ def test_transforms_and_compile(score):
     assert_close(compiled(*tensors), expected)
 
 
-def test_gradients_are_bitwise_equal_for_any_number_of_threads():
+def test_gradients_are_bitwise_equal_for_any_number_of_threads(request):
     graph = Graph(torch.randint(500, (2, 30_000), generator=torch.Generator().manual_seed(0)))
     tensors = inputs(graph, torch.float32)
+    # CUDA's gradients of edge_attr and edge_map are torch's products of matrices, which may
+    # depend on the number of threads where a CPU runs them.
+    emulated = request.config.getoption("--cuda-emulation")
+    checked = tensors[:3] if emulated else tensors
     found = []
     for threads in (1, 3):
-        before = torch.get_num_threads()
         torch.set_num_threads(threads)
         for score in ("dot", "additive_v2"):
             out = by_map(graph, tensors, score)
-            found.append([out, *torch.autograd.grad(out.sin().sum(), tensors)])
-        torch.set_num_threads(before)
+            found.append([out, *torch.autograd.grad(out.sin().sum(), checked)])
     for once, again in zip(found[:2], found[2:], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 

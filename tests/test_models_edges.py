@@ -74,6 +74,7 @@ def test_size_from_the_first_call(name):
     assert all(layer.lin_edge.weight.shape[1] == EDGE_DIM for layer in model.layers)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_batches_and_compile(name):
     model = make(name)

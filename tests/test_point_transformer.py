@@ -126,6 +126,7 @@ def test_gradcheck_and_gradgradcheck(networks):
     assert torch.autograd.gradgradcheck(call, (x, pos, mask), fast_mode=True)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("networks", "form"), [((False, False), "Graph"), ((True, True), "edge_index")]
 )

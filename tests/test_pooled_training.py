@@ -62,6 +62,7 @@ def test_models_see_attributes_where_they_are_asked_to(tmp_path):
         PooledRun(config(attributes=True), plain, tmp_path)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("model", ["gat", "gatv2", "transformer"])
 def test_attention_sees_attributes_of_edges_where_it_is_asked_to(model, tmp_path):
     """The classes differ in edge_attr alone, of the edge from the second node to the third."""

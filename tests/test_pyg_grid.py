@@ -175,6 +175,7 @@ def shape_of_edges(case):
     return (24,) if case.edge == 1 and case.name != "TransformerConv" else (24, case.edge)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("case", "dtype"),
     [*((case, torch.float64) for case in CASES), *((case, torch.float32) for case in CASES[::5])],

@@ -75,6 +75,7 @@ def test_gradgradcheck_of_the_loss():
     assert torch.autograd.gradgradcheck(both_losses, x, fast_mode=True)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", ["MX", "SD"])
 def test_a_step_of_training_compiles(kind):
     """The loss too, in one graph, if the negative edges are given."""

@@ -47,6 +47,7 @@ RUNS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", RUNS)
 def test_every_model_is_loaded_with_its_options(name, tmp_path):
     """Each seed's weights score in the test what metrics.json says of that seed."""

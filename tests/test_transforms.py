@@ -193,6 +193,7 @@ def total(layer, edges):
     return lambda x: run(parameters, x, edges).pow(3).sum()
 
 
+@pytest.mark.one_in(7)
 @pytest.mark.parametrize(
     "hessian",
     [func.hessian, lambda f: func.jacrev(func.jacrev(f)), lambda f: func.jacrev(func.jacfwd(f))],
@@ -317,6 +318,7 @@ def test_operators(name):
     assert_close(func.vmap(run)(torch.stack([x, tangent])), torch.stack([run(x), run(tangent)]))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "transform",
     [func.grad, func.hessian, lambda f: func.vmap(func.grad(f), in_dims=1), func.jacfwd],
