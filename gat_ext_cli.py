@@ -1,7 +1,7 @@
 """Entry point of the command gat-ext.
 
-It is outside of the package because importing that loads torch, and with it OpenMP, which reads its
-environment once, when it is loaded.
+It is outside of the package because importing that loads torch, which takes seconds, in which
+Ctrl-C ends the process too.
 """
 
 from __future__ import annotations
@@ -12,24 +12,12 @@ from types import FrameType
 
 
 def main() -> None:
-    """Runs gat-ext.
-
-    Threads that wait spin briefly, then sleep (``GOMP_SPINCOUNT``, unless the environment sets how
-    they wait): those that spin for long take cores that other work needs, and threads that sleep at
-    once wake up late.
-    """
+    """Runs gat-ext."""
     if getsignal(SIGINT) is default_int_handler:  # not where Ctrl-C is ignored, in the background
         signal(SIGINT, _exit)
-    if not sets_waiting():
-        os.environ["GOMP_SPINCOUNT"] = "1000"
     from gat_ext.training.cli import main as run
 
     run()
-
-
-def sets_waiting() -> bool:
-    """Whether the environment says how threads of OpenMP wait."""
-    return not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}.isdisjoint(os.environ)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

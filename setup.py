@@ -145,7 +145,7 @@ def choose_nvcc() -> Nvcc | None:
 
 
 def operators(nvcc: Nvcc | None) -> Extension:
-    patterns = ["csrc/torch/*.cpp", "csrc/torch/cpu/*.cpp", "csrc/cpu/isa/*.cpp"]
+    patterns = ["csrc/torch/*.cpp", "csrc/torch/cpu/*.cpp", "csrc/cpu/*.cpp", "csrc/cpu/isa/*.cpp"]
     options = {
         "extra_compile_args": {"cxx": CXX_FLAGS},
         "extra_link_args": ["-fopenmp", "-Wl,-soname,libgat_ext.so"],

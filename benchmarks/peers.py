@@ -206,6 +206,10 @@ class Remote:
             self._log.close()
             raise PeerError(f"cannot run the interpreter {python}: {error.strerror}") from error
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def ask(self, op: str, **request: Any) -> Any:
         """The worker's answer.
 

@@ -138,6 +138,8 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "peak": lambda row: _bytes(row.memory.get("peak")),
     "step adds": lambda row: _bytes(row.memory.get("increase")),
     "beyond results": lambda row: _plain(".2f", row.beyond),
+    "mean": lambda row: _ms(row.figures.get("mean [ms]")),
+    "× quiet": lambda row: _plain(".2f", row.figures.get("× quiet")),
     "cut": lambda row: _plain(".1%", row.figures.get("cut")),
     "halo": lambda row: _plain(".1%", row.figures.get("halo")),
     "edges": lambda row: _plain(".2f", row.figures.get("edges")),

@@ -83,10 +83,11 @@ class Session:
             raise PeerError("a CUDA graph needs --device cuda")
         if peer not in self.options.pythons:
             return Worker().probe(peer)
-        with self._remote(peer) as remote:
+        with self.remote(peer) as remote:
             return remote.ask("probe", peer=peer)
 
-    def _remote(self, peer: str) -> Remote:
+    def remote(self, peer: str) -> Remote:
+        """A worker in another process."""
         options = self.options
         threads = options.setting.threads or torch.get_num_threads()
         return Remote(options.pythons.get(peer, sys.executable), threads, options.timeout)
@@ -94,7 +95,7 @@ class Session:
     def _worker(self, peer: str) -> Worker | Remote:
         """In another process if it has its own interpreter, or is compiled (shared state)."""
         apart = peer in self.options.pythons or PEERS[peer].way == "compiled"
-        return self._remote(peer) if apart else Worker()
+        return self.remote(peer) if apart else Worker()
 
     def compare(self, bench: Path, name: str, item: Item) -> list[Row]:
         """Measures every peer on one item."""
@@ -141,7 +142,7 @@ class Session:
                 try:
                     self._refuse(point)
                     workers[point.label] = worker = self._worker(point.peer)
-                    case = self._prove(point, row, worker)
+                    case = self.prove(point, row, worker)
                     if point.setting not in limits:
                         limits[point.setting] = Limits(case, point.item.projections)
                     step = self._step(point, worker, limits[point.setting])
@@ -191,7 +192,7 @@ class Session:
 
     # ---- comparison
 
-    def _prove(self, point: Point, row: Row, worker: Worker | Remote) -> Case:
+    def prove(self, point: Point, row: Row, worker: Worker | Remote) -> Case:
         """Compares the results, then prepares the worker for the timed case.
 
         Raises:
@@ -273,7 +274,7 @@ class Session:
                 return
             case = point.item.case(point.setting)
             case.dropout = _dropout(point)
-            with self._remote(point.peer) as remote:
+            with self.remote(point.peer) as remote:
                 remote.prepare(point.peer, point.bench, point.name, case)
                 del case
                 row.memory = remote.memory()

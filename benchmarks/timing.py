@@ -127,6 +127,8 @@ def _step(program: Program, grad_out: Tensor, marks: _Marks) -> None:
 def sample(program: Program, grad_out: Tensor, min_seconds: float) -> dict[str, float]:
     """Milliseconds of forward, backward, update and total: medians over at least one step.
 
+    ``mean`` is the mean of the total.
+
     On a GPU steps are issued without synchronisation, so short steps take the host's time of their
     launches; a program with ``replays`` takes the device's time.
     """
@@ -144,9 +146,12 @@ def sample(program: Program, grad_out: Tensor, min_seconds: float) -> dict[str, 
     program.clear()
     if program.replays:
         forward, total = (statistics.median(ms for (ms,) in found[i::2]) for i in (0, 1))
-        return {"forward": forward, "backward": total - forward, "update": 0.0, "total": total}
+        mean = statistics.fmean(ms for (ms,) in found[1::2])
+        times = {"forward": forward, "backward": total - forward, "update": 0.0}
+        return {**times, "total": total, "mean": mean}
     times = {part: statistics.median(ms[i] for ms in found) for i, part in enumerate(PARTS)}
-    return {**times, "total": statistics.median(sum(ms) for ms in found)}
+    totals = [sum(ms) for ms in found]
+    return {**times, "total": statistics.median(totals), "mean": statistics.fmean(totals)}
 
 
 def capture(program: Program, grad_out: Tensor) -> None:

@@ -296,6 +296,17 @@ def test_sweeps_compare_times_per_edge(monkeypatch):
     assert min(halves) * 0.2 < large.ratio["total"] < max(halves) * 5
 
 
+@pytest.mark.slow
+def test_an_epoch_beside_a_busy_process(monkeypatch):
+    import bench_busy
+    from session import Options, Session
+
+    options = Options(tiny_setting(), ("gat_ext",), {}, rounds=2, min_seconds=0.1)
+    rows = [row for (row,) in bench_busy.measure(Session(options))]
+    assert [row.status for row in rows][:2] == ["ok"] * 2 and rows[2].status in ("ok", "left out")
+    assert rows[0].figures["× quiet"] == 1 and rows[1].figures["× quiet"] > 0
+
+
 def test_partitions_are_checked_before_they_are_reported(monkeypatch):
     import bench_partition
     from report import OK, WRONG, table

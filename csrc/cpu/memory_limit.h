@@ -12,6 +12,8 @@
 #include <unistd.h>
 #endif
 
+#include "cgroup.h"
+
 namespace gat::cpu {
 
 inline constexpr std::size_t kNoLimit = std::numeric_limits<std::size_t>::max();
@@ -23,41 +25,13 @@ inline std::size_t limit_in_file(const std::string& path) {
   return file >> bytes ? static_cast<std::size_t>(bytes) : kNoLimit;
 }
 
-// The lowest limit of a cgroup and of those that it is in. A process in a container may see its
-// path from the host below a mount that begins at its own cgroup: there only the last one, "",
-// exists.
-inline std::size_t lowest_limit(const std::string& mount, std::string cgroup,
-                                const std::string& file) {
-  std::size_t lowest = kNoLimit;
-  for (;;) {
-    while (!cgroup.empty() && cgroup.back() == '/') cgroup.pop_back();
-    lowest = std::min(lowest, limit_in_file(mount + cgroup + "/" + file));
-    if (cgroup.empty()) return lowest;
-    cgroup.resize(std::min(cgroup.rfind('/'), cgroup.size()));
-    if (cgroup.find('/') == std::string::npos) cgroup.clear();
-  }
-}
-
-// The limit of this process's cgroups, of either version; kNoLimit for none. `root` is that of the
-// file system, where tests put files of their own.
+// The lowest limit of this process's cgroups; kNoLimit for none.
 inline std::size_t cgroup_limit(const std::string& root = "") {
-  std::ifstream cgroups(root + "/proc/self/cgroup");
-  const std::string mount = root + "/sys/fs/cgroup";
   std::size_t lowest = kNoLimit;
-  // Lines are NUMBER:CONTROLLERS:PATH, without controllers in version 2.
-  for (std::string line; std::getline(cgroups, line);) {
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    const std::string path = line.substr(second + 1);
-    if (controllers == ",,") {
-      for (const char* const place : {"", "/unified"}) {
-        lowest = std::min(lowest, lowest_limit(mount + place, path, "memory.max"));
-      }
-    } else if (controllers.find(",memory,") != std::string::npos) {
-      lowest = std::min(lowest, lowest_limit(mount + "/memory", path, "memory.limit_in_bytes"));
-    }
-  }
+  for_each_cgroup(root, "memory", [&](const std::string& folder) {
+    for (const char* const file : {"/memory.max", "/memory.limit_in_bytes"})
+      lowest = std::min(lowest, limit_in_file(folder + file));
+  });
   return lowest;
 }
 

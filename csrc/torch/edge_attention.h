@@ -9,7 +9,6 @@
 //                           run the kernels of one storage type
 #pragma once
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/SmallVector.h>
 #include <torch/library.h>
@@ -27,6 +26,7 @@
 #include "checks.h"
 #include "dispatch.h"
 #include "schema.h"
+#include "threads.h"
 
 namespace gat::binding {
 
@@ -180,7 +180,7 @@ EdgeAttentionInputs<T> kernel_inputs(const EdgeAttentionTensors& t, const Consta
   in.params = {static_cast<Acc<T>>(constants.negative_slope), static_cast<Acc<T>>(constants.scale)};
   in.dropout = make_dropout(inputs.seed, constants.dropout_p, t.value().device(),
                             inputs.edge_number, t.num_edges);
-  in.num_threads = at::get_num_threads();
+  in.num_threads = num_threads();
   return in;
 }
 

@@ -1,11 +1,11 @@
 #include "fingerprint.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/arange.h>
 
 #include "../core/fingerprint.h"
 #include "../cpu/fingerprint.h"
 #include "../cpu/isa.h"
+#include "threads.h"
 
 namespace gat::binding {
 namespace {
@@ -58,7 +58,7 @@ std::uint64_t fingerprint(const Tensor& tensor) {
   if (integers.dim() > 2) integers = integers.contiguous();
   const cpu::IntegerMatrix matrix = as_matrix(integers);
   return cpu::with_isa(
-      [&](auto isa) { return cpu::fingerprint<decltype(isa)>(matrix, at::get_num_threads()); });
+      [&](auto isa) { return cpu::fingerprint<decltype(isa)>(matrix, num_threads()); });
 }
 
 }  // namespace gat::binding

@@ -1,16 +1,18 @@
 // The Python module gat_ext._C, on top of the library, which itself does not depend on Python.
-#include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/version.h>
 
 #include "../core/scores/all.h"
+#include "../cpu/cpu_quota.h"
 #include "../cpu/isa.h"
 #include "../cpu/memory_limit.h"
+#include "../cpu/waiting.h"
 #include "adjacency.h"
 #include "allocate.h"
 #include "fingerprint.h"
 #include "schema.h"
+#include "threads.h"
 
 namespace {
 
@@ -77,8 +79,16 @@ PYBIND11_MODULE(_C, m) {
   m.def("input_dims", &input_dims,
         "The differentiable inputs of edge_attention, with one letter per dimension.");
   m.def(
-      "num_threads", [] { return at::get_num_threads(); },
-      "The number of threads that the CPU operators use: torch.get_num_threads().");
+      "num_threads", [] { return gat::binding::num_threads(); },
+      "The number of threads that the CPU operators use: torch.get_num_threads(), or the CPU quota "
+      "of "
+      "this process's cgroups if that is less.");
+  m.def("cpu_quota", &gat::cpu::cpu_quota, pybind11::arg("root") = "",
+        "Seconds of CPU time per second that this process's cgroups allow, of a system with this "
+        "root; "
+        "inf where there is no quota.");
+  m.def("waits_briefly", &gat::cpu::waits_briefly,
+        "Whether waiting threads spin for microseconds only, as beside other busy processes.");
   m.def("empty_cache", &empty_cache,
         "Frees the CPU memory kept for later results, and the cache of sorted edges.");
   m.def(

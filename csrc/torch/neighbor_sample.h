@@ -1,7 +1,6 @@
 // Sampled neighbourhoods: checks of the arguments, results, and errors.
 #pragma once
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
@@ -13,6 +12,7 @@
 #include "allocate.h"
 #include "checks.h"
 #include "dispatch.h"
+#include "threads.h"
 
 namespace gat::binding {
 
@@ -96,7 +96,7 @@ inline SampledTensors neighbor_sample(const at::Tensor& rowptr, const at::Tensor
                             mutable_data<std::int64_t>(edge_ids.back())};
   };
   check_sampled(cpu::sample_neighbors(
-                    graph, request, nodes, at::get_num_threads(), allocate_rows,
+                    graph, request, nodes, num_threads(), allocate_rows,
                     [&](std::int64_t layer, std::int64_t count) { counts[layer + 1] = count; }),
                 csr);
   const auto tensor_of = [&](const std::vector<std::int64_t>& values) {

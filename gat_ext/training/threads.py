@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from gat_ext import _C
 
 _ROOT = Path("/")
 _SAMPLES, _PAUSE = 5, 0.01  # of the number of running processes; seconds
@@ -105,33 +108,5 @@ def cpu_quota(root: Path = _ROOT) -> float | None:
     Returns:
         Seconds of CPU time per second; None where there is no quota.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    mount, quotas = root / "sys/fs/cgroup", []
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        tops = [mount / "cpu", mount / "cpu,cpuacct"] if controllers else [mount]
-        below = Path(path.lstrip("/"))
-        for top in tops:
-            for folder in (top / below, *(top / parent for parent in below.parents), top):
-                quotas.append(_quota_of(folder))
-    return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def _quota_of(folder: Path) -> float | None:
-    """Of one control group; None where it has none."""
-    try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
-        else:
-            quota = (folder / "cpu.cfs_quota_us").read_text()
-            period = (folder / "cpu.cfs_period_us").read_text()
-        limit = int(quota) / int(period)  # "max": no limit in v2, -1 in v1
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-    return limit if limit > 0 else None
+    quota = _C.cpu_quota(str(root))
+    return None if math.isinf(quota) else quota

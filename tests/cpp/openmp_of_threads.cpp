@@ -86,6 +86,8 @@ void fork_and_join(unsigned num_threads, const Body& body) {
 extern "C" {
 
 int omp_get_num_threads() { return team_size(); }
+int omp_get_num_procs() { return static_cast<int>(std::thread::hardware_concurrency()); }
+int omp_get_max_threads() { return omp_get_num_procs(); }
 int omp_get_thread_num() { return self.number; }
 
 void GOMP_barrier() {

@@ -21,6 +21,7 @@
 #include "../fingerprint.h"
 #include "../isa.h"
 #include "../lane_math.h"
+#include "../loop_end.h"
 #include "../partition.h"
 #include "../sparse.h"
 #include "../threads.h"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../../core/macros.h"
+#include "../loop_end.h"
 #include "../partition.h"
 #include "../threads.h"
 
@@ -42,6 +43,7 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
   std::vector<typename Pass::Scratch> scratches;
   for (int t = 0; t < threads; ++t) scratches.push_back(pass.make_scratch());
   std::int64_t next_slot = 0;  // each thread takes the next state and scratch
+  LoopEnd loop_end(threads);
 
 #pragma omp parallel num_threads(threads)
   {
@@ -50,7 +52,7 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
     slot = next_slot++;
     auto& scratch = scratches[static_cast<std::size_t>(slot)];
     Scalar* const own_state = states.data() + slot * state_stride;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
     for (std::int64_t t = 0; t < num_items; ++t) {
       const WorkItem& item = partition.items[static_cast<std::size_t>(t)];
       Scalar* const item_shared = shared.data() + t * shared_stride;
@@ -68,15 +70,20 @@ void for_each_row(const std::int64_t* rowptr, const RowPartition& partition, int
         }
       }
     }
-#pragma omp for schedule(dynamic, 1)
-    for (std::int64_t t = 0; t < num_long; ++t) {
-      const LongRow& long_row = partition.long_rows[static_cast<std::size_t>(t)];
-      Scalar* const state = pieces.data() + long_row.first_piece * state_stride;
-      for (std::int64_t p = 1; p < long_row.num_pieces; ++p)
-        pass.merge(state, state + p * state_stride);
-      pass.finish(long_row.row, state);
+    loop_end.arrive();
+    if (num_long > 0) {
+#pragma omp barrier
+#pragma omp for schedule(dynamic, 1) nowait
+      for (std::int64_t t = 0; t < num_long; ++t) {
+        const LongRow& long_row = partition.long_rows[static_cast<std::size_t>(t)];
+        Scalar* const state = pieces.data() + long_row.first_piece * state_stride;
+        for (std::int64_t p = 1; p < long_row.num_pieces; ++p)
+          pass.merge(state, state + p * state_stride);
+        pass.finish(long_row.row, state);
+      }
     }
   }
+  loop_end.finish(num_items);
   if (shared_size > 0) {
     std::vector<Scalar> total(static_cast<std::size_t>(shared_size));
     for (std::int64_t t = 0; t < num_items; ++t) {

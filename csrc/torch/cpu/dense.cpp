@@ -1,5 +1,4 @@
 // The dense steps of a layer: torch's operators with results from the block cache, and dropout.
-#include <ATen/Parallel.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/clamp_min.h>
@@ -22,6 +21,7 @@
 #include "../allocate.h"
 #include "../checks.h"
 #include "../dispatch.h"
+#include "../threads.h"
 
 namespace gat::binding {
 namespace {
@@ -96,8 +96,7 @@ at::Tensor dropout(const at::Tensor& x, const at::Tensor& seed, double p,
     using T = typename decltype(type)::type;
     const auto kernels =
         cpu::with_isa([](auto isa) { return cpu::sparse_kernels<decltype(isa), T>(); });
-    kernels.dropout(dropout, rows, channels, data<T>(in), mutable_data<T>(out),
-                    at::get_num_threads());
+    kernels.dropout(dropout, rows, channels, data<T>(in), mutable_data<T>(out), num_threads());
   });
   return out;
 }

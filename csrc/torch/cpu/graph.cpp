@@ -1,6 +1,5 @@
 // Graph building on the CPU. Indices are not checked here: the Graph that calls this has checked
 // them.
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <tuple>
@@ -10,6 +9,7 @@
 #include "../../cpu/self_loops.h"
 #include "../allocate.h"
 #include "../checks.h"
+#include "../threads.h"
 
 namespace gat::binding {
 namespace {
@@ -39,7 +39,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_of_edges(const at::Tensor& sr
     auto* const to_col = col.mutable_data_ptr<Index>();
     auto* const to_id = edge_id.mutable_data_ptr<Index>();
     cpu::counting_sort(
-        src.numel(), num_dst, at::get_num_threads(), rowptr.mutable_data_ptr<std::int64_t>(),
+        src.numel(), num_dst, num_threads(), rowptr.mutable_data_ptr<std::int64_t>(),
         [rows](std::int64_t k) { return rows[k]; },
         [=](std::int64_t position, std::int64_t k) {
           to_col[position] = sources[k];
@@ -63,7 +63,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> csr_transpose(const at::Tensor& r
     auto* const to_col = t_col.mutable_data_ptr<Index>();
     auto* const to_pos = pos.mutable_data_ptr<Index>();
     cpu::counting_sort(
-        col.numel(), num_src, at::get_num_threads(), t_rowptr.mutable_data_ptr<std::int64_t>(),
+        col.numel(), num_src, num_threads(), t_rowptr.mutable_data_ptr<std::int64_t>(),
         [columns](std::int64_t k) { return columns[k]; },
         [=](std::int64_t position, std::int64_t k) {
           to_col[position] = rows[k];
@@ -81,7 +81,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> csr_with_loops(
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), at::kCPU);
   TORCH_CHECK_VALUE(0 <= num_loops && num_loops <= csr.num_rows, "num_loops is ", num_loops,
                     "; expected a number from 0 to ", csr.num_rows);
-  cpu::SelfLoops loops(csr, num_loops, at::get_num_threads());
+  cpu::SelfLoops loops(csr, num_loops, num_threads());
   const at::Tensor out_rowptr = allocate(rowptr.sizes(), rowptr.options());
   auto* const begin = out_rowptr.mutable_data_ptr<std::int64_t>();
   loops.count(begin);

@@ -1,16 +1,15 @@
 // edge_softmax, sddmm, spmm, edge_dot, edge_sum and the dropout mask on the CPU.
 #include "../../cpu/sparse.h"
 
-#include <ATen/Parallel.h>
-
 #include "../../cpu/isa.h"
 #include "../sparse.h"
+#include "../threads.h"
 
 namespace gat::binding {
 namespace {
 
 struct Cpu {
-  int threads = at::get_num_threads();
+  int threads = num_threads();
 
   explicit Cpu(const at::Tensor&) {}
 

@@ -1,16 +1,15 @@
 // Walks on the CPU.
 #include "../../cpu/walk.h"
 
-#include <ATen/Parallel.h>
-
 #include "../../cpu/isa.h"
+#include "../threads.h"
 #include "../walk.h"
 
 namespace gat::binding {
 namespace {
 
 struct Cpu {
-  int threads = at::get_num_threads();
+  int threads = num_threads();
 
   explicit Cpu(const at::Tensor&) {}
 

@@ -43,8 +43,8 @@ def main() -> None:
         add_score(folder / "core" / "scores")
         program = folder / "check_gradients"
         include = [f"-I{folder}", f"-I{HERE.parent}"]
-        source = HERE / "check_gradients.cpp"
-        subprocess.run([cxx, *FLAGS, *include, source, "-o", program], check=True)
+        sources = [HERE / "check_gradients.cpp", folder / "cpu" / "waiting.cpp"]
+        subprocess.run([cxx, *FLAGS, *include, *sources, "-o", program], check=True)
         subprocess.run([program], check=True)
 
 
