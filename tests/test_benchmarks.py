@@ -139,7 +139,18 @@ def test_benchmarks_are_discovered_by_their_file_name(tmp_path):
     (tmp_path / "bench_mine.py").write_text("ITEMS = {'one': 1}\n")
     (tmp_path / "helper.py").write_text("raise AssertionError('not a benchmark')\n")
     assert list(run.discover(tmp_path)) == ["mine"]
-    names = {"edges", "layers", "operators", "epoch", "sweeps", "typed", "walk", "gam", "partition"}
+    names = {
+        "busy",
+        "edges",
+        "layers",
+        "operators",
+        "epoch",
+        "sweeps",
+        "typed",
+        "walk",
+        "gam",
+        "partition",
+    }
     names |= {"distributed", "sampling"}
     assert names == set(run.discover(FOLDER))
 

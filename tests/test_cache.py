@@ -112,6 +112,20 @@ def test_bytes_of_a_graph_are_those_with_its_transpose():
         assert graph.nbytes == sum(t.nbytes for t in parts.values() if t is not None)
 
 
+def test_nothing_that_a_cuda_graph_computes_is_cached(cache, monkeypatch):
+    """It has no contents before the first replay."""
+    edges, before = edges_of(1), edges_of(2)
+    graph, ready = Graph(edges_of(0)), Graph(edges_of(0))
+    kept, transpose = cache.get((before,), "sum", before.sum), ready.transpose()
+    for place in (module, sys.modules[Graph.__module__]):
+        monkeypatch.setattr(place, "is_capturing", lambda of: True)
+    assert cache.get((edges,), "sum", edges.sum) is not cache.get((edges,), "sum", edges.sum)
+    assert graph.transpose() is not graph.transpose()
+    assert cache.get((before,), "sum", before.sum) is kept and ready.transpose() is transpose
+    monkeypatch.undo()
+    assert graph.transpose() is graph.transpose() and len(cache) == 1
+
+
 def test_empty_cache_drops_everything():
     layer, x, edges = GATConv(5, 3), torch.randn(4, 5), edges_of(1)
     expected = layer(x, edges)

@@ -104,6 +104,23 @@ def test_results_are_ordered_on_the_current_stream():
     assert_close(doubled, expected)
 
 
+def test_a_transpose_of_a_capture_is_not_kept():
+    graph, other = (sample_graph("unsorted", "cuda") for _ in range(2))
+    x = torch.randn(graph.num_src, 2, 4, device="cuda", requires_grad=True)
+
+    def step(graph):
+        return torch.autograd.grad(functional.spmm(graph, x).square().sum(), x)[0]
+
+    expected = step(other)
+    recording = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(recording):
+        captured = step(graph)
+    torch.testing.assert_close(step(graph), expected)
+    recording.replay()
+    torch.testing.assert_close(captured, expected)
+
+
 def test_tensors_on_different_devices_are_an_error():
     graph = sample_graph("unsorted", "cuda")
     inputs = sample_inputs("dot", graph, device="cpu")["plain"]

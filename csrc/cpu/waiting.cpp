@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <limits>
+#include <system_error>
 #include <thread>
 
 #include "cpu_quota.h"
@@ -106,7 +107,12 @@ void Waiting::stay_brief(int num_threads) {
 
 void Waiting::begin(int num_threads, std::int64_t next_review) {
   // The calling thread's team has num_threads threads; the new one counts without its first.
-  sleeping_ = std::make_unique<SleepingThreads>(std::max(2, omp_get_num_procs() - num_threads + 2));
+  const int number = std::max(2, omp_get_num_procs() - num_threads + 2);
+  try {
+    sleeping_ = std::make_unique<SleepingThreads>(number);
+  } catch (const std::system_error&) {  // no more threads are allowed
+    return;
+  }
   next_review_ = next_review;
   brief_ = true;
 }

@@ -32,7 +32,10 @@ void launch(const Context& context, std::int64_t blocks, void (*kernel)(Ps...),
         void* pointers[] = {static_cast<void*>(&value)...};
         cudaError_t status = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
                                               dim3(kBlock), pointers, 0, context.stream);
-        if (status == cudaSuccess) status = cudaGetLastError();
+        // Also after a failed launch: the error would stay, and the next check of any library would
+        // report it as its own.
+        const cudaError_t last = cudaGetLastError();
+        if (status == cudaSuccess) status = last;
         if (status != cudaSuccess)
           throw std::runtime_error(std::string("gat_ext: CUDA: ") + cudaGetErrorString(status));
       },

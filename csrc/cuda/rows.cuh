@@ -7,9 +7,10 @@
 // first edge of the chunk, or it starts inside and covers the last. Therefore each chunk has two
 // slots for the state of its part of a long row, no list of long rows is needed, and the host never
 // needs their number. A second launch merges the slots of each long row in the order of the edges.
-// Chunks come first in the grid because they are the longest units. The graph alone determines how
-// sums are split and ordered: results are bitwise identical on every device and in every run, and
-// no atomics are used.
+// Chunks come first in the grid because they are the longest units. The graph and the width of the
+// accesses, which the alignment of the tensors limits, determine how sums are split and ordered, and
+// no atomics are used: results are bitwise identical in every run on one kind of device. Another
+// kind may round exp and log otherwise.
 //
 // A pass is a kernel argument and has
 //   using A, State, Shared, Sink

@@ -103,6 +103,7 @@ struct EdgeAttentionTensors {
     const auto given = [&](Input i) { return input[i].defined(); };
     TORCH_CHECK_VALUE(value().dim() == 3, "value has shape ", value().sizes(),
                       "; expected [N_src, H, F]");
+    check_device(rowptr, value().device(), "rowptr");
     TORCH_CHECK_VALUE(!score.has_weight || given(kAtt), "score '", constants.score, "' needs att");
     TORCH_CHECK_VALUE(!score.has_node_terms || (given(kDstTerm) && given(kSrcTerm)), "score '",
                       constants.score, "' needs dst_term and src_term");

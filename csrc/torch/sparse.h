@@ -28,8 +28,8 @@ at::Tensor edge_softmax(const at::Tensor& rowptr, const OptionalTensor& edge_id,
                         const at::Tensor& scores) {
   TORCH_CHECK_VALUE(scores.dim() == 2, "scores has shape ", scores.sizes(), "; expected [E, H]");
   const at::Tensor s = scores.contiguous(), alpha = allocate_like(s);
-  Device device(scores);
   const CsrView csr = csr_view(rowptr, {}, edge_id, s.size(0), s.device());
+  Device device(scores);
   with_storage_type(s.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template edge_softmax<T>({csr, 0, s.size(0), s.size(1), 0}, data<T>(s),
@@ -44,8 +44,8 @@ at::Tensor edge_softmax_backward(const at::Tensor& rowptr, const OptionalTensor&
   TORCH_CHECK_VALUE(alpha.dim() == 2, "alpha has shape ", alpha.sizes(), "; expected [E, H]");
   const at::Tensor a = alpha.contiguous(), g = prepare(grad, a.sizes(), a, "grad"),
                    grad_scores = allocate_like(a);
-  Device device(alpha);
   const CsrView csr = csr_view(rowptr, {}, edge_id, a.size(0), a.device());
+  Device device(alpha);
   with_storage_type(a.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template edge_softmax_backward<T>({csr, 0, a.size(0), a.size(1), 0}, data<T>(g),
@@ -60,8 +60,8 @@ at::Tensor sddmm(const at::Tensor& rowptr, const at::Tensor& col, const Optional
                  const at::Tensor& x, const at::Tensor& y) {
   TORCH_CHECK_VALUE(x.dim() == 3 && y.dim() == 3, "x has shape ", x.sizes(), ", y ", y.sizes(),
                     "; expected [N, H, F]");
-  Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
+  Device device(x);
   const std::int64_t H = x.size(1), F = x.size(2);
   const at::Tensor xs = prepare(x, {csr.num_rows, H, F}, x, "x"),
                    ys = prepare(y, {y.size(0), H, F}, x, "y");
@@ -79,8 +79,8 @@ at::Tensor spmm(const at::Tensor& rowptr, const at::Tensor& col, const OptionalT
                 const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                 const OptionalTensor& weight, const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.dim() == 3, "x has shape ", x.sizes(), "; expected [N_src, H, F]");
-  Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
+  Device device(x);
   const std::int64_t H = x.size(1), F = x.size(2);
   const at::Tensor xs = x.contiguous(), w = prepare(weight, {col.numel(), H}, x, "weight");
   const at::Tensor out = allocate({csr.num_rows, H, F}, x.options());
@@ -100,8 +100,8 @@ std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const
                                                  const OptionalTensor& weight, const at::Tensor& x,
                                                  bool largest) {
   TORCH_CHECK_VALUE(x.dim() == 3, "x has shape ", x.sizes(), "; expected [N_src, H, F]");
-  Device device(x);
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
+  Device device(x);
   const std::int64_t H = x.size(1), F = x.size(2);
   const at::Tensor xs = x.contiguous(), w = prepare(weight, {col.numel(), H}, x, "weight");
   const at::Tensor out = allocate({csr.num_rows, H, F}, x.options());
@@ -122,8 +122,8 @@ at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& 
   TORCH_CHECK_VALUE(grad.dim() == 3, "grad has shape ", grad.sizes(), "; expected [N_dst, H, F]");
   check_shape(arg, grad.sizes(), "arg");
   check_device(arg, grad.device(), "arg");
-  Device device(grad);
   const CsrView csr = csr_view(t_rowptr, t_col, t_edge_id, t_col.numel(), grad.device());
+  Device device(grad);
   const std::int64_t H = grad.size(1), F = grad.size(2);
   const at::Tensor g = grad.contiguous(), a = arg.contiguous(),
                    w = prepare(weight, {t_col.numel(), H}, grad, "weight");
@@ -142,9 +142,9 @@ at::Tensor edge_dot(const at::Tensor& rowptr, const OptionalTensor& edge_id,
                     const at::Tensor& query, const at::Tensor& edge_attr) {
   TORCH_CHECK_VALUE(query.dim() == 3 && edge_attr.dim() == 2, "query has shape ", query.sizes(),
                     ", edge_attr ", edge_attr.sizes(), "; expected [N_dst, H, K] and [E, K]");
-  Device device(query);
   const std::int64_t E = edge_attr.size(0), H = query.size(1), K = query.size(2);
   const CsrView csr = csr_view(rowptr, {}, edge_id, E, query.device());
+  Device device(query);
   const at::Tensor q = prepare(query, {csr.num_rows, H, K}, query, "query"),
                    e = prepare(edge_attr, {E, K}, query, "edge_attr");
   const at::Tensor out = allocate({E, H}, query.options());
@@ -160,9 +160,9 @@ at::Tensor edge_sum(const at::Tensor& rowptr, const OptionalTensor& edge_id,
                     const at::Tensor& weight, const at::Tensor& edge_attr) {
   TORCH_CHECK_VALUE(weight.dim() == 2 && edge_attr.dim() == 2, "weight has shape ", weight.sizes(),
                     ", edge_attr ", edge_attr.sizes(), "; expected [E, H] and [E, K]");
-  Device device(weight);
   const std::int64_t E = weight.size(0), H = weight.size(1), K = edge_attr.size(1);
   const CsrView csr = csr_view(rowptr, {}, edge_id, E, weight.device());
+  Device device(weight);
   const at::Tensor w = weight.contiguous(), e = prepare(edge_attr, {E, K}, weight, "edge_attr");
   const at::Tensor out = allocate({csr.num_rows, H, K}, weight.options());
   with_storage_type(weight.scalar_type(), [&](auto type) {

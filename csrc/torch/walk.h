@@ -69,8 +69,8 @@ std::tuple<at::Tensor, at::Tensor> walk_step(const at::Tensor& rowptr, const at:
                                              const at::Tensor& current, const at::Tensor& rank,
                                              const at::Tensor& node_type, const at::Tensor& seed,
                                              std::int64_t step, bool greedy) {
-  Device device(rank);
   const WalkTensors t(rowptr, col, current, rank, node_type);
+  Device device(rank);
   const std::int64_t* const seed_data = seed_pointer(seed, rank.device());
   const at::Tensor next = allocate_like(t.current),
                    log_prob = allocate(t.current.sizes(), rank.options());
@@ -93,8 +93,8 @@ at::Tensor walk_step_backward(const at::Tensor& rowptr, const at::Tensor& col,
                               const at::Tensor& current, const at::Tensor& next,
                               const at::Tensor& rank, const at::Tensor& node_type,
                               const at::Tensor& grad) {
-  Device device(rank);
   const WalkTensors t(rowptr, col, current, rank, node_type);
+  Device device(rank);
   const at::Tensor moved = index_vector(next, rank.device(), "next"),
                    g = prepare(grad, t.current.sizes(), rank, "grad");
   check_shape(moved, t.current.sizes(), "next");
@@ -112,9 +112,9 @@ at::Tensor random_walk(const at::Tensor& rowptr, const at::Tensor& col,
                        const OptionalTensor& weight, const at::Tensor& start, std::int64_t length,
                        const at::Tensor& seed) {
   TORCH_CHECK_VALUE(length >= 0, "length is ", length, "; expected at least 0");
-  Device device(start);
   const at::Tensor first = index_vector(start, start.device(), "start");
   const CsrView csr = csr_view(rowptr, col, {}, col.numel(), start.device());
+  Device device(start);
   const at::TensorOptions doubles = start.options().dtype(at::kDouble);
   at::Tensor cumulative;
   RandomWalk walk{csr, nullptr, first.numel(), length, seed_pointer(seed, start.device())};

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gat_ext import _C
 from gat_ext.graph.contents import State, state_of
-from gat_ext.ops.state import is_tracing
+from gat_ext.ops.state import is_capturing, is_tracing
 
 Made = TypeVar("Made")
 Owners = tuple[Any, ...]
@@ -74,8 +74,8 @@ class Cache:
     ) -> Made:
         """Returns the cached result for these owners and this key, else that of ``make()``.
 
-        Nothing is cached while tracing, nor for inference tensors, which have no version, nor for
-        subclasses of Tensor other than PyG's EdgeIndex.
+        Nothing is cached while tracing or capturing a CUDA graph, nor for inference tensors, which
+        have no version, nor for subclasses of Tensor other than PyG's EdgeIndex.
 
         Args:
             owners: the objects from which the result is computed.
@@ -102,6 +102,8 @@ class Cache:
         # The result may be needed in a later backward, which excludes inference tensors.
         with torch.inference_mode(False):
             made = make()
+        if any(map(is_capturing, owners)):
+            return made
         with self._lock:
             slot = self._slots.get(ids)
             if slot is None or slot.state != state:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gat_ext import _C
 from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.formats.torch_sparse import index_tensors
+from gat_ext.ops.state import is_capturing
 
 State = tuple[Hashable, ...]
 
@@ -49,4 +50,4 @@ def _is_read(tensor: Tensor, large: bool) -> bool:
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if tensor.is_cpu:
         return distributed or tensor.is_shared()
-    return distributed and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    return distributed and not is_capturing(tensor)

@@ -13,6 +13,7 @@ from gat_ext.graph.csr import Transpose
 from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.order import ORDERS
 from gat_ext.ops.scatter import expand_rows
+from gat_ext.ops.state import is_capturing
 
 __all__ = ["ORDERS", "Graph", "Transpose"]
 
@@ -187,6 +188,9 @@ class Graph(Conversions):
     def transpose(self) -> Transpose:
         """The CSR by source, built at the first call and cached.
 
+        While a CUDA graph is captured it is not cached, and each replay builds it again, unless it
+        was built before.
+
         Example:
             >>> graph = Graph(torch.tensor([[1, 0, 1], [0, 1, 1]]))
             >>> graph.transpose().rowptr.tolist(), graph.transpose().col.tolist()
@@ -195,7 +199,10 @@ class Graph(Conversions):
         if self._transpose is None:
             parts = self._rowptr, self._col, self._edge_id
             with torch.inference_mode(False):
-                self._transpose = csr.build_transpose(*parts, self._num_src)
+                transpose = csr.build_transpose(*parts, self._num_src)
+            if is_capturing(self):
+                return transpose
+            self._transpose = transpose
         return self._transpose
 
     def in_degrees(self) -> Tensor:

@@ -33,6 +33,16 @@ def is_tracing() -> bool:
     )
 
 
+def is_capturing(of: Any) -> bool:
+    """True for a tensor or graph on a GPU while the current stream captures a CUDA graph.
+
+    What is computed from it then has no contents before the first replay: it must not be cached.
+    """
+    device = getattr(of, "device", None)
+    on_gpu = isinstance(device, torch.device) and device.type == "cuda"
+    return on_gpu and torch.cuda.is_current_stream_capturing()
+
+
 def break_graph(reason: str) -> None:
     """Ends the graph that torch.compile builds; with fullgraph, its error says the reason."""
     torch._dynamo.graph_break(msg=reason)

@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -378,6 +379,34 @@ void test_exceptions() {
   unsetenv("GAT_EMULATION_THREADS");
 }
 
+// ---- orders of the blocks
+
+__global__ void block_numbers(unsigned* order, unsigned* count) { order[(*count)++] = blockIdx.x; }
+
+std::vector<unsigned> order_of_blocks(unsigned num_blocks, const char* seed) {
+  std::vector<unsigned> order(num_blocks);
+  unsigned count = 0;
+  setenv("GAT_EMULATION_ORDER", seed, 1);
+  launch(num_blocks, 1, block_numbers, order.data(), &count);
+  unsetenv("GAT_EMULATION_ORDER");
+  CHECK(count == num_blocks);
+  return order;
+}
+
+void test_orders() {
+  for (const unsigned num_blocks : {1u, 2u, 6u, 97u, 1000u}) {
+    std::vector<unsigned> all(num_blocks);
+    std::iota(all.begin(), all.end(), 0u);
+    CHECK(order_of_blocks(num_blocks, "0") == all);
+    for (const char* const seed : {"1", "2"}) {
+      std::vector<unsigned> order = order_of_blocks(num_blocks, seed);
+      CHECK(num_blocks < 97 || order != all);
+      std::sort(order.begin(), order.end());
+      CHECK(order == all);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -388,6 +417,7 @@ int main() {
   test_shared_memory_is_poisoned();
   test_three_dimensions();
   test_several_host_threads();
+  test_orders();
   test_every_half();
   test_extreme_halves();
   test_bf16();

@@ -1,6 +1,8 @@
 // Launches: the grid runs at once, block after block, before the launch returns.
 //
-// GAT_EMULATION_THREADS threads of the host (default 1) share the blocks. Everything a kernel does
+// GAT_EMULATION_THREADS threads of the host (default 1) share the blocks. With a number other than
+// 0 in GAT_EMULATION_ORDER they run in an order that it draws, in which a block that reads what
+// another one writes finds other values. Everything a kernel does
 // that CUDA leaves undefined and the emulation notices is thrown out of the launch as
 // std::runtime_error; later launches are not affected.
 #pragma once
@@ -11,6 +13,8 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <numeric>
+#include <random>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -68,15 +72,46 @@ inline unsigned host_threads() {
   return count > 1 ? static_cast<unsigned>(count) : 1u;
 }
 
+// An order of the blocks: block i of it is (factor i + offset) mod count, for a factor prime to
+// count.
+class BlockOrder {
+ public:
+  BlockOrder(std::uint64_t count, std::uint64_t seed) : count_(count) {
+    if (seed == 0 || count < 2) return;
+    std::mt19937_64 generator(seed);
+    offset_ = generator() % count;
+    do factor_ = 1 + generator() % (count - 1);
+    while (std::gcd(factor_, count) != 1);
+  }
+  std::uint64_t operator()(std::uint64_t i) const {
+    // count < 2^63, so a sum of two remainders does not overflow.
+    std::uint64_t product = 0;
+    for (std::uint64_t bits = factor_, term = i; bits > 0; bits >>= 1, term = 2 * term % count_) {
+      if (bits & 1) product = (product + term) % count_;
+    }
+    return (product + offset_) % count_;
+  }
+
+ private:
+  std::uint64_t count_, factor_ = 1, offset_ = 0;
+};
+
+inline std::uint64_t block_order() {
+  const char* const given = std::getenv("GAT_EMULATION_ORDER");
+  return given ? std::strtoull(given, nullptr, 10) : 0;
+}
+
 inline void run_grid(const Launch& launch) {
   std::atomic<std::uint64_t> next{0};
   const std::uint64_t count = num_blocks(launch.grid);
+  const BlockOrder order(count, block_order());
   std::mutex mutex;
   std::exception_ptr error;
   const auto run_blocks = [&] {
     std::unique_ptr<Block> block = BlockPool::instance().take();
     try {
-      for (std::uint64_t i; (i = next.fetch_add(1)) < count;) {
+      for (std::uint64_t t; (t = next.fetch_add(1)) < count;) {
+        const std::uint64_t i = order(t);
         const std::uint64_t yz = i / launch.grid.x;
         block->run(launch, {static_cast<unsigned>(i % launch.grid.x),
                             static_cast<unsigned>(yz % launch.grid.y),
