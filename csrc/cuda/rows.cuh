@@ -8,9 +8,9 @@
 // slots for the state of its part of a long row, no list of long rows is needed, and the host never
 // needs their number. A second launch merges the slots of each long row in the order of the edges.
 // Chunks come first in the grid because they are the longest units. The graph and the width of the
-// accesses, which the alignment of the tensors limits, determine how sums are split and ordered, and
-// no atomics are used: results are bitwise identical in every run on one kind of device. Another
-// kind may round exp and log otherwise.
+// accesses, which the alignment of the tensors limits, determine how sums are split and ordered,
+// and no atomics are used: results are bitwise identical in every run on one kind of device.
+// Another kind may round exp and log otherwise.
 //
 // A pass is a kernel argument and has
 //   using A, State, Shared, Sink
