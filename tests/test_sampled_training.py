@@ -131,6 +131,7 @@ def test_command_line(tmp_path: Path) -> None:
         ("gat --dataset karate --sample 5,-2", "expected a number of neighbours for each"),
         ("gat --dataset karate --sample 5,5 --parts p", "--sample reads the whole data set"),
         ("gat --dataset ppi --sample 5,5,5", "in batches of graphs"),
+        ("gat --dataset karate --batch-size 64", "it is of sampled batches; give --sample"),
         ("gam --sample 5,5", "for models that classify nodes"),
     ],
 )

@@ -209,7 +209,7 @@ def test_a_failed_call_leaves_the_next_one_intact():
         ({"num_neighbors": 3}, TypeError, "a list of integers"),
         ({"graph": torch.zeros(2, 3)}, TypeError, "graph is a Tensor"),
         ({"graph": Graph(torch.zeros(2, 1).long(), num_src=2, num_dst=1)}, ValueError, "num_src"),
-        ({"replace": 1}, TypeError, "replace is 1"),
+        ({"replace": 1}, TypeError, "replace is a int; expected True"),
         ({"seed": 0.5}, TypeError, "seed is 0.5"),
         ({"temporal_strategy": "lst"}, ValueError, "did you mean 'last'"),
         ({"temporal_strategy": "last"}, ValueError, "there are no times"),

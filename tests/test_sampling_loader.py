@@ -279,7 +279,7 @@ def test_names_of_attributes_of_pyg(data):
         ({"edge_attr": X}, ValueError, "edge_attr has shape"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"batch_size": 2.0}, TypeError, "batch_size is 2.0"),
-        ({"shuffle": 1}, TypeError, "shuffle is 1"),
+        ({"shuffle": 1}, TypeError, "shuffle is a int; expected True"),
         ({"form": "pyq"}, ValueError, "did you mean 'pyg'"),
         ({"subgraph_type": "induced"}, ValueError, "subgraph_type is 'induced'"),
         ({"input_nodes": torch.tensor([200])}, IndexError, r"input_nodes\[0\] is 200"),

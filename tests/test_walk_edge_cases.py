@@ -174,7 +174,7 @@ GRAPH = sample_graph("unsorted")  # 8 nodes, 24 edges
 CURRENT, RANK, TYPES = agents_on(GRAPH, count=3)
 BIPARTITE = sample_graph("more_sources")
 BAD_STEPS = [
-    ({"mode": "sampel"}, ValueError, "Did you mean 'sample'"),
+    ({"mode": "sampel"}, ValueError, "did you mean 'sample'"),
     ({"step": -1}, ValueError, "from 0 to"),
     ({"step": 1.0}, TypeError, "float"),
     ({"step": True}, TypeError, "bool"),

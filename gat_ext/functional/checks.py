@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -17,6 +15,8 @@ from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.arguments import DIMS
+from gat_ext.ops.checks import choice as choice
+from gat_ext.ops.checks import flag as flag
 from gat_ext.ops.scores import TRAITS
 from gat_ext.ops.state import have_tangents, in_functorch, is_dispatched
 
@@ -53,15 +53,6 @@ def no_transform(operator: str, *inputs: Tensor) -> None:
             "vmap, jvp, ...); use torch.autograd.grad, or torch.autograd.functional.jvp for a "
             "Jacobian-vector product, which runs reverse mode twice"
         )
-
-
-def choice(given: str, choices: Sequence[str], name: str) -> None:
-    """Raises ValueError unless ``given`` is one of the choices; the error suggests the closest."""
-    if isinstance(given, str) and given in choices:
-        return
-    close = difflib.get_close_matches(str(given), choices, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{name} is {given!r}; expected one of {', '.join(map(repr, choices))}.{hint}")
 
 
 def floating(tensor: Any, name: str) -> None:
@@ -287,12 +278,6 @@ def probability(p: Any, name: str) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"{name} is {p}; expected a probability from 0 to 1")
     return share
-
-
-def flag(given: Any, name: str) -> None:
-    """Raises TypeError unless ``given`` is True or False."""
-    if not isinstance(given, bool):
-        raise TypeError(f"{name} is a {type(given).__name__}; expected True or False")
 
 
 def positive_integer(k: Any, name: str) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gat_ext.graph import Graph
+from gat_ext.ops.checks import choice as choice
+from gat_ext.ops.checks import flag as flag
 from gat_ext.sampling.storage import MappedGraph
 
 
@@ -40,21 +40,6 @@ def integer(value: Any, name: str, least: int | None = None) -> int:
     if not low <= whole < 2**63:
         raise ValueError(f"{name} is {whole}; expected a number from {low} to {2**63 - 1}")
     return whole
-
-
-def flag(value: Any, name: str) -> None:
-    """Raises TypeError unless the value is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r} of type {type(value).__name__}; expected a bool")
-
-
-def choice(given: Any, choices: Sequence[str], name: str) -> None:
-    """Raises ValueError unless ``given`` is one of the choices; the error suggests the closest."""
-    if isinstance(given, str) and given in choices:
-        return
-    close = difflib.get_close_matches(str(given), choices, n=1)
-    hint = f": did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{name} is {given!r}; expected one of {', '.join(map(repr, choices))}{hint}")
 
 
 def fanouts(num_neighbors: Any) -> list[int]:

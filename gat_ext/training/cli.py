@@ -106,7 +106,7 @@ def train(
     reorder: options.Reorder = None,
     bf16: options.Bf16 = False,
     sample: options.Sample = "",
-    batch_size: options.BatchSize = 512,
+    batch_size: options.BatchSize = None,
     folds: options.Folds = 5,
     subset: options.Subset = None,
     types: options.Types = "label",
@@ -169,6 +169,10 @@ def train(
         if kind is TYPED:
             config = TypedRunConfig(model, dataset, seed, seeds, nodes, sizes)
         else:
+            if batch_size is not None and not sample:
+                raise typer.BadParameter(
+                    "it is of sampled batches; give --sample, too", param_hint="--batch-size"
+                )
             nodes = nodes.with_overrides(sample=sample, batch_size=batch_size)
             config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
     process_options.refuse(launch, kind, model, config, device, root, parts is not None)

@@ -303,7 +303,8 @@ Sample = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int, _of_layers(min=1, help="With --sample: training nodes of a batch, of each process.")
+    int | None,
+    _of_layers(min=1, help="With --sample: training nodes of a batch, of each process [512]."),
 ]
 
 Folds = Annotated[int, _of_graphs(min=2, help="Parts of the cross-validation.")]
