@@ -3,14 +3,15 @@
     python benchmarks/run.py sweeps --threads 2
 
 The standard case has 100,000 nodes, 2.1 million edges (uniform, self-loops among them) and 4 heads
-of 32 float32 features, on two threads. A sweep varies threads, dtype, degree distribution, number
-of nodes, degree, features or heads; others reorder a mesh, use features larger than the caches, or
-increase the graph to 60 million edges, on which a two-layer GAT is trained, too. "× base" is the
-time per edge relative to the point with 1.00.
+of 32 float32 features, on two threads. A sweep varies threads (from one to all), dtype, degree
+distribution, number of nodes, degree, features or heads; others reorder a mesh, use features larger
+than the caches, or increase the graph to 60 million edges, on which a two-layer GAT is trained,
+too. "× base" is the time per edge relative to the point with 1.00.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -59,6 +60,12 @@ def _of(name: str, values: Iterable[int | str]) -> dict[str, Setting]:
     return {str(value): replace(STANDARD, **{name: value}) for value in values}
 
 
+def _numbers_of_threads() -> list[int]:
+    """1, 2, 4, and so on, up to the CPUs of this process."""
+    cpus = len(os.sched_getaffinity(0))
+    return sorted({1, 2, cpus, *(2**k for k in range(cpus.bit_length()))})
+
+
 def _growth(edges: int) -> Setting:
     return replace(STANDARD, nodes=edges // _GROWTH_DEGREE, degree=_GROWTH_DEGREE - 1)
 
@@ -86,7 +93,7 @@ def sweeps() -> list[Sweep]:
     grown = (1_000_000, 4_000_000, 15_000_000, _LARGEST)
     two = ("gat_attention", "dot_attention")
     return [
-        Sweep("threads", _of("threads", (1, 2)), "2"),
+        Sweep("threads", _of("threads", _numbers_of_threads()), "2"),
         Sweep("dtype", _of("dtype", DTYPES), "float32"),
         Sweep("degree distribution, E constant", skews, "uniform"),
         Sweep("nodes N, N · degree constant", nodes, "100000"),

@@ -172,7 +172,7 @@ def test_contents_on_a_gpu_are_read_only_while_versions_miss_writes(
 ):
     monkeypatch.setattr(distributed, "is_initialized", lambda: initialised)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
-    on_gpu = SimpleNamespace(is_cpu=False, is_cuda=True)
+    on_gpu = SimpleNamespace(is_cpu=False, device=torch.device("cuda"))
     for large in (False, True):
         assert contents._is_read(on_gpu, large) == (initialised and not capturing)
     edges, read = torch.empty(2, 6, dtype=torch.int64, device="meta"), []
