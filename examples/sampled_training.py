@@ -91,7 +91,10 @@ def main() -> None:
         print(f"{size} processes, test accuracy {100 * right:.1f} %, as on the whole graph")
         assert right > 0.8, "chance is 0.25"
     if several:
-        dist.barrier()  # the others wait for the test
+        # The others wait for the test. Gloo may hang if the group and its last operation are freed
+        # at the same time, so this one is kept to the end.
+        last = dist.barrier(async_op=True)
+        last.wait()
         dist.destroy_process_group()
 
 

@@ -77,6 +77,10 @@ def main() -> None:
         print(f"loss {loss.item():.3f}, test accuracy {100 * right:.1f} %")
     assert right > 0.8, "the graph was of no use"
     if several:
+        # Gloo may hang if the group and its last operation are freed at the same time, so this one
+        # is kept to the end.
+        last = dist.barrier(async_op=True)
+        last.wait()
         dist.destroy_process_group()
 
 

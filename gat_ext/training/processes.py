@@ -18,6 +18,7 @@ import torch.distributed as dist
 from gat_ext.distributed import RankError, naming_the_dead, report_failure
 from gat_ext.training.checkpointed import Interrupted
 
+_kept: list[Any] = []  # operations of torch.distributed
 _TELLING = 10.0  # seconds in which the process that prints an error must have printed it
 
 
@@ -160,6 +161,13 @@ def joined(launch: Launch, device: str, timeout: float) -> Iterator[Team]:
             if not isinstance(error, Interrupted):
                 report_failure(error)
             raise
+        # A thread of Gloo frees an operation after it has ended, for which it waits for the
+        # interpreter; the interpreter waits for the thread when it frees the group, with the last
+        # model of DistributedDataParallel. So the last operation is kept until the process ends.
+        last = dist.barrier(async_op=True)
+        with naming_the_dead(None):
+            last.wait()
+        _kept.append(last)
         dist.destroy_process_group()
 
 
