@@ -52,14 +52,15 @@ struct SoftmaxPass : NothingShared {
   using A = Acc<T>;
   using Sink = SoftmaxSink<T>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = 2, kMinBlocks = 4;
+  static constexpr bool kBlocks = false;
+  static constexpr int kUnroll = 2, kMinWarps = 16;
 
   CsrView csr;
   const T* scores = nullptr;  // [E, H]
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    for_each_batch<kUnroll>(CsrView{}, task, [&](const EdgeBatch<kUnroll>& batch) {
+    for_each_batch<kUnroll>(task, [&](const EdgeBatch<kUnroll>& batch) {
       A s[kUnroll], top = state.max;
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
@@ -82,7 +83,8 @@ struct EdgeMapPass : NothingShared {
   using A = Acc<T>;
   using Sink = NoSink;
   using State = NoState;
-  static constexpr int kUnroll = 2, kMinBlocks = 4;
+  static constexpr bool kBlocks = false;
+  static constexpr int kUnroll = 2, kMinWarps = 16;
 
   CsrView csr;
   std::int64_t num_heads = 1;
@@ -91,7 +93,7 @@ struct EdgeMapPass : NothingShared {
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State&, Nothing&) const {
-    for_each_batch<kUnroll>(CsrView{}, task, [&](const EdgeBatch<kUnroll>& batch) {
+    for_each_batch<kUnroll>(task, [&](const EdgeBatch<kUnroll>& batch) {
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         if (!batch.valid(u)) continue;

@@ -1,4 +1,4 @@
-// Launches: one-dimensional grids of blocks of kBlock threads; every launch is checked.
+// Launches: one-dimensional grids; every launch is checked.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -18,7 +18,7 @@ inline constexpr int kBlock = 128;
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-template <class... Ps, class... Args>
+template <int threads = kBlock, class... Ps, class... Args>
 void launch(const Context& context, std::int64_t blocks, void (*kernel)(Ps...),
             const Args&... args) {
   if (blocks == 0) return;
@@ -31,7 +31,7 @@ void launch(const Context& context, std::int64_t blocks, void (*kernel)(Ps...),
       [&](auto&... value) {
         void* pointers[] = {static_cast<void*>(&value)...};
         cudaError_t status = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
-                                              dim3(kBlock), pointers, 0, context.stream);
+                                              dim3(threads), pointers, 0, context.stream);
         // Also after a failed launch: the error would stay, and the next check of any library would
         // report it as its own.
         const cudaError_t last = cudaGetLastError();

@@ -38,13 +38,14 @@ struct RowSumPass : NothingShared {
   using A = Acc<T>;
   using Sink = RowSumSink<T>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = 2, kMinBlocks = 4;
+  static constexpr bool kBlocks = false;
+  static constexpr int kUnroll = 2, kMinWarps = 16;
 
   Value value;
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    for_each_batch<kUnroll>(CsrView{}, task, [&](const EdgeBatch<kUnroll>& batch) {
+    for_each_batch<kUnroll>(task, [&](const EdgeBatch<kUnroll>& batch) {
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         if (batch.valid(u)) state.sum += value(batch.first + u, task.head);

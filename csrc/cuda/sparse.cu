@@ -100,8 +100,8 @@ void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, co
   checked_int(graph.num_cols, kNodes);
   const Channels rows = row_channels<T>(graph.num_heads, channels, x, y);
   const RowShape shape = RowShape::of<T>(rows);
-  with_packs(shape.packs, [&](auto packs) {
-    using Pass = SddmmPass<T, decltype(packs)::value>;
+  with_variant(shape, [&](auto variant) {
+    using Pass = SddmmPass<T, decltype(variant)>;
     Pass pass;
     pass.graph = graph, pass.x = x, pass.y = y, pass.out = out;
     pass.channels = rows, pass.blocks = shape.blocks;

@@ -9,23 +9,33 @@
 
 namespace gat::cuda {
 
-// The gathered rows x_col of n edges, and their weights.
-template <class T, int C, int n>
-struct WeightedRows {
+// What the passes over gathered rows share: the weights of the edges that a lane stages.
+template <class T, class V>
+struct GatherPass : NothingShared {
   using A = Acc<T>;
-  Fragment<T, C> row[n];
-  A weight[n];
+  static constexpr int C = V::C;
+  using Layout = StagingOf<T, V>;
+  static constexpr int n = Layout::n;
+  static constexpr bool kBlocks = V::kGeneral;
+  static constexpr int kUnroll = n, kMinWarps = kForwardWarps<NoTerm, T, V>;
+  template <class X>
+  using Each = typename Layout::template Each<X>;
 
-  __device__ __forceinline__ void load(const SparseGraph& graph, const T* weights, const T* x,
-                                       const Channels& channels, const Task& task,
-                                       const EdgeBatch<n>& batch) {
+  SparseGraph graph;
+  const T *weight = nullptr, *x = nullptr;
+  Channels channels;
+
+  // Ones if there are no weights.
+  __device__ __forceinline__ void load_weights(const Task& task, const Stage<Layout>& stage,
+                                               Each<A>& weights) const {
 #pragma unroll
-    for (int u = 0; u < n; ++u) {
-      weight[u] = A(1);
-      if (weights && batch.valid(u))
-        weight[u] = widen(weights[graph.csr.id(batch.first + u) * graph.num_heads + task.head]);
+    for (int e = 0; e < Layout::kPerLane; ++e) {
+      weights[e] = A(1);
+      if (weight && stage.valid(task, e)) {
+        const std::int64_t id = graph.csr.id(stage.position(task, e));
+        weights[e] = widen(weight[id * graph.num_heads + task.head]);
+      }
     }
-    gather(x, batch, channels, task, task.block, row);
   }
 };
 
@@ -61,28 +71,29 @@ struct SpmmSink {
   }
 };
 
-template <class T, int C>
-struct SpmmPass : NothingShared {
-  using A = Acc<T>;
-  using Sink = SpmmSink<T, C>;
+template <class T, class V>
+struct SpmmPass : GatherPass<T, V> {
+  using Base = GatherPass<T, V>;
+  using typename Base::A;
+  using typename Base::Layout;
+  using Sink = SpmmSink<T, Base::C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
-  SparseGraph graph;
-  const T *weight = nullptr, *x = nullptr;
-  Channels channels;
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      WeightedRows<T, C, kUnroll> rows;
-      rows.load(graph, weight, x, channels, task, batch);
+    for_each_stage<Layout>(this->graph.csr, task, [&](const Stage<Layout>& stage, int groups) {
+      typename Base::template Each<A> weights;
+      this->load_weights(task, stage, weights);
+      for (int g = 0; g < groups; ++g) {
+        Fragment<T, Base::C> row[Base::n];
+        gather(this->x, stage.group(task, g), this->channels, task, task.block, row);
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u)) continue;
+        for (int u = 0; u < Base::n; ++u) {
+          const A w = Layout::broadcast(task.team, weights, g, u);
 #pragma unroll
-        for (int i = 0; i < Sink::kChannels; ++i) {
-          state.sum[i] += rows.weight[u] * rows.row[u](i / kPack<T>, i % kPack<T>);
+          for (int i = 0; i < Sink::kChannels; ++i)
+            state.sum[i] += w * row[u](i / kPack<T>, i % kPack<T>);
         }
       }
     });
@@ -155,30 +166,33 @@ struct ExtremumSink {
   }
 };
 
-template <class T, int C>
-struct ExtremumPass : NothingShared {
-  using A = Acc<T>;
-  using Sink = ExtremumSink<T, C>;
+template <class T, class V>
+struct ExtremumPass : GatherPass<T, V> {
+  using Base = GatherPass<T, V>;
+  using typename Base::A;
+  using typename Base::Layout;
+  using Sink = ExtremumSink<T, Base::C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
-  SparseGraph graph;
-  const T *weight = nullptr, *x = nullptr;
-  Channels channels;
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    const std::int64_t row_begin = graph.csr.rowptr[task.row];
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      WeightedRows<T, C, kUnroll> rows;
-      rows.load(graph, weight, x, channels, task, batch);
+    const std::int64_t row_begin = this->graph.csr.rowptr[task.row];
+    for_each_stage<Layout>(this->graph.csr, task, [&](const Stage<Layout>& stage, int groups) {
+      typename Base::template Each<A> weights;
+      this->load_weights(task, stage, weights);
+      for (int g = 0; g < groups; ++g) {
+        const EdgeBatch<Base::n> batch = stage.group(task, g);
+        Fragment<T, Base::C> row[Base::n];
+        gather(this->x, batch, this->channels, task, task.block, row);
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u)) continue;
-        const auto offset = static_cast<unsigned>(batch.first + u - row_begin);
+        for (int u = 0; u < Base::n; ++u) {
+          const A w = Layout::broadcast(task.team, weights, g, u);
+          if (!batch.valid(u)) continue;
+          const auto offset = static_cast<unsigned>(batch.first + u - row_begin);
 #pragma unroll
-        for (int i = 0; i < Sink::kChannels; ++i) {
-          sink.take(state, i, rows.weight[u] * rows.row[u](i / kPack<T>, i % kPack<T>), offset);
+          for (int i = 0; i < Sink::kChannels; ++i)
+            sink.take(state, i, w * row[u](i / kPack<T>, i % kPack<T>), offset);
         }
       }
     });
@@ -186,37 +200,41 @@ struct ExtremumPass : NothingShared {
 };
 
 // Gradient of x: each source sums, over its edges, the gradient of the channels whose extremum the
-// edge is.
-template <class T, int C>
-struct ExtremumGradPass : NothingShared {
-  using A = Acc<T>;
-  using Sink = SpmmSink<T, C>;
+// edge is. x is the gradient of the output.
+template <class T, class V>
+struct ExtremumGradPass : GatherPass<T, V> {
+  using Base = GatherPass<T, V>;
+  using typename Base::A;
+  using typename Base::Layout;
+  using Sink = SpmmSink<T, Base::C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = 2, kMinBlocks = kBlocksAtOnce<C>;
 
-  SparseGraph graph;  // the transpose
-  const T *weight = nullptr, *grad = nullptr;
-  const std::int64_t* arg = nullptr;
-  Channels channels;
+  const std::int64_t* arg = nullptr;  // [num_cols, H, F]
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      WeightedRows<T, C, kUnroll> rows;
-      rows.load(graph, weight, grad, channels, task, batch);
+    const Channels& channels = this->channels;
+    for_each_stage<Layout>(this->graph.csr, task, [&](const Stage<Layout>& stage, int groups) {
+      typename Base::template Each<A> weights;
+      this->load_weights(task, stage, weights);
+      for (int g = 0; g < groups; ++g) {
+        const EdgeBatch<Base::n> batch = stage.group(task, g);
+        Fragment<T, Base::C> row[Base::n];
+        gather(this->x, batch, channels, task, task.block, row);
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u)) continue;
-        const std::int64_t id = graph.csr.id(batch.first + u);
-        const std::int64_t* const winners =
-            arg + static_cast<std::int64_t>(batch.neighbor[u]) * channels.stride +
-            task.head * channels.count;
+        for (int u = 0; u < Base::n; ++u) {
+          const A w = Layout::broadcast(task.team, weights, g, u);
+          if (!batch.valid(u)) continue;
+          const std::int64_t id = this->graph.csr.id(batch.first + u);
+          const std::int64_t* const winners =
+              arg + static_cast<std::int64_t>(batch.neighbor[u]) * channels.stride +
+              task.head * channels.count;
 #pragma unroll
-        for (int i = 0; i < Sink::kChannels; ++i) {
-          const int channel =
-              first_channel<T, C>(task.team, task.block, i / kPack<T>) + i % kPack<T>;
-          if (channel < channels.count && winners[channel] == id) {
-            state.sum[i] += rows.weight[u] * rows.row[u](i / kPack<T>, i % kPack<T>);
+          for (int i = 0; i < Sink::kChannels; ++i) {
+            const int channel =
+                first_channel<T, Base::C>(task.team, task.block, i / kPack<T>) + i % kPack<T>;
+            if (channel < channels.count && winners[channel] == id)
+              state.sum[i] += w * row[u](i / kPack<T>, i % kPack<T>);
           }
         }
       }
@@ -226,43 +244,45 @@ struct ExtremumGradPass : NothingShared {
 
 // ---- SDDMM
 
-template <class T, int C>
-struct SddmmPass : NothingShared {
-  using A = Acc<T>;
+template <class T, class V>
+struct SddmmPass : GatherPass<T, V> {
+  using Base = GatherPass<T, V>;
+  using typename Base::A;
+  using typename Base::Layout;
   using Sink = NoSink;
   using State = NoState;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
+  static constexpr int C = Base::C, n = Base::n;
 
-  SparseGraph graph;
-  const T *x = nullptr, *y = nullptr;
+  const T* y = nullptr;
   T* out = nullptr;  // [E, H]
-  Channels channels;
   int blocks = 1;
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State&, Nothing&) const {
-    Fragment<T, C> own = load_own<T, C>(x, channels, task, own_block(task, blocks));
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      A product[kUnroll];
+    const Channels& channels = this->channels;
+    Fragment<T, C> own = load_own<T, C>(this->x, channels, task, own_block(task, blocks));
+    for_each_stage<Layout>(this->graph.csr, task, [&](const Stage<Layout>& stage, int groups) {
+      typename Base::template Each<A> product = {};
+      for (int g = 0; g < groups; ++g) {
+        A sums[n] = {};
+        Fragment<T, C> other[n];
+        for_each_block(
+            channels, blocks, task, stage.group(task, g), this->x, y, own, other, [&](int) {
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        product[u] = A(0);
+              for (int u = 0; u < n; ++u) {
+#pragma unroll
+                for (int i = 0; i < C * kPack<T>; ++i) {
+                  sums[u] += own(i / kPack<T>, i % kPack<T>) * other[u](i / kPack<T>, i % kPack<T>);
+                }
+              }
+            });
+        Layout::collect_into(task.team, sums, g, product);
       }
-      Fragment<T, C> other[kUnroll];
-      for_each_block(channels, blocks, task, batch, x, y, own, other, [&](int) {
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-#pragma unroll
-          for (int i = 0; i < C * kPack<T>; ++i) {
-            product[u] += own(i / kPack<T>, i % kPack<T>) * other[u](i / kPack<T>, i % kPack<T>);
-          }
-        }
-      });
-      task.team.sum(product);
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u) || task.team.lane != 0) continue;
-        out[graph.csr.id(batch.first + u) * graph.num_heads + task.head] = narrow<T>(product[u]);
+      for (int e = 0; e < Layout::kPerLane; ++e) {
+        if (!stage.valid(task, e)) continue;
+        const std::int64_t id = this->graph.csr.id(stage.position(task, e));
+        out[id * this->graph.num_heads + task.head] = narrow<T>(product[e]);
       }
     });
   }

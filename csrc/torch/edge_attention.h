@@ -5,6 +5,7 @@
 //   Device(tensor)          makes the device current during its lifetime
 //   kSharesGradients        true if gradients of query, key and value may be one tensor, their sum
 //   kKeepsScores            true if weights reads the scores that forward wrote
+//   kDeltaWords             numbers that delta writes per destination and head
 //   select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>
 //                           run the kernels of one storage type
 #pragma once
@@ -263,7 +264,7 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
   const at::Tensor q = prepare(upstream.grad_lse, {t.num_dst, H}, softmax, "grad_lse");
   const at::Tensor o =
       prepare(upstream.out_acc, {t.num_dst, H, t.acc_channels()}, softmax, "out_acc");
-  const at::Tensor delta = t.empty({t.num_dst, H}, acc);
+  const at::Tensor delta = t.empty({t.num_dst, H, Device::kDeltaWords}, acc);
 
   std::array<at::Tensor, kNumInputs> grad;
   for (std::size_t i = 0; i < kNumInputs; ++i) {
@@ -293,10 +294,9 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
     args.grad_edge_feat = mutable_data<T>(grad[kEdgeFeat]);
     args.grad_edge_attr = mutable_data<T>(grad[kEdgeAttr]);
     args.grad_edge_map = mutable_data<Acc<T>>(grad_edge_map);
-    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o),
-                             t.splits_sums ? data<Acc<T>>(o) + g.numel() : nullptr,
-                             args.grad_weights, data<T>(w), data<Acc<T>>(q),
-                             mutable_data<Acc<T>>(delta));
+    device.template delta<T>(t, args, data<Acc<T>>(o),
+                             t.splits_sums ? data<Acc<T>>(o) + g.numel() : nullptr, data<T>(w),
+                             data<Acc<T>>(q), mutable_data<Acc<T>>(delta));
     device.template backward<T>(t, args, {grad[kAtt], grad[kEdgeAttr], grad_edge_map});
   });
   if (grad_edge_map.defined()) grad[kEdgeMap].copy_(t.of_edge_map(grad_edge_map));

@@ -15,6 +15,7 @@ namespace {
 
 struct Cuda : CudaDevice {
   static constexpr bool kSharesGradients = false, kKeepsScores = false;
+  static constexpr int kDeltaWords = cuda::kNodeStats;
 
   using CudaDevice::CudaDevice;
 
@@ -36,11 +37,9 @@ struct Cuda : CudaDevice {
     cuda::edge_attention_weights(*this, t.score.index, sizes(t), args.in, args.softmax, weights);
   }
   template <class T>
-  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,
-             const Acc<T>* out, const Acc<T>*, const T* grad_weights, const T* weights,
-             const Acc<T>* grad_lse, Acc<T>* delta) {
-    cuda::edge_attention_delta(*this, sizes(t), in, grad_out, out, grad_weights, weights, grad_lse,
-                               delta);
+  void delta(const EdgeAttentionTensors& t, const EdgeAttentionBackward<T>& args, const Acc<T>* out,
+             const Acc<T>*, const T* weights, const Acc<T>* grad_lse, Acc<T>* stats) {
+    cuda::edge_attention_delta(*this, sizes(t), args, out, weights, grad_lse, stats);
   }
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args,
