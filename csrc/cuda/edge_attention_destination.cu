@@ -1,5 +1,5 @@
 // The destination pass of the backward of fused edge attention on the GPU.
-#include "edge_attention_backward.cuh"
+#include "edge_attention_destination.cuh"
 
 namespace gat::cuda {
 namespace {

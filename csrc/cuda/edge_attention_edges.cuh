@@ -2,7 +2,7 @@
 // selection of the top k; and delta, one number per destination and head.
 #pragma once
 
-#include "attention.cuh"
+#include "edge_scores.cuh"
 
 namespace gat::cuda {
 

@@ -6,7 +6,7 @@
 // array has the size E x H x F.
 #pragma once
 
-#include "attention.cuh"
+#include "edge_scores.cuh"
 
 namespace gat::cuda {
 

@@ -1,5 +1,5 @@
 // The source pass of the backward of fused edge attention on the GPU.
-#include "edge_attention_backward.cuh"
+#include "edge_attention_source.cuh"
 #include "row_sums.cuh"
 
 namespace gat::cuda {

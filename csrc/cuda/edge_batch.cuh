@@ -53,12 +53,25 @@ __device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch,
                                        const Channels& channels, const Task& task, int block,
                                        Fragment<T, C> (&out)[n]) {
   const int bytes = channels.stride * static_cast<int>(sizeof(T));
+  const T* const head = base + static_cast<std::int64_t>(task.head) * channels.count;
+  if constexpr (C == 1) {
+    // Most groups are whole, and all lanes have channels: then nothing needs to be tested or set to
+    // zero for each edge.
+    const int first = first_channel<T, C>(task.team, block, 0);
+    const bool whole = batch.count >= n && first < channels.count && channels.access == 16;
+    if (__all_sync(kFullWarp, whole)) {
+      const T* const own = opaque(head + first);
+#pragma unroll
+      for (int u = 0; u < n; ++u)
+        load_units<16>(row_at(own, batch.neighbor[u], bytes), kPack<T>, out[u].pack[0]);
+      return;
+    }
+  }
   with_access<T, C>(channels.access, [&](auto width) {
 #pragma unroll
     for (int c = 0; c < C; ++c) {
       const int first = first_channel<T, C>(task.team, block, c);
-      const T* const own =
-          opaque(base + (static_cast<std::int64_t>(task.head) * channels.count + first));
+      const T* const own = opaque(head + first);
 #pragma unroll
       for (int u = 0; u < n; ++u) {
         out[u].pack[c] = {};

@@ -12,6 +12,8 @@
 // edges in registers: where a team has fewer than n lanes, and in the general variant.
 #pragma once
 
+#include <cmath>
+
 #include "edge_batch.cuh"
 
 namespace gat::cuda {
@@ -114,9 +116,10 @@ struct Staging {
   }
 
  private:
+  // One instruction; of a number and NaN, the number.
   template <class V>
   __device__ __forceinline__ static V larger(V a, V b) {
-    return b > a ? b : a;
+    return std::fmax(a, b);
   }
   // The sum of this lane's number and its partner's: of `high` where `keep_high`, else of `low`.
   template <class A>
