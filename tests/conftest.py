@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from default_device import default_device
 from old_pickles import python2_dumps
 from processes import Pool, Processes
 
@@ -23,6 +24,11 @@ import torch
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption(
+        "--device",
+        metavar="DEVICE",
+        help="run tests that name no device on this one, and of those with a device only its own",
+    )
     parser.addoption(
         "--cuda-emulation",
         metavar="LIBRARY",
@@ -39,6 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
         import gat_ext  # noqa: F401  registers the operators that the library then replaces
 
         torch.ops.load_library(library)
+
+
+@pytest.fixture(autouse=True)
+def device_of_the_test(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    device = request.config.getoption("--device")
+    if device is None or "device" in request.fixturenames:
+        yield
+    else:
+        with default_device(device, monkeypatch):
+            yield
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +84,14 @@ def operators_of_the_cpu() -> set[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    device = config.getoption("--device")
+    if device is not None:
+        given = [getattr(item, "callspec", None) for item in items]
+        other = [c is not None and c.params.get("device", device) != device for c in given]
+        config.hook.pytest_deselected(
+            items=[i for i, left_out in zip(items, other, strict=True) if left_out]
+        )
+        items[:] = [i for i, left_out in zip(items, other, strict=True) if not left_out]
     if config.getoption("--run-slow"):
         return
     seen: Counter[str] = Counter()

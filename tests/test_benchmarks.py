@@ -412,31 +412,3 @@ def test_peak_memory_sees_an_allocation():
 
 
 # ---- a GPU's
-
-
-def test_the_exercise_runs_on_the_cpu(capsys):
-    import exercise
-
-    assert exercise.main(["--device", "cpu", "--seconds", "0.5"]) == 0
-    assert "0 differ from the CPU" in capsys.readouterr().out
-    one, infinite = torch.ones(2), torch.tensor([1.0, torch.inf])
-    assert exercise.difference([one], [one]) == 0
-    assert exercise.difference([infinite], [one]) == float("inf")
-
-
-def test_a_visit_needs_a_gpu_and_lists_existing_test_files(capsys, monkeypatch, tmp_path):
-    import run
-    import visit
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert visit.main([]) == 2 and "no GPU" in capsys.readouterr().err
-    assert all((visit.ROOT / f"tests/test_{name}.py").exists() for name in visit.TESTS)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert len(visit.TIMED) == 14
-    for arguments in visit.TIMED.values():
-        args = run.make_parser().parse_args([*arguments, "--device", "cuda"])
-        run.refuse_unknown(args.names, run.discover(FOLDER))
-        assert run.parse_options(args).setting.device == "cuda"
-    echo = visit.Command("echo", (sys.executable, "-c", "print('last'); raise SystemExit(3)"))
-    status, detail = visit.execute(echo, tmp_path)
-    assert status == "FAILED" and detail.startswith("last (see ")

@@ -85,7 +85,7 @@ def test_a_write_to_the_base_is_noticed():
 def test_the_graph_goes_with_the_tensor():
     layer, x, edges = TransformerConv(5, 3), torch.randn(4, 5), make_edges()
     layer(x, edges)
-    (graph,) = _cache._slots[id(edges),].results.values()
+    ((graph, _),) = _cache._slots[id(edges),].results.values()
     known = weakref.ref(graph)
     del edges, graph
     gc.collect()

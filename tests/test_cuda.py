@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gat_ext import _C, Graph, functional, models, reference
+from gat_ext import _C, Graph, functional, models, nn, reference
 from gat_ext.ops.registry import ops
 from gat_ext.testing import sample_graph, sample_inputs
 
@@ -102,6 +102,31 @@ def test_results_are_ordered_on_the_current_stream():
         doubled = functional.spmm(graph, x * 2) / 2
     torch.cuda.current_stream().wait_stream(stream)
     assert_close(doubled, expected)
+
+
+def test_cached_graphs_and_transposes_on_another_stream():
+    x = torch.randn(3000, 2, 16, device="cuda", requires_grad=True)
+    layer = nn.GATConv(32, 8, heads=2).cuda()
+
+    def step(edges):
+        out = layer(x.flatten(1), edges)
+        return torch.autograd.grad(out.square().sum(), x)[0]
+
+    streams = [torch.cuda.Stream() for _ in range(3)]
+    for seed in range(20):
+        edges = random_graph(3000, 200_000, seed).cuda()
+        expected = step(edges.clone())
+        torch.cuda.synchronize()
+        with torch.cuda.stream(streams[0]):
+            torch.cuda._sleep(10_000_000)  # what follows is late on this stream
+            found = [step(edges)]
+        for stream in streams[1:]:
+            with torch.cuda.stream(stream):
+                found.append(step(edges))  # finds what the first stream has yet to compute
+        del edges  # memory of the cache is reused while the streams still read it
+        torch.cuda.synchronize()
+        for ours in found:
+            assert_close(ours, expected)
 
 
 def test_a_transpose_of_a_capture_is_not_kept():

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gat_ext import _C
 from gat_ext.graph.contents import State, state_of
+from gat_ext.graph.streams import Ready, ready
 from gat_ext.ops.state import is_capturing, is_tracing
 
 Made = TypeVar("Made")
@@ -39,7 +40,7 @@ class _Slot:
 
     def __init__(self, refs: list[weakref.ref[Any]], state: list[State]) -> None:
         self.refs, self.state, self.nbytes = refs, state, 0
-        self.results: OrderedDict[Hashable, Any] = OrderedDict()
+        self.results: OrderedDict[Hashable, tuple[Any, Ready | None]] = OrderedDict()
 
 
 class Cache:
@@ -74,6 +75,8 @@ class Cache:
     ) -> Made:
         """Returns the cached result for these owners and this key, else that of ``make()``.
 
+        On a GPU the result may be used on the current stream, whichever stream it was computed on.
+
         Nothing is cached while tracing or capturing a CUDA graph, nor for inference tensors, which
         have no version, nor for subclasses of Tensor other than PyG's EdgeIndex.
 
@@ -97,13 +100,14 @@ class Cache:
             if slot is not None and slot.state == state and key in slot.results:
                 self._slots.move_to_end(ids)
                 slot.results.move_to_end(key)
-                found: Made = slot.results[key]
+                found: Made = _used(slot.results[key])
                 return found
         # The result may be needed in a later backward, which excludes inference tensors.
         with torch.inference_mode(False):
             made = make()
         if any(map(is_capturing, owners)):
             return made
+        entry = made, ready(made)
         with self._lock:
             slot = self._slots.get(ids)
             if slot is None or slot.state != state:
@@ -111,9 +115,9 @@ class Cache:
                 drop = partial(self._drop, ids)
                 slot = self._slots[ids] = _Slot([weakref.ref(o, drop) for o in owners], state)
             elif key in slot.results:  # another thread stored it meanwhile
-                found = slot.results[key]
+                found = _used(slot.results[key])
                 return found
-            self._store(slot, key, made)
+            self._store(slot, key, entry)
             self._slots.move_to_end(ids)
             while self.nbytes > LIMIT and len(self._slots) > RECENT:
                 self._drop(next(iter(self._slots)))
@@ -125,11 +129,11 @@ class Cache:
             while self._slots:
                 self._drop(next(iter(self._slots)))
 
-    def _store(self, slot: _Slot, key: Hashable, made: Any) -> None:
-        added = _bytes_of(made) + _OVERHEAD
+    def _store(self, slot: _Slot, key: Hashable, entry: tuple[Any, Ready | None]) -> None:
+        added = _bytes_of(entry[0]) + _OVERHEAD
         if len(slot.results) >= PER_OWNER:
-            added -= _bytes_of(slot.results.popitem(last=False)[1]) + _OVERHEAD
-        slot.results[key] = made
+            added -= _bytes_of(slot.results.popitem(last=False)[1][0]) + _OVERHEAD
+        slot.results[key] = entry
         slot.nbytes += added
         self.nbytes += added
 
@@ -138,6 +142,14 @@ class Cache:
             slot = self._slots.pop(ids, None)
             if slot is not None:
                 self.nbytes -= slot.nbytes
+
+
+def _used(entry: tuple[Made, Ready | None]) -> Made:
+    """A cached result, for the current stream."""
+    made, when = entry
+    if when is not None:
+        when.use(made)
+    return made
 
 
 def _counts_versions(tensor: Tensor) -> bool:

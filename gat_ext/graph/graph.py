@@ -12,6 +12,7 @@ from gat_ext.graph.conversions import Conversions
 from gat_ext.graph.csr import Transpose
 from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.order import ORDERS
+from gat_ext.graph.streams import Ready, ready
 from gat_ext.ops.scatter import expand_rows
 from gat_ext.ops.state import is_capturing
 
@@ -59,7 +60,8 @@ class Graph(Conversions):
     _edge_id: Tensor | None
     _edge_number: Tensor | None
     _num_src: int
-    _transpose: Transpose | None
+    # With the Ready of one that a call built. One object, because threads may replace it.
+    _transpose: tuple[Transpose, Ready | None] | None
 
     def __init__(
         self,
@@ -93,20 +95,25 @@ class Graph(Conversions):
         """A graph of checked parts."""
         graph = cls.__new__(cls)
         graph._rowptr, graph._col, graph._edge_id = parts
-        graph._num_src, graph._transpose, graph._edge_number = num_src, transpose, None
+        graph._num_src, graph._edge_number = num_src, None
+        graph._transpose = None if transpose is None else (transpose, None)
         return graph
 
     def _numbered(self, numbers: Tensor) -> Graph:
         """This graph with ``edge_number``."""
         parts = self._rowptr, self._col, self._edge_id
-        graph = Graph._from_csr(parts, self._num_src, self._transpose)
-        graph._edge_number = numbers
+        graph = Graph._from_csr(parts, self._num_src)
+        graph._transpose, graph._edge_number = self._transpose, numbers
         return graph
 
     def _derive(self, edge_index: Tensor, num_src: int, num_dst: int) -> Graph:
         """A graph of other edges, whose index dtype is not narrower than this graph's."""
         dtype = torch.int64 if self.index_dtype == torch.int64 else None
         return Graph(edge_index, num_src=num_src, num_dst=num_dst, index_dtype=dtype)
+
+    def _held_tensors(self) -> tuple[Tensor | None, ...]:
+        """The tensors of the graph itself; those of the transpose have their own Ready."""
+        return self._rowptr, self._col, self._edge_id, self._edge_number
 
     # ---- properties
 
@@ -188,8 +195,8 @@ class Graph(Conversions):
     def transpose(self) -> Transpose:
         """The CSR by source, built at the first call and cached.
 
-        While a CUDA graph is captured it is not cached, and each replay builds it again, unless it
-        was built before.
+        It may be used on any CUDA stream. While a CUDA graph is captured it is not cached, and each
+        replay builds it again, unless it was built before.
 
         Example:
             >>> graph = Graph(torch.tensor([[1, 0, 1], [0, 1, 1]]))
@@ -200,10 +207,13 @@ class Graph(Conversions):
             parts = self._rowptr, self._col, self._edge_id
             with torch.inference_mode(False):
                 transpose = csr.build_transpose(*parts, self._num_src)
-            if is_capturing(self):
-                return transpose
-            self._transpose = transpose
-        return self._transpose
+            if not is_capturing(self):
+                self._transpose = transpose, ready(transpose)
+            return transpose
+        transpose, when = self._transpose
+        if when is not None:
+            when.use(transpose)
+        return transpose
 
     def in_degrees(self) -> Tensor:
         """int64 ``[num_dst]``, the number of edges into each destination."""
@@ -212,7 +222,7 @@ class Graph(Conversions):
     def out_degrees(self) -> Tensor:
         """int64 ``[num_src]``, the number of edges out of each source."""
         if self._transpose is not None:
-            return self._transpose.rowptr.diff()
+            return self.transpose().rowptr.diff()
         return torch.bincount(self._col, minlength=self._num_src)
 
     def __repr__(self) -> str:
@@ -260,7 +270,7 @@ class Graph(Conversions):
         with torch.inference_mode(False):
             edge_id = None if self._edge_id is None else change(self._edge_id)
             parts = change(self._rowptr), change(self._col), edge_id
-            transpose = self._transpose
+            transpose = None if self._transpose is None else self.transpose()
             if transpose is not None:
                 rowptr, col, pos = (change(tensor) for tensor in transpose[:3])
                 order = pos if edge_id is None else change(transpose.edge_id)

@@ -63,6 +63,9 @@ class ShardedGraph(ABC):
     def local(self) -> Graph:
         """The edges into own destinations, from own sources and then those of other processes."""
 
+    def _held_tensors(self) -> tuple[Any, ...]:
+        return self.local, self.src_numbering.numbers, self.dst_numbering.numbers
+
     @property
     def edge_index(self) -> Tensor:
         """int64 [2, num_edges], in the numbers of :attr:`local`."""

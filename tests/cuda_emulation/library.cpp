@@ -1,5 +1,6 @@
 // Puts the CUDA kernels, emulated, in the place of the CPU's: once this library is loaded, CPU
 // tensors run on them.
+#include <cuda_runtime.h>
 #include <torch/library.h>
 
 #include "../../csrc/torch/cuda/register.h"
@@ -19,4 +20,10 @@ TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
   gat::binding::register_edge_attention_cuda(m);
   gat::binding::register_sparse_cuda(m);
   gat::binding::register_walk_cuda(m);
+}
+
+// Sets the function that sees every launch, before and after it runs; null for none.
+extern "C" __attribute__((visibility("default"))) void gat_emulation_observe(
+    gat_emulation::Observer see) {
+  gat_emulation::observer = see;
 }

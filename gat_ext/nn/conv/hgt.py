@@ -249,7 +249,7 @@ class HGTConv(AttentionConv):
         number, count = self.edge_types.index(relation), len(self.edge_types)
         factor = self.p_rel[parameter_name("__".join(relation))]
         key_map, value_map = (
-            lin.weight.unflatten(0, (self.heads, count))[:, number]
+            lin.weight.view(self.heads, count, *lin.weight.shape[1:])[:, number]
             for lin in (self.k_rel, self.v_rel)
         )
         return key_map * (factor.view(-1, 1, 1) / math.sqrt(key_map.shape[1])), value_map

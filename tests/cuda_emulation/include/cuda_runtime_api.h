@@ -16,8 +16,15 @@ struct dim3 {
 
 using cudaStream_t = struct CUstream_st*;
 
-enum cudaError_t { cudaSuccess = 0 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorNoKernelImageForDevice = 209 };
 
-// An emulated launch has ended when it returns, and says what went wrong by an exception.
+// An emulated launch has ended when it returns, and says what went wrong by an exception. A test
+// may set the error of the next one, which then does not run.
+namespace gat_emulation {
+inline thread_local cudaError_t next_error = cudaSuccess;
+}
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error"
+                              : "no kernel image is available for execution on the device";
+}

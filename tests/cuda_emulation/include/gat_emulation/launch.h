@@ -131,6 +131,35 @@ inline void run_grid(const Launch& launch) {
   if (error) std::rethrow_exception(error);
 }
 
+// What an observer sees of a launch, before and after it runs: the parameters lie in order, each
+// aligned to its alignment, as in the constant memory of a GPU.
+struct Observed {
+  void (*kernel)();
+  dim3 grid, block;
+  void** args;
+  const std::size_t *sizes, *alignments;
+  std::size_t count;
+  bool done;
+};
+using Observer = void (*)(const Observed*);
+inline std::atomic<Observer> observer{nullptr};
+
+template <class... Ps>
+void observe(void (*kernel)(Ps...), dim3 grid, dim3 block, void** args, bool done) {
+  static constexpr std::size_t sizes[] = {sizeof(Ps)...}, alignments[] = {alignof(Ps)...};
+  if (const Observer see = observer) {
+    const Observed launch{reinterpret_cast<void (*)()>(kernel),
+                          grid,
+                          block,
+                          args,
+                          sizes,
+                          alignments,
+                          sizeof...(Ps),
+                          done};
+    see(&launch);
+  }
+}
+
 template <class... Ps, std::size_t... I>
 void call_with(void (*kernel)(Ps...), void** args, std::index_sequence<I...>) {
   kernel(*static_cast<std::remove_reference_t<Ps>*>(args[I])...);
@@ -142,10 +171,14 @@ template <class... Ps>
 cudaError_t cudaLaunchKernel(void (*kernel)(Ps...), dim3 grid, dim3 block, void** args,
                              std::size_t shared_bytes = 0, cudaStream_t = nullptr) {
   gat_emulation::check_configuration(grid, block, shared_bytes);
+  if (gat_emulation::next_error != cudaSuccess)
+    return std::exchange(gat_emulation::next_error, cudaSuccess);
+  gat_emulation::observe(kernel, grid, block, args, false);
   const auto call = [](void (*forgotten)(), void** values) {
     gat_emulation::call_with(reinterpret_cast<void (*)(Ps...)>(forgotten), values,
                              std::index_sequence_for<Ps...>{});
   };
   gat_emulation::run_grid({call, reinterpret_cast<void (*)()>(kernel), args, grid, block});
+  gat_emulation::observe(kernel, grid, block, args, true);
   return cudaSuccess;
 }
