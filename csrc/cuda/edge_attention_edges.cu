@@ -1,7 +1,6 @@
 // Scores, weights and the selection of the top k on the GPU, and delta of the backward.
 #include "edge_attention_edges.cuh"
-
-#include <algorithm>
+#include "top_k.cuh"
 
 namespace gat::cuda {
 namespace {

@@ -1,5 +1,5 @@
-// Passes of edge attention that write one number per edge and head, its score or its weight; the
-// selection of the top k; and delta, one number per destination and head.
+// Passes of edge attention that write one number per edge and head, its score or its weight; and
+// delta, one number per destination and head.
 #pragma once
 
 #include "edge_scores.cuh"
@@ -66,69 +66,6 @@ struct EdgePass : NothingShared {
     });
   }
 };
-
-// Unsigned keys in the order of the scores: NaN above any number, so that it is selected and stays
-// visible; the two zeros equal.
-__device__ __forceinline__ unsigned order_key(float score) {
-  if (score != score) return ~0u;
-  const unsigned bits = __float_as_uint(score + 0.0f);
-  return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ unsigned long long order_key(double score) {
-  if (score != score) return ~0ull;
-  const auto bits = static_cast<unsigned long long>(__double_as_longlong(score + 0.0));
-  return bits >> 63 ? ~bits : bits | 0x8000000000000000ull;
-}
-
-// The number of edges in [begin, end) whose keys fulfil a condition, returned to all lanes.
-template <class A, class F>
-__device__ __forceinline__ std::int64_t count_edges(const A* scores, std::int64_t heads,
-                                                    std::int64_t begin, std::int64_t end,
-                                                    F&& condition) {
-  std::int64_t count = 0;
-  for (std::int64_t base = begin; base < end; base += kWarp) {
-    const std::int64_t k = base + lane_id();
-    const bool holds = k < end && condition(order_key(scores[k * heads]));
-    count += __popc(__ballot_sync(kFullWarp, holds));
-  }
-  return count;
-}
-
-// One warp per row and head finds the key of the k-th largest score bit by bit, and then selects
-// the edges above it, and the first of those equal to it until there are k.
-template <class A>
-__global__ void __launch_bounds__(kBlock)
-    select_kernel(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t heads,
-                  const A* all_scores, std::int64_t top_k, std::uint8_t* selected) {
-  const std::int64_t warp = thread_id() / kWarp;
-  if (warp >= num_rows * heads) return;
-  const std::int64_t row = divide(warp, heads), head = warp - row * heads;
-  const std::int64_t begin = rowptr[row], end = rowptr[row + 1];
-  const A* const scores = all_scores + head;
-  using Key = decltype(order_key(A()));
-  Key threshold = 0;
-  std::int64_t at_threshold = end - begin;  // edges at the threshold that are selected
-  if (end - begin > top_k) {
-    for (Key bit = Key(1) << (8 * sizeof(Key) - 1); bit != 0; bit >>= 1) {
-      const Key candidate = threshold | bit;
-      if (count_edges(scores, heads, begin, end, [&](Key key) { return key >= candidate; }) >=
-          top_k)
-        threshold = candidate;
-    }
-    at_threshold =
-        top_k - count_edges(scores, heads, begin, end, [&](Key key) { return key > threshold; });
-  }
-  for (std::int64_t base = begin; base < end; base += kWarp) {
-    const std::int64_t k = base + lane_id();
-    const Key key = k < end ? order_key(scores[k * heads]) : Key(0);
-    const bool equal = k < end && key == threshold && end - begin > top_k;
-    const unsigned equals = __ballot_sync(kFullWarp, equal);
-    const bool taken = equal ? __popc(equals & ((1u << lane_id()) - 1)) < at_threshold
-                             : end - begin <= top_k || key > threshold;
-    if (k < end) selected[k * heads + head] = taken ? 1 : 0;
-    at_threshold -= __popc(equals);
-  }
-}
 
 // Writes the statistics of each row and head, with delta = <g, out> + sum over the edges of
 // r alpha m - q. The channels are distributed as in the passes that compute <g, v>: see

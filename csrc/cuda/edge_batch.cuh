@@ -18,21 +18,6 @@ struct EdgeBatch {
   __device__ __forceinline__ bool valid(int u) const { return u < count; }
 };
 
-// Calls step(batch) for the edges of a task, n at a time for each team, and equally often on all
-// lanes of the warp; without their columns.
-template <int n, class F>
-__device__ __forceinline__ void for_each_batch(const Task& task, F&& step) {
-  const int stride = n * task.team.parts;
-  const int steps = warp_max((task.length + stride - 1) / stride);
-  EdgeBatch<n> batch;
-  batch.first = task.begin + task.team.part * n;
-  batch.count = task.length - task.team.part * n;
-  for (int s = 0; s < steps; ++s) {
-    step(batch);
-    batch.first += stride, batch.count -= stride;
-  }
-}
-
 // base + row * bytes, in one instruction: ptxas uses it for a product of 32-bit factors only where
 // it sees both of them extended, and it hoists one of the extensions out of loops.
 template <class T>

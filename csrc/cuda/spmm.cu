@@ -1,5 +1,5 @@
 // SpMM on the GPU: sums and extrema.
-#include "spmm.cuh"
+#include "extremum.cuh"
 
 namespace gat::cuda {
 namespace {
@@ -35,7 +35,7 @@ void spmm(Context& context, const SparseGraph& graph, std::int64_t channels, con
 
 template <class T>
 void spmm_extremum(Context& context, const SparseGraph& graph, std::int64_t channels, int sign,
-                   const T* weight, const T* x, T* out, std::int64_t* arg) {
+                   const T* weight, const T* x, T* out, MutableIndexArray arg) {
   run_gather(context, graph, channels, weight, x, out, [&](auto variant) {
     ExtremumPass<T, decltype(variant)> pass;
     pass.sink.csr = graph.csr, pass.sink.sign = sign, pass.sink.arg = arg;
@@ -45,10 +45,11 @@ void spmm_extremum(Context& context, const SparseGraph& graph, std::int64_t chan
 
 template <class T>
 void spmm_extremum_backward(Context& context, const SparseGraph& graph, std::int64_t channels,
-                            const T* weight, const T* grad, const std::int64_t* arg, T* grad_x) {
+                            const T* weight, const T* grad, IndexArray arg, T* grad_x) {
   run_gather(context, graph, channels, weight, grad, grad_x, [&](auto variant) {
     ExtremumGradPass<T, decltype(variant)> pass;
-    pass.arg = arg;
+    pass.winners = arg;
+    pass.winners_access = row_channels<float>(graph.num_heads, channels, arg.data).access;
     return pass;
   });
 }
@@ -59,20 +60,20 @@ template void spmm(Context&, const SparseGraph&, std::int64_t, const double*, co
 template void spmm(Context&, const SparseGraph&, std::int64_t, const bf16*, const bf16*, bf16*);
 template void spmm(Context&, const SparseGraph&, std::int64_t, const fp16*, const fp16*, fp16*);
 template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const float*,
-                            const float*, float*, std::int64_t*);
+                            const float*, float*, MutableIndexArray);
 template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const double*,
-                            const double*, double*, std::int64_t*);
+                            const double*, double*, MutableIndexArray);
 template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const bf16*,
-                            const bf16*, bf16*, std::int64_t*);
+                            const bf16*, bf16*, MutableIndexArray);
 template void spmm_extremum(Context&, const SparseGraph&, std::int64_t, int, const fp16*,
-                            const fp16*, fp16*, std::int64_t*);
+                            const fp16*, fp16*, MutableIndexArray);
 template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const float*,
-                                     const float*, const std::int64_t*, float*);
+                                     const float*, IndexArray, float*);
 template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const double*,
-                                     const double*, const std::int64_t*, double*);
+                                     const double*, IndexArray, double*);
 template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const bf16*,
-                                     const bf16*, const std::int64_t*, bf16*);
+                                     const bf16*, IndexArray, bf16*);
 template void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t, const fp16*,
-                                     const fp16*, const std::int64_t*, fp16*);
+                                     const fp16*, IndexArray, fp16*);
 
 }  // namespace gat::cuda
