@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gat_ext import _C  # noqa: F401  registers torch.ops.gat_ext
 from gat_ext.graph.formats import constructors
+from gat_ext.ops.slots import num_slots
+from gat_ext.ops.state import are_at_most
 
 ops = torch.ops.gat_ext
 
@@ -60,16 +62,29 @@ def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dt
     return ops.csr_of_edges(src, dst.contiguous(), num_dst)  # type: ignore[no-any-return]
 
 
-def traced_csr(edge_index: Tensor, counts: tuple[int, int], dtype: torch.dtype | None) -> Csr:
-    """CSR by destination of edges in a trace; the traced program checks their values.
+def adjacency_csr(
+    parts: tuple[Tensor, Tensor | None, Tensor | None],
+    counts: tuple[int, int],
+    dtype: torch.dtype | None = None,
+    *,
+    self_loops: bool = False,
+    transpose: bool = False,
+) -> tuple[Csr, Transpose | None]:
+    """The CSR by destination and its transpose, of edges in a trace; the program checks the values.
 
     Args:
-        edge_index: [2, E].
+        parts: an edge_index [2, E], None, None; or a rowptr with its col and edge_id.
         counts: (num_src, num_dst).
         dtype: dtype of the indices; None for the narrowest.
+        self_loops: sort slots, see :mod:`gat_ext.ops.slots`; those that are not edges follow the
+            last row.
+        transpose: compute the transpose, too.
     """
-    dtype = index_dtype_for(max(*counts, edge_index.shape[1]), dtype)
-    return ops.checked_csr(edge_index, *counts, dtype == torch.int32)  # type: ignore[no-any-return]
+    slots = num_slots(parts[0], parts[1], *counts, self_loops)
+    fits = are_at_most((*counts, slots), INT32_LIMIT)
+    narrow = index_dtype_for(0 if fits else INT32_LIMIT + 1, dtype) == torch.int32
+    found = ops.adjacency_csr(*parts, *counts, self_loops, narrow, transpose)
+    return found[:3], Transpose(*found[3:]) if transpose else None
 
 
 def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:

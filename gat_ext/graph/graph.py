@@ -13,7 +13,7 @@ from gat_ext.graph.csr import Transpose
 from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.order import ORDERS
 from gat_ext.ops.scatter import expand_rows
-from gat_ext.ops.state import is_capturing
+from gat_ext.ops.state import is_capturing, is_tracing
 
 __all__ = ["ORDERS", "Graph", "Transpose"]
 
@@ -76,7 +76,9 @@ class Graph(Conversions):
         if torch.compiler.is_compiling():
             counts = csr.traced_counts(num_nodes, num_src, num_dst)
             self._num_src = counts[0]
-            self._rowptr, self._col, self._edge_id = csr.traced_csr(edge_index, counts, index_dtype)
+            given = edge_index, None, None
+            parts, _ = csr.adjacency_csr(given, counts, index_dtype)
+            self._rowptr, self._col, self._edge_id = parts
             return
         # Inference tensors could not be saved for a later backward.
         with torch.inference_mode(False):
@@ -188,7 +190,8 @@ class Graph(Conversions):
     def transpose(self) -> Transpose:
         """The CSR by source, built at the first call and cached.
 
-        While a CUDA graph is captured it is not cached, and each replay builds it again, unless it
+        A compiled program that is given a graph without it builds it at each call. While a CUDA
+        graph is captured it is not cached, and each replay builds it again, unless it
         was built before.
 
         Example:
@@ -198,6 +201,8 @@ class Graph(Conversions):
         """
         if self._transpose is None:
             parts = self._rowptr, self._col, self._edge_id
+            if is_tracing():  # the result is a part of the program
+                return csr.build_transpose(*parts, self._num_src)
             with torch.inference_mode(False):
                 transpose = csr.build_transpose(*parts, self._num_src)
             if is_capturing(self):
