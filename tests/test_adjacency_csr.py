@@ -166,6 +166,24 @@ def _parts(graph):
     return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.pos, t.edge_id
 
 
+def test_known_degrees_change_no_result():
+    graph = Graph(edges_of(6, 20), num_nodes=6)
+    x = torch.randn(6, 2, 4, requires_grad=True)
+    parts = dict(zip(NAMES, _parts(graph), strict=True))
+    found = []
+    for degrees in (None, graph._largest_degrees()):
+        arguments = gat_ext.ops.arguments.EdgeAttention(
+            **dict(parts, degrees=degrees, value=x, score="dot", edge_in_value=False),
+            **dict(negative_slope=0.2, scale=1.0, dropout_p=0.0, top_k=0),
+            **dict(return_weights=False, return_lse=False),
+        )
+        out = ops.edge_attention(*arguments)[0]
+        found.append((out, *torch.autograd.grad(out.sin().sum(), x)))
+    assert all(map(torch.equal, *found))
+    with pytest.raises(ValueError, match=r"degrees has shape \[3\]; expected \[2\]"):
+        ops.edge_attention(*arguments._replace(degrees=torch.zeros(3, dtype=torch.int64)))
+
+
 # ---- errors
 
 

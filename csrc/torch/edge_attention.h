@@ -62,6 +62,7 @@ struct EdgeAttentionTensors {
   std::array<bool, kNumInputs> shared{};  // true for a query or key that is the value
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
   std::int64_t edge_channels = 0;
+  std::int64_t largest_row = -1, largest_column = -1;  // -1: unknown
   // True if out_acc has two parts, of [N_dst, H, F] and [N_dst, H, K], one after the other: the
   // sums of v and of e. A device may write that of v + W e to the first and leave the other.
   bool splits_sums = false;
@@ -160,13 +161,26 @@ struct EdgeAttentionTensors {
     TORCH_CHECK_VALUE(!(shared[kQuery] || shared[kKey]) || D == value_channels,
                       "without a query or a key, the other one must have the ", value_channels,
                       " channels of value; it has ", D);
-    if (!graph.degrees.has_value()) find_rest();
+    if (graph.degrees.has_value()) {
+      read_degrees(*graph.degrees);
+    } else {
+      find_rest();
+    }
     for (const Input i : {kQuery, kKey}) {
       if (shared[i]) input[i] = input[kValue];
     }
   }
 
  private:
+  void read_degrees(const at::Tensor& degrees) {
+    check_shape(degrees, {2}, "degrees");
+    TORCH_CHECK_TYPE(
+        degrees.is_cpu() && degrees.scalar_type() == at::kLong && degrees.is_contiguous(),
+        "degrees is ", degrees.scalar_type(), " on ", degrees.device(),
+        "; expected contiguous int64 on the CPU");
+    largest_row = degrees.const_data_ptr<std::int64_t>()[0];
+    largest_column = degrees.const_data_ptr<std::int64_t>()[1];
+  }
   void find_rest() {
     has_rest = !rowptr.is_cpu();
     const bool has_form = rowptr.scalar_type() == at::kLong && rowptr.is_contiguous();

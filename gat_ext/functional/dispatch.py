@@ -9,7 +9,7 @@ from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.func_transforms import Attention
 from gat_ext.ops.registry import ops
-from gat_ext.ops.state import in_functorch
+from gat_ext.ops.state import in_functorch, is_tracing
 
 
 def operator_over(graph: GraphLike, needs_grad: bool) -> tuple[Any, tuple[Any, ...]]:
@@ -26,7 +26,10 @@ def operator_over(graph: GraphLike, needs_grad: bool) -> tuple[Any, tuple[Any, .
 def sorted_arguments(graph: Graph, for_backward: bool) -> tuple[Any, ...]:
     """The graph arguments of edge_attention; with the transpose if a gradient may need it."""
     parts = graph.rowptr, graph.col, graph.edge_id
-    if not for_backward:
-        return *parts, None, None, None, None, None
-    t = graph.transpose()
-    return *parts, t.rowptr, t.col, t.pos, None if graph.edge_id is None else t.edge_id, None
+    by_source: tuple[Any, ...] = (None, None, None, None)
+    if for_backward:
+        t = graph.transpose()
+        by_source = t.rowptr, t.col, t.pos, None if graph.edge_id is None else t.edge_id
+    # The CPU reads rowptr; a program with a tensor on the CPU would not become a CUDA graph.
+    on_host = graph.device.type == "cpu" or is_tracing()
+    return *parts, *by_source, None if on_host else graph._largest_degrees()

@@ -50,7 +50,7 @@ class Graph(Conversions):
     """
 
     __slots__ = (
-        *("__weakref__", "_col", "_edge_id", "_edge_number"),
+        *("__weakref__", "_col", "_edge_id", "_edge_number", "_largest"),
         *("_num_src", "_rowptr", "_transpose"),
     )
 
@@ -60,6 +60,7 @@ class Graph(Conversions):
     _edge_number: Tensor | None
     _num_src: int
     _transpose: Transpose | None
+    _largest: tuple[bool, Tensor] | None
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class Graph(Conversions):
     ) -> None:
         """Checks the edges and sorts them by destination."""
         csr.check_edge_index(edge_index)
-        self._transpose = self._edge_number = None
+        self._transpose = self._edge_number = self._largest = None
         if torch.compiler.is_compiling():
             counts = csr.traced_counts(num_nodes, num_src, num_dst)
             self._num_src = counts[0]
@@ -96,6 +97,7 @@ class Graph(Conversions):
         graph = cls.__new__(cls)
         graph._rowptr, graph._col, graph._edge_id = parts
         graph._num_src, graph._transpose, graph._edge_number = num_src, transpose, None
+        graph._largest = None
         return graph
 
     def _numbered(self, numbers: Tensor) -> Graph:
@@ -209,6 +211,15 @@ class Graph(Conversions):
                 return transpose
             self._transpose = transpose
         return self._transpose
+
+    def _largest_degrees(self) -> Tensor | None:
+        """See :func:`csr.largest_degrees`; None if they are not known when capturing."""
+        t = self._transpose
+        both, known = getattr(self, "_largest", None) or (False, None)  # an old pickle lacks it
+        if (known is None or (t is not None and not both)) and not is_capturing(self):
+            known = csr.largest_degrees(self._rowptr, None if t is None else t.rowptr)
+            self._largest = t is not None, known
+        return known
 
     def in_degrees(self) -> Tensor:
         """int64 ``[num_dst]``, the number of edges into each destination."""

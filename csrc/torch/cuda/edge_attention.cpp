@@ -20,7 +20,7 @@ struct Cuda : CudaDevice {
   using CudaDevice::CudaDevice;
 
   static cuda::EdgeAttentionSizes sizes(const EdgeAttentionTensors& t) {
-    return {t.num_edges, t.num_src};
+    return {t.num_edges, t.num_src, t.largest_row, t.largest_column};
   }
 
   template <class T>
