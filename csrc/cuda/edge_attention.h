@@ -15,9 +15,10 @@
 
 namespace gat::cuda {
 
-// Sizes that the host cannot read from the arguments, because rowptr is in device memory.
+// Sizes that the host cannot read from the arguments, because rowptr is in device memory. The
+// largest row of the graph, and of its transpose, are numbers of edges; -1: unknown.
 struct EdgeAttentionSizes {
-  std::int64_t num_edges = 0, num_src = 0;
+  std::int64_t num_edges = 0, num_src = 0, largest_row = -1, largest_column = -1;
 };
 
 // selected[k, h] = 1 for the top_k largest scores of each row and head; of equal scores, for the

@@ -12,10 +12,11 @@
 
 namespace gat::cuda {
 
-// A graph in device memory, with sizes that the host cannot read there.
+// A graph in device memory, with sizes that the host cannot read there. The largest row is a number
+// of edges; -1: unknown.
 struct SparseGraph {
   CsrView csr;
-  std::int64_t num_cols = 0, num_edges = 0, num_heads = 1;
+  std::int64_t num_cols = 0, num_edges = 0, num_heads = 1, largest_row = -1;
 };
 
 // Edge tensors are in the caller's order: edge k of the CSR reads and writes row csr.id(k). T is

@@ -1,6 +1,7 @@
 // edge_attention on the GPU.
 #include "../edge_attention.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
@@ -20,7 +21,7 @@ struct Cuda : CudaDevice {
   using CudaDevice::CudaDevice;
 
   static cuda::EdgeAttentionSizes sizes(const EdgeAttentionTensors& t) {
-    return {t.num_edges, t.num_src};
+    return {t.num_edges, t.num_src, t.largest_row, t.largest_column};
   }
 
   template <class T>
@@ -96,6 +97,12 @@ struct Cuda : CudaDevice {
       const at::Tensor grad = grads.narrow(0, 0, count);
       cuda::edge_attention_features(*this, t.score.index, args, data<Acc<T>>(factors), first, count,
                                     mutable_data<Acc<T>>(grads), mutable_data<Acc<T>>(attrs));
+      if (t.has_rest) {  // the destination pass wrote no factors of edges that belong to no row
+        const at::Tensor position = at::arange(first, first + count, t.rowptr.options()),
+                         is_rest = position.ge(t.rowptr.slice(0, -1)).unsqueeze(1);
+        grad.masked_fill_(is_rest, 0);
+        attrs.narrow(0, 0, count).masked_fill_(is_rest, 0);
+      }
       if (to.edge_map.defined()) matrix(to.edge_map).addmm_(attrs.narrow(0, 0, count).t(), grad);
       if (!to.edge_attr.defined()) continue;
       const at::Tensor of_attr =
