@@ -50,8 +50,8 @@ class Graph(Conversions):
     """
 
     __slots__ = (
-        *("__weakref__", "_col", "_edge_id", "_edge_number", "_largest"),
-        *("_num_src", "_rowptr", "_transpose"),
+        *("__weakref__", "_col", "_edge_id", "_edge_number", "_largest", "_num_src"),
+        *("_rowptr", "_transpose"),
     )
 
     _rowptr: Tensor
@@ -78,8 +78,9 @@ class Graph(Conversions):
             counts = csr.traced_counts(num_nodes, num_src, num_dst)
             self._num_src = counts[0]
             given = edge_index, None, None
-            parts, _ = csr.adjacency_csr(given, counts, index_dtype)
-            self._rowptr, self._col, self._edge_id = parts
+            self._rowptr, self._col, self._edge_id = csr.adjacency_csr(given, counts, index_dtype)[
+                0
+            ]
             return
         # Inference tensors could not be saved for a later backward.
         with torch.inference_mode(False):
@@ -96,8 +97,8 @@ class Graph(Conversions):
         """A graph of checked parts."""
         graph = cls.__new__(cls)
         graph._rowptr, graph._col, graph._edge_id = parts
-        graph._num_src, graph._transpose, graph._edge_number = num_src, transpose, None
-        graph._largest = None
+        graph._num_src, graph._transpose = num_src, transpose
+        graph._edge_number = graph._largest = None
         return graph
 
     def _numbered(self, numbers: Tensor) -> Graph:
@@ -192,9 +193,8 @@ class Graph(Conversions):
     def transpose(self) -> Transpose:
         """The CSR by source, built at the first call and cached.
 
-        A compiled program that is given a graph without it builds it at each call. While a CUDA
-        graph is captured it is not cached, and each replay builds it again, unless it
-        was built before.
+        A compiled program given a graph without it, and the replays of a captured CUDA graph, build
+        it each time.
 
         Example:
             >>> graph = Graph(torch.tensor([[1, 0, 1], [0, 1, 1]]))
@@ -214,8 +214,7 @@ class Graph(Conversions):
 
     def _largest_degrees(self) -> Tensor | None:
         """See :func:`csr.largest_degrees`; None if they are not known when capturing."""
-        t = self._transpose
-        both, known = getattr(self, "_largest", None) or (False, None)  # an old pickle lacks it
+        t, (both, known) = self._transpose, getattr(self, "_largest", None) or (False, None)
         if (known is None or (t is not None and not both)) and not is_capturing(self):
             known = csr.largest_degrees(self._rowptr, None if t is None else t.rowptr)
             self._largest = t is not None, known
