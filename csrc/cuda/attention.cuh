@@ -236,6 +236,10 @@ struct AttentionLayout {
   RowShape shape;
 };
 
+inline GraphRows destination_rows(const CsrView& csr, const EdgeAttentionSizes& sizes) {
+  return {csr.rowptr, csr.num_rows, sizes.num_edges, sizes.largest_row};
+}
+
 // like_score and like_value are the other arrays that the pass accesses, with rows like those of x
 // and y, and of v. scores_only: the pass reads no values, so the channels of the scores alone
 // determine the shape.

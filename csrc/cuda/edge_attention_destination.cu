@@ -11,8 +11,8 @@ constexpr std::int64_t kAttSlots = 16384;
 template <class T>
 RowPlan destination_plan(const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in,
                          const RowShape& shape, int unroll, bool att) {
-  return plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, shape.blocks,
-                   shape.lanes, unroll, att ? kAttSlots : 0);
+  return plan_rows(destination_rows(in.csr, sizes), in.num_heads, shape.blocks, shape.lanes, unroll,
+                   att ? kAttSlots : 0);
 }
 
 // The row of position k of a CSR: the last one that begins at or before k.

@@ -18,9 +18,9 @@ void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes,
       Pass pass;
       pass.attention = layout.attention;
       pass.to = to;
-      run_pass(context, pass,
-               plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads, 1,
-                         shape.lanes, Pass::kUnroll));
+      run_pass(
+          context, pass,
+          plan_rows(destination_rows(in.csr, sizes), in.num_heads, 1, shape.lanes, Pass::kUnroll));
     });
   });
 }

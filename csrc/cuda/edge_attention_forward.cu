@@ -19,8 +19,8 @@ void edge_attention_forward(Context& context, int score, const EdgeAttentionSize
       pass.sink.num_heads = in.num_heads, pass.sink.value = pass.attention.value;
       pass.sink.value_acc = row_channels<Acc<T>>(in.num_heads, in.value_channels, args.out_acc);
       run_pass(context, pass,
-               plan_rows(in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads,
-                         shape.blocks, shape.lanes, Pass::kUnroll));
+               plan_rows(destination_rows(in.csr, sizes), in.num_heads, shape.blocks, shape.lanes,
+                         Pass::kUnroll));
     });
   });
 }

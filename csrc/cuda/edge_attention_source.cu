@@ -35,9 +35,10 @@ void edge_attention_source(Context& context, int score, const EdgeAttentionSizes
       pass.sink.grad_src_term = args.grad_src_term;
       pass.sink.num_heads = in.num_heads;
       pass.sink.score = pass.args.attention.score, pass.sink.value = pass.args.attention.value;
-      run_pass(context, pass,
-               plan_rows(args.transpose.rowptr, sizes.num_src, sizes.num_edges, in.num_heads,
-                         shape.blocks, shape.lanes, Pass::kUnroll));
+      run_pass(
+          context, pass,
+          plan_rows({args.transpose.rowptr, sizes.num_src, sizes.num_edges, sizes.largest_column},
+                    in.num_heads, shape.blocks, shape.lanes, Pass::kUnroll));
     });
   });
 }
@@ -46,7 +47,7 @@ template <class T>
 void edge_attention_sum_edge_grad(Context& context, const EdgeAttentionSizes& sizes,
                                   const EdgeAttentionBackward<T>& args) {
   const EdgeAttentionInputs<T>& in = args.in;
-  run_row_sums(context, in.csr.rowptr, in.csr.num_rows, sizes.num_edges, in.num_heads,
+  run_row_sums(context, destination_rows(in.csr, sizes), in.num_heads,
                EdgeGrad<Acc<T>>{args.edge_grad, in.num_heads}, args.grad_dst_term);
 }
 

@@ -5,8 +5,13 @@
 #include "../core/csr.h"
 #include "pack.cuh"
 #include "rows.cuh"
+#include "sparse.h"
 
 namespace gat::cuda {
+
+inline GraphRows rows_of(const SparseGraph& graph) {
+  return {graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.largest_row};
+}
 
 // Edges of a row that a lane processes together: all their ids are loaded before the first number,
 // and all numbers before the first is used.
@@ -107,13 +112,12 @@ struct RowSumPass : NothingShared {
 // out [rows, heads] = the sums of value(id, head) over the edges of each row; without ids, the id
 // of an edge is its position.
 template <class T, class Value>
-void run_row_sums(Context& context, const std::int64_t* rowptr, std::int64_t num_rows,
-                  std::int64_t num_edges, std::int64_t heads, const Value& value, T* out,
-                  const IndexArray& ids = {}) {
+void run_row_sums(Context& context, const GraphRows& rows, std::int64_t heads, const Value& value,
+                  T* out, const IndexArray& ids = {}) {
   using Pass = RowSumPass<Value, T>;
   Pass pass;
   pass.ids = ids, pass.value = value, pass.sink.out = out, pass.sink.num_heads = heads;
-  run_pass(context, pass, plan_rows(rowptr, num_rows, num_edges, heads, 1, 1, Pass::kUnroll));
+  run_pass(context, pass, plan_rows(rows, heads, 1, 1, Pass::kUnroll));
 }
 
 }  // namespace gat::cuda

@@ -6,12 +6,13 @@
 // long row is longer than a chunk, so it overlaps a chunk in one of two ways only: it covers the
 // first edge of the chunk, or it starts inside and covers the last. Therefore each chunk has two
 // slots for the state of its part of a long row, no list of long rows is needed, and the host never
-// needs their number. A second launch merges the slots of each long row in the order of the edges.
-// Chunks come first in the grid because they are the longest units. A block is one warp: a block of
-// several would hold its registers until the longest of their rows ends. The graph and the width of
-// the accesses, which the alignment of the tensors limits, determine how sums are split and
-// ordered, and no atomics are used: results are bitwise identical in every run on one kind of
-// device. Another kind may round exp and log otherwise.
+// needs their number; if it knows the largest row, graphs without long rows have no chunks. A
+// second launch merges the slots of each long row in the order of the edges. Chunks come first in
+// the grid because they are the longest units. A block is one warp: a block of several would hold
+// its registers until the longest of their rows ends. The graph and the width of the accesses,
+// which the alignment of the tensors limits, determine how sums are split and ordered, and no
+// atomics are used: results are bitwise identical in every run on one kind of device. Another kind
+// may round exp and log otherwise.
 //
 // A pass is a kernel argument and has
 //   using A, State, Shared, Sink
@@ -270,13 +271,20 @@ inline int power_of_two_at_least(std::int64_t n) {
   return p;
 }
 
+// The rows of a graph, in device memory, and what the host knows of them.
+struct GraphRows {
+  const std::int64_t* rowptr = nullptr;
+  std::int64_t num_rows = 0, num_edges = 0;
+  std::int64_t largest_row = -1;  // edges; -1: unknown
+};
+
 // Plans a pass with teams of `lanes` lanes that process `unroll` edges at a time. row_slots = 0:
 // one slot per row.
-inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std::int64_t num_edges,
-                         std::int64_t heads, int blocks, int lanes, int unroll,
-                         std::int64_t row_slots = 0) {
+inline RowPlan plan_rows(const GraphRows& rows, std::int64_t heads, int blocks, int lanes,
+                         int unroll, std::int64_t row_slots = 0) {
+  const std::int64_t num_rows = rows.num_rows, num_edges = rows.num_edges;
   RowPlan plan;
-  plan.rowptr = rowptr, plan.num_rows = num_rows, plan.num_edges = num_edges;
+  plan.rowptr = rows.rowptr, plan.num_rows = num_rows, plan.num_edges = num_edges;
   plan.heads = heads, plan.blocks = blocks, plan.lanes = lanes;
   const std::int64_t degree = num_rows > 0 ? num_edges / num_rows : 0;
   // As many teams per row as its edges keep busy, so that a warp processes few rows, because their
@@ -285,7 +293,9 @@ inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std:
   plan.row_slots = row_slots > 0 && row_slots < num_rows ? row_slots : num_rows;
   if (num_rows > 0) plan.rounds = static_cast<int>(ceil_div(num_rows, plan.row_slots));
   plan.long_row = chunk_edges(num_edges);
-  plan.num_chunks = num_edges > plan.long_row ? ceil_div(num_edges, plan.long_row) : 0;
+  // Without a long row there is nothing to split, and no second launch.
+  const std::int64_t longest = rows.largest_row >= 0 ? rows.largest_row : num_edges;
+  plan.num_chunks = longest > plan.long_row ? ceil_div(num_edges, plan.long_row) : 0;
   plan.chunk_blocks = ceil_div(2 * plan.num_chunks * heads * blocks * lanes * plan.parts, kWarp);
   return plan;
 }

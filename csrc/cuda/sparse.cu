@@ -14,8 +14,7 @@ A* allocate(Context& context, std::int64_t count) {
 
 // A plan for passes that read numbers instead of feature rows: one lane per edge.
 RowPlan plan_edges(const SparseGraph& graph, int unroll) {
-  return plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1, 1,
-                   unroll);
+  return plan_rows(rows_of(graph), graph.num_heads, 1, 1, unroll);
 }
 
 template <class T, class Value>
@@ -89,8 +88,8 @@ void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* 
                            const T* alpha, T* grad_scores) {
   using A = Acc<T>;
   A* const sum = allocate<A>(context, graph.csr.num_rows * graph.num_heads);
-  run_row_sums(context, graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads,
-               AlphaGrad<T>{graph.num_heads, grad, alpha}, sum, graph.csr.edge_id);
+  run_row_sums(context, rows_of(graph), graph.num_heads, AlphaGrad<T>{graph.num_heads, grad, alpha},
+               sum, graph.csr.edge_id);
   map_edges(context, graph, SoftmaxGrad<T>{graph.num_heads, grad, alpha, sum}, grad_scores);
 }
 
@@ -107,8 +106,7 @@ void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, co
     pass.graph = graph, pass.x = x, pass.y = y, pass.out = out;
     pass.channels = rows, pass.blocks = shape.blocks;
     run_pass(context, pass,
-             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads, 1,
-                       shape.lanes, Pass::kUnroll));
+             plan_rows(rows_of(graph), graph.num_heads, 1, shape.lanes, Pass::kUnroll));
   });
 }
 
@@ -122,8 +120,7 @@ template <class T>
 void edge_sum(Context& context, const SparseGraph& graph, std::int64_t channels, const T* weight,
               const T* edge_attr, T* out) {
   const int columns = checked_int(channels, "edge channels");
-  run_row_sums(context, graph.csr.rowptr, graph.csr.num_rows, graph.num_edges,
-               graph.num_heads * channels,
+  run_row_sums(context, rows_of(graph), graph.num_heads * channels,
                EdgeProduct<T>{weight, edge_attr, graph.num_heads, columns}, out, graph.csr.edge_id);
 }
 

@@ -17,8 +17,8 @@ void run_gather(Context& context, const SparseGraph& graph, std::int64_t channel
     pass.graph = graph, pass.weight = weight, pass.x = x, pass.channels = rows;
     pass.sink.out = out, pass.sink.num_heads = graph.num_heads, pass.sink.channels = rows;
     run_pass(context, pass,
-             plan_rows(graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads,
-                       shape.blocks, shape.lanes, decltype(pass)::kUnroll));
+             plan_rows(rows_of(graph), graph.num_heads, shape.blocks, shape.lanes,
+                       decltype(pass)::kUnroll));
   });
 }
 

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "attention.cuh"
-#include "sparse.h"
+#include "row_sums.cuh"
 
 namespace gat::cuda {
 

@@ -200,9 +200,8 @@ class Graph(Conversions):
     def transpose(self) -> Transpose:
         """The CSR by source, built at the first call and cached.
 
-        It may be used on any CUDA stream. A compiled program that is given a graph without it
-        builds it at each call. While a CUDA graph is captured it is not cached, and each replay
-        builds it again, unless it was built before.
+        It may be used on any CUDA stream. A compiled program given a graph without it, and the
+        replays of a captured CUDA graph, build it each time.
 
         Example:
             >>> graph = Graph(torch.tensor([[1, 0, 1], [0, 1, 1]]))
@@ -226,8 +225,7 @@ class Graph(Conversions):
     def _largest_degrees(self) -> Tensor | None:
         """See :func:`csr.largest_degrees`; None if they are not known when capturing."""
         t = None if self._transpose is None else self._transpose[0]
-        pair = getattr(self, "_largest", None)  # an old pickle lacks it
-        both, known = pair or (False, None)
+        both, known = getattr(self, "_largest", None) or (False, None)  # an old pickle lacks it
         if (known is None or (t is not None and not both)) and not is_capturing(self):
             known = csr.largest_degrees(self._rowptr, None if t is None else t.rowptr)
             self._largest = t is not None, known
