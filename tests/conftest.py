@@ -77,8 +77,7 @@ def operators_of_the_cpu() -> set[str]:
     """The operators that have CPU kernels only; elsewhere torch's operators replace them."""
     names = (
         "linear linear_backward add scale relu relu_backward dropout inverse_norm csr_of_edges "
-        "csr_transpose checked_csr edge_slots adjacency_attention adjacency_attention_backward "
-        "draw_starts neighbor_sample csr_with_loops"
+        "csr_transpose draw_starts neighbor_sample csr_with_loops"
     )
     return {f"gat_ext::{name}" for name in names.split()}
 

@@ -45,8 +45,6 @@ def test_input_list_schemas_and_records_agree():
     for name, record in (
         ("edge_attention", arguments.EdgeAttention),
         ("edge_attention_backward", arguments.EdgeAttentionBackward),
-        ("adjacency_attention", arguments.AdjacencyAttention),
-        ("adjacency_attention_backward", arguments.AdjacencyAttentionBackward),
     ):
         fields = names(schema(name).arguments)
         assert fields == record._fields
@@ -104,14 +102,14 @@ def test_public_operator_passes_every_argument_in_its_place(traced, monkeypatch)
     edges = torch.tensor([[1, 0, 1], [1, 1, 0]])
     graph = Graph(edges, num_nodes=2)
     given = sample_inputs("additive_v2", graph)["everything"]
+    name, record = "edge_attention", arguments.EdgeAttention
     if traced:
-        name, record = "adjacency_attention", arguments.AdjacencyAttention
-        expected = {"edges": edges, "num_src": 2, "num_dst": 2, "self_loops": False}
-        expected |= {"for_backward": False}
         graph = TracedGraph(edges, 2, 2, self_loops=False)
+        parts = graph.sorted(for_backward=False)
+        monkeypatch.setattr(graph, "sorted", lambda _: parts)
     else:
-        name, record = "edge_attention", arguments.EdgeAttention
-        expected = {"rowptr": graph.rowptr, "col": graph.col, "edge_id": graph.edge_id}
+        parts = graph.rowptr, graph.col, graph.edge_id
+    expected = dict(zip(("rowptr", "col", "edge_id"), parts, strict=False))
     calls = []
     original = getattr(ops, name)
     monkeypatch.setattr(ops, name, lambda *a: (calls.append(record(*a)), original(*a))[1])
@@ -131,7 +129,7 @@ def test_no_argument_is_read_by_position():
     pattern = re.compile(r"\b(args|arguments|inputs|constants|saved|in_dims)\[")
     for room in ("ops", "functional"):
         for path in (ROOT / "gat_ext" / room).glob("*.py"):
-            if path.stem in {"edge_attention", "adjacency_attention", "composed", "fallback"} | {
+            if path.stem in {"edge_attention", "composed", "fallback"} | {
                 "func_transforms",
                 "arguments",
             }:

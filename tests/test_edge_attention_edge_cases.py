@@ -11,7 +11,7 @@ import torch
 from attention_calls import leaves, raw_arguments
 from torch.testing import assert_close
 
-from gat_ext import functional, reference
+from gat_ext import Graph, functional, reference
 from gat_ext.ops.registry import ops
 from gat_ext.testing import (
     SMALL_GRAPHS,
@@ -45,6 +45,42 @@ def test_large_logits_are_finite(score):
             out.to(F64), expected, rtol=1e-2, atol=1e-2
         )  # at 1e4, three digits remain in float32
         assert_close(lse.to(F64), expected_lse, rtol=1e-6, atol=0)
+
+
+def scores_to_select_from(kind, count, dtype):
+    generator = torch.Generator().manual_seed(count)
+    scores = torch.randn(count, 2, generator=generator, dtype=dtype)
+    if kind == "close":
+        return 1 + 1e-5 * scores
+    if kind == "equal":
+        return scores.round()
+    special = torch.tensor(
+        [torch.nan, -torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1.0], dtype=dtype
+    )
+    return (
+        special[torch.randint(7, (count, 2), generator=generator)] if kind == "special" else scores
+    )
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+@pytest.mark.parametrize("kind", ["random", "close", "equal", "special"])
+def test_top_k_of_long_and_short_rows(kind, dtype, device):
+    """NaN is above any number, and the first of equal scores is selected."""
+    degrees = torch.tensor([0, 1, 31, 32, 33, 255, 256, 257, 511, 512, 513, 1, 1100])
+    dst = torch.arange(len(degrees)).repeat_interleave(degrees)
+    graph = Graph(torch.stack([dst % 3, dst]), num_nodes=len(degrees)).to(device)
+    bias = scores_to_select_from(kind, len(dst), dtype)
+    zeros = torch.zeros(len(degrees), 2, 1, dtype=dtype, device=device)
+    inputs = {"score": "dot", "value": zeros, "query": zeros, "key": zeros}
+    for top_k in (1, 5, 32, 300):
+        call = raw_arguments(inputs | {"bias": bias.to(device), "top_k": top_k}, graph)
+        selected = ops.edge_attention(*call)[4].cpu()
+        for row, scores in enumerate(bias.split(degrees.tolist())):
+            known = scores.nan_to_num(1e9, 1e8, -1e8)
+            order = known.sort(dim=0, descending=True, stable=True).indices
+            expected = torch.zeros(scores.shape, dtype=torch.uint8).scatter(0, order[:top_k], 1)
+            assert torch.equal(selected[dst == row], expected), (top_k, row)
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gat_ext import Graph, functional, reference
+from gat_ext.ops.registry import ops
 from gat_ext.testing import GRAPHS, sample_graph, sample_inputs
 
 SHAPES = [(1, 1), (3, 7), (2, 33), (1, 130), (8, 8)]
@@ -133,3 +134,27 @@ def test_sparse_operators(name, dtype, shape, monkeypatch):
             return [out, *torch.autograd.grad(out.float().square().sum(), leaves)]
 
         check(run, monkeypatch, case)
+
+
+# ---- edges that a program sorts
+
+
+def sorted_in_a_program(edges: Tensor) -> tuple[Tensor, ...]:
+    csr: tuple[Tensor, ...] = ops.adjacency_csr(edges, None, None, 3, 3, True, True, True)
+    return csr
+
+
+def test_a_node_out_of_range_is_reported_at_the_next_call(monkeypatch):
+    """The host does not wait for the device, and no kernel reads the edge."""
+    monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
+    good = torch.tensor([[0, 1], [1, 2]])
+    for bad in (torch.tensor([[0, 7, 1, 0], [1, 0, 2, -2]]), torch.tensor([[0, 1, 3], [1, 2, 1]])):
+        found = sorted_in_a_program(bad)
+        with pytest.raises(IndexError, match=r"edge_index\[\d\] contains (7|-2|3)"):
+            sorted_in_a_program(good)
+        wanted = sorted_in_a_program(good)
+        for rows in (0, 3):  # of destinations, of sources
+            assert torch.equal(found[rows], wanted[rows])
+            read = int(found[rows][-1])
+            assert torch.equal(found[rows + 1][:read], wanted[rows + 1][:read])
+            assert all(int(t.min()) >= 0 and int(t.max()) < 3 for t in (found[1], found[4]))

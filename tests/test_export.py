@@ -74,7 +74,7 @@ def test_make_fx(mode):
 
     given = parameters, torch.randn(10, 5), edges_of(10, 30)
     traced = make_fx(run, tracing_mode=mode)(*given)
-    assert any("adjacency_attention" in str(node.target) for node in traced.graph.nodes)
+    assert any("adjacency_csr" in str(node.target) for node in traced.graph.nodes)
     x = torch.randn(10, 5)
     assert_close(traced(parameters, x, given[2]), run(parameters, x, given[2]))
 

@@ -458,3 +458,16 @@ def test_data_loaders_pin_graphs(monkeypatch):
 def test_examples_in_the_docstrings():
     result = doctest.testmod(gat_ext.graph.graph)
     assert result.attempted > 10 and result.failed == 0
+
+
+def test_largest_degrees():
+    """Read once; that of the sources once the transpose is known."""
+    graph = Graph(torch.tensor([[0, 0, 0, 2, 1], [1, 0, 2, 2, 2]]), num_src=4, num_dst=5)
+    with torch.inference_mode():
+        first = graph._largest_degrees()
+    assert first.tolist() == [3, -1] and first.dtype == torch.int64 and not first.is_inference()
+    assert graph._largest_degrees() is first
+    graph.transpose()
+    both = graph._largest_degrees()
+    assert both.tolist() == [3, 3] and graph._largest_degrees() is both
+    assert Graph(torch.zeros(2, 0, dtype=torch.int64), num_nodes=0)._largest_degrees()[0] == 0

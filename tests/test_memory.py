@@ -12,7 +12,7 @@ from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from gat_ext import Graph, functional, models, nn
-from gat_ext.ops.arguments import AdjacencyAttention
+from gat_ext.ops.arguments import EdgeAttention
 from gat_ext.ops.registry import ops
 from gat_ext.reference import SCORES
 from gat_ext.testing import sample_inputs
@@ -76,13 +76,14 @@ def attention(score, option, **results):
 
 
 def traced_attention(value, term, edges):
-    given = AdjacencyAttention(
-        **dict(edges=edges, num_src=NODES, num_dst=NODES, self_loops=True, for_backward=True),
+    csr = ops.adjacency_csr(edges, None, None, NODES, NODES, True, True, True)
+    given = EdgeAttention(
+        **dict(zip(EdgeAttention._fields, csr, strict=False)),
         **dict(value=value, dst_term=term, src_term=term, score="additive", edge_in_value=False),
         **dict(negative_slope=0.2, scale=1.0, dropout_p=0.0, top_k=2),
         **dict(return_weights=True, return_lse=True),
     )
-    return ops.adjacency_attention(*given)[0]
+    return ops.edge_attention(*given)[0]
 
 
 def layer(module, *more):

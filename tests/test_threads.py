@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from gat_ext import Graph, functional, nn
-from gat_ext.ops.arguments import AdjacencyAttention
+from gat_ext.ops.arguments import EdgeAttention
 from gat_ext.ops.registry import ops
 
 THREADS = 64
@@ -66,13 +66,14 @@ def walk():
 
 def traced_attention():
     value, dst_term, src_term = draw(10, 2, 4), draw(10, 2), draw(10, 2)
-    given = AdjacencyAttention(
-        **dict(edges=edges(), num_src=10, num_dst=10, self_loops=True, for_backward=True),
+    csr = ops.adjacency_csr(edges(), None, None, 10, 10, True, True, True)
+    given = EdgeAttention(
+        **dict(zip(EdgeAttention._fields, csr, strict=False)),
         **dict(value=value, dst_term=dst_term, src_term=src_term),
         **dict(score="additive", edge_in_value=False, negative_slope=0.2, scale=1.0),
         **dict(dropout_p=0.0, top_k=0, return_weights=False, return_lse=False),
     )
-    differentiate(ops.adjacency_attention(*given)[0])
+    differentiate(ops.edge_attention(*given)[0])
 
 
 def graphs():

@@ -103,7 +103,7 @@ struct EdgeAttentionBackward {
   const T* grad_out = nullptr;                  // g [N_dst, H, F]
   const T* grad_weights = nullptr;              // r [E, H] or null
   const RowSoftmax<Acc<T>>* softmax = nullptr;  // [N_dst, H]
-  const Acc<T>* delta = nullptr;                // [N_dst, H] delta_i - q_i
+  const Acc<T>* delta = nullptr;                // [N_dst, H] delta_i - q_i; on CUDA with others
   // Scratch [E, H] of a score without a term: the gradient of a through each edge, or null.
   Acc<T>* edge_grad = nullptr;
   // The gradients; null where not needed. On the CPU grad_query and grad_key may be the same

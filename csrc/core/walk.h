@@ -47,16 +47,30 @@ GAT_HD std::int64_t draw_uniform(std::int64_t begin, std::int64_t end, double u)
   return k < end ? k : end - 1;
 }
 
-// weight(k) is the weight of neighbour k in double. Returns NaN where one is negative or NaN.
+// Calls f(k, weight of k) for the neighbours [begin, end) in their order. Weight::kAtOnce weights
+// are loaded before the first is used, because each is at the end of a chain of loads: load(k,
+// last, w) writes the weights of k, k + 1, …, and after the last neighbour the last one's.
+template <class Weight, class F>
+GAT_HD void for_each_weight(std::int64_t begin, std::int64_t end, const Weight& weight,
+                            const F& f) {
+  for (std::int64_t first = begin; first < end; first += Weight::kAtOnce) {
+    double w[Weight::kAtOnce];
+    weight.load(first, end - 1, w);
+    for (int i = 0; i < Weight::kAtOnce; ++i) {
+      if (i == 0 || first + i < end) f(first + i, w[i]);
+    }
+  }
+}
+
+// The weights are in double. Returns NaN where one is negative or NaN.
 template <class Weight>
 GAT_HD double total_weight(std::int64_t begin, std::int64_t end, const Weight& weight) {
   double total = 0;
   bool valid = true;
-  for (std::int64_t k = begin; k < end; ++k) {
-    const double w = weight(k);
+  for_each_weight(begin, end, weight, [&](std::int64_t, double w) {
     valid = valid & (w >= 0);
     total += w;
-  }
+  });
   return valid ? total : static_cast<double>(NAN);
 }
 
@@ -69,36 +83,44 @@ GAT_HD std::int64_t draw_weighted(std::int64_t begin, std::int64_t end, const We
   const double target = u * total;
   double sum = 0;
   std::int64_t drawn = begin;
-  for (std::int64_t k = begin; k < end; ++k) {
-    sum += weight(k);
+  for_each_weight(begin, end, weight, [&](std::int64_t, double w) {
+    sum += w;
     drawn += !running_sum_passes(sum, target, total);
-  }
+  });
   return drawn;
 }
 
 template <class Weight>
 GAT_HD std::int64_t heaviest(std::int64_t begin, std::int64_t end, const Weight& weight) {
   std::int64_t best = begin;
-  for (std::int64_t k = begin + 1; k < end; ++k) {
-    if (weight(k) > weight(best)) best = k;
-  }
+  double most = -1;
+  for_each_weight(begin, end, weight, [&](std::int64_t k, double w) {
+    best = w > most ? k : best;
+    most = w > most ? w : most;
+  });
   return best;
 }
 
 // cumulative[k] is the running sum of the row up to k. Draws the same neighbour as draw_weighted,
-// in log(degree) steps.
+// in log(degree) steps: `probes` loads, in flight together, divide the range into probes + 1 parts.
+template <int probes = 1>
 GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const double* cumulative,
                                     double u) {
   const double total = cumulative[end - 1], target = u * total;
   if (!(total > 0) || !finite_total(total)) return kStays;
   std::int64_t low = begin, high = end - 1;  // the last sum passes
   while (low < high) {
-    const std::int64_t middle = low + (high - low) / 2;
-    if (running_sum_passes(cumulative[middle], target, total)) {
-      high = middle;
-    } else {
-      low = middle + 1;
+    const std::int64_t part = (high - low + probes + 1) / (probes + 1);
+    double sum[probes];
+    for (int i = 0; i < probes; ++i) {
+      const std::int64_t probe = low + (i + 1) * part - 1;
+      sum[i] = cumulative[probes == 1 || probe < high ? probe : high];
     }
+    std::int64_t next = low;
+    for (int i = 0; i < probes; ++i)
+      next = running_sum_passes(sum[i], target, total) ? next : low + (i + 1) * part;
+    high = next + part - 1 < high ? next + part - 1 : high;
+    low = next;
   }
   return low;
 }
@@ -119,8 +141,9 @@ struct WalkStep {
   bool greedy = false;
 };
 
-template <class T>
+template <class T, int at_once>
 struct RankOfNeighbour {
+  static constexpr int kAtOnce = at_once;
   IndexArray col;
   const std::int64_t* node_type;
   const T* rank;  // [R], the agent's
@@ -134,10 +157,30 @@ struct RankOfNeighbour {
     const std::int64_t t = type(k);
     return in_range(t) ? static_cast<double>(rank[t]) : static_cast<double>(NAN);
   }
+  GAT_HD void load(std::int64_t k, std::int64_t last, double (&weight)[at_once]) const {
+    if constexpr (at_once == 1) {
+      weight[0] = (*this)(k);
+    } else {
+      std::int64_t of[at_once];
+      if (col.wide) {
+        load_columns(static_cast<const std::int64_t*>(col.data), k, last, of);
+      } else {
+        load_columns(static_cast<const std::int32_t*>(col.data), k, last, of);
+      }
+      for (int i = 0; i < at_once; ++i) of[i] = node_type[of[i]];
+      for (int i = 0; i < at_once; ++i)
+        weight[i] = in_range(of[i]) ? static_cast<double>(rank[of[i]]) : static_cast<double>(NAN);
+    }
+  }
+  template <class Index>
+  static GAT_HD void load_columns(const Index* from, std::int64_t k, std::int64_t last,
+                                  std::int64_t (&column)[at_once]) {
+    for (int i = 0; i < at_once; ++i) column[i] = from[k + i < last ? k + i : last];
+  }
 };
 
-template <class T>
-GAT_HD RankOfNeighbour<T> rank_of_neighbour(const WalkStep<T>& walk, std::int64_t agent) {
+template <int at_once, class T>
+GAT_HD RankOfNeighbour<T, at_once> rank_of_neighbour(const WalkStep<T>& walk, std::int64_t agent) {
   return {walk.csr.col, walk.node_type, walk.rank + agent * walk.num_types, walk.num_types};
 }
 
@@ -146,8 +189,8 @@ GAT_HD bool is_row(const CsrView& csr, std::int64_t node) {
 }
 
 // Writes next [B] and log_prob [B] of one agent from its random number u. Returns false where an
-// index is out of range.
-template <class T>
+// index is out of range. The weights of `at_once` neighbours are loaded together.
+template <int at_once = 1, class T>
 GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std::int64_t* next,
                       T* log_prob) {
   const std::int64_t node = walk.current[agent];
@@ -159,7 +202,7 @@ GAT_HD bool walk_step(const WalkStep<T>& walk, std::int64_t agent, double u, std
     log_prob[agent] = T(0);
     return true;
   }
-  const RankOfNeighbour<T> weight = rank_of_neighbour(walk, agent);
+  const RankOfNeighbour<T, at_once> weight = rank_of_neighbour<at_once>(walk, agent);
   const double total = total_weight(begin, end, weight);
   if (!finite_total(total)) {
     bool in_range = true;
@@ -202,13 +245,13 @@ struct CountInPlace {
 // the number of neighbours of type k and Z the total,
 // d log p / d rank_k = [k = m] / rank_m - n_k / Z. next [B] is the result of the step, grad [B] the
 // gradient of its log_prob.
-template <class T>
+template <int at_once = 1, class T>
 GAT_HD void walk_step_backward(const WalkStep<T>& walk, std::int64_t agent,
                                const std::int64_t* next, const T* grad, T* grad_rank) {
   const std::int64_t node = walk.current[agent];
   if (!is_row(walk.csr, node) || !is_row(walk.csr, next[agent])) return;
   const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];
-  const RankOfNeighbour<T> weight = rank_of_neighbour(walk, agent);
+  const RankOfNeighbour<T, at_once> weight = rank_of_neighbour<at_once>(walk, agent);
   const double total = total_weight(begin, end, weight);
   if (total == 0) return;  // no neighbours, or none of a rank above 0
   T* const row = grad_rank + agent * walk.num_types;
@@ -236,22 +279,26 @@ struct RandomWalk {
   const std::int64_t* seed = nullptr;  // one number, in the memory of the device
 };
 
-// Writes the running sums of one row. They are NaN from the first negative weight on.
+// What a weight adds to the running sums: they are NaN from the first negative one on.
+GAT_HD double summand(double weight) { return weight >= 0 ? weight : static_cast<double>(NAN); }
+
+// Writes the running sums of one row.
 GAT_HD void running_sums(const CsrView& csr, std::int64_t row, const double* weight,
                          double* cumulative) {
   double sum = 0;
   for (std::int64_t k = csr.rowptr[row]; k < csr.rowptr[row + 1]; ++k) {
-    sum += weight[k] >= 0 ? weight[k] : static_cast<double>(NAN);
+    sum += summand(weight[k]);
     cumulative[k] = sum;
   }
 }
 
 // The edge along which a walk leaves `node`, drawn by the random number u: its position, or kStays.
+template <int probes = 1>
 GAT_HD std::int64_t random_edge(const RandomWalk& walk, std::int64_t node, double u) {
   if (!is_row(walk.csr, node)) return kStays;
   const std::int64_t begin = walk.csr.rowptr[node], end = walk.csr.rowptr[node + 1];
   if (begin == end) return kStays;
-  return walk.cumulative ? draw_cumulative(begin, end, walk.cumulative, u)
+  return walk.cumulative ? draw_cumulative<probes>(begin, end, walk.cumulative, u)
                          : draw_uniform(begin, end, u);
 }
 

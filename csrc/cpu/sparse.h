@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../core/csr.h"
+#include "../core/mutable_index.h"
 #include "../core/philox.h"
 #include "../core/types.h"
 
@@ -29,10 +30,11 @@ struct SparseKernels {
   // row. arg [num_rows, H, F] = the edge that it comes from, in the caller's order; of equal
   // values, the first; -1 for an empty row. NaN counts as the extremum.
   void (*spmm_extremum)(const CsrView&, std::int64_t num_heads, std::int64_t channels, int sign,
-                        const T* weight, const T* x, T* out, std::int64_t* arg, int num_threads);
+                        const T* weight, const T* x, T* out, MutableIndexArray arg,
+                        int num_threads);
   // The gradient of x of spmm_extremum: csr is the transpose, grad and arg are [num_cols, H, F].
   void (*spmm_extremum_backward)(const CsrView&, std::int64_t num_heads, std::int64_t channels,
-                                 const T* weight, const T* grad, const std::int64_t* arg, T* grad_x,
+                                 const T* weight, const T* grad, IndexArray arg, T* grad_x,
                                  int num_threads);
   // out [E, H] = <query_ih, e_ij>; query [num_rows, H, K] by row, e [E, K].
   void (*edge_dot)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* query,

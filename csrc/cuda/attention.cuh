@@ -1,4 +1,4 @@
-// Base of all passes of edge attention: the scores of a few edges of one row.
+// Base of all passes of edge attention: their inputs, and how they distribute channels.
 #pragma once
 
 #include <initializer_list>
@@ -9,10 +9,33 @@
 #include "../core/online_softmax.h"
 #include "../core/scores/all.h"
 #include "edge_attention.h"
-#include "edge_batch.cuh"
+#include "edge_stage.cuh"
 #include "pack.cuh"
 
 namespace gat::cuda {
+
+// What the backward reads of a destination and head, in one access: its node term, its softmax,
+// and delta.
+template <class A>
+struct alignas(16) NodeStats {
+  A term, shift, scale, delta;
+};
+static_assert(sizeof(NodeStats<float>) == kNodeStats * sizeof(float));
+
+template <class A>
+__device__ __forceinline__ NodeStats<A> load_stats(const NodeStats<A>* p) {
+  // The four numbers of a NodeStats<A> are one pack of floats, or two packs of doubles.
+  constexpr int packs = kNodeStats / kPack<A>;
+  A words[kNodeStats];
+#pragma unroll
+  for (int c = 0; c < packs; ++c) {
+    Pack<A> pack;
+    load_units<16>(reinterpret_cast<const A*>(p) + c * kPack<A>, kPack<A>, pack);
+#pragma unroll
+    for (int i = 0; i < kPack<A>; ++i) words[c * kPack<A> + i] = pack[i];
+  }
+  return {words[0], words[1], words[2], words[3]};
+}
 
 // The inputs with the layout of their rows.
 template <class T>
@@ -21,6 +44,10 @@ struct Attention {
   Channels score, value;  // of x, y, w, e and of v, g
   int score_blocks, value_blocks;
   int heads;
+  bool key_is_value = false;                 // y and v are one tensor
+  bool has_edge_terms = false;               // any of the numbers that an edge may have
+  Acc<T> keep = 1;                           // the factor of the weights that dropout keeps
+  const NodeStats<Acc<T>>* stats = nullptr;  // [N_dst, H], in the backward
 
   // The offset of a head of a node or edge in [N, H] or [E, H].
   __device__ __forceinline__ std::int64_t at(std::int64_t node, int head) const {
@@ -28,26 +55,37 @@ struct Attention {
   }
 };
 
-// Every pass has two variants: one for rows of one pack per lane, which is the common case; and a
-// general one for longer rows (in blocks if necessary), for edge features, and for rows of 16-bit
-// channels aligned to less than 8 bytes.
+// Every pass has three variants. Two are for rows of one pack per lane: for teams of four lanes and
+// more, which is the common case, and for smaller teams. The third is general: for longer rows (in
+// blocks if necessary), for edge features, and for rows of 16-bit channels aligned to less than 8
+// bytes.
 inline constexpr int kGeneralPacks = 2;
-template <int C>
-inline constexpr bool kGeneral = C > 1;
-// Edges that a team processes at a time; fewer where their channels take many registers.
-template <class T, int C>
-inline constexpr int kEdges = !kGeneral<C>     ? 4
+template <int packs, bool wide_team>
+struct Variant {
+  static constexpr int C = packs;
+  static constexpr bool kGeneral = packs > 1, kWideTeam = wide_team;
+};
+
+// Edges of a group: as many as fit into registers.
+template <class T, class V>
+inline constexpr int kEdges = !V::kGeneral     ? 4
                               : sizeof(T) == 4 ? 2
                                                : 1;
+template <class T, class V>
+using StagingOf = Staging<kEdges<T, V>, V::kWideTeam>;
 
-// Thread blocks per multiprocessor: as many as its registers hold without spills, which keeps
-// enough loads in flight.
-template <int C>
-inline constexpr int kBlocksAtOnce = kGeneral<C> ? 2 : 3;
-// In a backward pass: one fewer in float64 for scores with both a term and node terms.
-template <class Score, class T, int C>
-inline constexpr int kBackwardBlocksAtOnce =
-    Score::has_term && Score::has_node_terms && sizeof(T) == 8 ? 2 : kBlocksAtOnce<C>;
+// Warps per multiprocessor that the registers of a pass allow: as many as possible without spills.
+// A score with a term keeps the rows of a group until its sums are known.
+template <class Score, class T, class V>
+inline constexpr int kForwardWarps = sizeof(T) == 8 && !V::kWideTeam   ? 12
+                                     : sizeof(T) == 8 || !V::kWideTeam ? 16
+                                     : Score::has_term                 ? 24
+                                                                       : 32;
+template <class Score, class T, class V>
+inline constexpr int kBackwardWarps = Score::has_term ? (!V::kWideTeam    ? 8
+                                                         : sizeof(T) == 8 ? 12
+                                                                          : 16)
+                                                      : (!V::kWideTeam || sizeof(T) == 8 ? 12 : 20);
 
 // What an edge adds to pack c of y and v: see Note [linear edge features]. Nothing in the variant
 // for short rows, which inputs with edge features do not use.
@@ -60,7 +98,7 @@ struct EdgeRow {
   __device__ __forceinline__ EdgeRow(const Attention<T>& a, const CsrView& csr, const Task& task,
                                      const Channels& channels, std::int64_t k, bool valid,
                                      int block, int c) {
-    if constexpr (kGeneral<C>) {
+    if constexpr (C > 1) {
       if (!valid) return;
       if (a.in.edge_feat) {
         const Pack<T> pack = load_pack<T, C>(a.in.edge_feat, a.at(csr.id(k), task.head), channels,
@@ -130,7 +168,7 @@ __device__ __forceinline__ void for_each_block(const Channels& channels, int blo
                                                const T* own, const T* other,
                                                Fragment<T, C>& own_fragment,
                                                Fragment<T, C> (&fragments)[n], F&& f) {
-  if constexpr (kGeneral<C>) {
+  if constexpr (C > 1) {
     // One more step loads the task's own block again, unless it was the last.
     const int steps = blocks > 1 && task.block != blocks - 1 ? blocks + 1 : blocks;
     for (int step = 0; step < steps; ++step) {
@@ -142,131 +180,6 @@ __device__ __forceinline__ void for_each_block(const Channels& channels, int blo
   } else {
     gather(other, batch, channels, task, 0, fragments);
     f(0);
-  }
-}
-
-// The scores of a few edges. RowIsDst: the row of the task is the destination, x is loaded once per
-// row and y is gathered; otherwise the reverse.
-template <class Score, class T, int C, bool RowIsDst>
-struct EdgeScores {
-  using A = Acc<T>;
-  static constexpr int n = kEdges<T, C>;
-  Fragment<T, C> own;          // of the row: x, or y
-  Fragment<T, C> gathered[n];  // of the other ends: y, or x
-  // The sum of the terms; the finished score, -inf for edges past the end and those that top-k
-  // drops.
-  A raw[n], score[n];
-
-  __device__ __forceinline__ const T* own_rows(const Attention<T>& a) const {
-    return RowIsDst ? a.in.query : a.in.key;
-  }
-  __device__ __forceinline__ A x(int u, int c, int i) const {
-    return RowIsDst ? own(c, i) : gathered[u](c, i);
-  }
-  __device__ __forceinline__ A y(int u, int c, int i) const {
-    return RowIsDst ? gathered[u](c, i) : own(c, i);
-  }
-  __device__ __forceinline__ std::int64_t dst(const Task& task, const EdgeBatch<n>& batch,
-                                              int u) const {
-    return RowIsDst ? task.row : batch.neighbor[u];
-  }
-  __device__ __forceinline__ std::int64_t src(const Task& task, const EdgeBatch<n>& batch,
-                                              int u) const {
-    return RowIsDst ? batch.neighbor[u] : task.row;
-  }
-
-  __device__ __forceinline__ void begin_row(const Attention<T>& a, const Task& task) {
-    if constexpr (Score::has_term) {
-      own = load_own<T, C>(own_rows(a), a.score, task, own_block(task, a.score_blocks));
-    }
-  }
-
-  __device__ __forceinline__ void sum_terms(const Attention<T>& a, const Walk& walk,
-                                            const Task& task, const EdgeBatch<n>& batch) {
-    const auto add_block = [&](int block) {
-      Fragment<T, C> w;
-      if constexpr (Score::has_weight)
-        w = load_fragment<T, C>(a.in.att, task.head, a.score, task.team, block);
-#pragma unroll
-      for (int u = 0; u < n; ++u) {
-#pragma unroll
-        for (int c = 0; c < C; ++c) {
-          const EdgeRow<T, C> e(a, walk.csr, task, a.score, batch.first + u, batch.valid(u), block,
-                                c);
-#pragma unroll
-          for (int i = 0; i < kPack<T>; ++i) {
-            A wi{}, yi = y(u, c, i);
-            if constexpr (Score::has_weight) wi = w(c, i);
-            if constexpr (kGeneral<C>) yi += e[i];
-            raw[u] += Score::term(x(u, c, i), yi, wi, a.in.params);
-          }
-        }
-      }
-    };
-    for_each_block(a.score, a.score_blocks, task, batch, own_rows(a),
-                   RowIsDst ? a.in.key : a.in.query, own, gathered, add_block);
-    task.team.sum(raw);
-  }
-
-  __device__ __forceinline__ void node_terms(const Attention<T>& a, const Walk& walk,
-                                             const Task& task, const EdgeBatch<n>& batch, int u,
-                                             A& dst_term, A& src_term) const {
-    if constexpr (Score::has_node_terms) {
-      dst_term = widen(a.in.dst_term[a.at(dst(task, batch, u), task.head)]);
-      src_term = widen(a.in.src_term[a.at(src(task, batch, u), task.head)]);
-      if (a.in.edge_term)
-        src_term += widen(a.in.edge_term[a.at(walk.csr.id(batch.first + u), task.head)]);
-    }
-  }
-
-  __device__ __forceinline__ void compute(const Attention<T>& a, const Walk& walk, const Task& task,
-                                          const EdgeBatch<n>& batch) {
-#pragma unroll
-    for (int u = 0; u < n; ++u) raw[u] = A(0);
-    if constexpr (Score::has_term) sum_terms(a, walk, task, batch);
-#pragma unroll
-    for (int u = 0; u < n; ++u) {
-      score[u] = negative_infinity<A>();
-      if (!batch.valid(u)) continue;
-      A dst_term{}, src_term{};
-      node_terms(a, walk, task, batch, u, dst_term, src_term);
-      A s = Score::finish(raw[u], dst_term, src_term, a.in.params);
-      const std::int64_t k = batch.first + u;
-      if (a.in.bias) s += widen(a.in.bias[a.at(walk.csr.id(k), task.head)]);
-      if (!a.in.selected || a.in.selected[a.at(walk.position_of(k), task.head)]) score[u] = s;
-    }
-  }
-
-  // The gradients of finish for edge u.
-  __device__ __forceinline__ FinishGrad<A> finish_grad(const Attention<T>& a, const Walk& walk,
-                                                       const Task& task, const EdgeBatch<n>& batch,
-                                                       int u, A ds) const {
-    A dst_term{}, src_term{};
-    node_terms(a, walk, task, batch, u, dst_term, src_term);
-    return Score::finish_vjp(ds, raw[u], dst_term, src_term, a.in.params);
-  }
-};
-
-// The dropout multipliers of a batch of edges of csr. Each lane of a team draws for other edges.
-template <class A, int n>
-__device__ __forceinline__ void dropout_multipliers(const Dropout& dropout, const CsrView& csr,
-                                                    const Task& task, const EdgeBatch<n>& batch,
-                                                    A (&multiplier)[n]) {
-#pragma unroll
-  for (int u = 0; u < n; ++u) multiplier[u] = A(1);
-  if (!dropout.active()) return;
-  const int lanes = task.team.lanes, first_lane = lane_id() - task.team.lane;
-  for (int base = 0; base < n; base += lanes) {
-    const std::int64_t mine = batch.first + base + task.team.lane;
-    const std::int64_t id = mine < task.end ? csr.id(mine) : 0;
-    const int kept = dropout.kept(dropout.draw(id, task.head / 4), task.head);
-#pragma unroll
-    for (int u = 0; u < n; ++u) {
-      const int from = u - base;
-      const int theirs = __shfl_sync(kFullWarp, kept, first_lane + (from & (lanes - 1)));
-      if (from >= 0 && from < lanes)
-        multiplier[u] = theirs ? static_cast<A>(dropout.keep_scale) : A(0);
-    }
   }
 }
 
@@ -284,8 +197,8 @@ Channels row_channels(std::int64_t heads, std::int64_t count, const Pointers*...
   int access = 16;
   while (static_cast<std::int64_t>(sizeof(T)) * count % access != 0) access /= 2;
   ((access = common_access(access, p)), ...);
-  return {checked_int(count, "the number of channels"),
-          checked_int(heads * count, "heads times channels"), access};
+  checked_int(heads * count * static_cast<std::int64_t>(sizeof(T)), "the bytes of a node's row");
+  return {static_cast<int>(count), static_cast<int>(heads * count), access};
 }
 
 // How the channels of a row and head are distributed: lanes of a team, packs per lane (1 or
@@ -341,6 +254,9 @@ AttentionLayout<T> lay_out(const EdgeAttentionInputs<T>& in, const EdgeAttention
   for (const void* p : like_score) a.score.access = common_access(a.score.access, p);
   for (const void* p : like_value) a.value.access = common_access(a.value.access, p);
   a.heads = checked_int(in.num_heads, "the number of heads");
+  a.key_is_value = in.key == in.value && in.score_channels == in.value_channels;
+  a.has_edge_terms = in.edge_term || in.bias || in.selected || in.dropout.active();
+  if (in.dropout.active()) a.keep = static_cast<Acc<T>>(in.dropout.keep_scale);
   const bool narrow =
       is_narrow<T>(a.score.access) || (!scores_only && is_narrow<T>(a.value.access));
   const std::int64_t longest =
@@ -358,13 +274,15 @@ void with_score(TypeList<Ss...>, int index, F&& f) {
   ((i++ == index ? f(Ss{}) : void()), ...);
 }
 
-// Calls f with the number of packs per lane as a constant.
+// Calls f with the variant for rows of this shape.
 template <class F>
-void with_packs(int packs, F&& f) {
-  if (packs == 1) {
-    f(std::integral_constant<int, 1>{});
+void with_variant(const RowShape& shape, F&& f) {
+  if (shape.packs > 1) {
+    f(Variant<kGeneralPacks, false>{});
+  } else if (shape.lanes >= 4) {
+    f(Variant<1, true>{});
   } else {
-    f(std::integral_constant<int, kGeneralPacks>{});
+    f(Variant<1, false>{});
   }
 }
 

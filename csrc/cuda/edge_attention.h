@@ -15,9 +15,10 @@
 
 namespace gat::cuda {
 
-// Sizes that the host cannot read from the arguments, because rowptr is in device memory.
+// Sizes that the host cannot read from the arguments, because rowptr is in device memory. The
+// largest row of the graph, and of its transpose, are numbers of edges; -1: unknown.
 struct EdgeAttentionSizes {
-  std::int64_t num_edges = 0, num_src = 0;
+  std::int64_t num_edges = 0, num_src = 0, largest_row = -1, largest_column = -1;
 };
 
 // selected[k, h] = 1 for the top_k largest scores of each row and head; of equal scores, for the
@@ -37,12 +38,16 @@ void edge_attention_weights(Context&, int score, const EdgeAttentionSizes&,
                             const EdgeAttentionInputs<T>&, const RowSoftmax<Acc<T>>* softmax,
                             T* weights);
 
-// delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; grad_weights, weights and grad_lse may be
-// null.
+// What the passes of the backward read of a destination and head, in one access: a, softmax and
+// delta.
+inline constexpr int kNodeStats = 4;
+
+// stats [N_dst, H, kNodeStats] with delta[i, h] = <g_i, out_i> + sum_j alpha m r - q_i; weights and
+// grad_lse may be null. The passes read it as EdgeAttentionBackward::delta.
 template <class T>
-void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionInputs<T>&,
-                          const T* grad_out, const Acc<T>* out, const T* grad_weights,
-                          const T* weights, const Acc<T>* grad_lse, Acc<T>* delta);
+void edge_attention_delta(Context&, const EdgeAttentionSizes&, const EdgeAttentionBackward<T>&,
+                          const Acc<T>* out, const T* weights, const Acc<T>* grad_lse,
+                          Acc<T>* stats);
 
 // The number of rows of att_parts [rows, H, D], which edge_attention_destination fills; their sum
 // is the gradient of w.

@@ -1,5 +1,5 @@
 // The destination pass of the backward of fused edge attention on the GPU.
-#include "edge_attention_backward.cuh"
+#include "edge_attention_destination.cuh"
 
 namespace gat::cuda {
 namespace {
@@ -72,7 +72,7 @@ void edge_attention_features(Context& context, int score, const EdgeAttentionBac
 template <class T>
 std::int64_t att_part_rows(const EdgeAttentionSizes& sizes, const EdgeAttentionInputs<T>& in) {
   const RowPlan plan = destination_plan(sizes, in, RowShape{1, 1, 1}, 1, true);
-  return plan.num_chunks + plan.row_slots;
+  return 2 * plan.num_chunks + plan.row_slots;
 }
 
 template <class T>
@@ -83,13 +83,14 @@ void edge_attention_destination(Context& context, int score, const EdgeAttention
   const AttentionLayout<T> layout =
       lay_out(in, sizes, {args.grad_query, args.grad_edge_feat}, {args.grad_out});
   const RowShape& shape = layout.shape;
-  with_packs(shape.packs, [&](auto packs) {
+  with_variant(shape, [&](auto variant) {
     with_score(Scores{}, score, [&](auto type) {
       using Score = decltype(type);
       if constexpr (Score::has_term) {
-        using Pass = DestinationPass<Score, T, decltype(packs)::value>;
+        using Pass = DestinationPass<Score, T, decltype(variant)>;
         Pass pass;
         pass.args.attention = layout.attention;
+        pass.args.attention.stats = reinterpret_cast<const NodeStats<Acc<T>>*>(args.delta);
         pass.args.to = args, pass.args.att_parts = att_parts;
         pass.args.edge_factors = edge_factors;
         pass.sink.grad_query = args.grad_query, pass.sink.grad_dst_term = args.grad_dst_term;

@@ -1,7 +1,6 @@
 // Scores, weights and the selection of the top k on the GPU, and delta of the backward.
 #include "edge_attention_edges.cuh"
-
-#include <algorithm>
+#include "top_k.cuh"
 
 namespace gat::cuda {
 namespace {
@@ -13,9 +12,9 @@ void run_edges(Context& context, int score, const EdgeAttentionSizes& sizes,
   // must be summed in the order of the forward, so the shape depends on the values too.
   const AttentionLayout<T> layout = lay_out(in, sizes, {}, {}, /*scores_only=*/!to.softmax);
   const RowShape& shape = layout.shape;
-  with_packs(shape.packs, [&](auto packs) {
+  with_variant(shape, [&](auto variant) {
     with_score(Scores{}, score, [&](auto type) {
-      using Pass = EdgePass<decltype(type), T, decltype(packs)::value>;
+      using Pass = EdgePass<decltype(type), T, decltype(variant)>;
       Pass pass;
       pass.attention = layout.attention;
       pass.to = to;
@@ -53,14 +52,13 @@ void edge_attention_weights(Context& context, int score, const EdgeAttentionSize
 
 template <class T>
 void edge_attention_delta(Context& context, const EdgeAttentionSizes& sizes,
-                          const EdgeAttentionInputs<T>& in, const T* grad_out, const Acc<T>* out,
-                          const T* grad_weights, const T* weights, const Acc<T>* grad_lse,
-                          Acc<T>* delta) {
-  const std::int64_t rows = in.csr.num_rows * in.num_heads;
-  RowShape shape = lay_out(in, sizes, {}, {grad_out}).shape;
-  shape.blocks = shape.blocks_of<T>(in.value_channels);
-  launch(context, ceil_div(rows * shape.lanes, kBlock), &delta_kernel<T>, in, rows, shape, grad_out,
-         out, grad_weights, weights, grad_lse, delta);
+                          const EdgeAttentionBackward<T>& args, const Acc<T>* out, const T* weights,
+                          const Acc<T>* grad_lse, Acc<T>* stats) {
+  const std::int64_t rows = args.in.csr.num_rows * args.in.num_heads;
+  RowShape shape = lay_out(args.in, sizes, {}, {args.grad_out}).shape;
+  shape.blocks = shape.blocks_of<T>(args.in.value_channels);
+  launch(context, ceil_div(rows * shape.lanes, kBlock), &delta_kernel<T>, args, rows, shape, out,
+         weights, grad_lse, reinterpret_cast<NodeStats<Acc<T>>*>(stats));
 }
 
 template void edge_attention_select(Context&, int, const EdgeAttentionSizes&,
@@ -85,16 +83,16 @@ template void edge_attention_weights(Context&, int, const EdgeAttentionSizes&,
                                      const EdgeAttentionInputs<fp16>&, const RowSoftmax<float>*,
                                      fp16*);
 template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
-                                   const EdgeAttentionInputs<float>&, const float*, const float*,
-                                   const float*, const float*, const float*, float*);
+                                   const EdgeAttentionBackward<float>&, const float*, const float*,
+                                   const float*, float*);
 template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
-                                   const EdgeAttentionInputs<double>&, const double*, const double*,
-                                   const double*, const double*, const double*, double*);
+                                   const EdgeAttentionBackward<double>&, const double*,
+                                   const double*, const double*, double*);
 template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
-                                   const EdgeAttentionInputs<bf16>&, const bf16*, const float*,
-                                   const bf16*, const bf16*, const float*, float*);
+                                   const EdgeAttentionBackward<bf16>&, const float*, const bf16*,
+                                   const float*, float*);
 template void edge_attention_delta(Context&, const EdgeAttentionSizes&,
-                                   const EdgeAttentionInputs<fp16>&, const fp16*, const float*,
-                                   const fp16*, const fp16*, const float*, float*);
+                                   const EdgeAttentionBackward<fp16>&, const float*, const fp16*,
+                                   const float*, float*);
 
 }  // namespace gat::cuda

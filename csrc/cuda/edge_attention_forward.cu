@@ -9,9 +9,9 @@ void edge_attention_forward(Context& context, int score, const EdgeAttentionSize
   const EdgeAttentionInputs<T>& in = args.in;
   const AttentionLayout<T> layout = lay_out(in, sizes, {}, {args.out});
   const RowShape& shape = layout.shape;
-  with_packs(shape.packs, [&](auto packs) {
+  with_variant(shape, [&](auto variant) {
     with_score(Scores{}, score, [&](auto type) {
-      using Pass = ForwardPass<decltype(type), T, decltype(packs)::value>;
+      using Pass = ForwardPass<decltype(type), T, decltype(variant)>;
       Pass pass;
       pass.attention = layout.attention;
       pass.sink.out = args.out, pass.sink.out_acc = args.out_acc;

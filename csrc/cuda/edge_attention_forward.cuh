@@ -6,7 +6,7 @@
 // array has the size E x H x F.
 #pragma once
 
-#include "attention.cuh"
+#include "edge_scores.cuh"
 
 namespace gat::cuda {
 
@@ -82,65 +82,98 @@ struct ForwardSink {
   }
 };
 
-template <class Score, class T, int C>
+template <class Score, class T, class V>
 struct ForwardPass : NothingShared {
   using A = Acc<T>;
+  static constexpr int C = V::C;
   using Sink = ForwardSink<T, C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
-
+  using Layout = StagingOf<T, V>;
+  using Scores = EdgeScores<Score, T, V, true>;
+  using Terms = typename Scores::Terms;
+  static constexpr int n = Layout::n;
+  static constexpr bool kBlocks = V::kGeneral;
+  static constexpr int kUnroll = n, kMinWarps = kForwardWarps<Score, T, V>;
+  template <class X>
+  using Each = typename Layout::template Each<X>;
   Attention<T> attention;
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
     const EdgeAttentionInputs<T>& in = attention.in;
+    const Team& team = task.team;
     const Walk walk{in.csr, {}};
-    EdgeScores<Score, T, C, true> scores;
+    Scores scores;
     scores.begin_row(attention, task);
-    for_each_batch<kUnroll>(in.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      Fragment<T, C> value[kUnroll];
-      gather(in.value, batch, attention.value, task, task.block, value);
-      scores.compute(attention, walk, task, batch);
-      A p[kUnroll], multiplier[kUnroll];
-      absorb(scores.score, state, p);
-      dropout_multipliers(in.dropout, in.csr, task, batch, multiplier);
+    for_each_stage<Layout>(in.csr, task, [&](const Stage<Layout>& stage, int groups) {
+      const Terms terms(attention, walk, task, stage);
+      Each<A> raw = {}, score, weight;
+      if constexpr (!Score::has_term) {
+        scores.finish(attention, terms, raw, score);
+        raise(Layout::stage_max(team, score), state);
+        add_weights(score, terms, true, state, weight);
+      }
+      for (int g = 0; g < groups; ++g) {
+        const EdgeBatch<n> batch = stage.group(task, g);
+        Fragment<T, C> value[n];
+        if constexpr (Score::has_term) {
+          // The keys often are the values; otherwise the values take their registers.
+          A sums[n] = {};
+          scores.gather_terms(attention, walk, task, batch, value, sums);
+          Layout::collect(team, sums, raw);
+          forget_widened(value), scores.own.forget_widened();
+          scores.finish(attention, terms, raw, score);
+          raise(Layout::group_max(team, score, g), state);
+          add_weights(score, terms, Layout::owns(team, g), state, weight);
+        }
+        if (!Score::has_term || !attention.key_is_value)
+          gather(in.value, stage.group(task, g), attention.value, task, task.block, value);
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (batch.valid(u)) add_value(task, batch.first + u, p[u] * multiplier[u], value[u], state);
+        for (int u = 0; u < n; ++u) {
+          const A w = Layout::broadcast(team, weight, g, u);
+          if (!V::kGeneral || batch.valid(u))
+            add_value(walk, task, batch.first + u, w, value[u], state);
+        }
       }
     });
+    A sum[1] = {state.sum};
+    team.sum(sum);
+    state.sum = sum[0];
   }
 
-  // Updates the running max and sum with the scores; p = exp(s - max).
-  __device__ __forceinline__ static void absorb(const A (&score)[kUnroll], State& state,
-                                                A (&p)[kUnroll]) {
-    A top = state.max;
+  // Raises the running maximum to at least `top`.
+  __device__ __forceinline__ static void raise(A top, State& state) {
+    if (!(top > state.max)) return;
+    const A factor = std::exp(state.max - safe_max(top));
+    state.sum *= factor;
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) top = score[u] > top ? score[u] : top;
-    const A shift = safe_max(top);
-    if (top != state.max) {
-      const A factor = std::exp(state.max - shift);
-      state.sum *= factor;
+    for (int i = 0; i < Sink::kChannels; ++i) state.acc[i] *= factor;
+    state.max = top;
+  }
+
+  // The weights of the edges that a lane stages, before the division by their sum, which each lane
+  // has of its own edges until the end of the row.
+  __device__ __forceinline__ static void add_weights(const Each<A>& score, const Terms& terms,
+                                                     bool mine, State& state, Each<A>& weight) {
+    const A shift = safe_max(state.max);
 #pragma unroll
-      for (int i = 0; i < Sink::kChannels; ++i) state.acc[i] *= factor;
-      state.max = top;
-    }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      p[u] = std::exp(score[u] - shift);
-      state.sum += p[u];
+    for (int e = 0; e < Layout::kPerLane; ++e) {
+      const A p = std::exp(score[e] - shift);
+      state.sum += mine ? p : A(0);
+      weight[e] = p * terms.multiplier[e];
     }
   }
 
-  __device__ __forceinline__ void add_value(const Task& task, std::int64_t k, A weight,
-                                            const Fragment<T, C>& value, State& state) const {
+  __device__ __forceinline__ void add_value(const Walk& walk, const Task& task, std::int64_t k,
+                                            A weight, const Fragment<T, C>& value,
+                                            State& state) const {
 #pragma unroll
     for (int c = 0; c < C; ++c) {
-      const EdgeRow<T, C> e(attention, attention.in.csr, task, attention.value, k,
+      const EdgeRow<T, C> e(attention, walk.csr, task, attention.value, k,
                             attention.in.edge_in_value, task.block, c);
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) {
-        const A v = kGeneral<C> ? value(c, i) + e[i] : value(c, i);
+        const A v = V::kGeneral ? value(c, i) + e[i] : value(c, i);
         state.acc[c * kPack<T> + i] += weight * v;
       }
     }

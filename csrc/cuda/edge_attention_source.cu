@@ -1,5 +1,5 @@
 // The source pass of the backward of fused edge attention on the GPU.
-#include "edge_attention_backward.cuh"
+#include "edge_attention_source.cuh"
 #include "row_sums.cuh"
 
 namespace gat::cuda {
@@ -24,11 +24,12 @@ void edge_attention_source(Context& context, int score, const EdgeAttentionSizes
   const AttentionLayout<T> layout =
       lay_out(in, sizes, {args.grad_key}, {args.grad_out, args.grad_value});
   const RowShape& shape = layout.shape;
-  with_packs(shape.packs, [&](auto packs) {
+  with_variant(shape, [&](auto variant) {
     with_score(Scores{}, score, [&](auto type) {
-      using Pass = SourcePass<decltype(type), T, decltype(packs)::value>;
+      using Pass = SourcePass<decltype(type), T, decltype(variant)>;
       Pass pass;
       pass.args.attention = layout.attention;
+      pass.args.attention.stats = reinterpret_cast<const NodeStats<Acc<T>>*>(args.delta);
       pass.args.to = args;
       pass.sink.grad_key = args.grad_key, pass.sink.grad_value = args.grad_value,
       pass.sink.grad_src_term = args.grad_src_term;

@@ -7,48 +7,29 @@
 
 namespace gat::cuda {
 
-// Node numbers have 32 bits: one instruction then computes an address from them. The host checks
-// that they fit.
+// Node numbers and the bytes of a row have 32 bits: one instruction then computes an address from
+// them. The host checks that they fit.
 template <int n>
 struct EdgeBatch {
   std::int64_t first;  // position of the first edge
-  int count;           // edges up to the end of the row: at most n, possibly negative
+  int count;           // edges up to the end of the row, possibly negative
   int neighbor[n];     // column; 0 beyond the end of the row
 
   __device__ __forceinline__ bool valid(int u) const { return u < count; }
 };
 
-template <class Index, int n>
-__device__ __forceinline__ void load_neighbors(const void* col, EdgeBatch<n>& batch) {
-#pragma unroll
-  for (int u = 0; u < n; ++u) {
-    batch.neighbor[u] =
-        batch.valid(u) ? static_cast<int>(__ldg(static_cast<const Index*>(col) + batch.first + u))
-                       : 0;
-  }
-}
-
-// Calls step(batch) for the edges of a task, n at a time for each team, and equally often on all
-// lanes of the warp.
-template <int n, class F>
-__device__ __forceinline__ void for_each_batch(const CsrView& csr, const Task& task, F&& step) {
-  const int stride = n * task.team.parts;
-  const std::int64_t steps = warp_max((task.end - task.begin + stride - 1) / stride);
-  EdgeBatch<n> batch;
-  batch.first = task.begin + task.team.part * n;
-  for (std::int64_t s = 0; s < steps; ++s) {
-    const std::int64_t left = task.end - batch.first;
-    batch.count = left < n ? static_cast<int>(left) : n;
-    if (csr.col) {
-      if (csr.col.wide) {
-        load_neighbors<long long>(csr.col.data, batch);
-      } else {
-        load_neighbors<int>(csr.col.data, batch);
-      }
-    }
-    step(batch);
-    batch.first += stride;
-  }
+// base + row * bytes, in one instruction: ptxas uses it for a product of 32-bit factors only where
+// it sees both of them extended, and it hoists one of the extensions out of loops.
+template <class T>
+__device__ __forceinline__ const T* row_at(const T* base, int row, int bytes) {
+#if defined(__CUDA_ARCH__)
+  const T* p;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(p) : "r"(row), "r"(bytes), "l"(base));
+  return p;
+#else
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(base) +
+                                    static_cast<std::int64_t>(row) * bytes);
+#endif
 }
 
 // Loads block `block` of the rows of the neighbours; zeros beyond the end of the row.
@@ -56,16 +37,31 @@ template <int n, class T, int C>
 __device__ __forceinline__ void gather(const T* base, const EdgeBatch<n>& batch,
                                        const Channels& channels, const Task& task, int block,
                                        Fragment<T, C> (&out)[n]) {
+  const int bytes = channels.stride * static_cast<int>(sizeof(T));
   const T* const head = base + static_cast<std::int64_t>(task.head) * channels.count;
-  with_access<T, C>(channels.access, [&](auto bytes) {
+  if constexpr (C == 1) {
+    // Most groups are whole, and all lanes have channels: then nothing needs to be tested or set to
+    // zero for each edge.
+    const int first = first_channel<T, C>(task.team, block, 0);
+    const bool whole = batch.count >= n && first < channels.count && channels.access == 16;
+    if (__all_sync(kFullWarp, whole)) {
+      const T* const own = opaque(head + first);
 #pragma unroll
-    for (int u = 0; u < n; ++u) {
-      const T* const row = head + static_cast<std::int64_t>(batch.neighbor[u]) * channels.stride;
+      for (int u = 0; u < n; ++u)
+        load_units<16>(row_at(own, batch.neighbor[u], bytes), kPack<T>, out[u].pack[0]);
+      return;
+    }
+  }
+  with_access<T, C>(channels.access, [&](auto width) {
 #pragma unroll
-      for (int c = 0; c < C; ++c) {
-        const int first = first_channel<T, C>(task.team, block, c);
+    for (int c = 0; c < C; ++c) {
+      const int first = first_channel<T, C>(task.team, block, c);
+      const T* const own = opaque(head + first);
+#pragma unroll
+      for (int u = 0; u < n; ++u) {
         out[u].pack[c] = {};
-        load_units<decltype(bytes)::value>(row + first, batch.valid(u) ? channels.count - first : 0,
+        load_units<decltype(width)::value>(row_at(own, batch.neighbor[u], bytes),
+                                           batch.valid(u) ? channels.count - first : 0,
                                            out[u].pack[c]);
       }
     }

@@ -52,19 +52,22 @@ struct SoftmaxPass : NothingShared {
   using A = Acc<T>;
   using Sink = SoftmaxSink<T>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = 2, kMinBlocks = 4;
+  static constexpr bool kBlocks = false;
+  static constexpr int kUnroll = 4, kMinWarps = 128 / sizeof(A);
 
-  CsrView csr;
+  IndexArray ids;
   const T* scores = nullptr;  // [E, H]
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    for_each_batch<kUnroll>(CsrView{}, task, [&](const EdgeBatch<kUnroll>& batch) {
+    for_each_ids<kUnroll>(ids, task, [&](const EdgeIds<kUnroll>& edges) {
       A s[kUnroll], top = state.max;
 #pragma unroll
+      for (int u = 0; u < kUnroll; ++u)
+        s[u] = widen(scores[edges.id[u] * sink.num_heads + task.head]);
+#pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        s[u] = batch.valid(u) ? widen(scores[csr.id(batch.first + u) * sink.num_heads + task.head])
-                              : negative_infinity<A>();
+        if (!edges.valid(u)) s[u] = negative_infinity<A>();
         top = s[u] > top ? s[u] : top;
       }
       const A shift = safe_max(top);
@@ -82,21 +85,23 @@ struct EdgeMapPass : NothingShared {
   using A = Acc<T>;
   using Sink = NoSink;
   using State = NoState;
-  static constexpr int kUnroll = 2, kMinBlocks = 4;
+  static constexpr bool kBlocks = false;
+  static constexpr int kUnroll = 4, kMinWarps = 128 / sizeof(A);
 
-  CsrView csr;
+  IndexArray ids;
   std::int64_t num_heads = 1;
   Value value;
   T* out = nullptr;  // [E, H]
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State&, Nothing&) const {
-    for_each_batch<kUnroll>(CsrView{}, task, [&](const EdgeBatch<kUnroll>& batch) {
+    for_each_ids<kUnroll>(ids, task, [&](const EdgeIds<kUnroll>& edges) {
+      A of_edge[kUnroll];
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) of_edge[u] = value(task.row, edges.id[u], task.head);
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u)) continue;
-        const std::int64_t e = csr.id(batch.first + u) * num_heads + task.head;
-        out[e] = narrow<T>(value(task.row * num_heads + task.head, e));
+        if (edges.valid(u)) out[edges.id[u] * num_heads + task.head] = narrow<T>(of_edge[u]);
       }
     });
   }
@@ -105,34 +110,37 @@ struct EdgeMapPass : NothingShared {
 template <class T>
 struct SoftmaxOf {
   using A = Acc<T>;
+  std::int64_t num_heads;
   const T* scores;
   const A *shift, *scale;
 
-  __device__ __forceinline__ A operator()(std::int64_t row, std::int64_t e) const {
-    return std::exp(widen(scores[e]) - shift[row]) * scale[row];
+  __device__ __forceinline__ A operator()(std::int64_t row, std::int64_t id, int head) const {
+    const std::int64_t r = row * num_heads + head;
+    return std::exp(widen(scores[id * num_heads + head]) - shift[r]) * scale[r];
   }
 };
 
 template <class T>
 struct SoftmaxGrad {
   using A = Acc<T>;
+  std::int64_t num_heads;
   const T *grad, *alpha;
   const A* sum;  // of alpha grad over the row
 
-  __device__ __forceinline__ A operator()(std::int64_t row, std::int64_t e) const {
-    return widen(alpha[e]) * (widen(grad[e]) - sum[row]);
+  __device__ __forceinline__ A operator()(std::int64_t row, std::int64_t id, int head) const {
+    const std::int64_t e = id * num_heads + head;
+    return widen(alpha[e]) * (widen(grad[e]) - sum[row * num_heads + head]);
   }
 };
 
 // alpha grad of an edge, which run_row_sums sums.
 template <class T>
 struct AlphaGrad {
-  CsrView csr;
   std::int64_t num_heads;
   const T *grad, *alpha;
 
-  __device__ __forceinline__ Acc<T> operator()(std::int64_t position, int head) const {
-    const std::int64_t e = csr.id(position) * num_heads + head;
+  __device__ __forceinline__ Acc<T> operator()(std::int64_t id, int head) const {
+    const std::int64_t e = id * num_heads + head;
     return widen(alpha[e]) * widen(grad[e]);
   }
 };

@@ -156,7 +156,27 @@ struct Fragment {
   Pack<T> pack[C];
 
   __device__ __forceinline__ Acc<T> operator()(int c, int i) const { return pack[c][i]; }
+
+  // Makes the compiler widen 16-bit channels again where they are used next: it would keep the
+  // widened ones, which take twice the registers.
+  __device__ __forceinline__ void forget_widened() {
+#if defined(__CUDA_ARCH__)
+    if constexpr (sizeof(T) == 2) {
+#pragma unroll
+      for (int c = 0; c < C; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) asm("" : "+r"(pack[c].word[i]));
+      }
+    }
+#endif
+  }
 };
+
+template <class T, int C, int n>
+__device__ __forceinline__ void forget_widened(Fragment<T, C> (&rows)[n]) {
+#pragma unroll
+  for (int u = 0; u < n; ++u) rows[u].forget_widened();
+}
 
 // Pack c of one row and head.
 template <class T, int C>

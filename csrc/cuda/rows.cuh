@@ -7,19 +7,23 @@
 // first edge of the chunk, or it starts inside and covers the last. Therefore each chunk has two
 // slots for the state of its part of a long row, no list of long rows is needed, and the host never
 // needs their number. A second launch merges the slots of each long row in the order of the edges.
-// Chunks come first in the grid because they are the longest units. The graph and the width of the
-// accesses, which the alignment of the tensors limits, determine how sums are split and ordered,
-// and no atomics are used: results are bitwise identical in every run on one kind of device.
-// Another kind may round exp and log otherwise.
+// Chunks come first in the grid because they are the longest units. A block is one warp: a block of
+// several would hold its registers until the longest of their rows ends. The graph and the width of
+// the accesses, which the alignment of the tensors limits, determine how sums are split and
+// ordered, and no atomics are used: results are bitwise identical in every run on one kind of
+// device. Another kind may round exp and log otherwise.
 //
 // A pass is a kernel argument and has
 //   using A, State, Shared, Sink
-//   kUnroll, kMinBlocks                 edges that a team takes at a time; thread blocks that must
-//                                       fit on a multiprocessor
+//   kBlocks, kRounds                    whether units have a block of channels, and process more
+//                                       than one row
+//   kUnroll, kMinWarps                  edges that a team takes at a time; warps that must fit on a
+//                                       multiprocessor
 //   sink                                a Sink
-//   accumulate(task, state, shared)     processes the edges [begin, end) of task.row; uniform over
+//   accumulate(task, state, shared)     processes the edges of the task; uniform over
 //                                       the warp
-//   store_shared(task, valid, shared)   after all rows of a unit, for sums over rows; uniform over
+//   store_shared(task, slot, valid, shared)
+//                                       after all rows of a unit, for sums over rows; uniform over
 //                                       the warp
 // A sink, which consumes states, has
 //   init(state), merge(state, other), finish(row, head, block, team, state)
@@ -40,9 +44,10 @@ struct RowPlan {
   int lanes = 1, parts = 1;  // of a Team
   // Rows in flight: a unit processes the rows slot, slot + row_slots, …
   std::int64_t row_slots = 0;
+  int rounds = 1;
   std::int64_t long_row = 0;  // edges in a chunk
   std::int64_t num_chunks = 0;
-  std::int64_t chunk_blocks = 0;  // thread blocks that process chunks
+  std::int64_t chunk_blocks = 0;  // thread blocks, of a warp each, for both sides of all chunks
   // [2 num_chunks, heads * blocks, words, lanes] states of the parts of long rows.
   void* scratch = nullptr;
 
@@ -52,12 +57,16 @@ struct RowPlan {
 // The work of a slice of a warp.
 struct Task {
   Team team;
-  std::int64_t row = 0;
-  int head = 0, block = 0;
-  std::int64_t begin = 0, end = 0;  // edges
-  std::int64_t slot = 0;            // of att_parts, for store_shared
+  int row = 0, head = 0, block = 0;
+  // Its first edge, and the number of its edges, at most those of a chunk: see Note [balanced
+  // rows].
+  std::int64_t begin = 0;
+  int length = 0;  // negative: there is nothing to do
 
   __device__ __forceinline__ explicit Task(const RowPlan& plan) : team(plan.lanes, plan.parts) {}
+
+  __device__ __forceinline__ void assign_nothing() { row = 0, begin = 0, length = -1; }
+  __device__ __forceinline__ bool assigned() const { return length >= 0; }
 };
 
 struct Nothing {};
@@ -121,15 +130,16 @@ __device__ __forceinline__ A* state_slot(const RowPlan& plan, const Task& task, 
 
 // Returns the slot of a slice, counted from the first slice of `first_block`, and sets its head and
 // block.
-__device__ __forceinline__ std::int64_t locate(const RowPlan& plan, std::int64_t first_block,
-                                               Task& task) {
-  const std::int64_t thread = thread_id() - first_block * kBlock;
-  const std::int64_t unit = divide(thread, plan.lanes * plan.parts);
+__device__ __forceinline__ int locate(const RowPlan& plan, std::int64_t first_block, Task& task) {
+  const std::int64_t warp = static_cast<std::int64_t>(blockIdx.x) - first_block;
+  const int slice_bits = __popc(plan.lanes * plan.parts - 1);
+  const std::int64_t unit = (warp << (kWarpBits - slice_bits)) + (lane_id() >> slice_bits);
+  if (plan.units_per_row() == 1) return static_cast<int>(unit);
   const std::int64_t slot = divide(unit, plan.units_per_row());
-  const std::int64_t rest = unit - slot * plan.units_per_row();
-  task.head = static_cast<int>(divide(rest, plan.blocks));
-  task.block = static_cast<int>(rest) - task.head * plan.blocks;
-  return slot;
+  const auto rest = static_cast<int>(unit - slot * plan.units_per_row());
+  task.head = plan.blocks == 1 ? rest : rest / plan.blocks;
+  task.block = rest - task.head * plan.blocks;
+  return static_cast<int>(slot);
 }
 
 // The edges of a chunk.
@@ -145,74 +155,72 @@ struct Chunk {
   }
 };
 
-// Assigns a row to a task; returns false, and an empty task, if there is none or it is long.
-__device__ __forceinline__ bool take_row(const RowPlan& plan, bool exists, std::int64_t row,
-                                         Task& task) {
-  task.row = exists ? row : 0;
-  task.begin = task.end = 0;
-  if (!exists) return false;
-  const std::int64_t begin = plan.rowptr[row], end = plan.rowptr[row + 1];
-  if (plan.num_chunks > 0 && end - begin > plan.long_row) return false;
-  task.begin = begin, task.end = end;
-  return true;
+// Assigns a row to a task, or nothing if there is none or it is long.
+__device__ __forceinline__ void take_row(const RowPlan& plan, std::int64_t row, Task& task) {
+  task.assign_nothing();
+  if (row >= plan.num_rows) return;
+  const std::int64_t begin = plan.rowptr[row], length = plan.rowptr[row + 1] - begin;
+  if (plan.num_chunks > 0 && length > plan.long_row) return;
+  task.row = static_cast<int>(row), task.begin = begin, task.length = static_cast<int>(length);
 }
 
-// Assigns the part of a long row at the start (side 0) or end (side 1) of a chunk to a task;
-// returns false, and an empty task, if there is none.
-__device__ __forceinline__ bool take_part(const RowPlan& plan, const Chunk& chunk, int side,
+// Assigns the part of a long row at the start (side 0) or end (side 1) of a chunk to a task, or
+// nothing if there is none.
+__device__ __forceinline__ void take_part(const RowPlan& plan, std::int64_t number, int side,
                                           Task& task) {
-  const std::int64_t first_row = row_of_edge(plan, task.team, chunk.first);
-  task.row = side == 0 ? first_row : row_of_edge(plan, task.team, chunk.past - 1);
-  task.begin = task.end = 0;
-  const std::int64_t begin = plan.rowptr[task.row], end = plan.rowptr[task.row + 1];
-  if (!chunk.valid || end - begin <= plan.long_row || (side == 1 && task.row == first_row))
-    return false;
+  const Chunk chunk(plan, number);
+  const std::int64_t row = row_of_edge(plan, task.team, side == 0 ? chunk.first : chunk.past - 1);
+  const std::int64_t begin = plan.rowptr[row], end = plan.rowptr[row + 1];
+  task.assign_nothing();
+  if (!chunk.valid || end - begin <= plan.long_row || (side == 1 && begin <= chunk.first)) return;
+  task.row = static_cast<int>(row);
   task.begin = begin > chunk.first ? begin : chunk.first;
-  task.end = end < chunk.past ? end : chunk.past;
-  return true;
+  task.length = static_cast<int>((end < chunk.past ? end : chunk.past) - task.begin);
 }
 
+// Each slice of the first blocks processes one side of a chunk, each slice of the others its rows.
 template <class Pass>
-__global__ void __launch_bounds__(kBlock, Pass::kMinBlocks)
+__global__ void __launch_bounds__(kWarp, Pass::kMinWarps)
     rows_kernel(const Pass pass, const RowPlan plan) {
   using State = typename Pass::State;
   Task task(plan);
   const bool chunks = blockIdx.x < plan.chunk_blocks;
-  const std::int64_t slot = locate(plan, chunks ? 0 : plan.chunk_blocks, task);
-  const std::int64_t rounds = chunks ? 2 : (plan.num_rows + plan.row_slots - 1) / plan.row_slots;
+  const int slot = locate(plan, chunks ? 0 : plan.chunk_blocks, task);
+  if constexpr (!Pass::kBlocks) task.block = 0;
   typename Pass::Shared shared{};
-  for (std::int64_t round = 0; round < rounds; ++round) {
-    bool valid;
+  for (int round = 0; round < (Pass::kRounds && !chunks ? plan.rounds : 1); ++round) {
     if (chunks) {
-      valid = take_part(plan, Chunk(plan, slot), static_cast<int>(round), task);
-      if (!__any_sync(kFullWarp, valid)) continue;
+      take_part(plan, slot / 2, slot % 2, task);
     } else {
-      const std::int64_t row = round * plan.row_slots + slot;
-      valid = take_row(plan, slot < plan.row_slots && row < plan.num_rows, row, task);
+      take_row(plan, slot < plan.row_slots ? slot + round * plan.row_slots : plan.num_rows, task);
     }
+    if (!__any_sync(kFullWarp, task.assigned())) continue;
+    // Where the state goes; the row itself is not needed to the end.
+    const int to = chunks ? slot : task.row;
     State state;
     pass.sink.init(state);
     pass.accumulate(task, state, shared);
     merge_parts(pass.sink, task.team, state);
-    if (!valid || task.team.part != 0) continue;
+    if (!task.assigned() || task.team.part != 0) continue;
     if (!chunks) {
-      pass.sink.finish(task.row, task.head, task.block, task.team, state);
+      pass.sink.finish(to, task.head, task.block, task.team, state);
     } else if constexpr (State::kWords > 0) {
-      auto* word = state_slot<typename Pass::A, State>(plan, task, 2 * slot + round);
+      auto* word = state_slot<typename Pass::A, State>(plan, task, to);
       state.each([&](auto& value) {
         store_word(word, value);
         word += plan.lanes;
       });
     }
   }
-  task.slot = chunks ? slot : plan.num_chunks + slot;
-  pass.store_shared(task, slot < (chunks ? plan.num_chunks : plan.row_slots), shared);
+  const std::int64_t parts = 2 * plan.num_chunks;
+  pass.store_shared(task, chunks ? slot : parts + slot, slot < (chunks ? parts : plan.row_slots),
+                    shared);
 }
 
 // Merges the states of the parts of each long row, by the slice of the chunk in which the row
 // starts; its teams merge consecutive shares of the parts.
 template <class Sink>
-__global__ void __launch_bounds__(kBlock, 2) merge_kernel(const Sink sink, const RowPlan plan) {
+__global__ void __launch_bounds__(kWarp, 8) merge_kernel(const Sink sink, const RowPlan plan) {
   using State = typename Sink::State;
   using A = typename Sink::A;
   Task task(plan);
@@ -243,9 +251,18 @@ __global__ void __launch_bounds__(kBlock, 2) merge_kernel(const Sink sink, const
 
 // ---- on the host
 
-// Edges. Splitting shorter rows costs more than it gains.
-inline constexpr std::int64_t kShortestLongRow = 512;
+// Edges in a chunk. Splitting costs a search per chunk and a merge, so that chunks are long where
+// there are enough of them for all multiprocessors.
+inline constexpr std::int64_t kShortestChunk = 64, kLongChunk = 512;
+inline constexpr std::int64_t kEnoughChunks = 4096;
 inline constexpr std::int64_t kMostChunks = 32768;  // limits the scratch memory
+
+inline std::int64_t chunk_edges(std::int64_t num_edges) {
+  const std::int64_t enough = num_edges / kEnoughChunks, least = ceil_div(num_edges, kMostChunks);
+  const std::int64_t edges = enough < kLongChunk ? enough : kLongChunk;
+  const std::int64_t bounded = edges > kShortestChunk ? edges : kShortestChunk;
+  return bounded > least ? bounded : least;
+}
 
 inline int power_of_two_at_least(std::int64_t n) {
   int p = 1;
@@ -266,11 +283,10 @@ inline RowPlan plan_rows(const std::int64_t* rowptr, std::int64_t num_rows, std:
   // lengths differ.
   while (2 * plan.parts * lanes <= kWarp && 2 * plan.parts * unroll <= degree) plan.parts *= 2;
   plan.row_slots = row_slots > 0 && row_slots < num_rows ? row_slots : num_rows;
-  plan.long_row = ceil_div(num_edges, kMostChunks) > kShortestLongRow
-                      ? ceil_div(num_edges, kMostChunks)
-                      : kShortestLongRow;
+  if (num_rows > 0) plan.rounds = static_cast<int>(ceil_div(num_rows, plan.row_slots));
+  plan.long_row = chunk_edges(num_edges);
   plan.num_chunks = num_edges > plan.long_row ? ceil_div(num_edges, plan.long_row) : 0;
-  plan.chunk_blocks = ceil_div(plan.num_chunks * heads * blocks * lanes * plan.parts, kBlock);
+  plan.chunk_blocks = ceil_div(2 * plan.num_chunks * heads * blocks * lanes * plan.parts, kWarp);
   return plan;
 }
 
@@ -286,11 +302,12 @@ void run_pass(Context& context, const Pass& pass, RowPlan plan) {
                          sizeof(typename Pass::A));
   }
   const std::int64_t row_blocks =
-      ceil_div(plan.row_slots * plan.heads * plan.blocks * plan.lanes * plan.parts, kBlock);
-  launch(context, plan.chunk_blocks + row_blocks, &rows_kernel<Pass>, pass, plan);
+      ceil_div(plan.row_slots * plan.heads * plan.blocks * plan.lanes * plan.parts, kWarp);
+  launch<kWarp>(context, plan.chunk_blocks + row_blocks, &rows_kernel<Pass>, pass, plan);
   if constexpr (State::kWords > 0) {
     if (plan.num_chunks > 0)
-      launch(context, plan.chunk_blocks, &merge_kernel<typename Pass::Sink>, pass.sink, plan);
+      launch<kWarp>(context, ceil_div(plan.chunk_blocks, 2), &merge_kernel<typename Pass::Sink>,
+                    pass.sink, plan);
   }
 }
 
@@ -308,7 +325,9 @@ struct NoSink {
 };
 struct NothingShared {
   using Shared = Nothing;
-  __device__ __forceinline__ void store_shared(const Task&, bool, const Nothing&) const {}
+  static constexpr bool kRounds = false;
+  __device__ __forceinline__ void store_shared(const Task&, std::int64_t, bool,
+                                               const Nothing&) const {}
 };
 
 }  // namespace gat::cuda

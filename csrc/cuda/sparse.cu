@@ -22,7 +22,8 @@ template <class T, class Value>
 void map_edges(Context& context, const SparseGraph& graph, const Value& value, T* out) {
   using Pass = EdgeMapPass<Value, T>;
   Pass pass;
-  pass.csr = graph.csr, pass.num_heads = graph.num_heads, pass.value = value, pass.out = out;
+  pass.ids = graph.csr.edge_id, pass.num_heads = graph.num_heads;
+  pass.value = value, pass.out = out;
   run_pass(context, pass, plan_edges(graph, Pass::kUnroll));
 }
 
@@ -32,8 +33,9 @@ struct EdgeDot {
   const T *query, *edge_attr;
   std::int64_t num_heads, channels;
 
-  __device__ __forceinline__ Acc<T> operator()(std::int64_t row, std::int64_t e) const {
-    const T *const q = query + row * channels, *const from = edge_attr + e / num_heads * channels;
+  __device__ __forceinline__ Acc<T> operator()(std::int64_t row, std::int64_t id, int head) const {
+    const T* const q = query + (row * num_heads + head) * channels;
+    const T* const from = edge_attr + id * channels;
     Acc<T> sum{};
     for (std::int64_t c = 0; c < channels; ++c) sum += widen(q[c]) * widen(from[c]);
     return sum;
@@ -43,15 +45,13 @@ struct EdgeDot {
 // weight_e e_ij of an edge, and a head and channel.
 template <class T>
 struct EdgeProduct {
-  CsrView csr;
   const T *weight, *edge_attr;
   std::int64_t num_heads;
   int channels;
 
-  __device__ __forceinline__ Acc<T> operator()(std::int64_t position, int column) const {
-    const std::int64_t e = csr.id(position);
+  __device__ __forceinline__ Acc<T> operator()(std::int64_t id, int column) const {
     const int head = column / channels, channel = column - head * channels;
-    return widen(weight[e * num_heads + head]) * widen(edge_attr[e * channels + channel]);
+    return widen(weight[id * num_heads + head]) * widen(edge_attr[id * channels + channel]);
   }
 };
 
@@ -76,11 +76,12 @@ void edge_softmax(Context& context, const SparseGraph& graph, const T* scores, T
   using Pass = SoftmaxPass<T>;
   const std::int64_t rows = graph.csr.num_rows * graph.num_heads;
   Pass pass;
-  pass.csr = graph.csr, pass.scores = scores;
+  pass.ids = graph.csr.edge_id, pass.scores = scores;
   pass.sink.shift = allocate<A>(context, rows), pass.sink.scale = allocate<A>(context, rows);
   pass.sink.num_heads = graph.num_heads;
   run_pass(context, pass, plan_edges(graph, Pass::kUnroll));
-  map_edges(context, graph, SoftmaxOf<T>{scores, pass.sink.shift, pass.sink.scale}, alpha);
+  map_edges(context, graph, SoftmaxOf<T>{graph.num_heads, scores, pass.sink.shift, pass.sink.scale},
+            alpha);
 }
 
 template <class T>
@@ -89,8 +90,8 @@ void edge_softmax_backward(Context& context, const SparseGraph& graph, const T* 
   using A = Acc<T>;
   A* const sum = allocate<A>(context, graph.csr.num_rows * graph.num_heads);
   run_row_sums(context, graph.csr.rowptr, graph.csr.num_rows, graph.num_edges, graph.num_heads,
-               AlphaGrad<T>{graph.csr, graph.num_heads, grad, alpha}, sum);
-  map_edges(context, graph, SoftmaxGrad<T>{grad, alpha, sum}, grad_scores);
+               AlphaGrad<T>{graph.num_heads, grad, alpha}, sum, graph.csr.edge_id);
+  map_edges(context, graph, SoftmaxGrad<T>{graph.num_heads, grad, alpha, sum}, grad_scores);
 }
 
 template <class T>
@@ -100,8 +101,8 @@ void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, co
   checked_int(graph.num_cols, kNodes);
   const Channels rows = row_channels<T>(graph.num_heads, channels, x, y);
   const RowShape shape = RowShape::of<T>(rows);
-  with_packs(shape.packs, [&](auto packs) {
-    using Pass = SddmmPass<T, decltype(packs)::value>;
+  with_variant(shape, [&](auto variant) {
+    using Pass = SddmmPass<T, decltype(variant)>;
     Pass pass;
     pass.graph = graph, pass.x = x, pass.y = y, pass.out = out;
     pass.channels = rows, pass.blocks = shape.blocks;
@@ -123,7 +124,7 @@ void edge_sum(Context& context, const SparseGraph& graph, std::int64_t channels,
   const int columns = checked_int(channels, "edge channels");
   run_row_sums(context, graph.csr.rowptr, graph.csr.num_rows, graph.num_edges,
                graph.num_heads * channels,
-               EdgeProduct<T>{graph.csr, weight, edge_attr, graph.num_heads, columns}, out);
+               EdgeProduct<T>{weight, edge_attr, graph.num_heads, columns}, out, graph.csr.edge_id);
 }
 
 void edge_dropout_mask(Context& context, const Dropout& dropout, std::int64_t num_edges,

@@ -5,16 +5,18 @@
 #include <cstdint>
 
 #include "../core/csr.h"
+#include "../core/mutable_index.h"
 #include "../core/philox.h"
 #include "../core/types.h"
 #include "stream.h"
 
 namespace gat::cuda {
 
-// A graph in device memory, with sizes that the host cannot read there.
+// A graph in device memory, with sizes that the host cannot read there. The largest row is a number
+// of edges; -1: unknown.
 struct SparseGraph {
   CsrView csr;
-  std::int64_t num_cols = 0, num_edges = 0, num_heads = 1;
+  std::int64_t num_cols = 0, num_edges = 0, num_heads = 1, largest_row = -1;
 };
 
 // Edge tensors are in the caller's order: edge k of the CSR reads and writes row csr.id(k). T is
@@ -42,13 +44,13 @@ void spmm(Context&, const SparseGraph&, std::int64_t channels, const T* weight, 
 // the first; -1 for an empty row. NaN counts as the extremum.
 template <class T>
 void spmm_extremum(Context&, const SparseGraph&, std::int64_t channels, int sign, const T* weight,
-                   const T* x, T* out, std::int64_t* arg);
+                   const T* x, T* out, MutableIndexArray arg);
 
 // The gradient of x of spmm_extremum: the graph is the transpose, grad and arg are [num_cols, H,
 // F].
 template <class T>
 void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t channels, const T* weight,
-                            const T* grad, const std::int64_t* arg, T* grad_x);
+                            const T* grad, IndexArray arg, T* grad_x);
 
 // out [E, H] = <query_ih, e_ij>; query [num_rows, H, K] by row, e [E, K].
 template <class T>

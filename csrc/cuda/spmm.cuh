@@ -1,4 +1,4 @@
-// SpMM and SDDMM: sums, extrema and inner products of gathered rows.
+// SpMM and SDDMM: sums and inner products of gathered rows.
 //
 // Bytes: for each edge a row of x and a column, and a weight where there is one; for each row, the
 // row of the output.
@@ -9,23 +9,33 @@
 
 namespace gat::cuda {
 
-// The gathered rows x_col of n edges, and their weights.
-template <class T, int C, int n>
-struct WeightedRows {
+// What the passes over gathered rows share: the weights of the edges that a lane stages.
+template <class T, class V>
+struct GatherPass : NothingShared {
   using A = Acc<T>;
-  Fragment<T, C> row[n];
-  A weight[n];
+  static constexpr int C = V::C;
+  using Layout = StagingOf<T, V>;
+  static constexpr int n = Layout::n;
+  static constexpr bool kBlocks = V::kGeneral;
+  static constexpr int kUnroll = n, kMinWarps = kForwardWarps<NoTerm, T, V>;
+  template <class X>
+  using Each = typename Layout::template Each<X>;
 
-  __device__ __forceinline__ void load(const SparseGraph& graph, const T* weights, const T* x,
-                                       const Channels& channels, const Task& task,
-                                       const EdgeBatch<n>& batch) {
+  SparseGraph graph;
+  const T *weight = nullptr, *x = nullptr;
+  Channels channels;
+
+  // Ones if there are no weights.
+  __device__ __forceinline__ void load_weights(const Task& task, const Stage<Layout>& stage,
+                                               Each<A>& weights) const {
 #pragma unroll
-    for (int u = 0; u < n; ++u) {
-      weight[u] = A(1);
-      if (weights && batch.valid(u))
-        weight[u] = widen(weights[graph.csr.id(batch.first + u) * graph.num_heads + task.head]);
+    for (int e = 0; e < Layout::kPerLane; ++e) {
+      weights[e] = A(1);
+      if (weight && stage.valid(task, e)) {
+        const std::int64_t id = graph.csr.id(stage.position(task, e));
+        weights[e] = widen(weight[id * graph.num_heads + task.head]);
+      }
     }
-    gather(x, batch, channels, task, task.block, row);
   }
 };
 
@@ -61,163 +71,29 @@ struct SpmmSink {
   }
 };
 
-template <class T, int C>
-struct SpmmPass : NothingShared {
-  using A = Acc<T>;
-  using Sink = SpmmSink<T, C>;
+template <class T, class V>
+struct SpmmPass : GatherPass<T, V> {
+  using Base = GatherPass<T, V>;
+  using typename Base::A;
+  using typename Base::Layout;
+  using Sink = SpmmSink<T, Base::C>;
   using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
 
-  SparseGraph graph;
-  const T *weight = nullptr, *x = nullptr;
-  Channels channels;
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      WeightedRows<T, C, kUnroll> rows;
-      rows.load(graph, weight, x, channels, task, batch);
+    for_each_stage<Layout>(this->graph.csr, task, [&](const Stage<Layout>& stage, int groups) {
+      typename Base::template Each<A> weights;
+      this->load_weights(task, stage, weights);
+      for (int g = 0; g < groups; ++g) {
+        Fragment<T, Base::C> row[Base::n];
+        gather(this->x, stage.group(task, g), this->channels, task, task.block, row);
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u)) continue;
+        for (int u = 0; u < Base::n; ++u) {
+          const A w = Layout::broadcast(task.team, weights, g, u);
 #pragma unroll
-        for (int i = 0; i < Sink::kChannels; ++i) {
-          state.sum[i] += rows.weight[u] * rows.row[u](i / kPack<T>, i % kPack<T>);
-        }
-      }
-    });
-  }
-};
-
-// ---- extrema: the best value of each channel, and the offset of its edge in the row
-
-template <class T, int C>
-struct ExtremumSink {
-  using A = Acc<T>;
-  static constexpr int kChannels = C * kPack<T>;
-  static constexpr unsigned kNone = ~0u;
-  struct State {
-    static constexpr int kWords = 2 * kChannels;
-    A best[kChannels];
-    unsigned offset[kChannels];  // from the start of the row; kNone where there is no edge yet
-
-    template <class F>
-    __device__ __forceinline__ void each(F&& f) {
-#pragma unroll
-      for (int i = 0; i < kChannels; ++i) {
-        f(best[i]);
-        f(offset[i]);
-      }
-    }
-  };
-
-  CsrView csr;
-  int sign = 1;
-  T* out = nullptr;             // [rows, H, F]
-  std::int64_t* arg = nullptr;  // [rows, H, F]
-  std::int64_t num_heads = 1;
-  Channels channels;
-
-  __device__ __forceinline__ void init(State& state) const {
-#pragma unroll
-    for (int i = 0; i < kChannels; ++i) state.best[i] = A(0), state.offset[i] = kNone;
-  }
-
-  // Keeps the better of the state and a candidate: NaN before numbers, then the better number, then
-  // the earlier edge.
-  __device__ __forceinline__ void take(State& state, int i, A value, unsigned offset) const {
-    if (offset == kNone) return;
-    const A best = state.best[i];
-    const bool nan = value != value, had_nan = best != best;
-    const bool better = sign > 0 ? value > best : value < best;
-    const bool earlier = offset < state.offset[i] && (value == best || (nan && had_nan));
-    if (state.offset[i] == kNone || better || (nan && !had_nan) || earlier)
-      state.best[i] = value, state.offset[i] = offset;
-  }
-  __device__ __forceinline__ void merge(State& state, const State& other) const {
-#pragma unroll
-    for (int i = 0; i < kChannels; ++i) take(state, i, other.best[i], other.offset[i]);
-  }
-  __device__ __forceinline__ void finish(std::int64_t row, int head, int block, const Team& team,
-                                         const State& state) const {
-    const std::int64_t r = row * num_heads + head, begin = csr.rowptr[row];
-    store_fragment<T, C>(out, r, channels, team, block, state.best);
-#pragma unroll
-    for (int c = 0; c < C; ++c) {
-      const int first = first_channel<T, C>(team, block, c);
-#pragma unroll
-      for (int i = 0; i < kPack<T>; ++i) {
-        const unsigned offset = state.offset[c * kPack<T> + i];
-        if (first + i < channels.count)
-          arg[r * channels.count + first + i] = offset == kNone ? -1 : csr.id(begin + offset);
-      }
-    }
-  }
-};
-
-template <class T, int C>
-struct ExtremumPass : NothingShared {
-  using A = Acc<T>;
-  using Sink = ExtremumSink<T, C>;
-  using State = typename Sink::State;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
-
-  SparseGraph graph;
-  const T *weight = nullptr, *x = nullptr;
-  Channels channels;
-  Sink sink;
-
-  __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    const std::int64_t row_begin = graph.csr.rowptr[task.row];
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      WeightedRows<T, C, kUnroll> rows;
-      rows.load(graph, weight, x, channels, task, batch);
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u)) continue;
-        const auto offset = static_cast<unsigned>(batch.first + u - row_begin);
-#pragma unroll
-        for (int i = 0; i < Sink::kChannels; ++i) {
-          sink.take(state, i, rows.weight[u] * rows.row[u](i / kPack<T>, i % kPack<T>), offset);
-        }
-      }
-    });
-  }
-};
-
-// Gradient of x: each source sums, over its edges, the gradient of the channels whose extremum the
-// edge is.
-template <class T, int C>
-struct ExtremumGradPass : NothingShared {
-  using A = Acc<T>;
-  using Sink = SpmmSink<T, C>;
-  using State = typename Sink::State;
-  static constexpr int kUnroll = 2, kMinBlocks = kBlocksAtOnce<C>;
-
-  SparseGraph graph;  // the transpose
-  const T *weight = nullptr, *grad = nullptr;
-  const std::int64_t* arg = nullptr;
-  Channels channels;
-  Sink sink;
-
-  __device__ __forceinline__ void accumulate(const Task& task, State& state, Nothing&) const {
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      WeightedRows<T, C, kUnroll> rows;
-      rows.load(graph, weight, grad, channels, task, batch);
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u)) continue;
-        const std::int64_t id = graph.csr.id(batch.first + u);
-        const std::int64_t* const winners =
-            arg + static_cast<std::int64_t>(batch.neighbor[u]) * channels.stride +
-            task.head * channels.count;
-#pragma unroll
-        for (int i = 0; i < Sink::kChannels; ++i) {
-          const int channel =
-              first_channel<T, C>(task.team, task.block, i / kPack<T>) + i % kPack<T>;
-          if (channel < channels.count && winners[channel] == id) {
-            state.sum[i] += rows.weight[u] * rows.row[u](i / kPack<T>, i % kPack<T>);
-          }
+          for (int i = 0; i < Sink::kChannels; ++i)
+            state.sum[i] += w * row[u](i / kPack<T>, i % kPack<T>);
         }
       }
     });
@@ -226,43 +102,45 @@ struct ExtremumGradPass : NothingShared {
 
 // ---- SDDMM
 
-template <class T, int C>
-struct SddmmPass : NothingShared {
-  using A = Acc<T>;
+template <class T, class V>
+struct SddmmPass : GatherPass<T, V> {
+  using Base = GatherPass<T, V>;
+  using typename Base::A;
+  using typename Base::Layout;
   using Sink = NoSink;
   using State = NoState;
-  static constexpr int kUnroll = kEdges<T, C>, kMinBlocks = kBlocksAtOnce<C>;
+  static constexpr int C = Base::C, n = Base::n;
 
-  SparseGraph graph;
-  const T *x = nullptr, *y = nullptr;
+  const T* y = nullptr;
   T* out = nullptr;  // [E, H]
-  Channels channels;
   int blocks = 1;
   Sink sink;
 
   __device__ __forceinline__ void accumulate(const Task& task, State&, Nothing&) const {
-    Fragment<T, C> own = load_own<T, C>(x, channels, task, own_block(task, blocks));
-    for_each_batch<kUnroll>(graph.csr, task, [&](const EdgeBatch<kUnroll>& batch) {
-      A product[kUnroll];
+    const Channels& channels = this->channels;
+    Fragment<T, C> own = load_own<T, C>(this->x, channels, task, own_block(task, blocks));
+    for_each_stage<Layout>(this->graph.csr, task, [&](const Stage<Layout>& stage, int groups) {
+      typename Base::template Each<A> product = {};
+      for (int g = 0; g < groups; ++g) {
+        A sums[n] = {};
+        Fragment<T, C> other[n];
+        for_each_block(
+            channels, blocks, task, stage.group(task, g), this->x, y, own, other, [&](int) {
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        product[u] = A(0);
+              for (int u = 0; u < n; ++u) {
+#pragma unroll
+                for (int i = 0; i < C * kPack<T>; ++i) {
+                  sums[u] += own(i / kPack<T>, i % kPack<T>) * other[u](i / kPack<T>, i % kPack<T>);
+                }
+              }
+            });
+        Layout::collect_into(task.team, sums, g, product);
       }
-      Fragment<T, C> other[kUnroll];
-      for_each_block(channels, blocks, task, batch, x, y, own, other, [&](int) {
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-#pragma unroll
-          for (int i = 0; i < C * kPack<T>; ++i) {
-            product[u] += own(i / kPack<T>, i % kPack<T>) * other[u](i / kPack<T>, i % kPack<T>);
-          }
-        }
-      });
-      task.team.sum(product);
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (!batch.valid(u) || task.team.lane != 0) continue;
-        out[graph.csr.id(batch.first + u) * graph.num_heads + task.head] = narrow<T>(product[u]);
+      for (int e = 0; e < Layout::kPerLane; ++e) {
+        if (!stage.valid(task, e)) continue;
+        const std::int64_t id = this->graph.csr.id(stage.position(task, e));
+        out[id * this->graph.num_heads + task.head] = narrow<T>(product[e]);
       }
     });
   }

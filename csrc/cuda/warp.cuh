@@ -8,7 +8,7 @@
 
 namespace gat::cuda {
 
-inline constexpr int kWarp = 32;
+inline constexpr int kWarp = 32, kWarpBits = 5;
 inline constexpr unsigned kFullWarp = 0xffffffffu;
 
 __device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x) % kWarp; }
@@ -16,15 +16,26 @@ __device__ __forceinline__ std::int64_t thread_id() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
+// Returns p, of which the compiler then knows nothing: it neither keeps what was loaded from there
+// nor computes the address in parts.
+template <class T>
+__device__ __forceinline__ const T* opaque(const T* p) {
+#if defined(__CUDA_ARCH__)
+  asm("" : "+l"(p));
+#endif
+  return p;
+}
+
 template <class V>
 __device__ __forceinline__ V shuffle_xor(V value, int distance) {
   return __shfl_xor_sync(kFullWarp, value, distance);
 }
 
-__device__ __forceinline__ std::int64_t warp_max(std::int64_t value) {
+template <class V>
+__device__ __forceinline__ V warp_max(V value) {
 #pragma unroll
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    const long long other = shuffle_xor(static_cast<long long>(value), distance);
+    const V other = shuffle_xor(value, distance);
     value = other > value ? other : value;
   }
   return value;

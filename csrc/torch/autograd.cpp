@@ -165,7 +165,8 @@ struct AttentionGradient : torch::autograd::Function<AttentionGradient> {
     const Tensor grad_out =
         grads[0].defined()
             ? grads[0]
-            : at::zeros({out->size(0), out->size(1), inputs.value.size(2)}, inputs.value.options());
+            : at::zeros_symint({out->sym_size(0), out->sym_size(1), inputs.value.sym_size(2)},
+                               inputs.value.options());
     const Upstream upstream{grad_out,
                             optional(grads[1]),
                             kept->wanted.return_weights ? optional(grads[5]) : std::nullopt,

@@ -5,11 +5,13 @@
 //   Device(tensor)          makes the device current during its lifetime
 //   kSharesGradients        true if gradients of query, key and value may be one tensor, their sum
 //   kKeepsScores            true if weights reads the scores that forward wrote
+//   kDeltaWords             numbers that delta writes per destination and head
 //   select_top_k<T>, forward<T>, weights<T>, delta<T>, backward<T>
 //                           run the kernels of one storage type
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
 #include <c10/util/SmallVector.h>
 #include <torch/library.h>
 
@@ -55,10 +57,13 @@ struct EdgeAttentionTensors {
   ScoreTraits score;
   at::Tensor rowptr, col;
   OptionalTensor edge_id;
+  at::Tensor rest;        // int64, the edges that belong to no row; undefined if all do
+  bool has_rest = false;  // true, too, where the host cannot know them
   std::array<at::Tensor, kNumInputs> input;
   std::array<bool, kNumInputs> shared{};  // true for a query or key that is the value
   std::int64_t num_dst, num_src, num_edges, num_heads, value_channels, score_channels;
   std::int64_t edge_channels = 0;
+  std::int64_t largest_row = -1, largest_column = -1;  // -1: unknown
   // True if out_acc has two parts, of [N_dst, H, F] and [N_dst, H, K], one after the other: the
   // sums of v and of e. A device may write that of v + W e to the first and leave the other.
   bool splits_sums = false;
@@ -82,6 +87,12 @@ struct EdgeAttentionTensors {
   std::int64_t acc_channels() const { return value_channels + (splits_sums ? edge_channels : 0); }
   at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) const {
     return allocate(shape, value().options().dtype(dtype));
+  }
+  // [E, ...], 0 for the edges that no kernel visits.
+  at::Tensor empty_of_edges(at::IntArrayRef shape, at::ScalarType dtype) const {
+    at::Tensor by_edge = empty(shape, dtype);
+    if (rest.defined()) return by_edge.index_fill_(0, rest, 0);
+    return has_rest ? by_edge.zero_() : by_edge;
   }
 
   // [padded_terms(K), H, D], in the dtype of the accumulation.
@@ -151,9 +162,35 @@ struct EdgeAttentionTensors {
     TORCH_CHECK_VALUE(!(shared[kQuery] || shared[kKey]) || D == value_channels,
                       "without a query or a key, the other one must have the ", value_channels,
                       " channels of value; it has ", D);
+    if (graph.degrees.has_value()) {
+      read_degrees(*graph.degrees);
+    } else {
+      find_rest();
+    }
     for (const Input i : {kQuery, kKey}) {
       if (shared[i]) input[i] = input[kValue];
     }
+  }
+
+ private:
+  void read_degrees(const at::Tensor& degrees) {
+    check_shape(degrees, {2}, "degrees");
+    TORCH_CHECK_TYPE(
+        degrees.is_cpu() && degrees.scalar_type() == at::kLong && degrees.is_contiguous(),
+        "degrees is ", degrees.scalar_type(), " on ", degrees.device(),
+        "; expected contiguous int64 on the CPU");
+    largest_row = degrees.const_data_ptr<std::int64_t>()[0];
+    largest_column = degrees.const_data_ptr<std::int64_t>()[1];
+  }
+  void find_rest() {
+    has_rest = !rowptr.is_cpu();
+    const bool has_form = rowptr.scalar_type() == at::kLong && rowptr.is_contiguous();
+    if (has_rest || num_dst < 0 || !has_form) return;  // csr_view refuses another form
+    const std::int64_t begin = rowptr.const_data_ptr<std::int64_t>()[num_dst];
+    if (begin == num_edges) return;
+    has_rest = true;
+    rest = edge_id.has_value() ? edge_id->slice(0, begin).to(at::kLong)
+                               : at::arange(begin, num_edges, rowptr.options());
   }
 };
 
@@ -208,10 +245,11 @@ Attention edge_attention(const SortedGraph& graph, const Inputs& inputs, const C
   const bool keep_acc = (dtype != acc || t.splits_sums) && graph.t_rowptr.has_value();
   const at::Tensor out_acc =
       keep_acc ? t.empty({t.num_dst, H, t.acc_channels()}, acc) : t.empty({0}, acc);
-  const at::Tensor selected =
-      top_k > 0 ? t.empty({t.num_edges, H}, at::kByte) : t.empty({0}, at::kByte);
+  at::Tensor selected = t.empty({0}, at::kByte);
+  if (top_k > 0) selected = t.empty({t.num_edges, H}, at::kByte);
+  if (top_k > 0 && t.has_rest) selected.zero_();
   const at::Tensor weights =
-      return_weights ? t.empty({t.num_edges, H}, dtype) : t.empty({0}, dtype);
+      return_weights ? t.empty_of_edges({t.num_edges, H}, dtype) : t.empty({0}, dtype);
 
   with_storage_type(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -263,13 +301,18 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
   const at::Tensor q = prepare(upstream.grad_lse, {t.num_dst, H}, softmax, "grad_lse");
   const at::Tensor o =
       prepare(upstream.out_acc, {t.num_dst, H, t.acc_channels()}, softmax, "out_acc");
-  const at::Tensor delta = t.empty({t.num_dst, H}, acc);
+  const at::Tensor delta = t.empty({t.num_dst, H, Device::kDeltaWords}, acc);
 
   std::array<at::Tensor, kNumInputs> grad;
   for (std::size_t i = 0; i < kNumInputs; ++i) {
     const bool needed = needs_grad[t.shared[i] ? std::size_t{kValue} : i] && t.input[i].defined();
-    if (needed)
-      grad[i] = t.shared[i] && Device::kSharesGradients ? grad[kValue] : allocate_like(t.input[i]);
+    if (!needed) continue;
+    if (t.shared[i] && Device::kSharesGradients) {
+      grad[i] = grad[kValue];
+    } else {
+      grad[i] = kInputs[i].is_per_edge() ? t.empty_of_edges(t.input[i].sizes(), dtype)
+                                         : allocate_like(t.input[i]);
+    }
   }
   at::Tensor grad_edge_map;
   if (grad[kEdgeMap].defined()) grad_edge_map = t.empty_edge_map();
@@ -293,10 +336,9 @@ Gradients edge_attention_backward(const SortedGraph& graph, const Inputs& inputs
     args.grad_edge_feat = mutable_data<T>(grad[kEdgeFeat]);
     args.grad_edge_attr = mutable_data<T>(grad[kEdgeAttr]);
     args.grad_edge_map = mutable_data<Acc<T>>(grad_edge_map);
-    device.template delta<T>(t, args.in, args.grad_out, data<Acc<T>>(o),
-                             t.splits_sums ? data<Acc<T>>(o) + g.numel() : nullptr,
-                             args.grad_weights, data<T>(w), data<Acc<T>>(q),
-                             mutable_data<Acc<T>>(delta));
+    device.template delta<T>(t, args, data<Acc<T>>(o),
+                             t.splits_sums ? data<Acc<T>>(o) + g.numel() : nullptr, data<T>(w),
+                             data<Acc<T>>(q), mutable_data<Acc<T>>(delta));
     device.template backward<T>(t, args, {grad[kAtt], grad[kEdgeAttr], grad_edge_map});
   });
   if (grad_edge_map.defined()) grad[kEdgeMap].copy_(t.of_edge_map(grad_edge_map));

@@ -1,10 +1,9 @@
 // The schemas of every operator.
-#include <ATen/core/enum_tag.h>
 #include <torch/library.h>
 
 #include <string>
-#include <vector>
 
+#include "adjacency.h"
 #include "schema.h"
 
 namespace gat::binding {
@@ -14,9 +13,6 @@ namespace gat::binding {
 TORCH_LIBRARY(gat_ext, m) {
   m.def(
       "csr_of_edges(Tensor src, Tensor dst, SymInt num_dst) "
-      "-> (Tensor rowptr, Tensor col, Tensor edge_id)");
-  m.def(
-      "checked_csr(Tensor edge_index, SymInt num_src, SymInt num_dst, bool narrow) "
       "-> (Tensor rowptr, Tensor col, Tensor edge_id)");
   m.def(
       "csr_transpose(Tensor rowptr, Tensor col, SymInt num_src) "
@@ -62,11 +58,7 @@ TORCH_LIBRARY(gat_ext, m) {
 
   m.def(ops::EdgeAttention::schema().c_str());
   m.def(ops::EdgeAttentionBackward::schema().c_str());
-  // They read the edges: every replay of a CUDA graph would use those of its recording.
-  const std::vector<at::Tag> tags{at::Tag::cudagraph_unsafe};
-  m.def(ops::AdjacencyAttention::schema().c_str(), tags);
-  m.def(ops::AdjacencyAttentionBackward::schema().c_str(), tags);
-  m.def(ops::EdgeSlots::schema().c_str(), tags);
+  m.def(ops::AdjacencyCsr::schema().c_str());
 
   const std::string agents = "Tensor rowptr, Tensor col, Tensor current, ";
   m.def(("walk_step(" + agents +

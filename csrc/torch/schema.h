@@ -1,4 +1,4 @@
-// The arguments of edge_attention, of adjacency_attention and of their gradients, written once.
+// The arguments of edge_attention and of its gradient, written once.
 #pragma once
 
 #include <ATen/core/List.h>
@@ -66,44 +66,21 @@ inline constexpr std::array<InputSchema, kNumInputs> kInputs{{
 // A CSR by destination: rowptr [N_dst + 1], col [E], edge_id [E] (the caller's position of each
 // edge; None: CSR order). Its transpose by source, needed for gradients only: t_rowptr [N_src + 1],
 // t_col [E], t_pos [E] (the CSR position of each edge of the transpose), t_edge_id [E].
+//
+// degrees, int64 [2] on the host: the largest number of edges of a destination, and of a source, or
+// -1 where that is not known. With degrees, each edge belongs to a row. Without them, CSR positions
+// from rowptr[N_dst] on may belong to none: the edges there are not read, and their results are 0.
 struct SortedGraph {
   at::Tensor rowptr, col;
-  OptionalTensor edge_id, t_rowptr, t_col, t_pos, t_edge_id;
+  OptionalTensor edge_id, t_rowptr, t_col, t_pos, t_edge_id, degrees;
 
   static std::string schema() {
-    return "Tensor rowptr, Tensor col, Tensor? edge_id, "
-           "Tensor? t_rowptr, Tensor? t_col, Tensor? t_pos, Tensor? t_edge_id";
+    return "Tensor rowptr, Tensor col, Tensor? edge_id, Tensor? t_rowptr, Tensor? t_col, "
+           "Tensor? t_pos, Tensor? t_edge_id, Tensor? degrees";
   }
-  auto members() const { return std::tie(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id); }
-};
-
-// An edge_index [2, E], or the rowptr that belongs to col and edge_id. Edge tensors have a row for
-// each slot: the given edges, then, with self_loops, the loops of the nodes, which replace given
-// loops.
-struct Edges {
-  at::Tensor edges;
-  OptionalTensor col, edge_id;
-  std::int64_t num_src, num_dst;
-  bool self_loops;
-
-  static std::string schema() {
-    return "Tensor edges, Tensor? col, Tensor? edge_id, SymInt num_src, SymInt num_dst, "
-           "bool self_loops";
+  auto members() const {
+    return std::tie(rowptr, col, edge_id, t_rowptr, t_col, t_pos, t_edge_id, degrees);
   }
-  auto members() const { return std::tie(edges, col, edge_id, num_src, num_dst, self_loops); }
-
-  std::int64_t num_given() const { return col.has_value() ? col->numel() : edges.size(1); }
-  std::int64_t num_slots() const {
-    return num_given() + (self_loops ? std::min(num_src, num_dst) : 0);
-  }
-};
-
-// True where the transpose, and results that only the gradient reads, are needed.
-struct ForBackward {
-  bool value;
-
-  static std::string schema() { return "bool for_backward"; }
-  auto members() const { return std::tie(value); }
 };
 
 // The differentiable inputs, by Input, and what dropout draws from: a seed, and a number of each
@@ -214,23 +191,6 @@ struct EdgeAttentionBackward
     : Operator<EdgeAttentionBackward, Gradients, SortedGraph, Inputs, Constants, Upstream> {
   static constexpr const char* kName = "gat_ext::edge_attention_backward";
   static std::string results() { return gradient_results(); }
-};
-
-struct AdjacencyAttention
-    : Operator<AdjacencyAttention, Attention, Edges, ForBackward, Inputs, Constants, Wanted> {
-  static constexpr const char* kName = "gat_ext::adjacency_attention";
-  static std::string results() { return attention_results(); }
-};
-
-struct AdjacencyAttentionBackward
-    : Operator<AdjacencyAttentionBackward, Gradients, Edges, Inputs, Constants, Upstream> {
-  static constexpr const char* kName = "gat_ext::adjacency_attention_backward";
-  static std::string results() { return gradient_results(); }
-};
-
-struct EdgeSlots : Operator<EdgeSlots, at::Tensor, Edges> {
-  static constexpr const char* kName = "gat_ext::edge_slots";
-  static std::string results() { return "Tensor"; }
 };
 
 }  // namespace ops

@@ -8,8 +8,11 @@
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
+#include <cstdint>
+#include <limits>
 #include <tuple>
 
+#include "../core/mutable_index.h"
 #include "../core/philox.h"
 #include "allocate.h"
 #include "checks.h"
@@ -101,16 +104,19 @@ std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const
                                                  bool largest) {
   TORCH_CHECK_VALUE(x.dim() == 3, "x has shape ", x.sizes(), "; expected [N_src, H, F]");
   const CsrView csr = csr_view(rowptr, col, edge_id, col.numel(), x.device());
+  TORCH_CHECK_VALUE(csr.col.wide || col.numel() <= std::numeric_limits<std::int32_t>::max(),
+                    "col has ", col.numel(),
+                    " edges in int32; expected less than 2^31: pass int64");
   Device device(x);
   const std::int64_t H = x.size(1), F = x.size(2);
   const at::Tensor xs = x.contiguous(), w = prepare(weight, {col.numel(), H}, x, "weight");
   const at::Tensor out = allocate({csr.num_rows, H, F}, x.options());
-  const at::Tensor arg = allocate(out.sizes(), x.options().dtype(at::kLong));
+  const at::Tensor arg = allocate(out.sizes(), x.options().dtype(col.scalar_type()));
   with_storage_type(x.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template spmm_extremum<T>({csr, x.size(0), col.numel(), H, F}, largest ? 1 : -1,
                                      data<T>(w), data<T>(xs), mutable_data<T>(out),
-                                     mutable_data<std::int64_t>(arg));
+                                     {arg.mutable_data_ptr(), csr.col.wide});
   });
   return {out, arg};
 }
@@ -127,12 +133,12 @@ at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& 
   const std::int64_t H = grad.size(1), F = grad.size(2);
   const at::Tensor g = grad.contiguous(), a = arg.contiguous(),
                    w = prepare(weight, {t_col.numel(), H}, grad, "weight");
+  const IndexArray winners = index_array(a.view(-1), "arg");
   const at::Tensor grad_x = allocate({csr.num_rows, H, F}, grad.options());
   with_storage_type(grad.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
     device.template spmm_extremum_backward<T>({csr, grad.size(0), t_col.numel(), H, F}, data<T>(w),
-                                              data<T>(g), data<std::int64_t>(a),
-                                              mutable_data<T>(grad_x));
+                                              data<T>(g), winners, mutable_data<T>(grad_x));
   });
   return grad_x;
 }

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
-from gat_ext.graph.traced import traced
+from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops import composed
-from gat_ext.ops.arguments import AdjacencyAttentionBackward, Inputs, absent
+from gat_ext.ops.arguments import Inputs
 from gat_ext.ops.registry import accumulate_dtype
 from gat_ext.ops.scatter import rank_in_row, row_extremum, row_softmax, row_sum
 from gat_ext.ops.state import have_tangents, in_functorch
@@ -53,14 +53,10 @@ def attend(
         inputs = Inputs(
             *(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
         )
-    edges = composed.edges_of_slots(
-        AdjacencyAttentionBackward(
-            *traced(graph).arguments,
-            **inputs._asdict(),
-            **constants._asdict(),
-            seed=seed,
-            edge_number=edge_number,
-            selected=absent(inputs.value),
+    edges = _edges_of(graph)
+    edges = edges._replace(
+        kept=composed.dropout_mask(
+            seed, graph.num_edges, inputs.value.shape[1], constants.dropout_p, edge_number
         )
     )
     if top_k > 0:
@@ -69,6 +65,13 @@ def attend(
         chosen = rank_in_row(scores, edges.dst, graph.num_dst) < top_k
         edges = edges._replace(attended=chosen & (scores > -torch.inf))
     return composed.compose(edges, inputs, constants, graph.num_dst)
+
+
+def _edges_of(graph: GraphLike) -> composed.Edges:
+    src, dst = graph.edge_index
+    is_edge = graph.attended if isinstance(graph, TracedGraph) and graph.self_loops else None
+    attended = None if is_edge is None else is_edge.unsqueeze(-1)
+    return composed.Edges(src, dst, attended, kept=None, is_edge=is_edge, csr=None)
 
 
 # ---- the unfused operators

@@ -12,6 +12,7 @@ from gat_ext.functional.masked import masked_sum
 from gat_ext.graph.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.sharded import ShardedGraph
+from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.arguments import Results
 from gat_ext.ops.registry import needs_grad
 
@@ -61,7 +62,8 @@ def attend(
         return graph.attend(inputs, options)
     constants, seed, top_k, edge_mask, return_weights, return_lse = options
     given = without_shared(inputs)
-    number = graph.edge_number if isinstance(graph, Graph) and seed is not None else None
+    assert isinstance(graph, (Graph, TracedGraph))
+    number = None if seed is None else graph.edge_number
     if fallback.is_needed(*given, edge_mask):
         out, weights, lse = fallback.attend(graph, given, seed, number, constants, top_k)
     else:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gat_ext import _C  # noqa: F401  registers torch.ops.gat_ext
 from gat_ext.graph.formats import constructors
+from gat_ext.ops.slots import num_slots
+from gat_ext.ops.state import are_at_most
 
 ops = torch.ops.gat_ext
 
@@ -60,22 +62,48 @@ def build_csr(edge_index: Tensor, num_dst: int, is_sorted: bool, dtype: torch.dt
     return ops.csr_of_edges(src, dst.contiguous(), num_dst)  # type: ignore[no-any-return]
 
 
-def traced_csr(edge_index: Tensor, counts: tuple[int, int], dtype: torch.dtype | None) -> Csr:
-    """CSR by destination of edges in a trace; the traced program checks their values.
+def adjacency_csr(
+    parts: tuple[Tensor, Tensor | None, Tensor | None],
+    counts: tuple[int, int],
+    dtype: torch.dtype | None = None,
+    *,
+    self_loops: bool = False,
+    transpose: bool = False,
+) -> tuple[Csr, Transpose | None]:
+    """The CSR by destination and its transpose, of edges in a trace; the program checks the values.
 
     Args:
-        edge_index: [2, E].
+        parts: an edge_index [2, E], None, None; or a rowptr with its col and edge_id.
         counts: (num_src, num_dst).
         dtype: dtype of the indices; None for the narrowest.
+        self_loops: sort slots, see :mod:`gat_ext.ops.slots`; those that are not edges follow the
+            last row.
+        transpose: compute the transpose, too.
     """
-    dtype = index_dtype_for(max(*counts, edge_index.shape[1]), dtype)
-    return ops.checked_csr(edge_index, *counts, dtype == torch.int32)  # type: ignore[no-any-return]
+    slots = num_slots(parts[0], parts[1], *counts, self_loops)
+    fits = are_at_most((*counts, slots), INT32_LIMIT)
+    narrow = index_dtype_for(0 if fits else INT32_LIMIT + 1, dtype) == torch.int32
+    found = ops.adjacency_csr(*parts, *counts, self_loops, narrow, transpose)
+    return found[:3], Transpose(*found[3:]) if transpose else None
 
 
 def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:
     """The CSR by source of a CSR by destination; stable."""
     t_rowptr, t_col, pos = ops.csr_transpose(rowptr, col, num_src)
     return Transpose(t_rowptr, t_col, pos, pos if edge_id is None else edge_id[pos])
+
+
+def largest_degrees(rowptr: Tensor, t_rowptr: Tensor | None) -> Tensor:
+    """int64 [2] on the CPU: the largest in-degree, and the largest out-degree or -1 if unknown.
+
+    Waits for the device.
+    """
+    with torch.inference_mode(False):
+        known = [pointers for pointers in (rowptr, t_rowptr) if pointers is not None]
+        largest = [p.diff().max() if p.shape[0] > 1 else p.new_zeros(()) for p in known]
+        degrees = torch.full((2,), -1)
+        degrees[: len(largest)] = torch.stack(largest).cpu()
+    return degrees
 
 
 def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:

@@ -14,7 +14,7 @@ from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.order import ORDERS
 from gat_ext.graph.streams import Ready, ready
 from gat_ext.ops.scatter import expand_rows
-from gat_ext.ops.state import is_capturing
+from gat_ext.ops.state import is_capturing, is_tracing
 
 __all__ = ["ORDERS", "Graph", "Transpose"]
 
@@ -51,8 +51,8 @@ class Graph(Conversions):
     """
 
     __slots__ = (
-        *("__weakref__", "_col", "_edge_id", "_edge_number"),
-        *("_num_src", "_rowptr", "_transpose"),
+        *("__weakref__", "_col", "_edge_id", "_edge_number", "_largest", "_num_src"),
+        *("_rowptr", "_transpose"),
     )
 
     _rowptr: Tensor
@@ -62,6 +62,7 @@ class Graph(Conversions):
     _num_src: int
     # With the Ready of one that a call built. One object, because threads may replace it.
     _transpose: tuple[Transpose, Ready | None] | None
+    _largest: tuple[bool, Tensor] | None
 
     def __init__(
         self,
@@ -74,11 +75,14 @@ class Graph(Conversions):
     ) -> None:
         """Checks the edges and sorts them by destination."""
         csr.check_edge_index(edge_index)
-        self._transpose = self._edge_number = None
+        self._transpose = self._edge_number = self._largest = None
         if torch.compiler.is_compiling():
             counts = csr.traced_counts(num_nodes, num_src, num_dst)
             self._num_src = counts[0]
-            self._rowptr, self._col, self._edge_id = csr.traced_csr(edge_index, counts, index_dtype)
+            given = edge_index, None, None
+            self._rowptr, self._col, self._edge_id = csr.adjacency_csr(given, counts, index_dtype)[
+                0
+            ]
             return
         # Inference tensors could not be saved for a later backward.
         with torch.inference_mode(False):
@@ -95,8 +99,9 @@ class Graph(Conversions):
         """A graph of checked parts."""
         graph = cls.__new__(cls)
         graph._rowptr, graph._col, graph._edge_id = parts
-        graph._num_src, graph._edge_number = num_src, None
+        graph._num_src = num_src
         graph._transpose = None if transpose is None else (transpose, None)
+        graph._edge_number = graph._largest = None
         return graph
 
     def _numbered(self, numbers: Tensor) -> Graph:
@@ -195,8 +200,9 @@ class Graph(Conversions):
     def transpose(self) -> Transpose:
         """The CSR by source, built at the first call and cached.
 
-        It may be used on any CUDA stream. While a CUDA graph is captured it is not cached, and each
-        replay builds it again, unless it was built before.
+        It may be used on any CUDA stream. A compiled program that is given a graph without it
+        builds it at each call. While a CUDA graph is captured it is not cached, and each replay
+        builds it again, unless it was built before.
 
         Example:
             >>> graph = Graph(torch.tensor([[1, 0, 1], [0, 1, 1]]))
@@ -205,6 +211,8 @@ class Graph(Conversions):
         """
         if self._transpose is None:
             parts = self._rowptr, self._col, self._edge_id
+            if is_tracing():  # the result is a part of the program
+                return csr.build_transpose(*parts, self._num_src)
             with torch.inference_mode(False):
                 transpose = csr.build_transpose(*parts, self._num_src)
             if not is_capturing(self):
@@ -214,6 +222,16 @@ class Graph(Conversions):
         if when is not None:
             when.use(transpose)
         return transpose
+
+    def _largest_degrees(self) -> Tensor | None:
+        """See :func:`csr.largest_degrees`; None if they are not known when capturing."""
+        t = None if self._transpose is None else self._transpose[0]
+        pair = getattr(self, "_largest", None)  # an old pickle lacks it
+        both, known = pair or (False, None)
+        if (known is None or (t is not None and not both)) and not is_capturing(self):
+            known = csr.largest_degrees(self._rowptr, None if t is None else t.rowptr)
+            self._largest = t is not None, known
+        return known
 
     def in_degrees(self) -> Tensor:
         """int64 ``[num_dst]``, the number of edges into each destination."""

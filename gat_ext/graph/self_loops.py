@@ -1,7 +1,7 @@
 """Replaces the self-loops of a graph by one for every node that is source and destination.
 
 The new loops follow the other edges, by ascending node; :meth:`SelfLoops.rows` moves per-edge
-tensors. ``adjacency_attention`` does the same in C++.
+tensors. The operator ``adjacency_csr`` does the same in C++.
 """
 
 from __future__ import annotations

@@ -7,16 +7,13 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from gat_ext.graph.csr import traced_csr
+from gat_ext.graph.csr import adjacency_csr
 from gat_ext.graph.graph import Graph
-from gat_ext.graph.protocol import GraphLike
-from gat_ext.ops.adjacency_attention import num_slots
-from gat_ext.ops.registry import ops
-from gat_ext.ops.slots import are_attended, with_loops
+from gat_ext.ops.slots import are_attended, num_slots, with_loops
 
 
 class TracedGraph:
-    """A graph without CSR, whose edges ``adjacency_attention`` sorts.
+    """A graph without CSR, whose edges the operator ``adjacency_csr`` sorts in the traced program.
 
     It is a :class:`gat_ext.graph.protocol.GraphLike`. Per-edge tensors have a row for each slot:
     the given edges, in their order, then, with ``self_loops``, one loop for each node that is
@@ -39,11 +36,11 @@ class TracedGraph:
             else (adjacency, None, None)
         )
         self.given, self.self_loops = adjacency, self_loops
-        self.arguments = (*parts, num_src, num_dst, self_loops)  # the first of the operator's
+        self._parts = parts
         self.num_src, self.num_dst = num_src, num_dst
         self.num_given = adjacency.num_edges if isinstance(adjacency, Graph) else parts[0].shape[1]
         self.num_edges = num_slots(parts[0], parts[1], num_src, num_dst, self_loops)
-        self._csr: Graph | None = None
+        self._with_csr: Graph | None = None
 
     @property
     def device(self) -> torch.device:
@@ -63,6 +60,31 @@ class TracedGraph:
         src, dst = self._slots(None)[:, : self.num_given]
         return are_attended(src, dst, self.num_edges - self.num_given)
 
+    @property
+    def edge_number(self) -> Tensor | None:
+        """int64 [num_edges], numbers without the slots that are not attended; None: positions."""
+        return (self.attended.cumsum(0) - 1).clamp(min=0) if self.self_loops else None
+
+    def sorted(self, for_backward: bool) -> tuple[Tensor | None, ...]:
+        """The CSR of the slots: rowptr, col, edge_id, and t_rowptr, t_col, t_pos, t_edge_id.
+
+        The slots that are not attended are behind the last row. Programs compute equal calls, those
+        of other layers, once.
+        """
+        csr, transpose = adjacency_csr(
+            self._parts,
+            (self.num_src, self.num_dst),
+            self._index_dtype,
+            self_loops=self.self_loops,
+            transpose=for_backward,
+        )
+        return *csr, *(transpose or (None,) * 4)
+
+    @property
+    def _index_dtype(self) -> torch.dtype | None:
+        wide = isinstance(self.given, Graph) and self.given.index_dtype == torch.int64
+        return torch.int64 if wide else None
+
     def with_csr(self) -> Graph:
         """A graph with an edge for every slot, sorted inside the traced program.
 
@@ -70,10 +92,10 @@ class TracedGraph:
         """
         if isinstance(self.given, Graph) and not self.self_loops:
             return self.given
-        if self._csr is None:
-            parts = traced_csr(self._slots(None), (self.num_src, self.num_dst), None)
-            self._csr = Graph._from_csr(parts, self.num_src)
-        return self._csr
+        if self._with_csr is None:
+            parts, counts = (self._slots(None), None, None), (self.num_src, self.num_dst)
+            self._with_csr = Graph._from_csr(adjacency_csr(parts, counts)[0], self.num_src)
+        return self._with_csr
 
     def edges_with(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """(edge_index [2, E'], weights [E', H]) of weights [num_edges, H], without replaced loops.
@@ -83,7 +105,7 @@ class TracedGraph:
         edge_index = self._slots(None)
         if not self.self_loops:
             return edge_index, weights
-        slots = ops.edge_slots(*self.arguments)
+        slots = self.attended.nonzero().flatten()
         return edge_index[:, slots], weights[slots]
 
     def _slots(self, dtype: torch.dtype | None) -> Tensor:
@@ -106,11 +128,3 @@ class TracedGraph:
             f"TracedGraph(num_src={self.num_src}, num_dst={self.num_dst}, "
             f"num_edges={self.num_edges})"
         )
-
-
-def traced(graph: GraphLike) -> TracedGraph:
-    """The TracedGraph of a graph, with unchanged self-loops."""
-    if isinstance(graph, TracedGraph):
-        return graph
-    assert isinstance(graph, Graph)
-    return TracedGraph(graph, graph.num_src, graph.num_dst, self_loops=False)

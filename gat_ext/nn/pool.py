@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gat_ext.functional import checks, edge_softmax, spmm
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
-from gat_ext.graph.csr import traced_csr
+from gat_ext.graph.csr import adjacency_csr
 from gat_ext.nn.arguments import asks_for_weights, check_size
 from gat_ext.nn.batch import Batch, nodes_first
 from gat_ext.nn.linear import reset_children
@@ -261,7 +261,8 @@ def _of_batch(batch: Tensor, num_graphs: int | None) -> Graph:
         num_graphs = int(batch.max()) + 1 if num_nodes else 0
     edges = torch.stack([torch.arange(num_nodes, device=batch.device), batch])
     if torch.compiler.is_compiling() or is_dispatched():  # the operator checks the values
-        return Graph._from_csr(traced_csr(edges, (num_nodes, num_graphs), None), num_nodes)
+        parts, _ = adjacency_csr((edges, None, None), (num_nodes, num_graphs))
+        return Graph._from_csr(parts, num_nodes)
     checks.in_range(batch, num_graphs, "batch", "num_graphs")
     return Graph(edges, num_src=num_nodes, num_dst=num_graphs)
 

@@ -1,4 +1,4 @@
-"""The arguments of edge_attention, adjacency_attention and their gradients by name.
+"""The arguments of edge_attention and its gradient by name.
 
 Read from the schemas, which csrc/torch/schema.h defines. There is a namedtuple for the arguments of
 each operator, and for each group of arguments that several operators share. All defaults are None.
@@ -28,8 +28,6 @@ def _arguments(operator: str) -> Any:
 
 EdgeAttention = _arguments("edge_attention")
 EdgeAttentionBackward = _arguments("edge_attention_backward")
-AdjacencyAttention = _arguments("adjacency_attention")
-AdjacencyAttentionBackward = _arguments("adjacency_attention_backward")
 
 Results = _record("Results", [r.name for r in ops.edge_attention.default._schema.returns])
 """out, lse, softmax, out_acc, selected, weights, some of which may be absent (:func:`is_absent`)"""

@@ -12,19 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gat_ext.ops import slots
 from gat_ext.ops.arguments import (
     PER_EDGE,
     Constants,
+    EdgeAttentionBackward,
     Inputs,
     gradients,
     is_absent,
+    save,
     select,
 )
 from gat_ext.ops.registry import Grads, accumulate_dtype, ops
 from gat_ext.ops.scatter import edge_rows, row_softmax, row_sum, to_caller_order
 from gat_ext.ops.scores import DOT_PRODUCTS, SCORES, TRAITS, ScoreInputs
-from gat_ext.ops.state import smaller
+from gat_ext.ops.state import is_tracing
 
 Tensors = Sequence[Tensor | None]
 Attention = Callable[[Tensors], tuple[Tensor, Tensor, Tensor]]
@@ -54,55 +55,36 @@ class Edges(NamedTuple):
 
 def edges_of_graph(a: Any) -> Edges:
     """The edges in the arguments of edge_attention_backward."""
-    num_edges, edge_id = a.col.shape[0], a.edge_id
-    position = a.t_pos if a.t_edge_id is None else a.t_edge_id
-    return Edges(
-        src=to_caller_order(a.col, edge_id).long(),
-        dst=edge_rows(a.rowptr, edge_id, num_edges),
-        attended=None if is_absent(a.selected) else to_caller_order(a.selected, edge_id) != 0,
-        kept=_kept(a, num_edges),
-        is_edge=None,
-        csr=(a.rowptr, a.col, edge_id, a.t_rowptr, a.t_col, position),
-    )
-
-
-def _kept(a: Any, num_edges: int) -> Tensor | None:
-    if a.dropout_p <= 0:
-        return None
-    kept: Tensor = ops.edge_dropout_mask(
-        a.seed, num_edges, a.value.shape[1], a.dropout_p, a.edge_number
-    )
-    return kept
-
-
-def edges_of_slots(a: Any) -> Edges:
-    """Every slot of adjacency_attention as an edge; replaced self-loops are not attended.
-
-    Args:
-        a: the arguments of adjacency_attention_backward; ``selected`` [slots, H] is by position
-            in the CSR of the attended edges.
-    """
-    edges, col, edge_id, num_src, num_dst = a.edges, a.col, a.edge_id, a.num_src, a.num_dst
-    if col is None:
-        src, dst = edges.long()
+    num_dst, num_edges, edge_id = a.rowptr.shape[0] - 1, a.col.shape[0], a.edge_id
+    src, dst = to_caller_order(a.col, edge_id).long(), edge_rows(a.rowptr, edge_id, num_edges)
+    attended = None if is_absent(a.selected) else to_caller_order(a.selected, edge_id) != 0
+    is_edge, csr = None, None
+    if _all_belong_to_rows(a):
+        position = a.t_pos if a.t_edge_id is None else a.t_edge_id
+        csr = a.rowptr, a.col, edge_id, a.t_rowptr, a.t_col, position
     else:
-        src = to_caller_order(col, edge_id).long()
-        dst = edge_rows(edges, edge_id, col.shape[0])
-    is_edge = torch.ones_like(src, dtype=torch.bool)
-    if a.self_loops:
-        num_loops = smaller(num_src, num_dst)
-        is_edge = slots.are_attended(src, dst, num_loops)
-        src, dst = slots.with_loops(src, num_loops), slots.with_loops(dst, num_loops)
-    attended = is_edge.unsqueeze(-1) if a.self_loops else None
-    if not is_absent(a.selected):
-        position = edge_id
-        if col is None or a.self_loops:
-            position = torch.where(is_edge, dst, num_dst).argsort(stable=True)
-        attended = to_caller_order(a.selected, position) != 0
-    kept = _kept(a, src.shape[0])
-    if kept is not None:  # its rows are numbered without replaced self-loops
-        kept = kept[(is_edge.cumsum(0) - 1).clamp(min=0)]
-    return Edges(src, dst, attended, kept, is_edge if a.self_loops else None, None)
+        is_edge = dst < num_dst
+        dst = torch.where(is_edge, dst, 0)
+        attended = is_edge.unsqueeze(-1) if attended is None else attended
+    kept = dropout_mask(a.seed, num_edges, a.value.shape[1], a.dropout_p, a.edge_number)
+    return Edges(src, dst, attended, kept, is_edge, csr)
+
+
+def _all_belong_to_rows(a: Any) -> bool:
+    """False if edges may belong to no row, as those of slots do."""
+    if a.degrees is not None:
+        return True
+    return not is_tracing() and a.rowptr.is_cpu and int(a.rowptr[-1]) == a.col.shape[0]
+
+
+def dropout_mask(
+    seed: Tensor | None, num_edges: int, heads: int, p: float, edge_number: Tensor | None
+) -> Tensor | None:
+    """[E, H], bool: False for the weights that dropout drops; None if it drops none."""
+    if p <= 0:
+        return None
+    kept: Tensor = ops.edge_dropout_mask(seed, num_edges, heads, p, edge_number)
+    return kept
 
 
 # ---- the composition
@@ -201,22 +183,25 @@ Second = tuple[list[Tensor | None], list[Tensor | None]]
 """Gradients of the inputs, and of the upstream gradients of out, weights and lse."""
 
 
-def double_backward(
-    a: Any, edges: Edges, upstream: Tensors, differentiate: Callable[..., Second]
-) -> Grads:
-    """The gradients of the arguments of edge_attention_backward or adjacency_attention_backward.
+def save_for_double_backward(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    """Saves the arguments of edge_attention_backward in the context of its autograd function."""
+    ctx.set_materialize_grads(False)
+    a = EdgeAttentionBackward(*inputs)
+    save(ctx, a._replace(out_acc=None, softmax=None, weights=None))  # they are recomputed
+
+
+def double_backward(a: Any, upstream: Tensors, differentiate: Callable[..., Second]) -> Grads:
+    """The gradients of the arguments of edge_attention_backward.
 
     The composition recomputes ``out``, ``lse`` and ``weights`` from the inputs, so the second
     derivative has parts for the inputs and the upstream gradients, and none for the saved results.
 
     Args:
         a: the arguments.
-        edges: the edges.
         upstream: the gradients of the operator's results.
         differentiate: :func:`second_by_autograd` or :func:`second_by_transform`.
     """
-    constants = select(Constants, a)
-    num_dst = a.num_dst if hasattr(a, "num_dst") else a.rowptr.shape[0] - 1
+    edges, constants, num_dst = edges_of_graph(a), select(Constants, a), a.rowptr.shape[0] - 1
     input_grads, (grad_out, grad_weights, grad_lse) = differentiate(
         lambda inputs: compose(edges, Inputs(*inputs), constants, num_dst),
         select(Inputs, a),

@@ -14,7 +14,6 @@ from gat_ext.ops.arguments import (
     Inputs,
     Results,
     absent,
-    save,
     saved,
     select,
 )
@@ -25,11 +24,7 @@ from gat_ext.ops.scores import accumulated_channels
 @torch.library.register_fake("gat_ext::edge_attention")
 def _(*args: Any) -> tuple[Tensor, ...]:
     a = EdgeAttention(*args)
-    return empty_results(a, a.rowptr.shape[0] - 1, a.col.shape[0], a.t_rowptr is not None)
-
-
-def empty_results(a: Any, num_dst: int, num_edges: int, for_backward: bool) -> tuple[Tensor, ...]:
-    """The results of edge_attention or adjacency_attention, without values."""
+    num_dst, num_edges, for_backward = a.rowptr.shape[0] - 1, a.col.shape[0], a.t_rowptr is not None
     _, heads, channels = a.value.shape
     accumulate = accumulate_dtype(a.value.dtype)
     accumulated = accumulated_channels(a)
@@ -52,11 +47,7 @@ def empty_results(a: Any, num_dst: int, num_edges: int, for_backward: bool) -> t
 
 @torch.library.register_fake("gat_ext::edge_attention_backward")
 def _(*args: Any) -> tuple[Tensor, ...]:
-    return empty_gradients(EdgeAttentionBackward(*args))
-
-
-def empty_gradients(a: Any) -> tuple[Tensor, ...]:
-    """The results of edge_attention_backward or adjacency_attention_backward, without values."""
+    a = EdgeAttentionBackward(*args)
     return tuple(
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
         if needed and tensor is not None
@@ -68,21 +59,17 @@ def empty_gradients(a: Any) -> tuple[Tensor, ...]:
 # ---- second derivatives
 
 
-def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)
-    a = EdgeAttentionBackward(*inputs)
-    save(ctx, a._replace(out_acc=None, softmax=None, weights=None))  # they are recomputed
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    composed.save_for_double_backward(ctx, inputs)
 
 
 def _double_backward(ctx: Any, *upstream: Tensor | None) -> Grads:
     """Differentiates the unfused composition twice."""
-    a = saved(ctx)
-    edges = composed.edges_of_graph(a)
-    return composed.double_backward(a, edges, upstream, composed.second_by_autograd)
+    return composed.double_backward(saved(ctx), upstream, composed.second_by_autograd)
 
 
 torch.library.register_autograd(
-    "gat_ext::edge_attention_backward", _double_backward, setup_context=_backward_setup
+    "gat_ext::edge_attention_backward", _double_backward, setup_context=_setup
 )
 
 register_autocast("edge_attention", to_lower=True)

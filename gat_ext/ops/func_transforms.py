@@ -1,4 +1,4 @@
-"""adjacency_attention under torch.func: grad, vjp, jacrev and vmap, in any order.
+"""edge_attention under torch.func: grad, vjp, jacrev and vmap, in any order.
 
 vmap folds the batch into the heads, so that the edges are read once for the whole batch. Dropout
 takes a call for each element, because its random numbers are those of a seed, an edge and a head;
@@ -13,67 +13,97 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gat_ext.ops import adjacency_attention as adjacency
+from gat_ext.ops import composed
 from gat_ext.ops.arguments import (
     HEADS,
     SHARED,
-    AdjacencyAttention,
-    AdjacencyAttentionBackward,
+    EdgeAttention,
+    EdgeAttentionBackward,
     Inputs,
     Results,
+    gradients,
     is_absent,
+    save,
+    saved,
+    select,
 )
-from gat_ext.ops.composed import second_by_transform
 from gat_ext.ops.registry import Grads, ops
 
 
 class Attention(torch.autograd.Function):
-    """``ops.adjacency_attention``, transformable."""
+    """``ops.edge_attention``, transformable."""
 
     @staticmethod
     def forward(*args: Any) -> Any:
         """As the operator."""
-        return ops.adjacency_attention(*args)
+        return ops.edge_attention(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """As the operator's."""
-        adjacency.setup(ctx, inputs, output)
+        """Saves the arguments of the gradient, except the upstream gradients."""
+        ctx.set_materialize_grads(False)
+        found = Results(*output)
+        ctx.mark_non_differentiable(found.softmax, found.out_acc, found.selected)
+        a = select(EdgeAttentionBackward, EdgeAttention(*inputs))
+        accumulated = found.out if is_absent(found.out_acc) else found.out_acc
+        save(
+            ctx,
+            a._replace(
+                out_acc=accumulated,
+                softmax=found.softmax,
+                selected=found.selected,
+                weights=found.weights,
+            ),
+        )
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         """As the operator's."""
-        return adjacency.backward(ctx, grads, AttentionBackward.apply)
+        a, grad = saved(ctx), Results(*grads)
+        needed = select(Inputs, EdgeAttention(*ctx.needs_input_grad))
+        grad_out = grad.out
+        if grad_out is None:
+            grad_out = a.value.new_zeros((*a.out_acc.shape[:2], a.value.shape[2]))
+        found = AttentionBackward.apply(
+            *a._replace(
+                grad_out=grad_out,
+                grad_lse=grad.lse,
+                grad_weights=None if is_absent(a.weights) else grad.weights,
+                needs_grad=[bool(n) for n in needed],
+            )
+        )
+        by_input = zip(Inputs._fields, found, needed, strict=True)
+        return gradients(EdgeAttention, {name: g for name, g, n in by_input if n})
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         """See :func:`_map`."""
-        a, dims = AdjacencyAttention(*args), AdjacencyAttention(*in_dims)
+        a, dims = EdgeAttention(*args), EdgeAttention(*in_dims)
         return _map(Attention.apply, info.batch_size, a, dims, Results)
 
 
 class AttentionBackward(torch.autograd.Function):
-    """``ops.adjacency_attention_backward``, transformable."""
+    """``ops.edge_attention_backward``, transformable."""
 
     @staticmethod
     def forward(*args: Any) -> Any:
         """As the operator."""
-        return ops.adjacency_attention_backward(*args)
+        return ops.edge_attention_backward(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """As the operator's."""
-        adjacency.backward_setup(ctx, inputs, output)
+        composed.save_for_double_backward(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         """Double backward by torch's operators, which can be transformed further."""
-        return adjacency.double_backward(ctx, grads, second_by_transform)
+        return composed.double_backward(saved(ctx), grads, composed.second_by_transform)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         """See :func:`_map`."""
-        a, dims = AdjacencyAttentionBackward(*args), AdjacencyAttentionBackward(*in_dims)
+        a, dims = EdgeAttentionBackward(*args), EdgeAttentionBackward(*in_dims)
         return _map(AttentionBackward.apply, info.batch_size, a, dims, Inputs)
 
 
@@ -89,11 +119,6 @@ def _map(
         dims: the position of the batch in each argument, or None.
         named: named tuple of the results.
     """
-    if any(dim is not None for dim in (dims.edges, dims.col, dims.edge_id)):
-        raise NotImplementedError(
-            "vmap over edges is not supported, because each graph would be sorted separately; join "
-            "the graphs with Graph.batch, and map over features only"
-        )
     if a.dropout_p > 0 or any(getattr(a, name) is not None for name in SHARED):
         return _one_by_one(operator, batch, a, dims)
     return _unfold(batch, named(*operator(*_fold(batch, a, dims))))

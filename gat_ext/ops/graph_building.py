@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gat_ext.ops.slots import num_slots
+
 
 @torch.library.register_fake("gat_ext::csr_of_edges")
 def _(src: Tensor, dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -12,16 +14,38 @@ def _(src: Tensor, dst: Tensor, num_dst: int) -> tuple[Tensor, Tensor, Tensor]:
     return rowptr, torch.empty_like(src), torch.empty_like(src)
 
 
-@torch.library.register_fake("gat_ext::checked_csr")
+@torch.library.register_fake("gat_ext::adjacency_csr")
 def _(
-    edge_index: Tensor, num_src: int, num_dst: int, narrow: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    dtype, num_edges = torch.int32 if narrow else torch.int64, edge_index.shape[1]
-    return (
-        edge_index.new_empty((num_dst + 1,), dtype=torch.int64),
-        edge_index.new_empty((num_edges,), dtype=dtype),
-        edge_index.new_empty((num_edges,), dtype=dtype),
+    edges: Tensor,
+    col: Tensor | None,
+    edge_id: Tensor | None,
+    num_src: int,
+    num_dst: int,
+    self_loops: bool,
+    narrow: bool,
+    transpose: bool,
+) -> tuple[Tensor, ...]:
+    slots = num_slots(edges, col, num_src, num_dst, self_loops)
+    dtype = torch.int32 if narrow else torch.int64
+
+    def rows(count: int) -> Tensor:
+        return edges.new_empty((count,), dtype=torch.int64)
+
+    def indices(present: bool) -> Tensor:
+        return edges.new_empty((slots if present else 0,), dtype=dtype)
+
+    by_source = rows(num_src + 1 if transpose else 0), *(indices(transpose) for _ in range(3))
+    return rows(num_dst + 1), indices(True), indices(True), *by_source
+
+
+def _no_vmap(*_: object) -> None:
+    raise NotImplementedError(
+        "vmap over edges is not supported, because each graph would be sorted separately; join "
+        "the graphs with Graph.batch, and map over features only"
     )
+
+
+torch.library.register_vmap("gat_ext::adjacency_csr", _no_vmap)
 
 
 @torch.library.register_fake("gat_ext::csr_transpose")

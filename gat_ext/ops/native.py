@@ -13,7 +13,7 @@ import torch
 
 OPERATORS = (
     *("graph_building", "linear_maps", "sparse", "walk", "neighbor_sample"),
-    *("edge_attention", "adjacency_attention"),
+    "edge_attention",
 )
 """Modules of this package that register fake kernels, gradients and autocast"""
 

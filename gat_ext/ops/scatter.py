@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
-    """int64 [E], the row of each edge in CSR order.
+    """int64 [E], the row of each edge in CSR order; the number of rows for those behind the last.
 
     Avoids repeat_interleave, which starts all threads even for a few edges.
     """
     starts = rowptr.new_zeros(num_edges + 1, dtype=torch.int64)
-    inner = rowptr[1:-1]
-    starts.index_add_(0, inner, torch.ones_like(inner, dtype=torch.int64))
+    ends = rowptr[1:]
+    starts.index_add_(0, ends, torch.ones_like(ends, dtype=torch.int64))
     return starts.cumsum_(0)[:num_edges]
 
 

@@ -9,6 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gat_ext.ops.state import smaller
+
+
+def num_slots(
+    edges: Tensor, col: Tensor | None, num_src: int, num_dst: int, self_loops: bool
+) -> int:
+    """Number of slots of an edge_index, or of the rowptr that belongs to ``col``."""
+    given = edges.shape[1] if col is None else col.shape[0]
+    return given + smaller(num_src, num_dst) if self_loops else given
+
 
 def with_loops(ends: Tensor, num_loops: int) -> Tensor:
     """Appends self-loops to the ends of edges [2, E] or [E]: [..., E + num_loops]."""

@@ -152,7 +152,7 @@ def _(
     largest: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = (rowptr.shape[0] - 1, x.shape[1], x.shape[2])
-    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+    return x.new_empty(shape), x.new_empty(shape, dtype=col.dtype)
 
 
 @torch.library.register_fake("gat_ext::spmm_extremum_backward")
@@ -191,7 +191,7 @@ def _gather_winners(x: Tensor, t_rowptr: Tensor, t_edge_id: Tensor, arg: Tensor)
     source = edge_rows(t_rowptr, t_edge_id, t_edge_id.shape[0])
     if source.numel() == 0:
         return torch.zeros_like(arg, dtype=x.dtype)
-    rows = source[arg.clamp(min=0).flatten()].view_as(arg)
+    rows = source[arg.clamp(min=0).long().flatten()].view_as(arg)
     heads = torch.arange(x.shape[1], device=x.device).view(1, -1, 1)
     features = torch.arange(x.shape[2], device=x.device)
     return x[rows, heads, features].masked_fill(arg < 0, 0)
@@ -201,7 +201,7 @@ def _sum_over_winners(values: Tensor, arg: Tensor, num_edges: int) -> Tensor:
     """Adds values [N_dst, H, F] to their winning edges, summed over the features: [E, H]."""
     heads = arg.shape[1]
     head = torch.arange(heads, device=arg.device).view(1, -1, 1).expand_as(arg)
-    slot = torch.where(arg < 0, num_edges, arg) * heads + head
+    slot = torch.where(arg < 0, num_edges, arg.long()) * heads + head
     total = values.new_zeros((num_edges + 1) * heads)
     return total.index_add(0, slot.flatten(), values.flatten()).view(-1, heads)[:num_edges]
 
@@ -214,7 +214,7 @@ def _extremum_double_backward(ctx: Any, grad: Tensor) -> Grads:
         grad_weight = _sum_over_winners(g * won, arg, t_col.shape[0])
     if weight is not None and t_edge_id.numel() > 0:
         heads = torch.arange(weight.shape[1], device=weight.device).view(1, -1, 1)
-        won = won * weight[arg.clamp(min=0), heads]
+        won = won * weight[arg.clamp(min=0).long(), heads]
     return None, None, None, grad_weight, won, None
 
 

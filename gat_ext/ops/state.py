@@ -5,6 +5,7 @@ The only module that reads torch's private state.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -95,6 +96,24 @@ def smaller(a: int, b: int) -> int:
             return b
     least: int = torch.sym_min(a, b)
     return least
+
+
+def are_at_most(sizes: Iterable[int], limit: int) -> bool:
+    """True if all sizes are at most ``limit``; False where a trace cannot say or must not ask.
+
+    torch.compile guards on the answer. An exported program serves all sizes of its constraints.
+    """
+    for size in sizes:
+        if isinstance(size, Tensor):  # in torch.jit.trace
+            return False
+        if torch.compiler.is_exporting():
+            from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+            if not statically_known_true(size <= limit):
+                return False
+        elif size > limit:
+            return False
+    return True
 
 
 def assume_several(count: int | torch.SymInt) -> None:

@@ -201,8 +201,12 @@ void check_extremum(const Data<T>& d, int sign) {
   }
   run<T>(n, [&](T* out, int threads) {
     arg.assign(static_cast<std::size_t>(n) + 1, -7);
-    kernels.spmm_extremum(d.csr.view(), H, F, sign, d.scores.data(), d.y.data(), out, arg.data(),
-                          threads);
+    kernels.spmm_extremum(d.csr.view(), H, F, sign, d.scores.data(), d.y.data(), out,
+                          {arg.data(), true}, threads);
+    std::vector<std::int32_t> narrow(static_cast<std::size_t>(n));
+    kernels.spmm_extremum(d.csr.view(), H, F, sign, d.scores.data(), d.y.data(), out,
+                          {narrow.data(), false}, threads);
+    CHECK(std::equal(narrow.begin(), narrow.end(), expected.begin()));
     CHECK(arg.back() == -7);
     arg.pop_back();
     CHECK(arg == expected);
@@ -217,7 +221,7 @@ void check_extremum(const Data<T>& d, int sign) {
   check_close(run<T>(kColumns * H * F,
                      [&](T* out, int threads) {
                        kernels.spmm_extremum_backward(d.transpose.view(), H, F, d.scores.data(),
-                                                      d.x.data(), arg.data(), out, threads);
+                                                      d.x.data(), {arg.data(), true}, out, threads);
                      }),
               grad, sizeof(T) == 2 ? 1e-2 : 1e-4);
 }

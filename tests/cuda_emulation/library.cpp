@@ -17,6 +17,7 @@ struct Silence : c10::WarningHandler {
 TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
   Silence silence;
   const c10::WarningUtils::WarningHandlerGuard guard(&silence);
+  gat::binding::register_adjacency_cuda(m);
   gat::binding::register_edge_attention_cuda(m);
   gat::binding::register_sparse_cuda(m);
   gat::binding::register_walk_cuda(m);

@@ -265,7 +265,7 @@ void edge_sum(const CsrView& csr, std::int64_t H, std::int64_t K, const T* weigh
 
 template <class Isa, class T>
 void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign, const T* weight,
-                   const T* x, T* out, std::int64_t* arg, int num_threads) {
+                   const T* x, T* out, MutableIndexArray arg, int num_threads) {
   using A = Acc<T>;
   const int threads =
       threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);
@@ -287,7 +287,7 @@ void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign,
           }
         }
         store(out + row * H * F + d, best);
-        arg[row * H * F + d] = from;
+        arg.set(row * H * F + d, from);
       }
     }
   }
@@ -295,7 +295,7 @@ void spmm_extremum(const CsrView& csr, std::int64_t H, std::int64_t F, int sign,
 
 template <class Isa, class T>
 void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, const T* weight,
-                            const T* grad, const std::int64_t* arg, T* grad_x, int num_threads) {
+                            const T* grad, IndexArray arg, T* grad_x, int num_threads) {
   using A = Acc<T>;
   const int threads =
       threads_for_rows(csr, 4 * (csr.num_rows + csr.num_edges()) * H * F, num_threads);

@@ -9,6 +9,7 @@ namespace {
 
 struct Cpu {
   static constexpr bool kSharesGradients = true, kKeepsScores = true;
+  static constexpr int kDeltaWords = 1;
 
   explicit Cpu(const at::Tensor&) {}
 
@@ -31,10 +32,10 @@ struct Cpu {
     kernels<T>(t).weights(args.in, args.scores, args.softmax, weights);
   }
   template <class T>
-  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,
-             const Acc<T>* out, const Acc<T>* edge_sums, const T* grad_weights, const T* weights,
-             const Acc<T>* grad_lse, Acc<T>* delta) {
-    kernels<T>(t).delta(in, grad_out, out, edge_sums, grad_weights, weights, grad_lse, delta);
+  void delta(const EdgeAttentionTensors& t, const EdgeAttentionBackward<T>& args, const Acc<T>* out,
+             const Acc<T>* edge_sums, const T* weights, const Acc<T>* grad_lse, Acc<T>* delta) {
+    kernels<T>(t).delta(args.in, args.grad_out, out, edge_sums, args.grad_weights, weights,
+                        grad_lse, delta);
   }
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args,

@@ -35,12 +35,12 @@ struct Cpu {
   }
   template <class T>
   void spmm_extremum(const SparseShape& s, int sign, const T* weight, const T* x, T* out,
-                     std::int64_t* arg) {
+                     MutableIndexArray arg) {
     kernels<T>().spmm_extremum(s.csr, s.num_heads, s.channels, sign, weight, x, out, arg, threads);
   }
   template <class T>
-  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad,
-                              const std::int64_t* arg, T* grad_x) {
+  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad, IndexArray arg,
+                              T* grad_x) {
     kernels<T>().spmm_extremum_backward(s.csr, s.num_heads, s.channels, weight, grad, arg, grad_x,
                                         threads);
   }

@@ -1,6 +1,7 @@
 // edge_attention on the GPU.
 #include "../edge_attention.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
@@ -15,11 +16,12 @@ namespace {
 
 struct Cuda : CudaDevice {
   static constexpr bool kSharesGradients = false, kKeepsScores = false;
+  static constexpr int kDeltaWords = cuda::kNodeStats;
 
   using CudaDevice::CudaDevice;
 
   static cuda::EdgeAttentionSizes sizes(const EdgeAttentionTensors& t) {
-    return {t.num_edges, t.num_src};
+    return {t.num_edges, t.num_src, t.largest_row, t.largest_column};
   }
 
   template <class T>
@@ -36,11 +38,9 @@ struct Cuda : CudaDevice {
     cuda::edge_attention_weights(*this, t.score.index, sizes(t), args.in, args.softmax, weights);
   }
   template <class T>
-  void delta(const EdgeAttentionTensors& t, const EdgeAttentionInputs<T>& in, const T* grad_out,
-             const Acc<T>* out, const Acc<T>*, const T* grad_weights, const T* weights,
-             const Acc<T>* grad_lse, Acc<T>* delta) {
-    cuda::edge_attention_delta(*this, sizes(t), in, grad_out, out, grad_weights, weights, grad_lse,
-                               delta);
+  void delta(const EdgeAttentionTensors& t, const EdgeAttentionBackward<T>& args, const Acc<T>* out,
+             const Acc<T>*, const T* weights, const Acc<T>* grad_lse, Acc<T>* stats) {
+    cuda::edge_attention_delta(*this, sizes(t), args, out, weights, grad_lse, stats);
   }
   template <class T>
   void backward(const EdgeAttentionTensors& t, EdgeAttentionBackward<T> args,
@@ -97,6 +97,12 @@ struct Cuda : CudaDevice {
       const at::Tensor grad = grads.narrow(0, 0, count);
       cuda::edge_attention_features(*this, t.score.index, args, data<Acc<T>>(factors), first, count,
                                     mutable_data<Acc<T>>(grads), mutable_data<Acc<T>>(attrs));
+      if (t.has_rest) {  // the destination pass wrote no factors of edges that belong to no row
+        const at::Tensor position = at::arange(first, first + count, t.rowptr.options()),
+                         is_rest = position.ge(t.rowptr.slice(0, -1)).unsqueeze(1);
+        grad.masked_fill_(is_rest, 0);
+        attrs.narrow(0, 0, count).masked_fill_(is_rest, 0);
+      }
       if (to.edge_map.defined()) matrix(to.edge_map).addmm_(attrs.narrow(0, 0, count).t(), grad);
       if (!to.edge_attr.defined()) continue;
       const at::Tensor of_attr =

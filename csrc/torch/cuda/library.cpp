@@ -4,6 +4,7 @@
 #include "register.h"
 
 TORCH_LIBRARY_IMPL(gat_ext, CUDA, m) {
+  gat::binding::register_adjacency_cuda(m);
   gat::binding::register_edge_attention_cuda(m);
   gat::binding::register_sparse_cuda(m);
   gat::binding::register_walk_cuda(m);

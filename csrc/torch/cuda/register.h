@@ -7,6 +7,7 @@ class Library;
 
 namespace gat::binding {
 
+void register_adjacency_cuda(torch::Library&);
 void register_edge_attention_cuda(torch::Library&);
 void register_sparse_cuda(torch::Library&);
 void register_walk_cuda(torch::Library&);

@@ -33,12 +33,12 @@ struct Cuda : CudaDevice {
   }
   template <class T>
   void spmm_extremum(const SparseShape& s, int sign, const T* weight, const T* x, T* out,
-                     std::int64_t* arg) {
+                     MutableIndexArray arg) {
     cuda::spmm_extremum(*this, graph(s), s.channels, sign, weight, x, out, arg);
   }
   template <class T>
-  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad,
-                              const std::int64_t* arg, T* grad_x) {
+  void spmm_extremum_backward(const SparseShape& s, const T* weight, const T* grad, IndexArray arg,
+                              T* grad_x) {
     cuda::spmm_extremum_backward(*this, graph(s), s.channels, weight, grad, arg, grad_x);
   }
   template <class T>
