@@ -225,7 +225,7 @@ class Graph(Conversions):
 
     def _largest_degrees(self) -> Tensor | None:
         """See :func:`csr.largest_degrees`; None if they are not known when capturing."""
-        t = None if self._transpose is None else self._transpose[0]
+        t = None if self._transpose is None else self.transpose()
         pair = getattr(self, "_largest", None)  # an old pickle lacks it
         both, known = pair or (False, None)
         if (known is None or (t is not None and not both)) and not is_capturing(self):

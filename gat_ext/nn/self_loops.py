@@ -97,19 +97,22 @@ def _ties(graph: Graph, rows: Tensor, extremes: Tensor) -> Tensor:
 
 def _products(graph: Graph, rows: Tensor) -> Tensor:
     """The products of the sources of each destination, [N, D]; 1 without any."""
+    if graph.num_edges == 0:
+        return rows.new_ones(graph.num_dst, rows.shape[1])
+    largest = graph._largest_degrees()
+    most = graph.num_edges if largest is None else int(largest[0])
     degree = graph.in_degrees()
     last = graph.rowptr[1:].repeat_interleave(degree, output_size=graph.num_edges)
     position = torch.arange(graph.num_edges, device=rows.device)
-    products = rows[graph.col.long()]  # of each edge and those after it in its row
-    count = 1
-    while count < int(degree.max()):
+    products = rows[graph.col.long()]  # of each edge and the next ones of its row
+    count = 1  # how many
+    while count < most:
         further = torch.cat([products[count:], products[:count]])
         inside = (position + count < last).unsqueeze(1)
         products = products * torch.where(inside, further, 1)
         count *= 2
-    first = graph.rowptr[:-1][degree > 0]
-    ones = rows.new_ones(graph.num_dst, rows.shape[1])
-    return ones.index_put(((degree > 0).nonzero().flatten(),), products[first])
+    first = products[graph.rowptr[:-1].clamp(max=graph.num_edges - 1)]
+    return torch.where((degree > 0).unsqueeze(1), first, 1)
 
 
 def loops_of(adjacency: Adjacency, num_src: int, num_dst: int) -> SelfLoops:
