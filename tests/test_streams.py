@@ -110,6 +110,14 @@ def test_the_transpose_of_a_graph(fake):
     assert len(fake.log) == 2
 
 
+def test_degrees_are_counted_after_the_transpose(fake):
+    graph = Graph(EDGES)
+    graph.transpose()
+    fake.stream = fake.second
+    assert graph._largest_degrees().tolist() == [2, 2]
+    assert fake.log == ["first records", "second waits for event of first"]
+
+
 def test_a_graph_with_self_loops_and_its_transpose(fake):
     looped = with_self_loops(EDGES, 3, 3)
     fake.stream = fake.second

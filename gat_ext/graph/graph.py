@@ -224,7 +224,7 @@ class Graph(Conversions):
 
     def _largest_degrees(self) -> Tensor | None:
         """See :func:`csr.largest_degrees`; None if they are not known when capturing."""
-        t = None if self._transpose is None else self._transpose[0]
+        t = None if self._transpose is None else self.transpose()
         both, known = getattr(self, "_largest", None) or (False, None)  # an old pickle lacks it
         if (known is None or (t is not None and not both)) and not is_capturing(self):
             known = csr.largest_degrees(self._rowptr, None if t is None else t.rowptr)

@@ -55,6 +55,15 @@ class SelfLoops(NamedTuple):
             return torch.where(src == dst, num_dst, dst), num_dst + 1
         return dst, num_dst
 
+    def incidence(self) -> Graph:
+        """The graph whose sources are the kept edges, each with an edge to its destination.
+
+        It sums the features of the in-edges of nodes. Cached; not of a TracedGraph.
+        """
+        graph = self.graph.local if isinstance(self.graph, ShardedGraph) else self.graph
+        assert isinstance(graph, Graph)
+        return cached((graph,), "incidence", lambda: _incidence(graph, self.num_loops))
+
 
 def with_self_loops(
     adjacency: Tensor | Graph | ShardedGraph, num_src: int, num_dst: int
@@ -118,6 +127,15 @@ def _replace_loops(
         with_loops(others, num_loops), num_src=num_src, num_dst=num_dst, index_dtype=index_dtype
     )
     return SelfLoops(graph, kept, edges.shape[1], num_loops)
+
+
+def _incidence(graph: Graph, num_loops: int) -> Graph:
+    count = graph.num_edges - num_loops
+    edge = graph.edge_id
+    if edge is None:
+        edge = torch.arange(graph.num_edges, dtype=graph.index_dtype, device=graph.device)
+    loops_before = torch.arange(graph.num_dst + 1, device=graph.device).clamp(max=num_loops)
+    return Graph._from_csr((graph.rowptr - loops_before, edge[edge < count], None), count)
 
 
 # ---- from a layer's edges back to the given ones
