@@ -109,12 +109,20 @@ GAT_HD std::int64_t draw_cumulative(std::int64_t begin, std::int64_t end, const 
   const double total = cumulative[end - 1], target = u * total;
   if (!(total > 0) || !finite_total(total)) return kStays;
   std::int64_t low = begin, high = end - 1;  // the last sum passes
+  while (probes == 1 && low < high) {  // without the loops over probes: they cost the CPU 10 %
+    const std::int64_t middle = low + (high - low) / 2;
+    if (running_sum_passes(cumulative[middle], target, total)) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
   while (low < high) {
     const std::int64_t part = (high - low + probes + 1) / (probes + 1);
     double sum[probes];
     for (int i = 0; i < probes; ++i) {
       const std::int64_t probe = low + (i + 1) * part - 1;
-      sum[i] = cumulative[probes == 1 || probe < high ? probe : high];
+      sum[i] = cumulative[probe < high ? probe : high];
     }
     std::int64_t next = low;
     for (int i = 0; i < probes; ++i)
