@@ -10,6 +10,7 @@ import torch
 from gat_ext import Graph, empty_cache
 from gat_ext.graph import streams
 from gat_ext.graph.cache import Cache
+from gat_ext.graph.degrees import largest_degrees
 from gat_ext.graph.self_loops import with_self_loops
 
 EDGES = torch.tensor([[2, 0, 1, 1], [0, 1, 2, 0]])
@@ -114,7 +115,7 @@ def test_degrees_are_counted_after_the_transpose(fake):
     graph = Graph(EDGES)
     graph.transpose()
     fake.stream = fake.second
-    assert graph._largest_degrees().tolist() == [2, 2]
+    assert largest_degrees(graph).tolist() == [2, 2]
     assert fake.log == ["first records", "second waits for event of first"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gat_ext.graph import Graph
+from gat_ext.graph.degrees import largest_degrees
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.func_transforms import Attention
@@ -32,4 +33,4 @@ def sorted_arguments(graph: Graph, for_backward: bool) -> tuple[Any, ...]:
         by_source = t.rowptr, t.col, t.pos, None if graph.edge_id is None else t.edge_id
     # The CPU reads rowptr; a program with a tensor on the CPU would not become a CUDA graph.
     on_host = graph.device.type == "cpu" or is_tracing()
-    return *parts, *by_source, None if on_host else graph._largest_degrees()
+    return *parts, *by_source, None if on_host else largest_degrees(graph)

@@ -93,19 +93,6 @@ def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src
     return Transpose(t_rowptr, t_col, pos, pos if edge_id is None else edge_id[pos])
 
 
-def largest_degrees(rowptr: Tensor, t_rowptr: Tensor | None) -> Tensor:
-    """int64 [2] on the CPU: the largest in-degree, and the largest out-degree or -1 if unknown.
-
-    Waits for the device.
-    """
-    with torch.inference_mode(False):
-        known = [pointers for pointers in (rowptr, t_rowptr) if pointers is not None]
-        largest = [p.diff().max() if p.shape[0] > 1 else p.new_zeros(()) for p in known]
-        degrees = torch.full((2,), -1)
-        degrees[: len(largest)] = torch.stack(largest).cpu()
-    return degrees
-
-
 def row_pointers(ascending: Tensor, num_rows: int) -> Tensor:
     """int64 ``[num_rows + 1]``: the start of each row in an ascending list of rows."""
     bounds = torch.arange(num_rows + 1, dtype=ascending.dtype, device=ascending.device)

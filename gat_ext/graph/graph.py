@@ -62,7 +62,7 @@ class Graph(Conversions):
     _num_src: int
     # With the Ready of one that a call built. One object, because threads may replace it.
     _transpose: tuple[Transpose, Ready | None] | None
-    _largest: tuple[bool, Tensor] | None
+    _largest: tuple[bool, Tensor] | None  # of degrees.largest_degrees
 
     def __init__(
         self,
@@ -78,11 +78,8 @@ class Graph(Conversions):
         self._transpose = self._edge_number = self._largest = None
         if torch.compiler.is_compiling():
             counts = csr.traced_counts(num_nodes, num_src, num_dst)
-            self._num_src = counts[0]
-            given = edge_index, None, None
-            self._rowptr, self._col, self._edge_id = csr.adjacency_csr(given, counts, index_dtype)[
-                0
-            ]
+            parts = csr.adjacency_csr((edge_index, None, None), counts, index_dtype)[0]
+            (self._rowptr, self._col, self._edge_id), self._num_src = parts, counts[0]
             return
         # Inference tensors could not be saved for a later backward.
         with torch.inference_mode(False):
@@ -106,8 +103,7 @@ class Graph(Conversions):
 
     def _numbered(self, numbers: Tensor) -> Graph:
         """This graph with ``edge_number``."""
-        parts = self._rowptr, self._col, self._edge_id
-        graph = Graph._from_csr(parts, self._num_src)
+        graph = Graph._from_csr((self._rowptr, self._col, self._edge_id), self._num_src)
         graph._transpose, graph._edge_number = self._transpose, numbers
         return graph
 
@@ -208,28 +204,19 @@ class Graph(Conversions):
             >>> graph.transpose().rowptr.tolist(), graph.transpose().col.tolist()
             ([0, 1, 3], [1, 0, 1])
         """
-        if self._transpose is None:
-            parts = self._rowptr, self._col, self._edge_id
-            if is_tracing():  # the result is a part of the program
-                return csr.build_transpose(*parts, self._num_src)
-            with torch.inference_mode(False):
-                transpose = csr.build_transpose(*parts, self._num_src)
-            if not is_capturing(self):
-                self._transpose = transpose, ready(transpose)
+        if self._transpose is not None:
+            transpose, when = self._transpose
+            if when is not None:
+                when.use(transpose)
             return transpose
-        transpose, when = self._transpose
-        if when is not None:
-            when.use(transpose)
+        parts = self._rowptr, self._col, self._edge_id, self._num_src
+        if is_tracing():  # the result is a part of the program
+            return csr.build_transpose(*parts)
+        with torch.inference_mode(False):
+            transpose = csr.build_transpose(*parts)
+        if not is_capturing(self):
+            self._transpose = transpose, ready(transpose)
         return transpose
-
-    def _largest_degrees(self) -> Tensor | None:
-        """See :func:`csr.largest_degrees`; None if they are not known when capturing."""
-        t = None if self._transpose is None else self.transpose()
-        both, known = getattr(self, "_largest", None) or (False, None)  # an old pickle lacks it
-        if (known is None or (t is not None and not both)) and not is_capturing(self):
-            known = csr.largest_degrees(self._rowptr, None if t is None else t.rowptr)
-            self._largest = t is not None, known
-        return known
 
     def in_degrees(self) -> Tensor:
         """int64 ``[num_dst]``, the number of edges into each destination."""
@@ -286,11 +273,11 @@ class Graph(Conversions):
         with torch.inference_mode(False):
             edge_id = None if self._edge_id is None else change(self._edge_id)
             parts = change(self._rowptr), change(self._col), edge_id
-            transpose = None if self._transpose is None else self.transpose()
-            if transpose is not None:
-                rowptr, col, pos = (change(tensor) for tensor in transpose[:3])
-                order = pos if edge_id is None else change(transpose.edge_id)
-                transpose = Transpose(rowptr, col, pos, order)
+            transpose = None
+            if self._transpose is not None:
+                *others, order = self.transpose()
+                rowptr, col, pos = map(change, others)
+                transpose = Transpose(rowptr, col, pos, pos if edge_id is None else change(order))
         graph = Graph._from_csr(parts, self._num_src, transpose)
         if self._edge_number is not None:
             graph._edge_number = change(self._edge_number)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gat_ext.functional import checks, spmm
 from gat_ext.graph import Graph
+from gat_ext.graph.degrees import largest_degrees
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.self_loops import SelfLoops, with_self_loops
 from gat_ext.graph.sharded import ShardedGraph
@@ -99,7 +100,7 @@ def _products(graph: Graph, rows: Tensor) -> Tensor:
     """The products of the sources of each destination, [N, D]; 1 without any."""
     if graph.num_edges == 0:
         return rows.new_ones(graph.num_dst, rows.shape[1])
-    largest = graph._largest_degrees()
+    largest = largest_degrees(graph)
     most = graph.num_edges if largest is None else int(largest[0])
     degree = graph.in_degrees()
     last = graph.rowptr[1:].repeat_interleave(degree, output_size=graph.num_edges)
