@@ -37,7 +37,7 @@ TOOLS = ("memcheck", "initcheck")  # no kernel has shared memory or barriers
 OPERATOR_TESTS = ("cuda", "raw_operators", "edge_attention", "sparse_ops", "edge_mask",
                   "large_scores", "linear_edges", "graph", "reorder", "edge_weight",
                   "edge_attention_edge_cases")  # fmt: skip
-LAYER_TESTS = ("nn", "models", "walk", "walk_agent", "autocast", "adjacency_attention", "native",
+LAYER_TESTS = ("nn", "models", "walk", "walk_agent", "autocast", "adjacency_csr", "native",
                "compile", "nn_parameters", "walk_edge_cases", "determinism")  # fmt: skip
 PROFILED = (
     ("gat_attention", "reddit-size", "bfloat16"),

@@ -49,6 +49,7 @@ def loop_features(edge_attr: Tensor, looped: SelfLoops, fill_value: float | Tens
         fill_value: the features of every loop, or the name of a reduction over the features of
             the edges into its node; a node without such edges gets 0, or 1 with "mul".
     """
+    checks.on_graph_device(looped.graph, edge_attr, "edge_attr")
     if isinstance(fill_value, str):
         how = _REDUCTIONS[fill_value]
         scatters = isinstance(looped.graph, TracedGraph) or (
