@@ -68,9 +68,9 @@ struct Variant {
 
 // Edges of a group: as many as fit into registers.
 template <class T, class V>
-inline constexpr int kEdges = !V::kGeneral     ? 4
-                              : sizeof(T) == 4 ? 2
-                                               : 1;
+inline constexpr int kEdges = V::kGeneral                       ? (sizeof(T) == 4 ? 2 : 1)
+                              : sizeof(T) == 8 && !V::kWideTeam ? 2
+                                                                : 4;
 template <class T, class V>
 using StagingOf = Staging<kEdges<T, V>, V::kWideTeam>;
 
