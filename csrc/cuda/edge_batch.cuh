@@ -7,8 +7,8 @@
 
 namespace gat::cuda {
 
-// Node numbers and the bytes of a row have 32 bits: one instruction then computes an address from
-// them. The host checks that they fit.
+// Node numbers and the bytes of a row have 32 bits: one multiplication then gives their product.
+// The host checks that they fit.
 template <int n>
 struct EdgeBatch {
   std::int64_t first;  // position of the first edge
@@ -18,8 +18,8 @@ struct EdgeBatch {
   __device__ __forceinline__ bool valid(int u) const { return u < count; }
 };
 
-// base + row * bytes, in one instruction: ptxas uses it for a product of 32-bit factors only where
-// it sees both of them extended, and it hoists one of the extensions out of loops.
+// base + row * bytes, with one multiplication of 32-bit factors: ptxas hoists the extension of one
+// of them out of loops, and then multiplies numbers of 64 bits. It still adds the base separately.
 template <class T>
 __device__ __forceinline__ const T* row_at(const T* base, int row, int bytes) {
 #if defined(__CUDA_ARCH__)
