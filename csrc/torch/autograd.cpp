@@ -1,6 +1,6 @@
-// The gradients of edge_attention and walk_step on every device. They are in C++ because Python
-// takes longer to record a gradient than the kernels take for a small graph. The gradients of these
-// gradients are in gat_ext/ops.
+// The gradients of edge_attention, head_terms and walk_step on every device. They are in C++
+// because Python takes longer to record a gradient than the kernels take for a small graph. The
+// gradients of these gradients are in gat_ext/ops.
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -198,6 +198,37 @@ Attention attention(const SortedGraph& graph, const Inputs& inputs, const Consta
   return {r[0], r[1], r[2], r[3], r[4], r[5]};
 }
 
+// ---- head_terms
+
+Tensor terms_below(const Tensor& x, const Tensor& att) {
+  static const auto op = find_operator<decltype(terms_below)>("gat_ext::head_terms");
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(x, att);
+}
+
+struct TermsGradient : torch::autograd::Function<TermsGradient> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& att) {
+    ctx->save_for_backward({x, att});
+    return terms_below(x, att);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    using Schema =
+        std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, bool, bool);
+    static const auto op = find_operator<Schema>("gat_ext::head_terms_backward");
+    const variable_list s = ctx->get_saved_variables();
+    const bool needs_x = ctx->needs_input_grad(0), needs_att = ctx->needs_input_grad(1);
+    const auto [grad_x, grad_att] = call_gradient(op, grads[0], s[0], s[1], needs_x, needs_att);
+    return {needs_x ? grad_x : Tensor(), needs_att ? grad_att : Tensor()};
+  }
+};
+
+Tensor terms(const Tensor& x, const Tensor& att) {
+  const bool differentiable = x.requires_grad() || att.requires_grad();
+  return at::GradMode::is_enabled() && differentiable ? TermsGradient::apply(x, att)
+                                                      : terms_below(x, att);
+}
+
 // ---- walk_step
 
 using Step = std::tuple<Tensor, Tensor>;
@@ -244,6 +275,7 @@ Step step(const Tensor& rowptr, const Tensor& col, const Tensor& current, const 
 
 TORCH_LIBRARY_IMPL(gat_ext, Autograd, m) {
   m.impl("edge_attention", &ops::EdgeAttention::flat<&attention>);
+  m.impl("head_terms", &terms);
   m.impl("walk_step", &step);
 }
 

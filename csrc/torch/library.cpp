@@ -33,6 +33,11 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def("dropout(Tensor x, Tensor seed, float p, Tensor? row_number=None) -> Tensor");
   m.def("inverse_norm(Tensor x, float eps) -> Tensor");
 
+  m.def("head_terms(Tensor x, Tensor att) -> Tensor");
+  m.def(
+      "head_terms_backward(Tensor grad, Tensor x, Tensor att, bool grad_x, bool grad_att) "
+      "-> (Tensor x, Tensor att)");
+
   m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
   m.def(
       "edge_softmax_backward(Tensor rowptr, Tensor? edge_id, Tensor grad, Tensor alpha) -> Tensor");

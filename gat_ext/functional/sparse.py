@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gat_ext.functional import checks, fallback
 from gat_ext.graph import Graph
+from gat_ext.graph.cache import cached
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
@@ -20,6 +21,12 @@ def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         return graph.rowptr, graph.col, graph.edge_id, None, None, None
     t = graph.transpose()
     return graph.rowptr, graph.col, graph.edge_id, t.rowptr, t.col, t.edge_id
+
+
+def _counts(graph: Graph, dtype: torch.dtype) -> Tensor:
+    """By what the sums of the rows are divided for their means, [num_dst, 1, 1]; cached."""
+    key = "counts", dtype
+    return cached((graph,), key, lambda: graph.in_degrees().clamp(min=1).to(dtype).view(-1, 1, 1))
 
 
 def of_slots(graph: GraphLike, weight: Tensor) -> Tensor:
@@ -172,8 +179,7 @@ def spmm(
         return extremum
     out: Tensor = ops.spmm(*csr, weight, x)
     if reduce == "mean":
-        degree = graph.in_degrees().clamp(min=1).to(out.dtype)
-        out = out / degree.view(-1, 1, 1)
+        out = out / _counts(graph, out.dtype)
     return out
 
 

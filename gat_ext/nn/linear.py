@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from gat_ext.nn.features import SparseFeatures
 from gat_ext.ops import linear_maps
+from gat_ext.ops.head_terms import head_terms
 from gat_ext.ops.state import has_global_hooks
 
 
@@ -134,17 +135,9 @@ def is_plain_product(lin: nn.Module) -> bool:
 
 
 def dot_heads(x: Tensor, *att: Tensor) -> tuple[Tensor, ...]:
-    """Dot products of x [N, H, C] with each of K vectors att [1, H, C], head by head: K × [N, H].
-
-    Computed as one product with a block-diagonal matrix [K · H, H · C], which reads x once and
-    allocates no [N, H, C].
-    """
+    """Dot products of x [N, H, C] and each of K vectors att [1, H, C], by head: K × [N, H]."""
     # Under autocast to float16, torch.cat raises for bfloat16 vectors.
     # The views give gradients the strides of att, which DistributedDataParallel expects.
     vectors = [a.flatten().view(a.shape) for a in att]
-    joined = torch.cat([a if a.dtype == x.dtype else a.to(x.dtype) for a in vectors])
-    blocks = torch.diag_embed(joined.transpose(1, 2), dim1=1, dim2=3)  # [K, H, C, H]
-    terms = linear_maps.linear(
-        x.flatten(1), blocks.permute(0, 3, 1, 2).reshape(-1, x.shape[1] * x.shape[2])
-    )
-    return terms.chunk(len(att), dim=1)
+    joined = [a if a.dtype == x.dtype else a.to(x.dtype) for a in vectors]
+    return head_terms(x, joined[0] if len(joined) == 1 else torch.cat(joined)).unbind(0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 OPERATORS = (
-    *("graph_building", "linear_maps", "sparse", "walk", "neighbor_sample"),
+    *("graph_building", "head_terms", "linear_maps", "sparse", "walk", "neighbor_sample"),
     "edge_attention",
 )
 """Modules of this package that register fake kernels, gradients and autocast"""

@@ -19,6 +19,7 @@ TORCH_LIBRARY_IMPL(gat_ext, CPU, m) {
   const c10::WarningUtils::WarningHandlerGuard guard(&silence);
   gat::binding::register_adjacency_cuda(m);
   gat::binding::register_edge_attention_cuda(m);
+  gat::binding::register_head_terms_cuda(m);
   gat::binding::register_sparse_cuda(m);
   gat::binding::register_walk_cuda(m);
 }

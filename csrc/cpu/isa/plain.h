@@ -19,6 +19,7 @@
 #include "../../core/scores/all.h"
 #include "../edge_attention.h"
 #include "../fingerprint.h"
+#include "../head_terms.h"
 #include "../isa.h"
 #include "../lane_math.h"
 #include "../loop_end.h"

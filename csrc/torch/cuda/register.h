@@ -9,6 +9,7 @@ namespace gat::binding {
 
 void register_adjacency_cuda(torch::Library&);
 void register_edge_attention_cuda(torch::Library&);
+void register_head_terms_cuda(torch::Library&);
 void register_sparse_cuda(torch::Library&);
 void register_walk_cuda(torch::Library&);
 

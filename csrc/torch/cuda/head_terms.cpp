@@ -1,0 +1,43 @@
+// head_terms on the GPU.
+#include "../head_terms.h"
+
+#include <ATen/ops/sum.h>
+
+#include "../../cuda/head_terms.h"
+#include "device.h"
+#include "register.h"
+
+namespace gat::binding {
+namespace {
+
+struct Cuda : CudaDevice {
+  using CudaDevice::CudaDevice;
+
+  template <class T>
+  static cuda::HeadTerms<T> terms(const HeadTermsShape& s, const T* x, const T* att) {
+    TORCH_CHECK_VALUE(s.num_vectors <= cuda::kMostVectors, "att has ", s.num_vectors,
+                      " vectors; expected at most ", cuda::kMostVectors, " on a GPU");
+    return {s.rows, s.num_heads, s.channels, s.num_vectors, x, att};
+  }
+  template <class T>
+  void head_terms(const HeadTermsShape& s, const T* x, const T* att, T* out) {
+    cuda::head_terms(*this, terms(s, x, att), out);
+  }
+  template <class T>
+  void head_terms_backward(const HeadTermsShape& s, const T* x, const T* att, const T* grad,
+                           T* grad_x, const at::Tensor& grad_att) {
+    at::Tensor parts;
+    if (grad_att.defined()) {
+      parts = at::empty({cuda::head_terms_parts(s.rows), s.num_vectors, s.num_heads, s.channels},
+                        grad_att.options().dtype(accumulate_type(grad_att.scalar_type())));
+    }
+    cuda::head_terms_backward(*this, terms(s, x, att), grad, grad_x, mutable_data<Acc<T>>(parts));
+    if (grad_att.defined()) grad_att.copy_(at::sum(parts, 0));
+  }
+};
+
+}  // namespace
+
+void register_head_terms_cuda(torch::Library& m) { register_head_terms<Cuda>(m); }
+
+}  // namespace gat::binding
