@@ -34,8 +34,8 @@ PLAN = {"build": 150, "test": 220, "sanitize": 110, "profile": 90, "time": 570}
 STAGES = tuple(PLAN)
 TOOLS = ("memcheck", "initcheck")  # no kernel has shared memory or barriers
 # Tests that name their devices, and tests that run on the device of --device.
-OPERATOR_TESTS = ("cuda", "raw_operators", "head_terms", "edge_attention", "sparse_ops", "edge_mask",
-                  "large_scores", "linear_edges", "graph", "reorder", "edge_weight",
+OPERATOR_TESTS = ("cuda", "raw_operators", "head_terms", "edge_attention", "sparse_ops",
+                  "edge_mask", "large_scores", "linear_edges", "graph", "reorder", "edge_weight",
                   "edge_attention_edge_cases")  # fmt: skip
 LAYER_TESTS = ("nn", "models", "walk", "walk_agent", "autocast", "adjacency_csr", "native",
                "compile", "nn_parameters", "walk_edge_cases", "determinism")  # fmt: skip
