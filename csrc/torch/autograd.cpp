@@ -271,7 +271,46 @@ Step step(const Tensor& rowptr, const Tensor& col, const Tensor& current, const 
   return {r[0], r[1]};
 }
 
+// ---- operators whose gradients Python records
+
+bool is_recorded(const torch::jit::Stack& stack, std::size_t num_arguments) {
+  if (!at::GradMode::is_enabled()) return false;
+  const auto requires_grad = [](const Tensor& t) { return t.defined() && t.requires_grad(); };
+  for (const c10::IValue& argument : torch::jit::last(stack, num_arguments)) {
+    if (argument.isTensor() && requires_grad(argument.toTensor())) return true;
+  }
+  return false;
+}
+
+// Calls the kernel where nothing is recorded, as in every compiled program: the function that
+// torch.library.register_autograd registers takes 10 microseconds to find that out, and 40 for
+// edge_attention_backward. It is registered for all of autograd's keys, so where gradients are
+// recorded, it is reached through one that no tensor has.
+void skip_python(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                 torch::jit::Stack* stack) {
+  const c10::DispatchKeySet below = keys & c10::after_autograd_keyset;
+  if (is_recorded(*stack, op.schema().arguments().size())) {
+    op.redispatchBoxed(below | c10::DispatchKeySet(c10::DispatchKey::AutogradOther), stack);
+  } else {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    op.redispatchBoxed(below, stack);
+  }
+}
+
+void register_skips(torch::Library& m) {
+  for (const char* const name :
+       {"add", "dropout", "edge_attention_backward", "edge_dot", "edge_softmax",
+        "edge_softmax_backward", "edge_sum", "head_terms_backward", "inverse_norm", "linear",
+        "linear_backward", "relu", "relu_backward", "scale", "sddmm", "spmm", "spmm_extremum",
+        "spmm_extremum_backward", "walk_step_backward"}) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&skip_python>());
+  }
+}
+
 }  // namespace
+
+TORCH_LIBRARY_IMPL(gat_ext, AutogradCPU, m) { register_skips(m); }
+TORCH_LIBRARY_IMPL(gat_ext, AutogradCUDA, m) { register_skips(m); }
 
 TORCH_LIBRARY_IMPL(gat_ext, Autograd, m) {
   m.impl("edge_attention", &ops::EdgeAttention::flat<&attention>);
