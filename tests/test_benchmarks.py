@@ -412,3 +412,28 @@ def test_peak_memory_sees_an_allocation():
 
 
 # ---- a GPU's
+
+
+def test_chart_of_layers(tmp_path):
+    import chart
+
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"bench": "layers", "item": item, "peer": peer, "median": {"total": time}, "memory": memory}
+        for item, peer, time, memory in [
+            ("gat", "gat_ext", 213.0, {"peak": 780_000_000}),
+            ("gat", "pyg", 4819.0, {"peak": 5_060_000_000}),
+            ("agnn", "pyg", 9230.0, {}),  # memory was not measured
+        ]
+    ]
+    assert chart.figures({"rows": rows}) == {
+        "GAT": {"gat_ext": (0.213, 0.78), "pyg": (4.819, 5.06)}
+    }
+    out = tmp_path / "layers.svg"
+    chart.draw({"rows": rows}, out)
+    first = out.read_text()
+    assert "0.21" in first and "5.06" in first and "AGNN" not in first
+    chart.draw({"rows": rows}, out)
+    assert out.read_text() == first
+    with pytest.raises(ValueError, match="no times and memory of layers"):
+        chart.draw({"rows": rows[2:]}, out)
