@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -101,9 +101,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = one_in and not config.option.keyword and seen[test] % one_in.args[0] > 0
         seen[test] += 1
         (slow if left_out or item.get_closest_marker("slow") else kept).append(item)
+    if config.getoption("--cuda-emulation") and not config.option.keyword:
+        kept, left_out = sampled(kept)
+        slow += left_out
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = kept
+
+
+def sampled(items: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Divides the cases of each test: the first of each value of an axis and every 11th; the rest.
+
+    The rest are other combinations of the same values, which run on the kernels of the CPU. Tests
+    that need the emulator (fixture ``emulated``) run nowhere else and keep all of their cases.
+    """
+    values: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    number: Counter[str] = Counter()
+    kept, left_out = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        case = set(item.callspec.indices.items()) if hasattr(item, "callspec") else set()
+        new = not case <= values[test] or number[test] % 11 == 0
+        new |= "emulated" in item.fixturenames
+        number[test] += 1
+        values[test] |= case
+        (kept if new else left_out).append(item)
+    return kept, left_out
 
 
 @pytest.fixture(scope="session")

@@ -277,9 +277,11 @@ void check_all(const TestGraph& g, const Inputs& x, TypeList<Ss...>) {
     });
     // Inputs are rounded to 8 bits: scores of about ten products of order one have errors of a few
     // hundredths.
-    const Results sixteen_bits = check_threads<Baseline, Score, bf16>(g, x, score);
-    check_close(sixteen_bits.out, out, 0.05);
-    check_close(sixteen_bits.lse, lse, 0.05);
+    for_sixteen_bits([&](auto isa, auto storage) {
+      const Results found = check_threads<decltype(isa), Score, decltype(storage)>(g, x, score);
+      check_close(found.out, out, 0.05);
+      check_close(found.lse, lse, 0.05);
+    });
     ++score;
   };
   (check(Tag<Ss>{}), ...);

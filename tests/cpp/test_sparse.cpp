@@ -239,5 +239,5 @@ void check_all(double tolerance) {
 
 int main() {
   for_every_isa([](auto isa) { check_all<decltype(isa), float>(1e-5); });
-  check_all<Baseline, bf16>(1e-2);
+  for_sixteen_bits([](auto isa, auto x) { check_all<decltype(isa), decltype(x)>(1e-2); });
 }
