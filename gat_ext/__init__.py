@@ -9,7 +9,7 @@
 ``Graph`` holds edges; ``gat_ext.functional`` has operators, ``gat_ext.nn`` layers and
 ``gat_ext.models`` networks; ``gat_ext.datasets`` and ``gat_ext.training`` load data and train;
 ``gat_ext.distributed`` cuts graphs into parts, ``gat_ext.sampling`` yields mini-batches;
-``gat_ext.explain`` analyses attention;
+``gat_ext.explain`` analyses attention; ``gat_ext.export`` writes ONNX and torch.export files;
 ``gat_ext.reference`` has the operators in plain torch.
 """
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         datasets,
         distributed,
         explain,
+        export,
         interop,
         models,
         nn,
@@ -57,6 +58,7 @@ __all__ = [
     "distributed",
     "empty_cache",
     "explain",
+    "export",
     "functional",
     "interop",
     "library_path",

@@ -78,6 +78,15 @@ def test_the_guide_of_mini_batches(tmp_path: Path) -> None:
     assert accuracy_of(run(tmp_path, *TORCHRUN, "several.py")) > 0.8
 
 
+@pytest.mark.slow
+def test_the_guide_of_exports(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    found = programs(ROOT / "docs" / "guides" / "export.md")
+    assert list(found) == ["export.py"]
+    (tmp_path / "export.py").write_text(found["export.py"])
+    assert run(tmp_path, "export.py").count("differs from the model by at most") == 2
+
+
 @pytest.mark.parametrize("page", [*GUIDES, *sorted((ROOT / "docs" / "notes").glob("*.md"))])
 def test_links_lead_somewhere(page: Path) -> None:
     for target, section in LINK.findall(page.read_text()):

@@ -31,10 +31,11 @@ MAY_IMPORT = {
     "models": {"nn", "functional", "graph", "ops"},
     "sampling": {"graph", "ops"},
     "explain": {"nn", "functional", "graph"},
+    "export": {"models", "nn", "ops"},  # refuses the models and layers that cannot be exported
     "interop": {"nn"},
     "datasets": {"graph"},
     "distributed": {"models", "nn", "functional", "graph", "ops"},
-    "training": {"models", "datasets", "distributed", "sampling"}
+    "training": {"models", "datasets", "distributed", "sampling", "export"}
     | {"functional", "graph", "_C", "__version__"},
     "reference": {"graph"},  # shares no code with what it tests
     "testing": {"reference", "graph"},

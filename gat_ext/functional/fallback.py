@@ -1,7 +1,7 @@
 """The operators in terms of torch's own, for inputs that the native ones do not support.
 
 These are tangents of forward-mode differentiation, and tensors inside torch.func; the fused
-operator supports torch.func except under torch.compile.
+operator supports torch.func except under torch.compile. Exports to ONNX consist of them, too.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gat_ext.ops import composed
 from gat_ext.ops.arguments import Inputs
 from gat_ext.ops.registry import accumulate_dtype
 from gat_ext.ops.scatter import rank_in_row, row_extremum, row_softmax, row_sum
-from gat_ext.ops.state import have_tangents, in_functorch
+from gat_ext.ops.state import have_tangents, in_functorch, is_exporting_to_onnx
 
 
 def is_needed(*inputs: Tensor | None) -> bool:
     """True if the fused operator does not support these inputs here."""
     if torch.compiler.is_compiling():
-        return in_functorch()
+        return in_functorch() or is_exporting_to_onnx()
     return have_tangents(*inputs)
 
 
@@ -54,6 +54,11 @@ def attend(
             *(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
         )
     edges = _edges_of(graph)
+    if constants.dropout_p > 0 and is_exporting_to_onnx():
+        raise NotImplementedError(
+            f"dropout of attention with p={constants.dropout_p:g} in an export to ONNX; expected a "
+            "model in evaluation mode: call model.eval() first"
+        )
     edges = edges._replace(
         kept=composed.dropout_mask(
             seed, graph.num_edges, inputs.value.shape[1], constants.dropout_p, edge_number

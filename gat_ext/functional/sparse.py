@@ -12,7 +12,7 @@ from gat_ext.graph.protocol import GraphLike
 from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.ops.registry import needs_grad, ops
-from gat_ext.ops.state import is_transformed
+from gat_ext.ops.state import excludes_native
 
 
 def _csr(graph: Graph, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -71,7 +71,7 @@ def edge_softmax(graph: Graph, scores: Tensor, *, by: str = "dst") -> Tensor:
                 "in-edges of their nodes; partition graph.reverse() and normalise by destination"
             )
         graph = graph.local
-    if is_transformed():
+    if excludes_native():
         return fallback.call(fallback.edge_softmax, graph, scores, by=by, to_lower=False)
     flat = scores.unsqueeze(-1) if scores.dim() == 1 else scores
     if by == "dst":
@@ -113,7 +113,7 @@ def sddmm(graph: GraphLike, x: Tensor, y: Tensor) -> Tensor:
     checks.same_tail(x, "x", y, "y")
     if isinstance(graph, ShardedGraph):
         (y,), graph = graph.extend(y), graph.local
-    if is_transformed() or isinstance(graph, TracedGraph):
+    if excludes_native() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.sddmm, graph, x, y)
     assert isinstance(graph, Graph)
     if x.dim() == 2:
@@ -169,8 +169,8 @@ def spmm(
         (x,), graph = graph.extend(x), graph.local
     if isinstance(graph, TracedGraph) and weight is not None and reduce == "sum":
         weight = of_slots(graph, weight)
-        graph = graph if is_transformed() else graph.with_csr()
-    if is_transformed() or isinstance(graph, TracedGraph):
+        graph = graph if excludes_native() else graph.with_csr()
+    if excludes_native() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.spmm, graph, x, weight, reduce=reduce)
     assert isinstance(graph, Graph)
     csr = _csr(graph, x, weight)
@@ -218,7 +218,7 @@ def edge_dot(graph: GraphLike, query: Tensor, edge_attr: Tensor) -> Tensor:
     if query.dim() != 3:
         raise ValueError(f"query has shape {list(query.shape)}; expected [N_dst, H, K]")
     graph = graph.local if isinstance(graph, ShardedGraph) else graph
-    if is_transformed() or isinstance(graph, TracedGraph):
+    if excludes_native() or isinstance(graph, TracedGraph):
         return fallback.call(fallback.edge_dot, graph, query, edge_attr)
     assert isinstance(graph, Graph)
     result: Tensor = ops.edge_dot(graph.rowptr, graph.edge_id, query, edge_attr)
@@ -260,7 +260,7 @@ def edge_sum(graph: GraphLike, weight: Tensor, edge_attr: Tensor) -> Tensor:
     checks.edge_features(graph, edge_attr, "edge_attr", None)
     weight = of_slots(graph, weight)
     graph = graph.local if isinstance(graph, ShardedGraph) else graph
-    if is_transformed():
+    if excludes_native():
         return fallback.call(fallback.edge_sum, graph, weight, edge_attr)
     graph = graph.with_csr() if isinstance(graph, TracedGraph) else graph
     assert isinstance(graph, Graph)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from gat_ext import _C  # noqa: F401  registers torch.ops.gat_ext
 from gat_ext.graph.formats import constructors
+from gat_ext.ops.scatter import row_sum, stable_sort
 from gat_ext.ops.slots import num_slots
-from gat_ext.ops.state import are_at_most
+from gat_ext.ops.state import are_at_most, is_exporting_to_onnx
 
 ops = torch.ops.gat_ext
 
@@ -80,11 +81,20 @@ def adjacency_csr(
             last row.
         transpose: compute the transpose, too.
     """
+    if is_exporting_to_onnx() and not (self_loops or transpose):
+        return _csr_by_torch(parts[0], counts[1]), None
     slots = num_slots(parts[0], parts[1], *counts, self_loops)
     fits = are_at_most((*counts, slots), INT32_LIMIT)
     narrow = index_dtype_for(0 if fits else INT32_LIMIT + 1, dtype) == torch.int32
     found = ops.adjacency_csr(*parts, *counts, self_loops, narrow, transpose)
     return found[:3], Transpose(*found[3:]) if transpose else None
+
+
+def _csr_by_torch(edge_index: Tensor, num_dst: int) -> Csr:
+    src, dst = edge_index.long()
+    order = stable_sort(dst, descending=False)[1]
+    degree = row_sum(torch.ones_like(dst), dst, num_dst)
+    return torch.cat([degree.new_zeros(1), degree.cumsum(0)]), src[order], order
 
 
 def build_transpose(rowptr: Tensor, col: Tensor, edge_id: Tensor | None, num_src: int) -> Transpose:

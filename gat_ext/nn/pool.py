@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +11,13 @@ from gat_ext.functional import checks, edge_softmax, spmm
 from gat_ext.graph import Graph
 from gat_ext.graph.cache import cached
 from gat_ext.graph.csr import adjacency_csr
+from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.arguments import asks_for_weights, check_size
 from gat_ext.nn.batch import Batch, nodes_first
 from gat_ext.nn.linear import reset_children
 from gat_ext.nn.tracers import TracedModule, check_is_no_proxy
-from gat_ext.ops.state import is_dispatched
+from gat_ext.ops.scatter import expand_rows
+from gat_ext.ops.state import is_dispatched, is_exporting_to_onnx
 
 REDUCTIONS = ("sum", "mean", "max", "min")
 
@@ -204,7 +208,7 @@ def membership(
     batch: Tensor | None,
     node_ptr: Tensor | None,
     num_graphs: int | None,
-) -> Graph:
+) -> Any:
     """The graph of an edge from each node to the graph that it belongs to, edges by node.
 
     Args:
@@ -244,13 +248,15 @@ def membership(
     return cached((batch,), ("pool", num_graphs), lambda: _of_batch(batch, num_graphs))
 
 
-def _of_pointers(node_ptr: Tensor, num_nodes: int) -> Graph:
+def _of_pointers(node_ptr: Tensor, num_nodes: int) -> Any:
     num_graphs = checks.node_pointers(node_ptr, num_nodes, at_least=0)
+    if is_exporting_to_onnx():  # which has no binary search
+        return _of_batch(expand_rows(node_ptr, num_nodes), num_graphs)
     nodes = torch.arange(num_nodes, device=node_ptr.device)
     return _of_batch(torch.searchsorted(node_ptr[1:], nodes, right=True), num_graphs)
 
 
-def _of_batch(batch: Tensor, num_graphs: int | None) -> Graph:
+def _of_batch(batch: Tensor, num_graphs: int | None) -> Any:
     num_nodes = batch.shape[0]
     if num_graphs is None:
         if torch.compiler.is_compiling():
@@ -260,6 +266,8 @@ def _of_batch(batch: Tensor, num_graphs: int | None) -> Graph:
             )
         num_graphs = int(batch.max()) + 1 if num_nodes else 0
     edges = torch.stack([torch.arange(num_nodes, device=batch.device), batch])
+    if is_exporting_to_onnx():
+        return TracedGraph(edges, num_nodes, num_graphs, self_loops=False)
     if torch.compiler.is_compiling() or is_dispatched():  # the operator checks the values
         parts, _ = adjacency_csr((edges, None, None), (num_nodes, num_graphs))
         return Graph._from_csr(parts, num_nodes)

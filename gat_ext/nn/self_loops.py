@@ -70,6 +70,9 @@ def _scatter(values: Tensor, looped: SelfLoops, how: str) -> Tensor:
     start = torch.ones if how == "prod" else torch.zeros
     out = start((size, *values.shape[1:]), dtype=values.dtype, device=values.device)
     index = index.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    if how == "mean":  # torch.onnx.export translates a mean of scatter_reduce wrongly
+        count = torch.zeros_like(out).scatter_add(0, index, torch.ones_like(values))
+        return out.scatter_add(0, index, values) / count.clamp(min=1)
     return out.scatter_reduce(0, index, values, how, include_self=how in ("sum", "prod"))
 
 

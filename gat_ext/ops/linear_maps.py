@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gat_ext.ops.numbering import numbers_of_rows
 from gat_ext.ops.registry import Grads, accumulate_dtype, draw_seed, ops, register_autocast
-from gat_ext.ops.state import in_functorch, is_dispatched, is_tracing, is_transformed
+from gat_ext.ops.state import excludes_native, in_functorch, is_dispatched, is_tracing
 
 _LARGE = 1 << 18  # elements
 
@@ -163,14 +163,14 @@ def relu(x: Tensor) -> Tensor:
 
 def dropout(x: Tensor, p: float) -> Tensor:
     """Multiplies x by 0 with probability p in (0, 1], else by 1 / (1 - p)."""
-    if x.device.type != "cpu" or is_transformed():
+    if x.device.type != "cpu" or excludes_native():
         return F.dropout(x, p)
     out: Tensor = ops.dropout(x, draw_seed(x.device), p, numbers_of_rows(x))
     return out
 
 
 def _is_plain(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.layout == torch.strided and not is_transformed()
+    return x.device.type == "cpu" and x.layout == torch.strided and not excludes_native()
 
 
 def _is_large(x: Tensor) -> bool:

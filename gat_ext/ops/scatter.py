@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gat_ext.ops.state import is_exporting_to_onnx
+
 
 def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
     """int64 [E], the row of each edge in CSR order; the number of rows for those behind the last.
@@ -62,14 +64,21 @@ def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Ten
     return exponential / total[row], torch.where(empty, largest, shift + total.log())
 
 
+def stable_sort(values: Tensor, *, descending: bool) -> tuple[Tensor, Tensor]:
+    """(sorted values, their positions), stable, along the first dimension."""
+    if is_exporting_to_onnx():  # ONNX sorts by TopK, which is stable
+        return torch.topk(values, values.shape[0], dim=0, largest=descending)
+    return torch.sort(values, dim=0, descending=descending, stable=True)
+
+
 def rank_in_row(scores: Tensor, row: Tensor, num_rows: int) -> Tensor:
     """The rank of each score among those of its row and head, from 0 for the largest: [E, H].
 
     NaN ranks first; equal scores rank by position.
     """
-    by_score = scores.sort(dim=0, descending=True, stable=True).indices
-    rows, by_row = row[by_score].sort(dim=0, stable=True)
-    degree = torch.bincount(row, minlength=num_rows)
+    by_score = stable_sort(scores, descending=True)[1]
+    rows, by_row = stable_sort(row[by_score], descending=False)
+    degree = row_sum(torch.ones_like(row), row, num_rows)
     first = (degree.cumsum(0) - degree)[rows]
     rank = torch.arange(row.shape[0], device=row.device).unsqueeze(-1) - first
     return torch.empty_like(rank).scatter(0, by_score.gather(0, by_row), rank)

@@ -5,8 +5,9 @@ The only module that reads torch's private state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -57,6 +58,31 @@ def in_forward_mode() -> bool:
 def is_transformed() -> bool:
     """True if tensors may have a tangent or a batch, which the native operators would drop."""
     return in_functorch() or in_forward_mode()
+
+
+_TO_ONNX: ContextVar[bool] = ContextVar("exporting_to_onnx", default=False)
+
+
+@contextmanager
+def exporting_to_onnx() -> Iterator[None]:
+    """Within it, ``torch.export.export`` records operators that ONNX has counterparts of."""
+    token = _TO_ONNX.set(True)
+    try:
+        yield
+    finally:
+        _TO_ONNX.reset(token)
+
+
+def is_exporting_to_onnx() -> bool:
+    """True in an export to ONNX, whose programs must not contain native operators."""
+    if torch.compiler.is_dynamo_compiling() or not torch.compiler.is_exporting():
+        return False
+    return _TO_ONNX.get() or torch.onnx.is_in_onnx_export()
+
+
+def excludes_native() -> bool:
+    """True if native operators would drop a tangent or a batch, or are unknown to ONNX."""
+    return is_transformed() or is_exporting_to_onnx()
 
 
 def have_tangents(*tensors: Any) -> bool:

@@ -2,8 +2,8 @@
 
 ``load`` gives the model and the data of a run that ``gat-ext train`` has written.
 
-Uses ``models``, ``datasets``, ``distributed``, ``sampling``, ``functional`` and ``graph``. Nothing
-imports it: it ends at the command line.
+Uses ``models``, ``datasets``, ``distributed``, ``sampling``, ``export``, ``functional`` and
+``graph``. Nothing imports it: it ends at the command line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: gat-ext train, partition, info, bench."""
+"""The command line: gat-ext train, export, partition, info, bench."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from gat_ext import _C, __version__, datasets, distributed
 from gat_ext.distributed.storage import check_free
 from gat_ext.training import (
     dist_run,
+    export_command,
     files,
     mistakes,
     options,
@@ -61,7 +62,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sparse graph attention: train a model, cut a graph into parts, describe the "
+    help="Sparse graph attention: train a model, export it, cut a graph into parts, describe the "
     "installation, time this machine.",
 )
 console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -245,6 +246,21 @@ def _settings_of_torch(given: int | None, deterministic: bool = False) -> Iterat
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=only_warn)
         memory.fill_uninitialized_memory = fill
+
+
+@app.command()
+def export(
+    run: export_command.Run,
+    form: export_command.Format = "pt2",
+    out: export_command.Out = None,
+    seed: export_command.Seed = None,
+    root: options.Root = None,
+    overwrite: export_command.Overwrite = False,
+) -> None:
+    """Write the model of RUN to a file for PyTorch, C++ or ONNX runtimes; compare it with RUN."""
+    with mistakes.explained(console), mistakes.interruptible():
+        for line in export_command.write(run, form, out, seed, root, overwrite):
+            console.print(line)
 
 
 @app.command()
