@@ -147,7 +147,7 @@ def test_available() -> None:
     assert datasets.available() == names
 
 
-@pytest.mark.parametrize(("given_name", "meant"), [("Cora", "cora"), ("digit", "digits")])
+@pytest.mark.parametrize(("given_name", "meant"), [("Coar", "cora"), ("digit", "digits")])
 def test_unknown_name(given_name: str, meant: str) -> None:
     message = f"did you mean '{meant}'.*available: academic_flat, citeseer, cora"
     with pytest.raises(ValueError, match=message):

@@ -11,6 +11,8 @@ A new family is a new module of this package that registers its loader:
     @register_typed("mine")
     def mine(root: Path | None = None, *, seed: int = 0) -> TypedDataset: ...
 
+``from_tables`` and ``from_path`` read a user's own tables and files.
+
 Uses ``graph``. All knowledge of file formats is in this package.
 """
 
@@ -21,6 +23,10 @@ import pkgutil
 
 from gat_ext.datasets._dataset import NodeDataset
 from gat_ext.datasets._graphs import Fold, GraphDataset
+from gat_ext.datasets._names import Names
+from gat_ext.datasets._own import from_tables
+from gat_ext.datasets._own_files import from_path
+from gat_ext.datasets._own_parts import Reading
 from gat_ext.datasets._registry import (
     available,
     available_graphs,
@@ -47,11 +53,15 @@ discover()
 __all__ = [
     "Fold",
     "GraphDataset",
+    "Names",
     "NodeDataset",
+    "Reading",
     "TypedDataset",
     "available",
     "available_graphs",
     "available_typed",
+    "from_path",
+    "from_tables",
     "load",
     "load_graphs",
     "load_typed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from html import escape
 from typing import Any
 
 import torch
@@ -48,3 +49,21 @@ def short_repr(data: Any) -> str:
         elif value != field.default:
             parts.append(f"{field.name}={value!r}")
     return f"{type(data).__name__}({', '.join(parts)})"
+
+
+def html(data: Any) -> str:
+    """The fields of :func:`short_repr` as rows of an HTML table, and the size of the tensors."""
+    rows, size = [], 0
+    for field in dataclasses.fields(data):
+        value = getattr(data, field.name)
+        if isinstance(value, Tensor):
+            size += value.numel() * value.element_size()
+            dtype = str(value.dtype).removeprefix("torch.")
+            rows.append((field.name, f"{dtype} {list(value.shape)}"))
+        elif value != field.default:
+            rows.append((field.name, repr(value)))
+    rows.append(("tensors", f"{size / 1e6:.1f} MB"))
+    cells = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows
+    )
+    return f"<table><caption>{escape(type(data).__name__)}</caption>{cells}</table>"

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gat_ext.datasets._checks import check_dimensions, check_tensor, short_repr
-from gat_ext.datasets._pyg import fields_of_pyg, sorted_edges
+from gat_ext.datasets._checks import check_dimensions, check_tensor, html, short_repr
+from gat_ext.datasets._names import Names
+from gat_ext.datasets._pyg import fields_of_pyg
 from gat_ext.graph import Graph
 
 
@@ -35,6 +36,8 @@ class NodeDataset:
         multilabel: True if a node has any number of the K labels instead of one class.
         graph_ids: The graph of each node, int64 [N] counted from 0, if the data set consists of
             several graphs without edges between them. None: one graph.
+        edge_attr: Features of the edges, float32 [E, D], for models with ``edge_dim``. None: none.
+        names: Names of nodes, features and classes, if the data are the user's own tables.
 
     Raises:
         TypeError: A tensor does not have the dtype given here.
@@ -58,6 +61,8 @@ class NodeDataset:
     num_classes: int
     multilabel: bool = False
     graph_ids: Tensor | None = None
+    edge_attr: Tensor | None = None
+    names: Names | None = None
 
     def __post_init__(self) -> None:
         check_dimensions(self, "x", "[N, C]")
@@ -70,14 +75,20 @@ class NodeDataset:
             check_tensor(self, field, torch.bool, (num_nodes,))
         if self.graph_ids is not None:
             check_tensor(self, "graph_ids", torch.int64, (num_nodes,))
+        if self.edge_attr is not None:
+            check_dimensions(self, "edge_attr", "[E, D]")
+            shape = (self.num_edges, self.edge_attr.shape[1])
+            check_tensor(self, "edge_attr", torch.float32, shape, finite=True)
         self._check_values()
 
     def _check_values(self) -> None:
         edges = self.edge_index
         if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < self.num_nodes:
+            from_one = int(edges.min()) >= 1 and int(edges.max()) == self.num_nodes
             raise ValueError(
                 f"{self.name}: edge_index spans {int(edges.min())} to {int(edges.max())}, "
                 f"expected 0 to {self.num_nodes - 1}"
+                + (": pass edge_index - 1, because these seem to be counted from 1" * from_one)
             )
         times_used = self.train_mask.int() + self.val_mask.int() + self.test_mask.int()
         if bool((times_used > 1).any()):
@@ -130,6 +141,10 @@ class NodeDataset:
     def __repr__(self) -> str:
         """The fields, with tensors by their shapes."""
         return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, for notebooks."""
+        return html(self)
 
     @property
     def num_nodes(self) -> int:
@@ -192,7 +207,13 @@ class NodeDataset:
         graph, permutation = self.graph.reorder(method)
         reordered = copy.copy(self)  # copy() skips the checks: the values are unchanged
         reordered.__dict__.pop("graph")
-        object.__setattr__(reordered, "edge_index", sorted_edges(graph.edge_index, self.num_nodes))
+        edge_index = graph.edge_index
+        order = torch.argsort(edge_index[1] * self.num_nodes + edge_index[0], stable=True)
+        object.__setattr__(reordered, "edge_index", edge_index[:, order])
+        if self.edge_attr is not None:
+            object.__setattr__(reordered, "edge_attr", self.edge_attr[order])
+        if self.names is not None and self.names.ids:
+            object.__setattr__(reordered, "names", self.names.take(permutation.tolist()))
         for field in ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids"):
             if (value := getattr(self, field)) is not None:
                 object.__setattr__(reordered, field, value[permutation])

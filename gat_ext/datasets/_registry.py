@@ -74,6 +74,8 @@ class Registry(Generic[Data]):
         family, _, inside = str(name).partition(":")
         if name in self._loaders and not name.endswith(ANY):
             return self._loaders[name]
+        if str(name).lower() in self._loaders and not inside:  # as PyG spells it, such as Cora
+            return self._loaders[str(name).lower()]
         if inside and family + ANY in self._loaders:
             return partial(self._loaders[family + ANY], inside)
         close = difflib.get_close_matches(str(name).lower(), self._loaders, n=1)
@@ -128,7 +130,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) 
     """Load a data set for node classification.
 
     Args:
-        name: One of ``available()``.
+        name: One of ``available()``, in any case: ``Cora`` is ``cora``.
         root: Folder with the data set's files, or with a subfolder of them named after its family
             (``planetoid``, ``ppi``); nothing is downloaded. None: the folder in the environment
             variable ``GAT_EXT_DATA`` if it has the files, else the cache, to which they are

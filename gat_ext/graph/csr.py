@@ -178,7 +178,7 @@ def scan(edge_index: Tensor) -> tuple[tuple[int, int], bool]:
         if low < 0:
             raise IndexError(
                 f"edge_index[{row}, {_find(edge_index[row], low)}] is {low}; "
-                "expected node numbers of at least 0"
+                "expected node numbers of at least 0: remove edges that are padding"
             )
     return (numbers[1], numbers[3]), bool(numbers[4])
 
@@ -215,9 +215,13 @@ def node_counts(
         names = ("num_nodes", "num_nodes")
     for row, (name, bound, high) in enumerate(zip(names, (num_src, num_dst), largest, strict=True)):
         if high >= bound:
+            from_one = high == bound and int(edge_index.min()) >= 1
+            what = "pass edge_index - 1, because these seem to be counted from 1"
+            if not from_one:
+                what = f"pass a larger {name}, or the features of all nodes of this graph"
             raise IndexError(
                 f"edge_index[{row}, {_find(edge_index[row], high)}] is {high}; "
-                f"expected node numbers below {name}={bound}, counted from 0"
+                f"expected node numbers below {name}={bound}, counted from 0: {what}"
             )
     return num_src, num_dst
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from gat_ext.graph import csr, order
 from gat_ext.graph.conversions import Conversions
 from gat_ext.graph.csr import Transpose
+from gat_ext.graph.display import Display
 from gat_ext.graph.formats.edge_index import plain_tensor
 from gat_ext.graph.order import ORDERS
 from gat_ext.graph.streams import Ready, ready
@@ -19,7 +20,7 @@ from gat_ext.ops.state import is_capturing, is_tracing
 __all__ = ["ORDERS", "Graph", "Transpose"]
 
 
-class Graph(Conversions):
+class Graph(Display, Conversions):
     """A directed graph from ``num_src`` sources to ``num_dst`` destinations, CSR by destination.
 
     Edge e goes from ``edge_index[0, e]`` to ``edge_index[1, e]``. Multi-edges and self-loops are

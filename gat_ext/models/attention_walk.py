@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gat_ext.functional import checks, random_walk
 from gat_ext.graph import Graph
+from gat_ext.models.loading import Loadable
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.walk_agent import MOST_STEPS
 
@@ -34,7 +35,7 @@ class AttentionWalkLoss(NamedTuple):
         return self.positive + self.negative + self.penalty
 
 
-class AttentionWalk(nn.Module):
+class AttentionWalk(Loadable, nn.Module):
     r"""Node embeddings with learned attention to the lengths of random walks.
 
     Node i has two vectors, :math:`l_i` as the start of a walk and :math:`r_i` as a node on a walk;

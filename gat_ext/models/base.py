@@ -15,6 +15,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.sharded import ShardedGraph, rows_of
 from gat_ext.models.blocks import are_blocks, block_input, check_block_features, check_blocks
 from gat_ext.models.features import dropout_features, input_features
+from gat_ext.models.loading import Loadable
 from gat_ext.nn.adjacency import is_plain, plain_inputs
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
@@ -98,7 +99,7 @@ class EdgeInputs(NamedTuple):
         return out if x.dim() == 2 else out.view(x.shape)
 
 
-class AttentionModel(TracedModule, ABC):
+class AttentionModel(Loadable, TracedModule, ABC):
     """A network whose attention layers are in the attribute ``layers``.
 
     Attributes:

@@ -14,6 +14,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.models.base import Attention, AttentionModel, StackedModel
 from gat_ext.models.features import input_features
+from gat_ext.models.loading import Loadable
 from gat_ext.nn import AttentionPool, Pool
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.features import SparseFeatures
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 POOLINGS = ("sum", "mean", "attention")
 
 
-class Rescaled(nn.Module):
+class Rescaled(Loadable, nn.Module):
     """Real targets in their own units, of standardised ones: mean + deviation · x.
 
     Args:
@@ -71,7 +72,7 @@ class Rescaled(nn.Module):
         return self.mean + self.deviation * x
 
 
-class PooledModel(TracedModule):
+class PooledModel(Loadable, TracedModule):
     """An attention network on nodes, pooling, and a head: classes or real targets of graphs.
 
     Args:

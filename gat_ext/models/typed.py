@@ -11,6 +11,7 @@ from torch import Tensor
 from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.models.base import Attention
 from gat_ext.models.features import dropout_features
+from gat_ext.models.loading import Loadable
 from gat_ext.nn.hetero import Edges, Metadata, Relation
 from gat_ext.nn.tracers import TracedModule
 from gat_ext.ops.numbering import Numbering, numbered_rows
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Features = Mapping[str, Tensor]
 
 
-class TypedModel(TracedModule):
+class TypedModel(Loadable, TracedModule):
     """A network that classifies the nodes of one type.
 
     Its ``forward(x_dict, edge_index_dict)`` returns logits [N, out_channels] of the nodes of the

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict, Unpack
 from gat_ext.functional import checks
 from gat_ext.functional.options import with_options_of
 from gat_ext.graph import Graph
+from gat_ext.models.loading import Loadable
 from gat_ext.nn import WalkAgent
 from gat_ext.nn.arguments import check_size
 from gat_ext.nn.linear import reset_
@@ -104,7 +105,7 @@ class CallOptions(TypedDict, total=False):
     seed: Tensor | None
 
 
-class WalkModel(nn.Module, ABC):
+class WalkModel(Loadable, nn.Module, ABC):
     """A graph classifier whose agents walk on the graphs.
 
     Args:

@@ -1,4 +1,4 @@
-"""The command line: gat-ext train, export, partition, info, bench."""
+"""The command line: gat-ext train, predict, export, partition, info, bench."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from gat_ext import _C, __version__, datasets, distributed
+from gat_ext.datasets import NodeDataset
 from gat_ext.distributed.storage import check_free
 from gat_ext.training import (
     dist_run,
@@ -31,6 +32,8 @@ from gat_ext.training import (
     files,
     mistakes,
     options,
+    own_data,
+    own_options,
     part_data,
     partition_options,
     plots,
@@ -45,9 +48,10 @@ from gat_ext.training.embedding_loop import EmbeddingRecipe
 from gat_ext.training.embedding_run import EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRunConfig
-from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, POOLED, TYPED
+from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, NODES, POOLED, TYPED
 from gat_ext.training.pooled_loop import PooledRecipe
 from gat_ext.training.pooled_run import PooledRunConfig
+from gat_ext.training.predict_command import predict
 from gat_ext.training.recipes import recipe
 from gat_ext.training.run import RunConfig
 from gat_ext.training.typed_run import TypedRunConfig
@@ -62,9 +66,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sparse graph attention: train a model, export it, cut a graph into parts, describe the "
-    "installation, time this machine.",
+    help="Sparse graph attention: train a model, predict with it, export it, cut a graph into parts, "
+    "describe the installation, time this machine.",
 )
+app.command()(predict)
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
@@ -94,6 +99,12 @@ def train(
     task: options.Task = None,
     root: options.Root = None,
     sha256: options.Sha256 = None,
+    data: own_options.Data = None,
+    features: own_options.Features = None,
+    columns: own_options.Columns = None,
+    directed: own_options.Directed = None,
+    split: own_options.Split = None,
+    split_seed: own_options.SplitSeed = 0,
     seeds: options.Seeds = 1,
     seed: options.Seed = 0,
     epochs: options.Epochs = None,
@@ -140,16 +151,28 @@ def train(
             dataset = part_data.name_of(parts)
     kind = options.kind_for(model, task, dataset)
     options.refuse_other_options(command, kind, model, dataset)
-    dataset = options.data_set_for(kind, model, task, dataset)
+    own: NodeDataset | None = None
+    if kind is NODES:
+        clashes = {"--dataset": dataset, "--root": root, "--parts": parts}
+        own_options.refuse(command, data, clashes)
+    if data is None:
+        dataset = options.data_set_for(kind, model, task, dataset)
+    else:
+        how = own_options.reading(features, columns, directed, split, split_seed, edge_attributes)
+        with mistakes.explained(console), mistakes.interruptible():
+            own, root = datasets.from_path(data, how), data
+        dataset = own.name
     options.refuse_contradictions(
         model, dataset, heads, edge_attributes, dim, sha256, resume, overwrite
     )
     config: Any
     if kind is GRAPHS:
-        how = GraphRecipe(eval_agents=eval_agents, stopping=keep)
-        how = how.with_overrides(epochs=epochs, lr=lr, patience=patience)
+        agents = GraphRecipe(eval_agents=eval_agents, stopping=keep)
+        agents = agents.with_overrides(epochs=epochs, lr=lr, patience=patience)
         sizes = {"walk": walk} | _given(hidden_channels=hidden)
-        config = GraphRunConfig(model, dataset, seed, folds, subset, how, sizes, types, attributes)
+        config = GraphRunConfig(
+            model, dataset, seed, folds, subset, agents, sizes, types, attributes
+        )
     elif kind is POOLED:
         pooled = PooledRecipe(stopping=keep).with_overrides(
             epochs=epochs, lr=lr, weight_decay=weight_decay, patience=patience
@@ -175,12 +198,14 @@ def train(
                     "it is of sampled batches; give --sample, too", param_hint="--batch-size"
                 )
             nodes = nodes.with_overrides(sample=sample, batch_size=batch_size)
-            config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
+            recorded = None if own is None else own_data.settings(own, how)
+            config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder, recorded)
     process_options.refuse(launch, kind, model, config, device, root, parts is not None)
     if deterministic and not kind.bitwise:
         num_threads = options.one_thread(num_threads)
     deterministic = kind.bitwise if deterministic is None else deterministic
-    folder = Path("runs") / f"{model}-{dataset}".replace(":", "-") if out is None else out
+    name = dataset.removeprefix(own_data.PREFIX).replace(":", "-")
+    folder = Path("runs") / f"{model}-{name}" if out is None else out
     shown = console if launch.rank == 0 else Console(quiet=True)
     with (
         mistakes.explained(shown, launch.size),
@@ -195,8 +220,8 @@ def train(
             found = _results(folder, resume or overwrite) if team.is_first else []
             run: Any
             if team.size == 1 and parts is None:
-                data = kind.load(dataset, root=root, **_given(sha256=sha256))
-                run = kind.run(config, data.to(device), folder, root)
+                loaded = own or kind.load(dataset, root=root, **_given(sha256=sha256))
+                run = kind.run(config, loaded.to(device), folder, root)
             else:
                 cut = dist_run.Cut(parts, partition_method, mode)
                 teller = Console(quiet=True) if quiet else shown
@@ -210,6 +235,8 @@ def train(
                     (folder / name).unlink()
             if not quiet:
                 shown.print(str(chosen))
+                if own is not None and own.names is not None and own.names.unread:
+                    shown.print(f"Not read: {', '.join(own.names.unread)}")
             progress.train(run, shown, quiet, verbose)
 
 

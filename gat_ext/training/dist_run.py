@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gat_ext import datasets
 from gat_ext.datasets import NodeDataset
 from gat_ext.distributed import input_features, raised_by_all
-from gat_ext.training import checkpoint, part_data, plots
+from gat_ext.training import checkpoint, own_data, part_data, plots
 from gat_ext.training.dist_loop import DistTrainer
 from gat_ext.training.part_data import PartDataset
 from gat_ext.training.processes import Team
@@ -58,13 +57,13 @@ def start(
     """
     if config.recipe.sample:
         with raised_by_all(team.group):
-            whole = datasets.load(config.dataset, root=root)
+            whole = own_data.load(config, root)
         return SampledRun(config, whole, folder, root, team)
     if how.parts is not None:
         data = part_data.read(how.parts, config.dataset, team, how.mode)
     else:
         with raised_by_all(team.group):
-            whole = datasets.load(config.dataset, root=root)
+            whole = own_data.load(config, root)
         data = part_data.cut(whole, team, how.method, how.mode)
     part_data.held(data, team, show)
     if not config.recipe.bf16:  # with which models take features as they are

@@ -90,7 +90,8 @@ NODES = Kind(
     "digits",
     frozenset(
         {"seeds", "weight_decay", "patience", "layers", "hidden", "heads", "reorder", "bf16"}
-        | {"sample", "batch_size"}
+        | {"sample", "batch_size", "edge_attributes"}
+        | {"data", "features", "columns", "directed", "split", "split_seed"}
         | {"parts", "partition_method", "mode", "rank_timeout"}
     ),
     datasets.load,

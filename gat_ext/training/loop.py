@@ -25,6 +25,7 @@ class _Batch:
     y: Tensor
     graph: Graph
     mask: Tensor
+    edge_attr: Tensor | None = None
 
 
 class Trainer(EpochTrainer[AttentionModel]):
@@ -88,8 +89,14 @@ class Trainer(EpochTrainer[AttentionModel]):
     def _logits(self, batch: _Batch) -> Tensor:
         """float32, of the nodes that count."""
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            logits: Tensor = self.model(batch.x, batch.graph)
+            edge_attr = self._edges(batch)
+            options = {} if edge_attr is None else {"edge_attr": edge_attr}
+            logits: Tensor = self.model(batch.x, batch.graph, **options)
         return logits[batch.mask].float()
+
+    def _edges(self, batch: _Batch) -> Tensor | None:
+        """What the attention sees of the edges."""
+        return None if getattr(self.model, "edge_dim", None) is None else batch.edge_attr
 
     def _shuffled(self) -> Iterator[_Batch]:
         order = torch.randperm(len(self.batches)).tolist() if len(self.batches) > 1 else [0]
@@ -127,7 +134,7 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
 def _split(data: NodeDataset, graph: Graph, graphs_per_batch: int) -> list[_Batch]:
     """The batches of an epoch: the whole data set, or groups of its graphs with training nodes."""
     if data.graph_ids is None or graphs_per_batch == 0:
-        return [_Batch(data.x, data.y, graph, data.train_mask)]
+        return [_Batch(data.x, data.y, graph, data.train_mask, data.edge_attr)]
     ids = data.graph_ids[data.train_mask].unique()
     return [_subset(data, chosen, data.train_mask) for chosen in ids.split(graphs_per_batch)]
 
@@ -135,12 +142,13 @@ def _split(data: NodeDataset, graph: Graph, graphs_per_batch: int) -> list[_Batc
 def _of(data: NodeDataset, graph: Graph, mask: Tensor) -> _Batch:
     """The graphs that hold the nodes of a mask."""
     if data.graph_ids is None:
-        return _Batch(data.x, data.y, graph, mask)
+        return _Batch(data.x, data.y, graph, mask, data.edge_attr)
     return _subset(data, data.graph_ids[mask].unique(), mask)
 
 
 def _subset(data: NodeDataset, ids: Tensor, mask: Tensor) -> _Batch:
     assert data.graph_ids is not None
     nodes = torch.isin(data.graph_ids, ids)
-    graph, _ = data.graph.subgraph(nodes)
-    return _Batch(data.x[nodes], data.y[nodes], graph, mask[nodes])
+    graph, edges = data.graph.subgraph(nodes)
+    edge_attr = None if data.edge_attr is None else data.edge_attr[edges]
+    return _Batch(data.x[nodes], data.y[nodes], graph, mask[nodes], edge_attr)

@@ -342,9 +342,9 @@ Attributes = Annotated[
 ]
 EdgeAttributes = Annotated[
     bool,
-    _of_graphs(
+    _of_layers(
         "--edge-attributes",
-        help="Attention sees the data set's attributes of edges, which else are not read.",
+        help="Attention sees the attributes of edges, of a data set of graphs or of --data.",
     ),
 ]
 Keep = Annotated[

@@ -37,6 +37,7 @@ class PartDataset:
         method: of the partition.
         split_sizes: nodes of all processes in each split.
         graph_ids: None; parts are of one graph.
+        edge_attr: None; models in several processes see no features of edges.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PartDataset:
     method: str
     split_sizes: dict[str, int]
     graph_ids: None = None
+    edge_attr: None = None
 
     @property
     def num_nodes(self) -> int:

@@ -30,6 +30,8 @@ class RunConfig:
             itself.
         reorder: how :meth:`NodeDataset.reorder` renumbers the nodes before training; None leaves
             them.
+        own: of the user's own data, how they are read, and the names that the model was trained
+            with, see :mod:`gat_ext.training.own_data`; None for a data set that has a name.
     """
 
     model: str
@@ -39,10 +41,14 @@ class RunConfig:
     recipe: Recipe
     options: dict[str, int | float]
     reorder: str | None = None
+    own: dict[str, Any] | None = None
 
     def make_model(self, data: NodeDataset) -> AttentionModel:
         """A new model for a data set: the preset, with the options in place of what it says."""
-        return _with(build(self.model), self.options).preset(
+        options = dict(self.options)
+        if self.own is not None and data.edge_attr is not None:
+            options["edge_dim"] = data.edge_attr.shape[1]
+        return _with(build(self.model), options).preset(
             self.dataset, data.num_features, data.num_classes
         )
 
@@ -125,6 +131,8 @@ class Run(CheckpointedRun[Trainer]):
         plots.curves(self.results, self.metric, title, self.folder / "curves.png")
         model = self.make_model()
         model.load_state_dict(self.best_models[-1])
-        layers = model.attention_weights(self.data.x, self.data.edge_index)
+        layers = model.attention_weights(
+            self.data.x, self.data.edge_index, edge_attr=self.data.edge_attr
+        )
         plots.attention(layers, self.data.num_nodes, title, self.folder / "attention.png")
         return lines

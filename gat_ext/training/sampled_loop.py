@@ -67,6 +67,7 @@ class SampledTrainer(Trainer):
             seed=seed,
             rank=rank,
             world_size=size,
+            edge_attr=None if self.model.edge_dim is None else data.edge_attr,
         )
         self.steps = ceil(ceil(count / batch_size) / size)
 
@@ -91,7 +92,7 @@ class SampledTrainer(Trainer):
         else:
             device = data.x.device.type
             with torch.autocast(device, torch.bfloat16, enabled=self.recipe.bf16):
-                logits = self.model(batch.x, batch.blocks).float()
+                logits = self.model(batch.x, batch.blocks, edge_attr=batch.edge_attr).float()
             assert batch.y is not None
             labels = batch.y
         if self.size == 1:
@@ -106,7 +107,8 @@ class SampledTrainer(Trainer):
         """Loss and score of the nodes that count, with all neighbours; those of rank 0."""
         found = torch.zeros(2, dtype=torch.float64)
         if self.rank == 0:
-            out = sampling.inference(self.model, nodes.x, nodes.graph)
+            edge_attr = self._edges(nodes)
+            out = sampling.inference(self.model, nodes.x, nodes.graph, edge_attr=edge_attr)
             logits, labels = out[nodes.mask].float(), nodes.y[nodes.mask]
             multilabel = self.data.multilabel
             found[0] = metrics.loss(logits, labels, multilabel)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gat_ext.datasets import GraphDataset, NodeDataset, TypedDataset
-from gat_ext.training import checkpoint
+from gat_ext.training import checkpoint, own_data
 from gat_ext.training.checkpointed import CHECKPOINT, check_keys
 from gat_ext.training.kinds import kind_of
 
@@ -53,8 +53,8 @@ def load(
         folder: of the run, ``runs/MODEL-DATASET`` unless ``--out`` named another one.
         seed: number of the seed, or of the fold where the model classifies graphs, whose weights to
             load; None: the one with the best validation score, the first among equals.
-        root: folder of the data set's files; None: the one that the run used, if it still exists,
-            else as :func:`gat_ext.datasets.load` without a root.
+        root: folder of the data set's files, or what ``--data`` named; None: that which the run
+            used, if it still exists, else as :func:`gat_ext.datasets.load` without a root.
         data: the data set, where :mod:`gat_ext.datasets` does not know it by name.
         device: of the model and the data.
 
@@ -87,7 +87,9 @@ def load(
         kind = kind_of(str(state["config"].get("model")), state["config"].get("task"))
         config = kind.restored_config(state["config"])
     if data is None:
-        data = kind.load(config.dataset, root=_root(root, state["root"]))
+        place = _root(root, state["root"])
+        own = getattr(config, "own", None)
+        data = kind.load(config.dataset, root=place) if own is None else _own(config, place, path)
     every = range(torch.cuda.device_count())
     with torch.random.fork_rng(every), checkpoint.named(path):
         run: Any = kind.run(config, data.to(device), folder, None)
@@ -111,6 +113,15 @@ def load(
 def _root(given: str | os.PathLike[str] | None, recorded: Any) -> Path | None:
     if given is not None:
         return Path(given)
-    if isinstance(recorded, str) and Path(recorded).is_dir():
+    if isinstance(recorded, str) and Path(recorded).exists():
         return Path(recorded)
     return None
+
+
+def _own(config: Any, place: Path | None, path: Path) -> NodeDataset:
+    if place is None:
+        raise FileNotFoundError(
+            f"{path} is of a run on {config.dataset}, whose files are not where they were; "
+            "expected their folder or file as root"
+        )
+    return own_data.load(config, place)

@@ -6,12 +6,14 @@ from typing import Any
 
 from gat_ext.training import checkpoint
 
-_NESTED = ("recipe", "options")
+_NESTED = ("recipe", "options", "own")
+_SHOWN = 8  # values of a list
 _OPTIONS = {
     "num_layers": "--layers",
     "hidden_channels": "--hidden",
     "embedding_channels": "--dim",
     "stopping": "--keep",
+    "edges": "--edge-attributes",
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
@@ -19,6 +21,7 @@ _OPTIONS = {
             *("edge_attributes", "reorder"),
             *("epochs", "lr", "weight_decay", "patience", "bf16", "eval_agents"),
             *("heads", "walk", "window", "context", "pooling", "task"),
+            *("columns", "features", "directed", "split", "split_seed"),
         )
     },
 }
@@ -73,4 +76,7 @@ def _text(value: Any) -> str:
         return "not set"
     if isinstance(value, (bool, int, float, str)):
         return str(value)
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:_SHOWN])) or "none"
+        return shown + (", …" if len(value) > _SHOWN else "")
     return f"of type {type(value).__name__}"
