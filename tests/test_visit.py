@@ -110,3 +110,31 @@ def test_a_profile_is_read(capsys, tmp_path):
     assert "DRAM 61.25 %" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no CSV of ncu"):
         profiled.read("==ERROR== no kernels were profiled")
+
+
+def test_targets(tmp_path, capsys):
+    import targets
+
+    def row(peer, graph, dtype, edges=2_000_000, bench="operators", **median):
+        setting = {"graph": graph, "dtype": dtype}
+        return {
+            **{"bench": bench, "item": "gat_attention", "peer": peer, "setting": setting},
+            **{"edges": edges, "median": median, "moved": {"forward": 8_000_000_000}},
+        }
+
+    rows = [
+        row("gat_ext", "reddit-size", "bfloat16", forward=6.5, total=20.0),
+        row("pyg", "reddit-size", "bfloat16", forward=90.0, total=140.0),
+        row("gat_ext", "pubmed-size", "bfloat16", 1000, forward=0.02, total=0.1),
+        row("pyg", "pubmed-size", "bfloat16", 1000, forward=0.02, total=0.1),  # not busy
+        row("gat_ext", "products-size", "float32", forward=2.0, total=6.0, copy=4000.0),
+    ]
+    lines = [str(verdict) for verdict in targets.verdicts(rows)]
+    endings = ["met", "not measured", "not measured", "missed", "not measured", "met"]
+    endings.append("not measured")
+    assert all(line.endswith(end) for line, end in zip(lines, endings, strict=True)), lines
+    assert " 7  missed" in lines[3] and " 1  met" in lines[5]
+    (tmp_path / "time_00").mkdir()
+    (tmp_path / "time_00" / "results.json").write_text('{"rows": []}')
+    targets.report(tmp_path)
+    assert capsys.readouterr().out.count("not measured") == len(lines)

@@ -7,9 +7,10 @@
 that name a device on it, and then those of layers, models, walks and compiled programs with tensors
 created there; "sanitize" runs every operator under compute-sanitizer; "profile" shows a forward and
 backward to Nsight Compute; "time" runs ``run.py`` on graphs of public sizes, the most telling
-first. After a failed stage the next one runs. A stage that is out of its time is stopped, and the
-rest of it left out; what a stage does not need, the later ones have. The folder of --out gets a log
-of each command and the figures. The exit status is 1 if a command failed, 2 without a GPU.
+first, and compares the figures with the targets. After a failed stage the next one runs. A stage
+that is out of its time is stopped, and the rest of it left out; what a stage does not need, the
+later ones have. The folder of --out gets a log of each command and the figures. The exit status is
+1 if a command failed, 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import targets
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,6 +215,8 @@ def run(stages: Sequence[str], seconds: float, out: Path) -> int:
                 failed = failed or status == "FAILED" or (status == "LATE" and stage != "time")
                 took = time.perf_counter() - start
                 print(f"{command.name:<42} {status:<7} {took:5.0f} s  {detail}", flush=True)
+            if stage == "time":
+                targets.report(out)
         except FileNotFoundError as error:
             print(f"{stage:<42} absent           {error}", flush=True)
     return 1 if failed else 0

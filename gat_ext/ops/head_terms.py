@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gat_ext.ops.registry import Grads, ops
-from gat_ext.ops.state import is_transformed
+from gat_ext.ops.state import excludes_native
 
 _DEVICES = "cpu", "cuda", "meta"
 _MOST_VECTORS = 4  # that a thread of the CUDA kernels has in registers
@@ -19,7 +19,7 @@ def head_terms(x: Tensor, att: Tensor) -> Tensor:
 
     Reads x once, and in the backward pass writes its gradient once; no [N, H, C] is materialised.
     """
-    if x.device.type not in _DEVICES or x.layout != torch.strided or is_transformed():
+    if x.device.type not in _DEVICES or x.layout != torch.strided or excludes_native():
         return torch.einsum("nhc,khc->knh", x, att)
     if att.shape[0] <= _MOST_VECTORS:
         out: Tensor = ops.head_terms(x, att)

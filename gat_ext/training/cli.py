@@ -66,8 +66,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sparse graph attention: train a model, predict with it, export it, cut a graph into parts, "
-    "describe the installation, time this machine.",
+    help="Sparse graph attention: train a model, predict with it, export it, cut a graph into "
+    "parts, describe the installation, time this machine.",
 )
 app.command()(predict)
 console = Console(highlight=False, markup=False, soft_wrap=True)
