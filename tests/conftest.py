@@ -11,15 +11,16 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+# Waiting threads take the cores of other processes in parallel runs: those of OpenMP sleep, and
+# OpenBLAS, whose threads cannot, has none. Both read this when torch and numpy are loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
+import torch
 from default_device import default_device
 from old_pickles import python2_dumps
 from processes import Pool, Processes
-
-# Waiting threads sleep, so that they do not take the cores of other processes in parallel runs.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
