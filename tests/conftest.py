@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections import Counter, defaultdict
@@ -132,6 +133,10 @@ def sampled(items: list[Any]) -> tuple[list[Any], list[Any]]:
         values[test] |= case
         (kept if new else left_out).append(item)
     return kept, left_out
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # later collections do not visit modules and tests, which stay
 
 
 @pytest.fixture(scope="session")
