@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections import Counter, defaultdict
@@ -11,15 +12,19 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+# Waiting threads take the cores of other processes in parallel runs: those of OpenMP sleep, and
+# OpenBLAS, whose threads cannot, has none. Both read this when torch and numpy are loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Inductor compiles scalar code: to find out which vectors work, it compiles and loads ten programs,
+# which takes longer than the tests. The operators are called, not generated.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
+
 import pytest
+import torch
 from default_device import default_device
 from old_pickles import python2_dumps
 from processes import Pool, Processes
-
-# Waiting threads sleep, so that they do not take the cores of other processes in parallel runs.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -120,13 +125,18 @@ def sampled(items: list[Any]) -> tuple[list[Any], list[Any]]:
     kept, left_out = [], []
     for item in items:
         test = item.nodeid.partition("[")[0]
-        case = set(item.callspec.indices.items()) if hasattr(item, "callspec") else set()
+        axes = item.callspec.params if hasattr(item, "callspec") else {}
+        case = {(name, id(value)) for name, value in axes.items()}
         new = not case <= values[test] or number[test] % 11 == 0
         new |= "emulated" in item.fixturenames
         number[test] += 1
         values[test] |= case
         (kept if new else left_out).append(item)
     return kept, left_out
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # later collections do not visit modules and tests, which stay
 
 
 @pytest.fixture(scope="session")
