@@ -178,11 +178,11 @@ def test_named_data_sets_are_predicted_by_number(tmp_path):
 
 
 def test_pooled_graphs_are_predicted(tmp_path):
-    options = ("--folds", 2, "--epochs", 1, "--subset", 20)
+    options = ("--folds", 2, "--epochs", 1, "--subset", 40)
     good("train", "gat", "--task", "graph", *options, "--out", tmp_path / "run")
     found, saved = predict(tmp_path / "run"), training.load(tmp_path / "run")
-    assert isinstance(saved.data, GraphDataset) and len(found.ids) == 20
-    assert found.values.sum(dim=1).allclose(torch.ones(20), atol=1e-5)
+    assert isinstance(saved.data, GraphDataset) and len(found.ids) == 40
+    assert found.values.sum(dim=1).allclose(torch.ones(40), atol=1e-5)
 
 
 def test_embeddings_and_walks_do_not_predict(tmp_path):
