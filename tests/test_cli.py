@@ -188,6 +188,7 @@ def test_info_and_bench():
     assert (
         result.exit_code == 0
         and "instruction set" in result.output
+        and "of torch, " in result.output
         and "additive_v2" in result.output
         and "cpu (" in result.output
     )

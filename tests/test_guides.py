@@ -104,6 +104,21 @@ def test_the_guide_of_exports(tmp_path: Path) -> None:
     assert run(tmp_path, "export.py").count("differs from the model by at most") == 2
 
 
+def test_the_guide_of_own_data(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    guide = ROOT / "docs" / "guides" / "own_data.md"
+    found = programs(guide)
+    assert list(found) == ["write.py", "use.py"]
+    for name, text in found.items():
+        (tmp_path / name).write_text(text)
+    run(tmp_path, "write.py")
+    commands = re.findall(r"^gat-ext (.*)$", guide.read_text(), re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["train", "predict"]
+    for command in commands:
+        run(tmp_path, "-m", "gat_ext", *command.replace("--epochs 200", "--epochs 60").split())
+    assert accuracy_of(run(tmp_path, "use.py")) > 0.7
+
+
 @pytest.mark.parametrize("page", [*GUIDES, *sorted((ROOT / "docs" / "notes").glob("*.md"))])
 def test_links_lead_somewhere(page: Path) -> None:
     for target, section in LINK.findall(page.read_text()):

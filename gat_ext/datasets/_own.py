@@ -96,7 +96,6 @@ def parts_of_tables(
             table.require(how.column(what), meaning, how.argument(what))
     ids = nodes.text(how.column("id"))
     _check_ids(nodes, ids, how)
-    ends = [_numbers_of(edges, how.column(what), ids, nodes.name) for what in ("source", "target")]
     own = {how.column(what) for what in ("id", "label", "split")}
     names, unread = _feature_columns(
         nodes, how.features if known is None else known.features, own, how.features_argument
@@ -110,6 +109,7 @@ def parts_of_tables(
     chosen = how.edge_features if known is None else known.edges
     what = "edge_features" if not how.command else "other columns in the file"
     edge_names, edges_unread = _feature_columns(edges, chosen, own, what)
+    ends = [_numbers_of(edges, how.column(what), ids, nodes.name) for what in ("source", "target")]
 
     def column(what: str) -> Any:
         there = labels and how.column(what) in nodes.columns

@@ -65,7 +65,8 @@ class Table:
         pa, compute = require("pyarrow"), require("pyarrow.compute")
         values = self.columns[column]
         if pa.types.is_floating(values.type):  # as pandas stores integers with missing values
-            whole = compute.equal(values, compute.floor(values))
+            small = compute.less(compute.abs(values), 2.0**53)
+            whole = compute.and_(small, compute.equal(values, compute.floor(values)))
             if compute.all(compute.fill_null(whole, True)).as_py():
                 values = compute.cast(values, pa.int64())
         if pa.types.is_nested(values.type) or pa.types.is_null(values.type):

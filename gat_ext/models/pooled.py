@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 POOLINGS = ("sum", "mean", "attention")
 
 
-class Rescaled(Loadable, nn.Module):
+class Rescaled(nn.Module):
     """Real targets in their own units, of standardised ones: mean + deviation · x.
 
     Args:

@@ -321,6 +321,8 @@ def info() -> None:
     number, why = threads.choose()
     rows |= {
         "instruction set": _C.isa(),
+        "CUDA": f"{torch.version.cuda or 'none'} of torch, "
+        f"{torch.cuda.device_count() if torch.cuda.is_available() else 'no'} GPU",
         "threads": f"{number} ({why})",
         "devices": ", ".join(f"{device} ({what})" for device, what in options.devices().items()),
         "scores": ", ".join(_C.score_traits()),

@@ -183,6 +183,19 @@ def kind_of(model: str, task: str | None = None, dataset: str | None = None) -> 
     raise ValueError(f"{model} has no task {task!r}; expected {tasks}")
 
 
+def spelled(name: str | None) -> str | None:
+    """The name of a data set in lower case, as PyG does not spell it, if that is a known one.
+
+    Example:
+        >>> spelled("PubMed"), spelled("tu:MUTAG"), spelled("Corra")
+        ('pubmed', 'tu:MUTAG', 'Corra')
+    """
+    if name is None or ":" in name:
+        return name
+    lower = name.lower()
+    return lower if any(kind.has_dataset(lower) for kind in KINDS) else name
+
+
 def closest_first(value: str, choices: list[str]) -> str:
     """The choices, those first that are spelled most like the value."""
 

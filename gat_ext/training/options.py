@@ -18,7 +18,7 @@ from gat_ext.models.attention_walk import CONTEXTS
 from gat_ext.models.pooled import POOLINGS
 from gat_ext.models.walks import WALKS
 from gat_ext.training.fold_run import TYPES
-from gat_ext.training.kinds import KINDS, MODEL_NAMES, Kind, closest_first, kind_of
+from gat_ext.training.kinds import KINDS, MODEL_NAMES, Kind, closest_first, kind_of, spelled
 from gat_ext.training.sampled_loop import fanouts_of
 
 # ---- checks
@@ -216,7 +216,8 @@ Dataset = Annotated[
         help=f"One of {', '.join(datasets.available())}; by default digits. "
         f"For {', '.join(models.available_graphs())}, or --task graph, one of {_OF_GRAPHS}; by "
         f"default shapes. For {', '.join(models.available_typed())}, one of "
-        f"{', '.join(datasets.available_typed())}."
+        f"{', '.join(datasets.available_typed())}.",
+        callback=spelled,
     ),
 ]
 Root = Annotated[

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gat_ext import sampling
 from gat_ext.datasets import GraphDataset, NodeDataset, TypedDataset
-from gat_ext.models import AttentionModel, TypedModel
+from gat_ext.models import AttentionModel, PooledModel, TypedModel
 from gat_ext.training import own_data
 from gat_ext.training.files import replacing
 from gat_ext.training.saved import SavedRun, load
@@ -141,7 +141,7 @@ def _outputs(saved: SavedRun, data: Any) -> Tensor:
         if _recipe(saved, "sample") and data.x.device.type == "cpu":
             return sampling.inference(model, data.x, data.graph, edge_attr=edge_attr)
         out: Tensor = model(data.x, data.graph, edge_attr=edge_attr)
-    elif isinstance(data, GraphDataset) and hasattr(model, "network"):
+    elif isinstance(model, PooledModel) and isinstance(data, GraphDataset):
         edge_attr = None if model.network.edge_dim is None else data.edge_attr
         out = model(data.x, data.graph, node_ptr=data.node_ptr, edge_attr=edge_attr)
     elif isinstance(model, TypedModel) and isinstance(data, TypedDataset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -33,7 +34,9 @@ def train(
         Interrupted: on Ctrl-C; the checkpoint is complete.
     """
     terminal = console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
-    bar = terminal and not quiet and not verbose
+    # In a notebook, rich draws with ipywidgets.
+    notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+    bar = (terminal or notebook) and not quiet and not verbose
     seconds = math.inf if quiet else 0.0 if verbose else LINE_SECONDS
     if not quiet:
         console.print(run.headline)

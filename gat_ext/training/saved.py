@@ -124,4 +124,6 @@ def _own(config: Any, place: Path | None, path: Path) -> NodeDataset:
             f"{path} is of a run on {config.dataset}, whose files are not where they were; "
             "expected their folder or file as root"
         )
+    with checkpoint.named(path):
+        own_data.reading(config.own)
     return own_data.load(config, place)
