@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gat_ext.datasets._checks import check_dimensions, check_tensor, short_repr
-from gat_ext.datasets._pyg import fields_of_pyg, sorted_edges
+from gat_ext.datasets._pyg import edge_order, fields_of_pyg
 from gat_ext.graph import Graph
 
 
@@ -35,6 +35,7 @@ class NodeDataset:
         multilabel: True if a node has any number of the K labels instead of one class.
         graph_ids: The graph of each node, int64 [N] counted from 0, if the data set consists of
             several graphs without edges between them. None: one graph.
+        random_edges: Edges that were added at random, bool [E], if the data set knows them.
 
     Raises:
         TypeError: A tensor does not have the dtype given here.
@@ -58,6 +59,7 @@ class NodeDataset:
     num_classes: int
     multilabel: bool = False
     graph_ids: Tensor | None = None
+    random_edges: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_dimensions(self, "x", "[N, C]")
@@ -70,6 +72,8 @@ class NodeDataset:
             check_tensor(self, field, torch.bool, (num_nodes,))
         if self.graph_ids is not None:
             check_tensor(self, "graph_ids", torch.int64, (num_nodes,))
+        if self.random_edges is not None:
+            check_tensor(self, "random_edges", torch.bool, (self.num_edges,))
         self._check_values()
 
     def _check_values(self) -> None:
@@ -192,7 +196,10 @@ class NodeDataset:
         graph, permutation = self.graph.reorder(method)
         reordered = copy.copy(self)  # copy() skips the checks: the values are unchanged
         reordered.__dict__.pop("graph")
-        object.__setattr__(reordered, "edge_index", sorted_edges(graph.edge_index, self.num_nodes))
+        order = edge_order(graph.edge_index, self.num_nodes)
+        object.__setattr__(reordered, "edge_index", graph.edge_index[:, order])
+        if self.random_edges is not None:
+            object.__setattr__(reordered, "random_edges", self.random_edges[order])
         for field in ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids"):
             if (value := getattr(self, field)) is not None:
                 object.__setattr__(reordered, field, value[permutation])

@@ -1,4 +1,4 @@
-"""The command line: gat-ext train, partition, info, bench."""
+"""The command line: gat-ext train, compare, partition, info, bench."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from gat_ext.training import (
     dist_run,
     files,
     mistakes,
+    noise_options,
+    noise_study,
     options,
     part_data,
     partition_options,
@@ -44,16 +46,16 @@ from gat_ext.training.embedding_loop import EmbeddingRecipe
 from gat_ext.training.embedding_run import EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRunConfig
-from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, POOLED, TYPED
+from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, POOLED, TYPED, default_model
 from gat_ext.training.pooled_loop import PooledRecipe
 from gat_ext.training.pooled_run import PooledRunConfig
 from gat_ext.training.recipes import recipe
-from gat_ext.training.run import RunConfig
+from gat_ext.training.run import UNIFORM_CHECKPOINT, RunConfig
 from gat_ext.training.typed_run import TypedRunConfig
 
 RESULTS = (
-    *(CHECKPOINT, "metrics.json", "embeddings.pt"),
-    *("curves.png", "attention.png", "walks.png", "context.png"),
+    *(CHECKPOINT, UNIFORM_CHECKPOINT, "metrics.json", "embeddings.pt"),
+    *("curves.png", "attention.png", "edges.png", "walks.png", "context.png"),
 )
 """Files of runs"""
 
@@ -61,8 +63,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sparse graph attention: train a model, cut a graph into parts, describe the "
-    "installation, time this machine.",
+    help="Sparse graph attention: train a model, compare models, cut a graph into parts, describe "
+    "the installation, time this machine.",
 )
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -88,11 +90,12 @@ def _options(
 @app.command()
 def train(
     command: typer.Context,
-    model: options.Model = "gat",
+    model: options.Model = None,
     dataset: options.Dataset = None,
     task: options.Task = None,
     root: options.Root = None,
     sha256: options.Sha256 = None,
+    noise: noise_options.Noise = None,
     seeds: options.Seeds = 1,
     seed: options.Seed = 0,
     epochs: options.Epochs = None,
@@ -103,6 +106,7 @@ def train(
     preset: options.Preset = "paper",
     layers: options.Layers = None,
     heads: options.Heads = None,
+    attention: noise_options.Attention = "learned",
     reorder: options.Reorder = None,
     bf16: options.Bf16 = False,
     sample: options.Sample = "",
@@ -137,6 +141,7 @@ def train(
         launch = processes.launched()
         if parts is not None and dataset is None:
             dataset = part_data.name_of(parts)
+    model = model or default_model(dataset, task)
     kind = options.kind_for(model, task, dataset)
     options.refuse_other_options(command, kind, model, dataset)
     dataset = options.data_set_for(kind, model, task, dataset)
@@ -173,8 +178,13 @@ def train(
                 raise typer.BadParameter(
                     "it is of sampled batches; give --sample, too", param_hint="--batch-size"
                 )
+            if noise is not None and dataset != "noisy_digits":
+                raise typer.BadParameter(
+                    f"it is of noisy_digits, not of {dataset}; leave it out", param_hint="--noise"
+                )
             nodes = nodes.with_overrides(sample=sample, batch_size=batch_size)
-            config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder)
+            sizes |= {"attention": attention} if attention != "learned" else {}
+            config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder, noise)
     process_options.refuse(launch, kind, model, config, device, root, parts is not None)
     if deterministic and not kind.bitwise:
         num_threads = options.one_thread(num_threads)
@@ -194,7 +204,7 @@ def train(
             found = _results(folder, resume or overwrite) if team.is_first else []
             run: Any
             if team.size == 1 and parts is None:
-                data = kind.load(dataset, root=root, **_given(sha256=sha256))
+                data = kind.load(dataset, root=root, **_given(sha256=sha256, noise=noise))
                 run = kind.run(config, data.to(device), folder, root)
             else:
                 cut = dist_run.Cut(parts, partition_method, mode)
@@ -245,6 +255,39 @@ def _settings_of_torch(given: int | None, deterministic: bool = False) -> Iterat
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=only_warn)
         memory.fill_uninitialized_memory = fill
+
+
+@app.command("compare")
+def compare_noise(
+    models: noise_options.Models = "gat,gatv2,agnn,transformer",
+    noise: noise_options.Ratios = "0,0.5,1,2,4",
+    seeds: noise_options.Seeds = 5,
+    epochs: noise_options.Epochs = None,
+    num_threads: options.NumThreads = None,
+    out: noise_options.Out = Path("runs/compare.json"),
+    chart: noise_options.Chart = None,
+) -> None:
+    """Compare learned with uniform attention on graphs with more and more random edges.
+
+    Of noisy_digits, with and without the graph. Results are in a file, and the same command
+    continues it. A chart is drawn from it.
+    """
+    with (
+        mistakes.explained(console),
+        mistakes.interruptible(),
+        _settings_of_torch(num_threads, deterministic=True) as chosen,
+    ):
+        plots.require()
+        ratios, names = noise_options.ratios_of(noise), noise_options.models_of(models)
+        with files.claimed(out.parent):
+            study = noise_study.Study(out, names, ratios, seeds, epochs)
+            console.print(str(chosen))
+            study.run(console.print)
+            path = out.with_suffix(".svg") if chart is None else chart
+            study.draw(path)
+        console.print("Test accuracy [%], and the weight of a true edge over that of a random one")
+        console.print(study.table())
+        console.print(f"Results: {out}, chart: {path}")
 
 
 @app.command()

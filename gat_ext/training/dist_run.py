@@ -58,13 +58,13 @@ def start(
     """
     if config.recipe.sample:
         with raised_by_all(team.group):
-            whole = datasets.load(config.dataset, root=root)
+            whole = datasets.load(config.dataset, root=root, **config.data_options)
         return SampledRun(config, whole, folder, root, team)
     if how.parts is not None:
         data = part_data.read(how.parts, config.dataset, team, how.mode)
     else:
         with raised_by_all(team.group):
-            whole = datasets.load(config.dataset, root=root)
+            whole = datasets.load(config.dataset, root=root, **config.data_options)
         data = part_data.cut(whole, team, how.method, how.mode)
     part_data.held(data, team, show)
     if not config.recipe.bf16:  # with which models take features as they are

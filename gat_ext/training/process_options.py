@@ -86,6 +86,7 @@ def refuse(
         "--dataset": config.recipe.graphs_per_batch > 0
         and f"{model} trains on {config.dataset} in batches of graphs, which one process does",
         "--device": device.startswith("cuda:") and "each process takes a GPU of its own: give cuda",
+        "--noise": cut and config.noise is not None and "the parts have their edges",
         "--root": cut and root is not None and "the parts are read from the folder of --parts",
     }
     for name, problem in problems.items():

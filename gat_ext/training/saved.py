@@ -13,6 +13,7 @@ from gat_ext.datasets import GraphDataset, NodeDataset, TypedDataset
 from gat_ext.training import checkpoint
 from gat_ext.training.checkpointed import CHECKPOINT, check_keys
 from gat_ext.training.kinds import kind_of
+from gat_ext.training.run import RunConfig
 
 
 class SavedRun(NamedTuple):
@@ -87,7 +88,8 @@ def load(
         kind = kind_of(str(state["config"].get("model")), state["config"].get("task"))
         config = kind.restored_config(state["config"])
     if data is None:
-        data = kind.load(config.dataset, root=_root(root, state["root"]))
+        options = config.data_options if isinstance(config, RunConfig) else {}
+        data = kind.load(config.dataset, root=_root(root, state["root"]), **options)
     every = range(torch.cuda.device_count())
     with torch.random.fork_rng(every), checkpoint.named(path):
         run: Any = kind.run(config, data.to(device), folder, None)

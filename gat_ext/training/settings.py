@@ -18,7 +18,7 @@ _OPTIONS = {
             *("dataset", "seed", "seeds", "folds", "subset", "types", "attributes"),
             *("edge_attributes", "reorder"),
             *("epochs", "lr", "weight_decay", "patience", "bf16", "eval_agents"),
-            *("heads", "walk", "window", "context", "pooling", "task"),
+            *("heads", "walk", "window", "context", "pooling", "task", "noise", "attention"),
         )
     },
 }
