@@ -22,6 +22,7 @@ from gat_ext.datasets._optional import require
 GENERATED = {
     "digits": {},
     "karate": {},
+    "noisy_digits": {},
     "sbm": {"num_nodes": 90, "num_classes": 3, "train_per_class": 5, "num_val": 20},
 }
 
@@ -55,7 +56,7 @@ def test_seed_decides(name: str) -> None:
     one, again, other = (load(name, **options, seed=seed) for seed in (3, 3, 4))
     assert same(one, again) and torch.equal(masks(one), masks(again))
     assert not torch.equal(masks(one), masks(other))
-    assert same(one, other) == (name != "sbm")
+    assert same(one, other) == (name not in ("sbm", "noisy_digits"))
 
 
 def test_digits() -> None:
@@ -80,6 +81,43 @@ def test_digits_neighbours_against_a_full_search() -> None:
 
 def test_digits_metric() -> None:
     assert not same(load("digits", metric="cosine"), load("digits"))
+
+
+@pytest.mark.parametrize("noise", [0, 0.25, 1.0, 3.0])
+def test_noisy_digits_are_digits_and_random_edges(noise: float) -> None:
+    clean, data = load("digits", n_neighbors=3), load("noisy_digits", noise=noise)
+    assert data.random_edges is not None
+    assert torch.equal(data.edge_index[:, ~data.random_edges], clean.edge_index)
+    assert int(data.random_edges.sum()) == 2 * round(noise * clean.num_edges / 2)
+    for field in ("x", "y", "train_mask", "val_mask", "test_mask"):
+        assert torch.equal(getattr(data, field), getattr(clean, field))
+    source, target = data.edge_index[:, data.random_edges]
+    if noise == 3:  # a tenth join nodes of one class, and no node is preferred
+        assert (data.y[source] == data.y[target]).float().mean() == pytest.approx(0.1, abs=0.01)
+        degree = target.bincount(minlength=data.num_nodes).double()
+        assert degree.var() / degree.mean() == pytest.approx(1, abs=0.15)  # as of Poisson
+
+
+def test_noisy_digits_up_to_the_complete_graph() -> None:
+    pairs, edges = 1797 * 1796 // 2, load("digits", n_neighbors=3).num_edges // 2
+    data = load("noisy_digits", noise=(pairs - edges) / edges)
+    assert data.num_edges == 2 * pairs
+
+
+def test_random_edges_follow_the_edges() -> None:
+    data = load("noisy_digits", noise=0.5)
+    moved, permutation = data.reorder("degree")
+    assert data.random_edges is not None and moved.random_edges is not None
+    keys = [
+        set(zip(*one.edge_index[:, one.random_edges].tolist(), strict=True))
+        for one in (data, dataclasses.replace(moved, edge_index=permutation[moved.edge_index]))
+    ]
+    assert keys[0] == keys[1]
+    assert data.to("meta").random_edges.is_meta  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"random_edges has shape \[3\], expected \[11652\]"):
+        dataclasses.replace(data, random_edges=data.random_edges[:3])
+    with pytest.raises(TypeError, match=r"random_edges is torch.int64, expected torch.bool"):
+        dataclasses.replace(data, random_edges=data.random_edges.long())
 
 
 def test_karate() -> None:
@@ -125,6 +163,11 @@ def test_sbm_chances_and_blocks() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("noisy_digits", {"noise": -0.5}, "noise is -0.5, expected 0 or a positive number"),
+        ("noisy_digits", {"noise": float("nan")}, "noise is nan, expected 0"),
+        ("noisy_digits", {"noise": float("inf")}, "noise is inf, expected 0"),
+        ("noisy_digits", {"noise": 1e3}, "expected at most 414.5, because 1609822 pairs"),
+        ("noisy_digits", {"n_neighbors": 0}, "n_neighbors is 0, expected 1 to 1796"),
         ("digits", {"n_neighbors": 0}, "n_neighbors is 0, expected 1 to 1796"),
         ("digits", {"n_neighbors": 1797}, "n_neighbors is 1797, expected 1 to 1796"),
         ("digits", {"metric": "crow"}, "crow"),
@@ -143,11 +186,15 @@ def test_refused_values(name: str, options: dict[str, Any], message: str) -> Non
 
 
 def test_available() -> None:
-    names = ["academic_flat", "citeseer", "cora", "digits", "karate", "ppi", "pubmed", "sbm"]
+    names = ["academic_flat", "citeseer", "cora", "digits", "karate", "noisy_digits", "ppi"]
+    names += ["pubmed", "sbm"]
     assert datasets.available() == names
 
 
-@pytest.mark.parametrize(("given_name", "meant"), [("Coar", "cora"), ("digit", "digits")])
+@pytest.mark.parametrize(
+    ("given_name", "meant"),
+    [("Coar", "cora"), ("digit", "digits"), ("noisy-digit", "noisy_digits")],
+)
 def test_unknown_name(given_name: str, meant: str) -> None:
     message = f"did you mean '{meant}'.*available: academic_flat, citeseer, cora"
     with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gat_ext.datasets._checks import check_dimensions, check_tensor, html, short_repr
 from gat_ext.datasets._names import Names
-from gat_ext.datasets._pyg import fields_of_pyg
+from gat_ext.datasets._pyg import edge_order, fields_of_pyg
 from gat_ext.graph import Graph
 
 
@@ -38,6 +38,7 @@ class NodeDataset:
             several graphs without edges between them. None: one graph.
         edge_attr: Features of the edges, float32 [E, D], for models with ``edge_dim``. None: none.
         names: Names of nodes, features and classes, if the data are the user's own tables.
+        random_edges: Edges that were added at random, bool [E], if the data set knows them.
 
     Raises:
         TypeError: A tensor does not have the dtype given here.
@@ -63,6 +64,7 @@ class NodeDataset:
     graph_ids: Tensor | None = None
     edge_attr: Tensor | None = None
     names: Names | None = None
+    random_edges: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_dimensions(self, "x", "[N, C]")
@@ -79,6 +81,8 @@ class NodeDataset:
             check_dimensions(self, "edge_attr", "[E, D]")
             shape = (self.num_edges, self.edge_attr.shape[1])
             check_tensor(self, "edge_attr", torch.float32, shape, finite=True)
+        if self.random_edges is not None:
+            check_tensor(self, "random_edges", torch.bool, (self.num_edges,))
         self._check_values()
 
     def _check_values(self) -> None:
@@ -207,11 +211,11 @@ class NodeDataset:
         graph, permutation = self.graph.reorder(method)
         reordered = copy.copy(self)  # copy() skips the checks: the values are unchanged
         reordered.__dict__.pop("graph")
-        edge_index = graph.edge_index
-        order = torch.argsort(edge_index[1] * self.num_nodes + edge_index[0], stable=True)
-        object.__setattr__(reordered, "edge_index", edge_index[:, order])
-        if self.edge_attr is not None:
-            object.__setattr__(reordered, "edge_attr", self.edge_attr[order])
+        order = edge_order(graph.edge_index, self.num_nodes)
+        object.__setattr__(reordered, "edge_index", graph.edge_index[:, order])
+        for field in ("edge_attr", "random_edges"):
+            if (value := getattr(self, field)) is not None:
+                object.__setattr__(reordered, field, value[order])
         if self.names is not None and self.names.ids:
             object.__setattr__(reordered, "names", self.names.take(permutation.tolist()))
         for field in ("x", "y", "train_mask", "val_mask", "test_mask", "graph_ids"):

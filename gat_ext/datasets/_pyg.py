@@ -13,9 +13,14 @@ from gat_ext.graph import Graph
 _MASKS = ("train_mask", "val_mask", "test_mask")
 
 
+def edge_order(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """The positions [E] of the edges by destination, then source."""
+    return torch.argsort(edge_index[1] * num_nodes + edge_index[0], stable=True)
+
+
 def sorted_edges(edge_index: Tensor, num_nodes: int) -> Tensor:
     """The edges [2, E] by destination, then source."""
-    return edge_index[:, torch.argsort(edge_index[1] * num_nodes + edge_index[0], stable=True)]
+    return edge_index[:, edge_order(edge_index, num_nodes)]
 
 
 def fields_of_pyg(data: Any, name: str, split: int) -> dict[str, Any]:

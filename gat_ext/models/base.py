@@ -229,6 +229,31 @@ class AttentionModel(Loadable, TracedModule, ABC):
                 module.training = mode
         return attention
 
+    def fix_uniform_attention(self) -> Self:
+        """Makes the attention of all layers uniform: the same network, whose scores are not used.
+
+        The factors of the scores are 0 and do not train, so that every edge of a node weighs
+        1 / in-degree. Parameters, their names and all other operations are those of the model. Call
+        it before the optimizer is created, and again after ``reset_parameters``.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: a layer takes its size from the first call, which is yet to come.
+
+        Example:
+            >>> from gat_ext.models import GATv2
+            >>> model = GATv2(4, 8, 2).fix_uniform_attention()
+            >>> edges = torch.tensor([[0, 1, 2], [2, 2, 2]])
+            >>> _, alpha = model.attention_weights(torch.randn(3, 4), edges)[1]
+            >>> alpha.flatten()  # node 2 has two edges and a self-loop
+            tensor([0.3333, 0.3333, 1.0000, 1.0000, 0.3333])
+        """
+        for layer in self.layers:
+            layer.fix_uniform_attention()  # type: ignore[operator]
+        return self
+
     def _inputs(
         self, x: Any, graph: Any, edge_attr: Any, masks: tuple[Tensor | None, ...]
     ) -> tuple[Tensor | SparseFeatures, EdgeInputs]:

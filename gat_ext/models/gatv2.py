@@ -94,7 +94,7 @@ class GATv2(StackedModel):
         Both ends of an edge share their weights, except on ppi, so that the model has GAT's size.
 
         Args:
-            dataset: cora, citeseer, pubmed or ppi; other names give cora's network.
+            dataset: cora, citeseer, pubmed, ppi or noisy_digits; others give cora's network.
             in_channels: size of the node features.
             out_channels: number of classes.
         """
@@ -109,6 +109,10 @@ class GATv2(StackedModel):
                 dropout=0.0,
                 attn_dropout=0.0,
                 residual=True,
+            )
+        if dataset == "noisy_digits":
+            return cls(
+                in_channels, 8, out_channels, dropout=0.3, attn_dropout=0.0, share_weights=True
             )
         out_heads = 8 if dataset == "pubmed" else 1
         return cls(in_channels, 8, out_channels, out_heads=out_heads, share_weights=True)

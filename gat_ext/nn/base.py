@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
@@ -71,6 +72,7 @@ class AttentionConv(TracedModule):
         operator: an attention function of :mod:`gat_ext.functional`, as a ``staticmethod``.
         reads: what each linear map is given, "src", "dst" or "edge", by its name; maps of size -1
             draw their parameters in this order.
+        score_factors: names of parameters or linear maps, one factor of each term of the score.
         edge_dim: size of the edge features; -1: taken from the first call; None: no edge features.
         add_self_loops: replace the graph's self-loops by one for every node.
         fill_value: edge features of the added self-loops.
@@ -89,6 +91,7 @@ class AttentionConv(TracedModule):
     _first_call: FirstCall | None = None
     operator: ClassVar[Callable[..., Any]]
     reads: ClassVar[dict[str, str]] = {}
+    score_factors: ClassVar[tuple[str, ...]] = ()
     in_channels: int | tuple[int, int]
     out_channels: int
     heads: int
@@ -124,6 +127,31 @@ class AttentionConv(TracedModule):
         lazy = any(isinstance(end, Integral) and end == -1 for end in ends)
         # Not a submodule, which would be counted, hooked and printed.
         object.__setattr__(self, "_first_call", FirstCall(self) if lazy else None)
+
+    def fix_uniform_attention(self) -> None:
+        """Sets the factors of the scores to 0 and freezes them: attention is then 1 / in-degree.
+
+        Everything else computes as before. A later :meth:`reset_parameters` draws them again.
+
+        Raises:
+            NotImplementedError: the layer names no such factors.
+            ValueError: a factor takes its size from the first call, which is yet to come.
+        """
+        if not self.score_factors:
+            raise NotImplementedError(
+                f"{type(self).__name__} names no score_factors; expected a layer that does, such "
+                "as GATConv, GATv2Conv, AGNNConv or TransformerConv"
+            )
+        tensors: list[Tensor] = []
+        for name in self.score_factors:
+            factor: Any = getattr(self, name)
+            found = factor.parameters() if isinstance(factor, nn.Module) else [factor]
+            tensors += [tensor for tensor in found if tensor is not None]
+        if any(is_lazy(tensor) for tensor in tensors):
+            raise ValueError(f"{self} has no sizes yet; expected a layer with sizes: call it once")
+        for tensor in tensors:
+            tensor.requires_grad_(False).zero_()
+            tensor.grad = None
 
     # ---- what a layer defines
 

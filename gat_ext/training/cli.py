@@ -1,13 +1,11 @@
-"""The command line: gat-ext train, predict, export, partition, info, bench."""
+"""The command line: gat-ext train, predict, compare, export, partition, info, bench."""
 
 from __future__ import annotations
 
 import codecs
 import io
-import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from threading import current_thread, main_thread
@@ -20,45 +18,47 @@ try:
 except ImportError:
     sys.exit("gat-ext needs typer and rich, which are not installed: pip install 'gat_ext[train]'")
 
-import numpy as np
-import torch
 
-from gat_ext import _C, __version__, datasets, distributed
+from gat_ext import __version__, datasets
 from gat_ext.datasets import NodeDataset
-from gat_ext.distributed.storage import check_free
 from gat_ext.training import (
+    commands,
     dist_run,
-    export_command,
     files,
     mistakes,
+    noise_options,
     options,
     own_data,
     own_options,
     part_data,
-    partition_options,
     plots,
     process_options,
     processes,
     progress,
-    threads,
 )
 from gat_ext.training.checkpointed import CHECKPOINT
-from gat_ext.training.compare import compare
 from gat_ext.training.embedding_loop import EmbeddingRecipe
 from gat_ext.training.embedding_run import EmbeddingRunConfig
 from gat_ext.training.graph_loop import GraphRecipe
 from gat_ext.training.graph_run import GraphRunConfig
-from gat_ext.training.kinds import EMBEDDINGS, GRAPHS, MODEL_NAMES, NODES, POOLED, TYPED
+from gat_ext.training.kinds import (
+    EMBEDDINGS,
+    GRAPHS,
+    NODES,
+    POOLED,
+    TYPED,
+    default_model,
+)
 from gat_ext.training.pooled_loop import PooledRecipe
 from gat_ext.training.pooled_run import PooledRunConfig
-from gat_ext.training.predict_command import predict
 from gat_ext.training.recipes import recipe
-from gat_ext.training.run import RunConfig
+from gat_ext.training.run import UNIFORM_CHECKPOINT, RunConfig
+from gat_ext.training.torch_settings import settings_of_torch
 from gat_ext.training.typed_run import TypedRunConfig
 
 RESULTS = (
-    *(CHECKPOINT, "metrics.json", "embeddings.pt"),
-    *("curves.png", "attention.png", "walks.png", "context.png"),
+    *(CHECKPOINT, UNIFORM_CHECKPOINT, "metrics.json", "embeddings.pt"),
+    *("curves.png", "attention.png", "edges.png", "walks.png", "context.png"),
 )
 """Files of runs"""
 
@@ -66,10 +66,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sparse graph attention: train a model, predict with it, export it, cut a graph into "
-    "parts, describe the installation, time this machine.",
+    help="Sparse graph attention: train a model, predict with it, export it, compare models, cut a "
+    "graph into parts, describe the installation, time this machine.",
 )
-app.command()(predict)
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
@@ -94,7 +93,7 @@ def _options(
 @app.command()
 def train(
     command: typer.Context,
-    model: options.Model = "gat",
+    model: options.Model = None,
     dataset: options.Dataset = None,
     task: options.Task = None,
     root: options.Root = None,
@@ -105,6 +104,7 @@ def train(
     directed: own_options.Directed = None,
     split: own_options.Split = None,
     split_seed: own_options.SplitSeed = 0,
+    noise: noise_options.Noise = None,
     seeds: options.Seeds = 1,
     seed: options.Seed = 0,
     epochs: options.Epochs = None,
@@ -115,6 +115,7 @@ def train(
     preset: options.Preset = "paper",
     layers: options.Layers = None,
     heads: options.Heads = None,
+    attention: noise_options.Attention = "learned",
     reorder: options.Reorder = None,
     bf16: options.Bf16 = False,
     sample: options.Sample = "",
@@ -149,6 +150,7 @@ def train(
         launch = processes.launched()
         if parts is not None and dataset is None:
             dataset = part_data.name_of(parts)
+    model = model or default_model(dataset, task)
     kind = options.kind_for(model, task, dataset)
     options.refuse_other_options(command, kind, model, dataset)
     own: NodeDataset | None = None
@@ -197,9 +199,16 @@ def train(
                 raise typer.BadParameter(
                     "it is of sampled batches; give --sample, too", param_hint="--batch-size"
                 )
+            if noise is not None and dataset != "noisy_digits":
+                raise typer.BadParameter(
+                    f"it is of noisy_digits, not of {dataset}; leave it out", param_hint="--noise"
+                )
             nodes = nodes.with_overrides(sample=sample, batch_size=batch_size)
             recorded = None if own is None else own_data.settings(own, how)
-            config = RunConfig(model, dataset, seed, seeds, nodes, sizes, reorder, recorded)
+            sizes |= {"attention": attention} if attention != "learned" else {}
+            config = RunConfig(
+                model, dataset, seed, seeds, nodes, sizes, reorder, own=recorded, noise=noise
+            )
     process_options.refuse(launch, kind, model, config, device, root, parts is not None)
     if deterministic and not kind.bitwise:
         num_threads = options.one_thread(num_threads)
@@ -215,12 +224,12 @@ def train(
         with (
             mistakes.interruptible(),
             files.claimed(folder) if team.is_first else nullcontext(),
-            _settings_of_torch(num_threads, deterministic) as chosen,
+            settings_of_torch(num_threads, deterministic) as chosen,
         ):
             found = _results(folder, resume or overwrite) if team.is_first else []
             run: Any
             if team.size == 1 and parts is None:
-                loaded = own or kind.load(dataset, root=root, **_given(sha256=sha256))
+                loaded = own or kind.load(dataset, root=root, **_given(sha256=sha256, noise=noise))
                 run = kind.run(config, loaded.to(device), folder, root)
             else:
                 cut = dist_run.Cut(parts, partition_method, mode)
@@ -256,105 +265,7 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-@contextmanager
-def _settings_of_torch(given: int | None, deterministic: bool = False) -> Iterator[threads.Threads]:
-    """Sets the number of threads, and whether results may depend on it; restores both."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
-    chosen = threads.choose(given)
-    torch.set_num_threads(chosen.number)
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    memory.fill_uninitialized_memory = False  # nothing reads it
-    try:
-        yield chosen
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=only_warn)
-        memory.fill_uninitialized_memory = fill
-
-
-@app.command()
-def export(
-    run: export_command.Run,
-    form: export_command.Format = "pt2",
-    out: export_command.Out = None,
-    seed: export_command.Seed = None,
-    root: options.Root = None,
-    overwrite: export_command.Overwrite = False,
-) -> None:
-    """Write the model of RUN to a file for PyTorch, C++ or ONNX runtimes; compare it with RUN."""
-    with mistakes.explained(console), mistakes.interruptible():
-        for line in export_command.write(run, form, out, seed, root, overwrite):
-            console.print(line)
-
-
-@app.command()
-def partition(
-    dataset: partition_options.Dataset,
-    parts: partition_options.Parts,
-    out: partition_options.Out,
-    method: partition_options.Method = "metis",
-    seed: partition_options.Seed = 0,
-    root: options.Root = None,
-    overwrite: partition_options.Overwrite = False,
-) -> None:
-    """Cut the graph of DATASET into parts; write a folder for each, with features and labels."""
-    with mistakes.explained(console), mistakes.interruptible():
-        check_free(out, overwrite)  # before the work
-        data = datasets.load(dataset, root=root)
-        found = distributed.partition(data.graph, parts, method, seed=seed)
-        distributed.save(out, data, found, overwrite=overwrite)
-        console.print(f"{data.name}: {data.num_nodes:,} nodes, {parts} parts by {method}")
-        console.print(str(found.report))
-        console.print(f"Parts: {out}/")
-
-
-@app.command()
-def info() -> None:
-    """Describe the installation and the machine."""
-    table = Table(show_header=False, box=None)
-    rows = {"gat_ext": __version__, "torch": torch.__version__}
-    rows |= {"numpy": np.__version__, "python": platform.python_version()}
-    rows |= {f"built with {name}": str(value) for name, value in _C.build_info().items()}
-    number, why = threads.choose()
-    rows |= {
-        "instruction set": _C.isa(),
-        "CUDA": f"{torch.version.cuda or 'none'} of torch, "
-        f"{torch.cuda.device_count() if torch.cuda.is_available() else 'no'} GPU",
-        "threads": f"{number} ({why})",
-        "devices": ", ".join(f"{device} ({what})" for device, what in options.devices().items()),
-        "scores": ", ".join(_C.score_traits()),
-    }
-    rows |= {"models": ", ".join(MODEL_NAMES)}
-    names = *datasets.available(), *datasets.available_typed(), *datasets.available_graphs()
-    rows |= {"data sets": ", ".join(names)}
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table)
-
-
-@app.command()
-def bench(num_threads: options.NumThreads = None) -> None:
-    """Time GAT's attention, forward and backward, against dense masked PyTorch."""
-    table = Table("nodes", "edges", "dense [ms]", "fused [ms]", "ratio", box=None)
-    with (
-        mistakes.explained(console),
-        mistakes.interruptible(),
-        _settings_of_torch(num_threads) as chosen,
-    ):
-        for num_nodes in (250, 500, 1000, 2000):
-            row = compare(num_nodes, degree=10)
-            table.add_row(
-                str(row.num_nodes),
-                str(row.num_edges),
-                f"{row.dense:.2f}",
-                f"{row.fused:.2f}",
-                f"{row.dense / row.fused:.1f}",
-            )
-        console.print(f"4 heads × 16 channels, float32, {chosen}; results agree; medians")
-        console.print(table)
+commands.add_to(app)
 
 
 def main() -> None:

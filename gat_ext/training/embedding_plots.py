@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from gat_ext.training.plots import _TRAIN, _save, require
+from gat_ext.training.plots import _TRAIN, require, save
 
 
 def context(contexts: Tensor, title: str, path: Path) -> None:
@@ -31,4 +31,4 @@ def context(contexts: Tensor, title: str, path: Path) -> None:
     axes.legend()
     seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
     figure.suptitle(f"{title} ({seeds})")
-    _save(figure, path)
+    save(figure, path)

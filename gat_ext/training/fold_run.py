@@ -140,12 +140,11 @@ class FoldRun(CheckpointedRun[AnyTrainer]):
             error = self.metric.text(more["error_of_medians"])
             lines.append(f"Predicting the median has a {self.metric.name} of {error}")
         self._write_metrics(graphs=len(y), **more)
-        self._draw()
-        return lines
+        return [*lines, *self._draw()]
 
     @abstractmethod
-    def _draw(self) -> None:
-        """Writes the pictures into the folder."""
+    def _draw(self) -> list[str]:
+        """Writes the pictures into the folder; returns lines about what they show."""
 
 
 def attributes_of(data: GraphDataset) -> Tensor:

@@ -48,9 +48,10 @@ class GraphRun(FoldRun[GraphTrainer]):
         data.require_classes(config.model)
         super().__init__(config, data, folder, root)
 
-    def _draw(self) -> None:
+    def _draw(self) -> list[str]:
         """Writes curves.png and walks.png (of the first fold)."""
         walk_plots.curves(self.results, self.title, self.folder / "curves.png")
         trainer = self._make_trainer(0)
         trainer.model.load_state_dict(self.best_models[0])
         walk_plots.walks(trainer, self.title, self.folder / "walks.png")
+        return []

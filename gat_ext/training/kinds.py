@@ -87,10 +87,10 @@ NODES = Kind(
     "node",
     models.available,
     datasets.available,
-    "digits",
+    "noisy_digits",
     frozenset(
         {"seeds", "weight_decay", "patience", "layers", "hidden", "heads", "reorder", "bf16"}
-        | {"sample", "batch_size", "edge_attributes"}
+        | {"sample", "batch_size", "edge_attributes", "attention", "noise"}
         | {"data", "features", "columns", "directed", "split", "split_seed"}
         | {"parts", "partition_method", "mode", "rank_timeout"}
     ),
@@ -153,6 +153,21 @@ TYPED = Kind(
 )
 KINDS = (NODES, GRAPHS, POOLED, EMBEDDINGS, TYPED)
 MODEL_NAMES = list(dict.fromkeys(name for kind in KINDS for name in kind.models()))
+
+
+def default_model(dataset: str | None, task: str | None) -> str:
+    """The model that is trained where none is named.
+
+    Args:
+        dataset: name of the data set, or None.
+        task: of the model, or None.
+
+    Example:
+        >>> default_model(None, None), default_model("cora", None)
+        ('agnn', 'gat')
+    """
+    noisy = dataset in (None, NODES.default) and task in (None, NODES.task)
+    return "agnn" if noisy else "gat"
 
 
 def kind_of(model: str, task: str | None = None, dataset: str | None = None) -> Kind:

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from gat_ext.datasets import GraphDataset, NodeDataset, TypedDataset
 
+_UNIFORM = 0.02  # of its entropy, uniform attention may lack
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -144,6 +146,46 @@ def entropies(edge_index: Tensor, alpha: Tensor, num_nodes: int) -> tuple[Tensor
     degree = torch.bincount(dst, minlength=num_nodes)
     reached = degree > 0
     return total[reached], degree[reached].float().log()
+
+
+def is_uniform(layers: Sequence[tuple[Tensor, Tensor]], num_nodes: int) -> bool:
+    """True if the entropy of every head of every layer is within 2 % of that of uniform attention.
+
+    Both are means over the nodes, in nats; uniform attention has the log of the in-degree.
+
+    Args:
+        layers: (edge_index [2, E], alpha [E, H]) of every attention layer.
+        num_nodes: number of destinations.
+
+    Example:
+        >>> edges = torch.tensor([[0, 1], [0, 0]])
+        >>> [is_uniform([(edges, torch.tensor([[a], [1 - a]]))], 1) for a in (0.5, 0.6, 0.7)]
+        [True, False, False]
+    """
+    return all(
+        bool((entropy.mean(dim=0) >= (1 - _UNIFORM) * uniform.mean()).all())
+        for entropy, uniform in (entropies(*layer, num_nodes) for layer in layers)
+    )
+
+
+def remarks(layers: Sequence[tuple[Tensor, Tensor]], num_nodes: int) -> list[str]:
+    """Lines of a report about the attention of all layers; none unless attention is uniform.
+
+    Args:
+        layers: as of :func:`is_uniform`.
+        num_nodes: number of destinations.
+
+    Example:
+        >>> remarks([(torch.tensor([[0, 1], [0, 0]]), torch.tensor([[0.5], [0.5]]))], 1)
+        ['Attention is uniform: the entropy of every head is within 2 % of the log of the degree']
+    """
+    if not layers or not is_uniform(layers, num_nodes):
+        return []
+    share = f"{100 * _UNIFORM:.0f} %"
+    return [
+        f"Attention is uniform: the entropy of every head is within {share} of the log of the "
+        "degree"
+    ]
 
 
 @dataclass(frozen=True)

@@ -197,8 +197,12 @@ _of_embeddings = _panel("Embeddings", models.available_embeddings())
 
 _BY_KIND = "; ".join(f"{', '.join(kind.models())}, to {kind.what}" for kind in KINDS)
 Model = Annotated[
-    str,
-    typer.Argument(help=f"One of {_BY_KIND}.", callback=check_name(MODEL_NAMES, "model")),
+    str | None,
+    typer.Argument(
+        help=f"One of {_BY_KIND}. By default agnn on noisy_digits and gat on other data sets.",
+        callback=check_name(MODEL_NAMES, "model"),
+        show_default=False,
+    ),
 ]
 
 Task = Annotated[
@@ -213,9 +217,9 @@ _OF_GRAPHS = ", ".join(datasets.available_graphs())
 Dataset = Annotated[
     str | None,
     _of_data(
-        help=f"One of {', '.join(datasets.available())}; by default digits. "
-        f"For {', '.join(models.available_graphs())}, or --task graph, one of {_OF_GRAPHS}; by "
-        f"default shapes. For {', '.join(models.available_typed())}, one of "
+        help=f"One of {', '.join(datasets.available())}; by default noisy_digits, or digits for "
+        f"embeddings. For {', '.join(models.available_graphs())}, or --task graph, one of "
+        f"{_OF_GRAPHS}; by default shapes. For {', '.join(models.available_typed())}, one of "
         f"{', '.join(datasets.available_typed())}.",
         callback=spelled,
     ),
@@ -404,13 +408,9 @@ Resume = Annotated[
     ),
 ]
 Overwrite = Annotated[
-    bool,
-    _of_output("--overwrite", help="Delete the folder's results and start again."),
+    bool, _of_output("--overwrite", help="Delete the folder's results and start again.")
 ]
-Quiet = Annotated[
-    bool,
-    _of_output("--quiet", "-q", help="Print the final score only."),
-]
+Quiet = Annotated[bool, _of_output("--quiet", "-q", help="Print the final score only.")]
 Verbose = Annotated[
     bool,
     _of_output("--verbose", "-v", help="Print a line for every epoch."),

@@ -63,7 +63,7 @@ def load(config: Any, root: Path | None) -> NodeDataset:
         OSError, ImportError, ValueError: it cannot be read, or is not for the run's model.
     """
     if config.own is None:
-        return datasets.load(config.dataset, root=root)
+        return datasets.load(config.dataset, root=root, **config.data_options)
     if root is None:
         raise ValueError(f"{config.dataset} has no name to be found by; expected its path as root")
     return datasets.from_path(root, reading(config.own), known=Names.from_settings(config.own))

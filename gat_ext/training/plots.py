@@ -10,10 +10,11 @@ from torch import Tensor
 
 from gat_ext.training.epochs import SeedResult
 from gat_ext.training.files import replacing
-from gat_ext.training.metrics import Metric, entropies
+from gat_ext.training.metrics import Metric, entropies, is_uniform
 
 # Colours that colour-blind readers can tell apart: Okabe and Ito, "Color Universal Design", 2008.
-_TRAIN, _VALIDATION, _UNIFORM = "#0072B2", "#D55E00", "#999999"
+BLUE, ORANGE = "#0072B2", "#D55E00"
+_TRAIN, _VALIDATION, _UNIFORM = BLUE, ORANGE, "#999999"
 _COLUMNS = 4  # panels side by side
 _BINS = 40
 
@@ -64,7 +65,7 @@ def curves(
     left.set_ylim(bottom=0)
     several = f"{len(results)} {unit}s: mean, least and most"
     figure.suptitle(f"{title} ({several if len(results) > 1 else f'1 {unit}'})")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curve(axes: Any, series: list[list[float]], colour: str, label: str) -> None:
@@ -81,6 +82,8 @@ def _curve(axes: Any, series: list[list[float]], colour: str, label: str) -> Non
 def attention(layers: list[tuple[Tensor, Tensor]], num_nodes: int, title: str, path: Path) -> None:
     """Histogram of the nodes' attention entropy, by layer and head, and that of uniform attention.
 
+    Attention that is uniform in all layers and heads is one histogram, that of the first.
+
     Args:
         layers: (edge_index [2, E], alpha [E, H]) of every attention layer.
         num_nodes: number of nodes.
@@ -92,6 +95,9 @@ def attention(layers: list[tuple[Tensor, Tensor]], num_nodes: int, title: str, p
         entropy, uniform = (t.cpu().numpy() for t in entropies(edge_index, alpha, num_nodes))
         for head, values in enumerate(entropy.T, start=1):
             panels.append((f"layer {number}, head {head}", values, uniform))
+    if len(panels) > 1 and is_uniform(layers, num_nodes):
+        shown, values, uniform = panels[0]
+        panels = [(f"uniform in all layers and heads; {shown}", values, uniform)]
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure, grid = require().subplots(
@@ -116,7 +122,7 @@ def attention(layers: list[tuple[Tensor, Tensor]], num_nodes: int, title: str, p
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=8)
     figure.suptitle(title, x=0.02, ha="left")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _histogram(axes: Any, values: Any, uniform: Any, limits: tuple[float, float]) -> None:
@@ -127,7 +133,18 @@ def _histogram(axes: Any, values: Any, uniform: Any, limits: tuple[float, float]
     axes.tick_params(labelsize=8)
 
 
-def _save(figure: Any, path: Path) -> None:
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150)
-    require().close(figure)
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure, and closes it.
+
+    Args:
+        figure: of Matplotlib.
+        path: PNG or SVG to write. Text of an SVG stays text, and it has no date, so that the same
+            figure gives the same file.
+    """
+    svg = path.suffix == ".svg"
+    settings = {"svg.fonttype": "none", "svg.hashsalt": path.stem} if svg else {}
+    options: dict[str, Any] = {"metadata": {"Date": None}} if svg else {"dpi": 150}
+    pyplot = require()
+    with replacing(path) as file, pyplot.rc_context(settings):
+        figure.savefig(file, format=path.suffix[1:], **options)
+    pyplot.close(figure)

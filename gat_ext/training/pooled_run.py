@@ -13,7 +13,7 @@ from gat_ext.datasets import GraphDataset
 from gat_ext.models import PooledModel, build
 from gat_ext.training import plots
 from gat_ext.training.fold_run import FoldRun, FoldRunConfig, attributes_of, edge_attributes_of
-from gat_ext.training.metrics import objective
+from gat_ext.training.metrics import objective, remarks
 from gat_ext.training.pooled_loop import PooledTrainer
 
 
@@ -64,10 +64,11 @@ class PooledRun(FoldRun[PooledTrainer]):
             self.data = self.given = self.data._derive(x=types.to(torch.float32))
         self.metric = objective(data).metric
 
-    def _draw(self) -> None:
+    def _draw(self) -> list[str]:
         """Writes curves.png and attention.png (of the first fold)."""
         plots.curves(self.results, self.metric, self.title, self.folder / "curves.png", self.unit)
         trainer = self._make_trainer(0)
         trainer.model.load_state_dict(self.best_models[0])
         layers = trainer.attention(self.data)
         plots.attention(layers, self.data.num_nodes, self.title, self.folder / "attention.png")
+        return remarks(layers, self.data.num_nodes)

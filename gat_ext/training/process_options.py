@@ -90,6 +90,7 @@ def refuse(
         and bool(config.own["edges"])
         and not config.recipe.sample
         and "models in several processes see no features of edges",
+        "--noise": cut and config.noise is not None and "the parts have their edges",
         "--root": cut and root is not None and "the parts are read from the folder of --parts",
     }
     for name, problem in problems.items():

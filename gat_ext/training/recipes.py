@@ -36,6 +36,7 @@ class Recipe(Settings):
 
 
 _GAT = Recipe()
+_NOISY = Recipe(lr=0.02, weight_decay=5e-4, epochs=150, patience=150, stopping="best")
 _AGNN = Recipe(lr=0.01, weight_decay=5e-4, epochs=1000, patience=1000, stopping="best")
 _RECIPES: dict[tuple[str, str], Recipe] = {
     # Velickovic et al. 2018, section 3.3.
@@ -47,6 +48,9 @@ _RECIPES: dict[tuple[str, str], Recipe] = {
     # of 5 seeds, lr 0.01) 5e-4, 1e-3 and 2e-3 are equal within the spread over seeds (72.7, 72.6,
     # 72.8 %); 5e-3 gives 64.7.
     ("agnn", "citeseer"): replace(_AGNN, weight_decay=2e-3),
+    # Chosen by validation accuracy, with the networks' dropout, on the graph of seed 100.
+    **{(model, "noisy_digits"): _NOISY for model in ("gat", "gatv2", "agnn")},
+    ("transformer", "noisy_digits"): replace(_NOISY, lr=0.01),
     ("transformer", "ppi"): Recipe(lr=0.001, weight_decay=0.0, graphs_per_batch=2),
 }
 # Of PyG's examples on DBLP, with more epochs.

@@ -13,6 +13,7 @@ from gat_ext.datasets import GraphDataset, NodeDataset, TypedDataset
 from gat_ext.training import checkpoint, own_data
 from gat_ext.training.checkpointed import CHECKPOINT, check_keys
 from gat_ext.training.kinds import kind_of
+from gat_ext.training.run import RunConfig
 
 
 class SavedRun(NamedTuple):
@@ -88,8 +89,11 @@ def load(
         config = kind.restored_config(state["config"])
     if data is None:
         place = _root(root, state["root"])
-        own = getattr(config, "own", None)
-        data = kind.load(config.dataset, root=place) if own is None else _own(config, place, path)
+        if getattr(config, "own", None) is not None:
+            data = _own(config, place, path)
+        else:
+            options = config.data_options if isinstance(config, RunConfig) else {}
+            data = kind.load(config.dataset, root=place, **options)
     every = range(torch.cuda.device_count())
     with torch.random.fork_rng(every), checkpoint.named(path):
         run: Any = kind.run(config, data.to(device), folder, None)

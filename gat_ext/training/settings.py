@@ -20,7 +20,7 @@ _OPTIONS = {
             *("dataset", "seed", "seeds", "folds", "subset", "types", "attributes"),
             *("edge_attributes", "reorder"),
             *("epochs", "lr", "weight_decay", "patience", "bf16", "eval_agents"),
-            *("heads", "walk", "window", "context", "pooling", "task"),
+            *("heads", "walk", "window", "context", "pooling", "task", "noise", "attention"),
             *("columns", "features", "directed", "split", "split_seed"),
         )
     },

@@ -10,7 +10,7 @@ from gat_ext.datasets import TypedDataset
 from gat_ext.models import TypedModel, build_typed
 from gat_ext.training import plots
 from gat_ext.training.checkpointed import CheckpointedRun
-from gat_ext.training.metrics import logistic_regression
+from gat_ext.training.metrics import logistic_regression, remarks
 from gat_ext.training.recipes import Recipe
 from gat_ext.training.typed_loop import TypedTrainer, inputs_of
 
@@ -98,9 +98,9 @@ class TypedRun(CheckpointedRun[TypedTrainer]):
         model.load_state_dict(self.best_models[-1])
         inputs = inputs_of(model, self.data)
         layers = model.attention_weights(*inputs)
+        lines = [f"Logistic regression on the same labels, without the graph: {100 * score:.1f} %"]
         if layers:
             count = sum(x.shape[0] for x in inputs.x.values())
             plots.attention(layers, count, title, self.folder / "attention.png")
-        return [
-            f"Logistic regression on the same labels, without the graph: {100 * score:.1f} %",
-        ]
+            lines += remarks(layers, count)
+        return lines

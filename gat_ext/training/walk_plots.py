@@ -12,7 +12,7 @@ from torch import Tensor
 from gat_ext.datasets import GraphDataset
 from gat_ext.training.epochs import SeedResult
 from gat_ext.training.graph_loop import GraphTrainer
-from gat_ext.training.plots import _TRAIN, _VALIDATION, _curve, _save, require
+from gat_ext.training.plots import _TRAIN, _VALIDATION, _curve, require, save
 
 _GRAPHS = 4  # drawn
 _AGENTS = 3  # drawn on each
@@ -42,7 +42,7 @@ def curves(results: list[SeedResult], title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(f"{title} ({len(results)} folds: mean, least and most)")
-    _save(figure, path)
+    save(figure, path)
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def walks(trainer: GraphTrainer, title: str, path: Path) -> None:
         )
     _ranks(figure.add_subplot(grid[:, 2]), mean_rank, data, colours)
     figure.suptitle(f"{title}: ○ start, × end, numbers count the moves, width is attention")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _colours(data: GraphDataset, mean_rank: Tensor) -> dict[int, Any]:

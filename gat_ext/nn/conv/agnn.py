@@ -57,6 +57,7 @@ class AGNNConv(AttentionConv):
     """
 
     operator = staticmethod(cosine_attention)
+    score_factors = ("beta",)
     beta: Tensor
 
     def __init__(

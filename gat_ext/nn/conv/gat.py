@@ -81,6 +81,7 @@ class GATConv(AttentionConv):
         **{"res": "dst", "lin": "src", "lin_src": "src", "lin_dst": "dst"},
         **{"lin_edge": "edge"},
     }
+    score_factors = "att_src", "att_dst", "att_edge"
     accepts_sources_alone = True
     bias: nn.Parameter | None
     att_edge: nn.Parameter | None

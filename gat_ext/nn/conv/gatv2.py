@@ -77,6 +77,7 @@ class GATv2Conv(AttentionConv):
         "lin_r": "dst",
         "lin_edge": "edge",
     }
+    score_factors = ("att",)
     bias: nn.Parameter | None
 
     def __init__(

@@ -75,6 +75,7 @@ class TransformerConv(AttentionConv):
         **{"lin_query": "dst", "lin_key": "src", "lin_value": "src"},
         **{"lin_edge": "edge", "lin_skip": "dst"},
     }
+    score_factors = ("lin_query",)
     returns_weights_before_dropout = True
 
     def __init__(
