@@ -14,7 +14,6 @@ from typing import Annotated, Any
 try:
     import typer
     from rich.console import Console
-    from rich.table import Table
 except ImportError:
     sys.exit("gat-ext needs typer and rich, which are not installed: pip install 'gat_ext[train]'")
 
