@@ -364,4 +364,4 @@ def seed(tensor: Tensor, device: torch.device) -> Tensor:
         raise TypeError(
             f"seed is a {given}; expected an int64 tensor of one element, such as torch.tensor([7])"
         )
-    return tensor.to(device)
+    return tensor if tensor.device == device else tensor.to(device)

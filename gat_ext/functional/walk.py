@@ -185,7 +185,8 @@ def _seed(seed: Tensor | None, device: torch.device) -> Tensor:
 
 
 def _check_square(graph: Graph) -> None:
-    checks.is_whole(graph, "a walk")
+    if not isinstance(graph, Graph):
+        checks.is_whole(graph, "a walk")
     if graph.num_src != graph.num_dst:
         raise ValueError(
             f"graph is {graph!r}; a walk expects num_src = num_dst, because its nodes are both "
