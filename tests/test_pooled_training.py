@@ -125,7 +125,7 @@ def test_several_labels_give_micro_f1(tmp_path):
     data = replace(data, y=one_hot, num_classes=3)
     run = train(PooledRun(config(recipe={"epochs": 15}), data, tmp_path))
     assert run.summary() == (1.0, 0.0) and run.metric.name == "micro-F1"
-    assert run.report() == [] and "3 labels" in run.headline
+    assert not any("class" in line for line in run.report()) and "3 labels" in run.headline
     with pytest.raises(ValueError, match="--subset needs one class for each graph, and paths has"):
         PooledRun(config(subset=20), data, tmp_path)
     with pytest.raises(

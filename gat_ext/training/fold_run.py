@@ -140,7 +140,7 @@ class FoldRun(CheckpointedRun[AnyTrainer]):
             error = self.metric.text(more["error_of_medians"])
             lines.append(f"Predicting the median has a {self.metric.name} of {error}")
         self._write_metrics(graphs=len(y), **more)
-        return [*lines, *self._draw()]
+        return [*self._draw(), *lines]
 
     @abstractmethod
     def _draw(self) -> list[str]:
