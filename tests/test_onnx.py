@@ -101,11 +101,15 @@ def check_layers(cases):
     check(Together(**{str(case): Called(case) for case in cases}), of_layers, SIZES)
 
 
-def test_layers():
+FULL = full_cases(typed=True)
+
+
+@pytest.mark.one_in(3)
+@pytest.mark.parametrize("part", range(3))
+def test_layers(part):
     """Every layer, with all its options."""
-    cases = full_cases(typed=True)
-    assert [case.name for case in cases] == list(LAYERS)
-    check_layers(cases)
+    assert [case.name for case in FULL] == list(LAYERS)
+    check_layers(FULL[part::3])
 
 
 @pytest.mark.slow
@@ -126,6 +130,7 @@ class Masked(torch.nn.Module):
         return out, edges, alpha
 
 
+@pytest.mark.slow
 def test_masks_and_weights():
     module = Together(
         additive=Masked(nn.GATConv(5, 4, heads=2)),
@@ -196,13 +201,10 @@ def of_graphs(num_nodes, num_edges, num_graphs):
     return torch.randn(num_nodes, 5), edges_of(num_nodes, num_edges), *given
 
 
-def test_models():
-    module = Together(
-        gat=OfNodes(models.GAT(5, 8, 3)),
-        gatv2=OfNodes(models.GATv2(5, 8, 3, norm="layer")),
-        agnn=OfNodes(models.AGNN(5, 8, 3)),
-        transformer=OfNodes(models.GraphTransformer(5, 8, 3)),
-    )
+@pytest.mark.one_in(2)
+@pytest.mark.parametrize("kinds", [("GAT", "GraphTransformer"), ("GATv2", "AGNN")])
+def test_models(kinds):
+    module = Together(**{kind: OfNodes(getattr(models, kind)(5, 8, 3)) for kind in kinds})
     check(module, of_graphs, [(10, 30, 3), (50, 9, 1), (5, 0, 2)])
 
 

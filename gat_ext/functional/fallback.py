@@ -151,8 +151,6 @@ def _extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -> Tenso
 
     Of several equal messages, the first edge's is returned, and receives the gradient.
     """
-    if messages.shape[0] == 0:
-        return messages.new_zeros((num_dst, *messages.shape[1:]))
     known = messages.detach()
     best = row_extremum(known, dst, num_dst, reduce)[dst]
     wins = (known == best) | (known.isnan() & best.isnan())
@@ -161,4 +159,5 @@ def _extremum(messages: Tensor, dst: Tensor, num_dst: int, reduce: str) -> Tenso
     index = dst.view(-1, 1, 1).expand_as(number)
     first = number.new_full((num_dst, *messages.shape[1:]), last)
     first = first.scatter_reduce(0, index, torch.where(wins, number, last), "amin")
-    return torch.where(first < last, messages.gather(0, first.clamp(max=last - 1)), 0)
+    padded = torch.cat([messages, messages.new_zeros((1, *messages.shape[1:]))])
+    return padded.gather(0, first)

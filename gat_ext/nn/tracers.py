@@ -107,8 +107,9 @@ class TracedModule(nn.Module):
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Raises NotImplementedError: torch.jit.script calls it for every module first."""
+        others = "; for TorchScript, unpatch_pyg(model) first" if self.known_to_pyg else ""
         raise NotImplementedError(
             "TorchScript (torch.jit.trace, torch.jit.script, torch.onnx.export with dynamo=False) "
             f"is not supported by {type(self).__name__} of {_room(self)}; use torch.export.export "
-            "or torch.compile, and torch.onnx.export with dynamo=True for ONNX"
+            f"or torch.compile, and torch.onnx.export with dynamo=True for ONNX{others}"
         )
