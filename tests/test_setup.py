@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import gat_ext
 
 SETUP = Path(__file__).parents[1] / "setup.py"
 # Runs setup.py for each list of statements, in one process, and prints why each run ended.
@@ -59,3 +62,24 @@ def test_what_is_missing_is_named(tmp_path):
     for (case, words), sentence in zip(cases.items(), sentences, strict=True):
         assert sentence.startswith("gat_ext needs") and "\n" not in sentence, case
         assert all(word in sentence for word in words), (case, sentence)
+
+
+def test_the_version_is_in_one_place_and_cited():
+    root = SETUP.parent
+    project = (root / "pyproject.toml").read_text().split("[project]")[1].split("\n[")[0]
+    assert '"version"' in project.split("dynamic =")[1].split("\n")[0]
+    assert not re.search(r"^version =", project, re.MULTILINE)
+    cited = re.search(r"^version: (.*)$", (root / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited is not None and cited[1] == gat_ext.__version__
+
+
+def test_a_source_distribution_has_every_source():
+    """What setup.py compiles and what it reads is in a folder that MANIFEST.in names."""
+    root = SETUP.parent
+    lines = [line.split() for line in (root / "MANIFEST.in").read_text().splitlines()]
+    grafted = {name for command, *names in lines if command == "graft" for name in names}
+    included = {name for command, *names in lines if command == "include" for name in names}
+    patterns = re.findall(r'"((?:csrc|build_backend)/[^"]*)"', SETUP.read_text())
+    assert patterns and {pattern.split("/")[0] for pattern in patterns} <= grafted
+    assert {"build_backend", "tests"} <= grafted and "LICENSE" in included
+    assert all((root / name).exists() for name in grafted | included)

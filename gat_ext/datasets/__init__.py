@@ -1,6 +1,6 @@
 """Data sets of nodes, of nodes of several types, and of graphs: one module per family, by name.
 
-A new family is a new module of this package that registers its loader:
+A new family is a new module of this package that registers its loader::
 
     @register("mine")
     def mine(root: Path | None = None, *, seed: int = 0) -> NodeDataset: ...

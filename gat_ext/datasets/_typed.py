@@ -133,7 +133,7 @@ class TypedDataset:
 
     @cached_property
     def metapath_edge_index(self) -> dict[Relation, Tensor]:
-        """The edges of each meta-path, int64 [2, E]: pairs of target nodes that it connects.
+        """The edges of each meta-path, int64 [2, E], pairs of target nodes that it connects.
 
         A pair has one edge, however many chains connect it, and a node that reaches itself has a
         self-loop. Edges are sorted by destination, then source. The name of a relation here is that

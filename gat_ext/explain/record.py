@@ -58,7 +58,7 @@ class LayerAttention(NamedTuple):
 
     @property
     def added(self) -> Tensor:
-        """[E'], bool: True for self-loops that were not given."""
+        """True for self-loops that were not given; [E'], bool."""
         return self.edge_id < 0
 
     def of_given_edges(self) -> Tensor:

@@ -1,9 +1,9 @@
 """Graphs, sorted by destination.
 
-Uses ``ops``, only to build graphs. :class:`Graph` is public; ``functional`` and ``nn`` also use
-``traced`` (graphs inside torch.compile and torch.func), ``protocol`` (the interface of both kinds),
-``self_loops``, ``formats`` (edges of other libraries, one file for each) and ``cache`` (results
-computed from edges and features).
+Uses ``ops``, only to build graphs. :class:`gat_ext.Graph` is public; ``functional`` and ``nn`` also
+use ``traced`` (graphs inside torch.compile and torch.func), ``protocol`` (the interface of both
+kinds), ``self_loops``, ``formats`` (edges of other libraries, one file for each) and ``cache``
+(results computed from edges and features).
 """
 
 from gat_ext.graph import pytree  # noqa: F401  registers Graph

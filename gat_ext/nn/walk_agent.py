@@ -59,8 +59,8 @@ class WalkAgent(nn.Module):
 
     Shapes:
         graph of N nodes, block-diagonal for several; node_type int64 [N]; start int64 [B];
-        attributes [N, D]. Returns :class:`Walks` (nodes [B, T + 1], log_prob [B, T], hidden [B, T,
-        H], rank [B, T, R]).
+        attributes [N, D]. Returns :class:`~gat_ext.nn.walk_agent.Walks` (nodes [B, T + 1], log_prob
+        [B, T], hidden [B, T, H], rank [B, T, R]).
 
     Raises:
         TypeError: a tensor has the wrong dtype, or num_steps is not an integer.

@@ -386,7 +386,7 @@ def cosine_attention(
 
 
 def inverse_norm(x: Tensor, eps: float = 1e-12) -> Tensor:
-    """1 / |x| over the last dimension; 0, with gradient 0, if the norm is at most ``eps``.
+    """``1 / |x|`` over the last dimension; 0, with gradient 0, if the norm is at most ``eps``.
 
     Example:
         >>> inverse_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
