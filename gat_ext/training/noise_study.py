@@ -265,4 +265,5 @@ def _cell(outcomes: Sequence[Outcome]) -> str:
     mean, deviation = _mean(outcomes)
     ratios = [one.weights[0] / one.weights[1] for one in outcomes if one.weights]
     times = f" ({statistics.fmean(ratios):.1f}×)" if ratios else ""
-    return f"{mean:.1f} ± {deviation:.1f}{times}"
+    spread = f" ± {deviation:.1f}" if len(outcomes) > 1 else ""
+    return f"{mean:.1f}{spread}{times}"
