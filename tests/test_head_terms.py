@@ -112,9 +112,9 @@ def test_refusals(device):
     x, att = inputs((5, 2, 3, 2), torch.float32, device)
     with pytest.raises(ValueError, match=r"expected \[N, H, C\] and \[K, H, C\]"):
         ops.head_terms(x.flatten(1), att)
-    with pytest.raises(ValueError, match=r"att has shape \[2, 2, 2\]"):
+    with pytest.raises(ValueError, match=r"vectors has shape \[2, 2, 2\]"):
         ops.head_terms(x, att[..., :2])
-    with pytest.raises(TypeError, match="att has dtype"):
+    with pytest.raises(TypeError, match="vectors has dtype"):
         ops.head_terms(x, att.double())
     with pytest.raises(TypeError, match="is not supported"):
         ops.head_terms(x.int(), att.int())

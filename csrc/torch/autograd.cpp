@@ -200,16 +200,16 @@ Attention attention(const SortedGraph& graph, const Inputs& inputs, const Consta
 
 // ---- head_terms
 
-Tensor terms_below(const Tensor& x, const Tensor& att) {
+Tensor terms_below(const Tensor& x, const Tensor& vectors) {
   static const auto op = find_operator<decltype(terms_below)>("gat_ext::head_terms");
   const at::AutoDispatchBelowADInplaceOrView below;
-  return op.call(x, att);
+  return op.call(x, vectors);
 }
 
 struct TermsGradient : torch::autograd::Function<TermsGradient> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& att) {
-    ctx->save_for_backward({x, att});
-    return terms_below(x, att);
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& vectors) {
+    ctx->save_for_backward({x, vectors});
+    return terms_below(x, vectors);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -217,16 +217,17 @@ struct TermsGradient : torch::autograd::Function<TermsGradient> {
         std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, bool, bool);
     static const auto op = find_operator<Schema>("gat_ext::head_terms_backward");
     const variable_list s = ctx->get_saved_variables();
-    const bool needs_x = ctx->needs_input_grad(0), needs_att = ctx->needs_input_grad(1);
-    const auto [grad_x, grad_att] = call_gradient(op, grads[0], s[0], s[1], needs_x, needs_att);
-    return {needs_x ? grad_x : Tensor(), needs_att ? grad_att : Tensor()};
+    const bool needs_x = ctx->needs_input_grad(0), needs_vectors = ctx->needs_input_grad(1);
+    const auto [grad_x, grad_vectors] =
+        call_gradient(op, grads[0], s[0], s[1], needs_x, needs_vectors);
+    return {needs_x ? grad_x : Tensor(), needs_vectors ? grad_vectors : Tensor()};
   }
 };
 
-Tensor terms(const Tensor& x, const Tensor& att) {
-  const bool differentiable = x.requires_grad() || att.requires_grad();
-  return at::GradMode::is_enabled() && differentiable ? TermsGradient::apply(x, att)
-                                                      : terms_below(x, att);
+Tensor terms(const Tensor& x, const Tensor& vectors) {
+  const bool differentiable = x.requires_grad() || vectors.requires_grad();
+  return at::GradMode::is_enabled() && differentiable ? TermsGradient::apply(x, vectors)
+                                                      : terms_below(x, vectors);
 }
 
 // ---- walk_step

@@ -33,10 +33,10 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def("dropout(Tensor x, Tensor seed, float p, Tensor? row_number=None) -> Tensor");
   m.def("inverse_norm(Tensor x, float eps) -> Tensor");
 
-  m.def("head_terms(Tensor x, Tensor att) -> Tensor");
+  m.def("head_terms(Tensor x, Tensor vectors) -> Tensor");
   m.def(
-      "head_terms_backward(Tensor grad, Tensor x, Tensor att, bool grad_x, bool grad_att) "
-      "-> (Tensor x, Tensor att)");
+      "head_terms_backward(Tensor grad, Tensor x, Tensor vectors, bool grad_x, bool grad_vectors) "
+      "-> (Tensor x, Tensor vectors)");
 
   m.def("edge_softmax(Tensor rowptr, Tensor? edge_id, Tensor scores) -> Tensor");
   m.def(

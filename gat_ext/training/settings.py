@@ -56,7 +56,8 @@ def differences(given: dict[str, Any], own: dict[str, Any], may_grow: frozenset[
             if name == "epochs" and not why:
                 why = " (it cannot change: the learning rate of an epoch depends on it)"
         found.append(
-            f"{_OPTIONS.get(name, name)} is {_text(one)} there and {_text(other)} here{why}"
+            f"{_OPTIONS.get(name, name)} is {_text(name, one)} there and {_text(name, other)} "
+            f"here{why}"
         )
     return found
 
@@ -71,12 +72,12 @@ def _flat(settings: dict[str, Any]) -> dict[Any, Any]:
     return flat
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, (bool, int, float, str)):
         return str(value)
-    if isinstance(value, list):
+    if isinstance(value, list) and name not in _NESTED:
         shown = ", ".join(map(str, value[:_SHOWN])) or "none"
         return shown + (", …" if len(value) > _SHOWN else "")
     return f"of type {type(value).__name__}"

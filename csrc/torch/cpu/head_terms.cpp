@@ -16,15 +16,15 @@ struct Cpu {
     return cpu::with_isa([](auto isa) { return cpu::head_terms_kernels<decltype(isa), T>(); });
   }
   template <class T>
-  void head_terms(const HeadTermsShape& s, const T* x, const T* att, T* out) {
-    kernels<T>().forward({s.rows, s.num_heads, s.channels, s.num_vectors, x, att}, out,
+  void head_terms(const HeadTermsShape& s, const T* x, const T* vectors, T* out) {
+    kernels<T>().forward({s.rows, s.num_heads, s.channels, s.num_vectors, x, vectors}, out,
                          num_threads());
   }
   template <class T>
-  void head_terms_backward(const HeadTermsShape& s, const T* x, const T* att, const T* grad,
-                           T* grad_x, const at::Tensor& grad_att) {
-    kernels<T>().backward({s.rows, s.num_heads, s.channels, s.num_vectors, x, att}, grad, grad_x,
-                          mutable_data<T>(grad_att), num_threads());
+  void head_terms_backward(const HeadTermsShape& s, const T* x, const T* vectors, const T* grad,
+                           T* grad_x, const at::Tensor& grad_vectors) {
+    kernels<T>().backward({s.rows, s.num_heads, s.channels, s.num_vectors, x, vectors}, grad,
+                          grad_x, mutable_data<T>(grad_vectors), num_threads());
   }
 };
 
