@@ -60,6 +60,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Names in annotations: types of this package that are not public, and unqualified ones.
     ("py:class", r"gat_ext\.(graph\.protocol\.GraphLike|ops\.numbering\.Numbering)"),
+    ("py:class", r"gat_ext\.datasets\._names\.Scale"),
     ("py:class", r"EdgeType|Metadata|Network|Relation|Tensor|Transform|nn\.Module|os\.PathLike"),
     # Types of other libraries, whose inventories are not read.
     (r"py:.*", r"(torch|numpy|np|scipy|networkx|nx|matplotlib|collections|pathlib|typing\w*)\b.*"),
