@@ -8,6 +8,18 @@ from torch import Tensor
 from gat_ext.ops.state import is_exporting_to_onnx
 
 
+def add_rows(out: Tensor, row: Tensor, values: Tensor) -> Tensor:
+    """``out`` [N, …] plus the values [E, …] of each row.
+
+    In an export to ONNX by ScatterElements. The ScatterND that index_add becomes adds to one row
+    from several threads at once in onnxruntime, and loses sums.
+    """
+    if is_exporting_to_onnx():
+        index = row.long().view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+        return out.scatter_add(0, index, values)
+    return out.index_add(0, row, values)
+
+
 def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
     """int64 [E], the row of each edge in CSR order; the number of rows for those behind the last.
 
@@ -15,7 +27,11 @@ def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
     """
     starts = rowptr.new_zeros(num_edges + 1, dtype=torch.int64)
     ends = rowptr[1:]
-    starts.index_add_(0, ends, torch.ones_like(ends, dtype=torch.int64))
+    ones = torch.ones_like(ends, dtype=torch.int64)
+    if is_exporting_to_onnx():
+        starts = add_rows(starts, ends, ones)
+    else:
+        starts.index_add_(0, ends, ones)
     return starts.cumsum_(0)[:num_edges]
 
 
@@ -33,7 +49,7 @@ def to_caller_order(by_position: Tensor, edge_id: Tensor | None) -> Tensor:
 
 def row_sum(values: Tensor, row: Tensor, num_rows: int) -> Tensor:
     """[num_rows, …], the sum of the values [E, …] of each row; 0 for rows without edges."""
-    return values.new_zeros((num_rows, *values.shape[1:])).index_add(0, row, values)
+    return add_rows(values.new_zeros((num_rows, *values.shape[1:])), row, values)
 
 
 def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Tensor:
