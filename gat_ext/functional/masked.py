@@ -11,7 +11,7 @@ from gat_ext.graph import Graph
 from gat_ext.graph.protocol import GraphLike
 from gat_ext.ops.linear_maps import map_heads
 from gat_ext.ops.registry import accumulate_dtype, ops
-from gat_ext.ops.scatter import add_rows, edge_rows
+from gat_ext.ops.scatter import edge_rows, row_sum
 from gat_ext.ops.state import in_forward_mode, is_tracing
 
 
@@ -68,8 +68,8 @@ def _traced_sum(
     message = value.to(wide)[src]
     if edge_feat is not None:
         message = message + edge_feat.to(wide)
-    zeros = message.new_zeros((graph.num_dst, *message.shape[1:]))
-    return add_rows(zeros, dst, weights.to(wide).unsqueeze(-1) * message).to(weights.dtype)
+    total = row_sum(weights.to(wide).unsqueeze(-1) * message, dst, graph.num_dst)
+    return total.to(weights.dtype)
 
 
 def _edges_to_destinations(graph: Graph) -> tuple[Tensor | None, ...]:

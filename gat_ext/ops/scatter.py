@@ -8,18 +8,6 @@ from torch import Tensor
 from gat_ext.ops.state import is_exporting_to_onnx
 
 
-def add_rows(out: Tensor, row: Tensor, values: Tensor) -> Tensor:
-    """``out`` [N, …] plus the values [E, …] of each row.
-
-    In an export to ONNX by ScatterElements. The ScatterND that index_add becomes adds to one row
-    from several threads at once in onnxruntime, and loses sums.
-    """
-    if is_exporting_to_onnx():
-        index = row.long().view(-1, *[1] * (values.dim() - 1)).expand_as(values)
-        return out.scatter_add(0, index, values)
-    return out.index_add(0, row, values)
-
-
 def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
     """int64 [E], the row of each edge in CSR order; the number of rows for those behind the last.
 
@@ -29,7 +17,7 @@ def expand_rows(rowptr: Tensor, num_edges: int) -> Tensor:
     ends = rowptr[1:]
     ones = torch.ones_like(ends, dtype=torch.int64)
     if is_exporting_to_onnx():
-        starts = add_rows(starts, ends, ones)
+        starts = row_sum(ones, ends, num_edges + 1)
     else:
         starts.index_add_(0, ends, ones)
     return starts.cumsum_(0)[:num_edges]
@@ -48,8 +36,20 @@ def to_caller_order(by_position: Tensor, edge_id: Tensor | None) -> Tensor:
 
 
 def row_sum(values: Tensor, row: Tensor, num_rows: int) -> Tensor:
-    """[num_rows, …], the sum of the values [E, …] of each row; 0 for rows without edges."""
-    return add_rows(values.new_zeros((num_rows, *values.shape[1:])), row, values)
+    """[num_rows, …], the sum of the values [E, …] of each row; 0 for rows without edges.
+
+    In an export to ONNX by ScatterElements. The ScatterND that index_add becomes adds to one row
+    from several threads at once in onnxruntime, and loses sums.
+    """
+    zeros = values.new_zeros((num_rows, *values.shape[1:]))
+    if is_exporting_to_onnx():
+        return zeros.scatter_add(0, _row_of_each(values, row), values)
+    return zeros.index_add(0, row, values)
+
+
+def _row_of_each(values: Tensor, row: Tensor) -> Tensor:
+    """The row of each number in values [E, …]."""
+    return row.long().view(-1, *[1] * (values.dim() - 1)).expand_as(values)
 
 
 def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Tensor:
@@ -60,8 +60,7 @@ def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Ten
     empty = values.new_full(
         (num_rows, *values.shape[1:]), -torch.inf if reduce == "amax" else torch.inf
     )
-    index = row.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
-    return empty.scatter_reduce(0, index, values, reduce)
+    return empty.scatter_reduce(0, _row_of_each(values, row), values, reduce)
 
 
 def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from gat_ext.nn.tracers import check_is_no_proxy
 from gat_ext.ops import linear_maps
 from gat_ext.ops.numbering import numbered_rows
 from gat_ext.ops.registry import accumulate_dtype
-from gat_ext.ops.scatter import add_rows
+from gat_ext.ops.scatter import row_sum
 
 
 def signed_sum(
@@ -99,7 +99,7 @@ def _inverse_roots(graph: GraphLike, dtype: torch.dtype) -> Tensor:
     count = torch.ones(graph.num_edges, dtype=wide, device=graph.device)
     if isinstance(graph, TracedGraph):
         count = graph.attended.to(wide)
-    degree = add_rows(count.new_zeros(graph.num_dst), dst, count)
+    degree = row_sum(count, dst, graph.num_dst)
     root = torch.where(degree > 0, degree.clamp(min=1).rsqrt(), 0)
     if isinstance(graph, ShardedGraph):
         return (graph.extend(root)[0][src] * root[dst]).to(dtype).unsqueeze(-1)
