@@ -4,7 +4,7 @@
     python benchmarks/scaling_model.py --speed 16          on machines 16 times as fast
     python benchmarks/scaling_model.py --heads 8 --channels 64
 
-It measures nothing: the constants are figures of the README and of ``run.py partition``.
+It measures nothing: the constants are figures of docs/benchmarks.md and of ``run.py partition``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ HALO = {
 }
 
 # Nanoseconds for an edge and a channel, and for a node, an input and an output channel of a linear
-# map: forward and backward, two threads, float32, from the README's table of whole layers
+# map: forward and backward, two threads, float32, of whole layers by `run.py layers`
 # (100,000 nodes, 2.1 million edges, 128 channels) and its time of a Linear, half of which counts.
 EDGE = {"gat": 0.67, "gatv2": 1.31, "agnn": 0.77, "transformer": 1.28}
 MAP = 0.0201
 TENSORS = {"gat": 2, "gatv2": 1, "agnn": 2, "transformer": 2}  # a message for each
 MAPS = {"gat": 1, "gatv2": 2, "agnn": 0, "transformer": 4}
-# Time of an edge among 60 million over that among 1 million, from the README's sweeps.
+# Time of an edge among 60 million over that among 1 million, from the sweeps.
 LARGE = {"gat": 3.5, "gatv2": 2.5, "agnn": 2.9, "transformer": 3.2}
 LATENCY = 50e-6  # seconds for a message: an assumption
 
