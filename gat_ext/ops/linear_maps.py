@@ -19,7 +19,13 @@ from torch.nn import functional as F
 
 from gat_ext.ops.numbering import numbers_of_rows
 from gat_ext.ops.registry import Grads, accumulate_dtype, draw_seed, ops, register_autocast
-from gat_ext.ops.state import excludes_native, in_functorch, is_dispatched, is_tracing
+from gat_ext.ops.state import (
+    excludes_native,
+    in_functorch,
+    is_dispatched,
+    is_known,
+    is_tracing,
+)
 
 _LARGE = 1 << 18  # elements
 
@@ -31,7 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     # Cheap conditions first: most calls on small graphs fail one of them.
     if (
         x.dim() == 2
-        and (torch.compiler.is_compiling() or x.shape[0] * max(weight.shape) >= _LARGE)
+        and not _is_small(x.shape[0] * max(weight.shape))
         and _is_plain(x)
         and _same_kind(x, weight, bias)
     ):
@@ -105,7 +111,7 @@ def _is_deterministic(x: Tensor) -> bool:
 def add(x: Tensor, other: Tensor) -> Tensor:
     """Sum of x [N, C] and other, [N, C] or [C]."""
     if (
-        _is_large(x)
+        _is_large(x.numel())
         and _is_plain(x)
         and x.dtype == other.dtype  # else torch promotes one of them, under autocast, too
         and _same_kind(x, other)
@@ -118,7 +124,7 @@ def add(x: Tensor, other: Tensor) -> Tensor:
 
 def inverse_norm(x: Tensor, eps: float) -> Tensor:
     """1 / |x| over the last dimension; 0, with gradient 0, if the norm is at most eps."""
-    if _is_large(x) and _is_plain(x):
+    if _is_large(x.numel()) and _is_plain(x):
         out: Tensor = ops.inverse_norm(x, eps)
         return out
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
@@ -155,7 +161,7 @@ def relu(x: Tensor) -> Tensor:
     Used in compiled programs, too: torch's would store a byte for the sign of each element, and
     takes several times as long.
     """
-    if _is_plain(x) and (torch.compiler.is_compiling() or x.numel() >= _LARGE):
+    if _is_plain(x) and not _is_small(x.numel()):
         out: Tensor = ops.relu(x)
         return out
     return F.relu(x)
@@ -173,9 +179,17 @@ def _is_plain(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.layout == torch.strided and not excludes_native()
 
 
-def _is_large(x: Tensor) -> bool:
-    """False under torch.compile, whose programs serve all sizes and fuse elementwise operators."""
-    return not torch.compiler.is_compiling() and x.numel() >= _LARGE
+def _is_large(size: int) -> bool:
+    """True if so many elements come from the block cache: in a compiled program, in all its calls.
+
+    Other elementwise operators Inductor fuses.
+    """
+    return is_known(size >= _LARGE)
+
+
+def _is_small(size: int) -> bool:
+    """The opposite; a compiled program for all sizes is neither."""
+    return is_known(size < _LARGE)
 
 
 def scaled(x: Tensor, factor: float | Tensor) -> Tensor:

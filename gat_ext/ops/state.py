@@ -35,6 +35,16 @@ def is_tracing() -> bool:
     )
 
 
+def is_known(condition: bool) -> bool:
+    """The condition; while torch.compile traces, if it holds whatever values the symbols take."""
+    if not torch.compiler.is_compiling():
+        return condition
+    # Imported here, because it imports sympy.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
+
+
 def is_capturing(of: Any) -> bool:
     """True for a tensor or graph on a GPU while the current stream captures a CUDA graph.
 

@@ -148,17 +148,13 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
 
   // Writes the factors of the edges from CSR position k on.
   void hand_over(std::int64_t k, int n, const Scratch& s) const {
-    constexpr int C = kEdgeFactors<Score>;
-    with_heads(H, [&](auto heads) {
-      for (int e = 0; e < n; ++e) {
-        A* const to = edge_factors + (k + e) * C * heads;
-        for (std::int64_t h = 0; h < heads; ++h) {
-          const auto at = static_cast<std::size_t>(h * kTile + e);
-          to[h] = s.weight[at], to[heads + h] = s.grad_sum[at];
-          if constexpr (C == 3) to[2 * heads + h] = s.grad_src_term[at];
-        }
-      }
-    });
+    constexpr std::int64_t C = kEdgeFactors<Score>;
+    const auto factor = [&](std::int64_t c) {
+      return [this, k, c](int e) { return edge_factors + ((k + e) * C + c) * H; };
+    };
+    columns_to_rows(s.weight.data(), n, H, factor(0));
+    columns_to_rows(s.grad_sum.data(), n, H, factor(1));
+    if constexpr (C == 3) columns_to_rows(s.grad_src_term.data(), n, H, factor(2));
   }
 
   // The gradients of x, w and of edge features; shared as in the pass.

@@ -41,20 +41,20 @@ struct NodeTermPass : BackwardPass<Isa, Score, T>, NothingShared {
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
   void read_nodes(int n, Scratch& s) const {
-    with_heads(H, [&](auto heads) {
-      for (int e = 0; e < n; ++e) {
-        // The stores of a few edges fill the store buffer: without the prefetch, no more loads
-        // would be in flight.
-        prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * heads,
-                 kNodeColumns * heads * std::int64_t{sizeof(A)});
-        const A* const from = node_table + s.neighbor[e] * kNodeColumns * heads;
-        for (std::int64_t h = 0; h < heads; ++h) {
-          const auto at = static_cast<std::size_t>(h * kTile + e);
-          s.dst_term[at] = from[h], s.shift[at] = from[heads + h];
-          s.scale[at] = from[2 * heads + h], s.delta[at] = from[3 * heads + h];
-        }
-      }
-    });
+    const auto column = [&](std::int64_t c) {
+      return [this, &s, c](int e) { return node_table + (s.neighbor[e] * kNodeColumns + c) * H; };
+    };
+    const auto first = [&](int e) {
+      // The stores of a few edges fill the store buffer: without the prefetch, no more loads would
+      // be in flight.
+      prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * H,
+               kNodeColumns * H * std::int64_t{sizeof(A)});
+      return column(0)(e);
+    };
+    rows_to_columns(n, H, first, s.dst_term.data());
+    rows_to_columns(n, H, column(1), s.shift.data());
+    rows_to_columns(n, H, column(2), s.scale.data());
+    rows_to_columns(n, H, column(3), s.delta.data());
   }
 
   // Calls f(position in [H, kTile], V{}) for the vectors of all heads.

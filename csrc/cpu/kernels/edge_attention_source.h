@@ -29,20 +29,18 @@ struct SourcePass : NothingShared {
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
   void read_factors(std::int64_t k, int n, Scratch& s) const {
-    constexpr int C = kEdgeFactors<Score>;
+    constexpr std::int64_t C = kEdgeFactors<Score>;
     widen<kTile + kAhead>(args.position, k, args.transpose.num_edges(), s.position);
-    with_heads(H, [&](auto heads) {
-      for (int e = 0; e < n; ++e) {
-        prefetch(edge_factors + s.position[e + kAhead] * C * heads,
-                 C * heads * std::int64_t{sizeof(A)});
-        const A* const from = edge_factors + s.position[e] * C * heads;
-        for (std::int64_t h = 0; h < heads; ++h) {
-          const auto at = static_cast<std::size_t>(h * kTile + e);
-          s.weight[at] = from[h], s.grad_sum[at] = from[heads + h];
-          if constexpr (C == 3) s.grad_src_term[at] = from[2 * heads + h];
-        }
-      }
-    });
+    const auto factor = [&](std::int64_t c) {
+      return [this, &s, c](int e) { return edge_factors + (s.position[e] * C + c) * H; };
+    };
+    const auto first = [&](int e) {
+      prefetch(edge_factors + s.position[e + kAhead] * C * H, C * H * std::int64_t{sizeof(A)});
+      return factor(0)(e);
+    };
+    rows_to_columns(n, H, first, s.weight.data());
+    rows_to_columns(n, H, factor(1), s.grad_sum.data());
+    if constexpr (C == 3) rows_to_columns(n, H, factor(2), s.grad_src_term.data());
   }
 
   void add_key_gradients(std::int64_t row, int n, Scratch& s, A* grad_y) const {
@@ -72,10 +70,8 @@ struct SourcePass : NothingShared {
                                 s.weight.data(), Scaled{}, state + H * D);
       }
       if (args.grad_src_term) {
-        for (std::int64_t h = 0; h < H; ++h) {
-          for (int e = 0; e < n; ++e)
-            state[H * (D + F) + h] += s.grad_src_term[static_cast<std::size_t>(h * kTile + e)];
-        }
+        for (std::int64_t h = 0; h < H; ++h)
+          state[H * (D + F) + h] += sum_column<Isa, A>(s.grad_src_term.data() + h * kTile, n);
       }
     }
   }

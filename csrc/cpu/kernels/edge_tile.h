@@ -12,6 +12,7 @@
 #include "../lane_math.h"
 #include "../simd.h"
 #include "../tile.h"
+#include "head_columns.h"
 #include "linear_edges.h"
 #include "philox_lanes.h"
 #include "row_terms.h"
@@ -35,21 +36,6 @@ GAT_HD TileScratch<Acc<T>> make_tile_scratch(const EdgeAttentionInputs<T>& in) {
 template <class T>
 GAT_HD bool reads_edges(const EdgeAttentionInputs<T>& in) {
   return in.dropout.active() || in.edge_term || in.bias || in.edge_feat || in.edge_attr;
-}
-
-// Calls f(number of heads), as a constant for common numbers.
-template <class F>
-GAT_HD void with_heads(std::int64_t num_heads, F&& f) {
-  switch (num_heads) {
-    case 1:
-      return f(std::integral_constant<std::int64_t, 1>{});
-    case 4:
-      return f(std::integral_constant<std::int64_t, 4>{});
-    case 8:
-      return f(std::integral_constant<std::int64_t, 8>{});
-    default:
-      return f(num_heads);
-  }
 }
 
 // out[e] = in[begin + e] for N elements; where there are fewer, the last one is repeated.
@@ -83,38 +69,6 @@ GAT_HD void load_tile(const CsrView& csr, std::int64_t begin, bool ids, Scratch&
   } else {
     for (int e = 0; e < kTile + kAhead; ++e) s.id[e] = std::min(begin + e, num_edges - 1);
   }
-}
-
-// out[h, e] = x[index[e], h].
-template <class T, class A>
-GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
-                         A* out) {
-  with_heads(num_heads, [&](auto H) {
-    for (int e = 0; e < n; ++e) {
-      for (std::int64_t h = 0; h < H; ++h) out[h * kTile + e] = read(x + index[e] * H + h);
-    }
-  });
-}
-
-// out[h, e] += factor * x[index[e], h].
-template <class T, class A>
-GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
-                             A* out, A factor = A(1)) {
-  for (int e = 0; e < n; ++e) {
-    for (std::int64_t h = 0; h < num_heads; ++h)
-      out[h * kTile + e] += factor * read(x + index[e] * num_heads + h);
-  }
-}
-
-// x[index[e], h] = in[h, e].
-template <class T, class A>
-GAT_HD void scatter_heads(const A* in, const std::int64_t* index, int n, std::int64_t num_heads,
-                          T* x) {
-  with_heads(num_heads, [&](auto H) {
-    for (int e = 0; e < n; ++e) {
-      for (std::int64_t h = 0; h < H; ++h) store(x + index[e] * H + h, in[h * kTile + e]);
-    }
-  });
 }
 
 // ---- rows with their edge features
@@ -246,6 +200,15 @@ GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::
   }
   if (in.bias) gather_add_heads(in.bias, s.id, n, H, s.score.data());
   mask_scores<Isa>(in, n, s, [begin](int e) { return begin + e; });
+}
+
+// The sum of a column of a tile of n edges.
+template <class Isa, class A>
+GAT_HD A sum_column(const A* column, int n) {
+  Vec<A, kLanes<Isa, A>> sum{};
+  for_edges<Isa, A>(
+      n, [&](int e, auto zero) { sum += below_lane<A>(n - e, load<decltype(zero)>(column + e)); });
+  return sum_lanes<A>(sum);
 }
 
 // weights = exp(scores - shift) for one head of a tile; returns their sum.

@@ -1,0 +1,110 @@
+// Numbers of the heads of edges, between rows of H numbers, as tensors hold them, and the columns
+// [H, kTile] of a tile, in which an operation is done for a vector of edges of one head. Four edges
+// and four heads are moved at a time: one number at a time takes a load and a store each.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "../simd.h"
+#include "../tile.h"
+
+namespace gat::cpu {
+
+// Calls f(number of heads), as a constant for common numbers.
+template <class F>
+GAT_HD void with_heads(std::int64_t num_heads, F&& f) {
+  switch (num_heads) {
+    case 1:
+      return f(std::integral_constant<std::int64_t, 1>{});
+    case 4:
+      return f(std::integral_constant<std::int64_t, 4>{});
+    case 8:
+      return f(std::integral_constant<std::int64_t, 8>{});
+    default:
+      return f(num_heads);
+  }
+}
+
+// to(i)[j] = from(j)[i] of 4 x 4 elements.
+template <class A, class From, class To>
+GAT_HD void transpose_four(const From& from, const To& to) {
+  using V = Vec<A, 4>;
+  const V a = load<V>(from(0)), b = load<V>(from(1)), c = load<V>(from(2)), d = load<V>(from(3));
+  const V ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+          ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7),
+          cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+          cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  store(to(0), V(__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5)));
+  store(to(1), V(__builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7)));
+  store(to(2), V(__builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5)));
+  store(to(3), V(__builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)));
+}
+
+// columns[h, e] = row(e)[h] for the edges e of a tile. row is called for a multiple of four edges:
+// behind the tile, again for its last one.
+template <class A, class Row>
+GAT_HD void rows_to_columns(int n, std::int64_t num_heads, const Row& row, A* columns) {
+  with_heads(num_heads, [&](auto heads) {
+    const std::int64_t whole = heads / 4 * 4;
+    for (int e = 0; e < n; e += 4) {
+      const decltype(row(0)) rows[4] = {row(e), row(std::min(e + 1, n - 1)),
+                                        row(std::min(e + 2, n - 1)), row(std::min(e + 3, n - 1))};
+      for (std::int64_t h = 0; h < whole; h += 4) {
+        transpose_four<A>([&](int i) { return rows[i] + h; },
+                          [&](int j) { return columns + (h + j) * kTile + e; });
+      }
+      for (std::int64_t h = whole; h < heads; ++h) {
+        for (int i = 0; i < 4; ++i) columns[h * kTile + e + i] = read(rows[i] + h);
+      }
+    }
+  });
+}
+
+// row(e)[h] = columns[h, e] for the edges e of a tile.
+template <class A, class Row>
+GAT_HD void columns_to_rows(const A* columns, int n, std::int64_t num_heads, const Row& row) {
+  with_heads(num_heads, [&](auto heads) {
+    const std::int64_t whole = heads / 4 * 4;
+    int e = 0;
+    for (; e + 4 <= n; e += 4) {
+      for (std::int64_t h = 0; h < whole; h += 4) {
+        transpose_four<A>([&](int j) { return columns + (h + j) * kTile + e; },
+                          [&](int i) { return row(e + i) + h; });
+      }
+      for (std::int64_t h = whole; h < heads; ++h) {
+        for (int i = 0; i < 4; ++i) store(row(e + i) + h, columns[h * kTile + e + i]);
+      }
+    }
+    for (; e < n; ++e) {
+      for (std::int64_t h = 0; h < heads; ++h) store(row(e) + h, columns[h * kTile + e]);
+    }
+  });
+}
+
+// columns[h, e] = x[index[e], h].
+template <class T, class A>
+GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
+                         A* columns) {
+  rows_to_columns(n, num_heads, [=](int e) { return x + index[e] * num_heads; }, columns);
+}
+
+// columns[h, e] += factor * x[index[e], h].
+template <class T, class A>
+GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
+                             A* columns, A factor = A(1)) {
+  for (int e = 0; e < n; ++e) {
+    for (std::int64_t h = 0; h < num_heads; ++h)
+      columns[h * kTile + e] += factor * read(x + index[e] * num_heads + h);
+  }
+}
+
+// x[index[e], h] = columns[h, e].
+template <class T, class A>
+GAT_HD void scatter_heads(const A* columns, const std::int64_t* index, int n,
+                          std::int64_t num_heads, T* x) {
+  columns_to_rows(columns, n, num_heads, [=](int e) { return x + index[e] * num_heads; });
+}
+
+}  // namespace gat::cpu
