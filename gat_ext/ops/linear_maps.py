@@ -124,7 +124,8 @@ def add(x: Tensor, other: Tensor) -> Tensor:
 
 def inverse_norm(x: Tensor, eps: float) -> Tensor:
     """1 / |x| over the last dimension; 0, with gradient 0, if the norm is at most eps."""
-    if _is_large(x.numel()) and _is_plain(x):
+    # Inductor fuses the norms, and their gradient with the sum of the gradients of x.
+    if not torch.compiler.is_compiling() and _is_large(x.numel()) and _is_plain(x):
         out: Tensor = ops.inverse_norm(x, eps)
         return out
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
