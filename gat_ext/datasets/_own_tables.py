@@ -310,7 +310,7 @@ def whole(text: Any) -> Any:
 
 def _is_numeric(kind: Any) -> bool:
     types = require("pyarrow").types
-    return types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def _as_numbers(text: Any) -> Any:
