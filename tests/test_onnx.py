@@ -229,6 +229,21 @@ def test_pooled_models():
     check(module, of_graphs, [(10, 30, 3), (12, 50, 40), (50, 9, 1), (5, 0, 2)])
 
 
+def test_float64():
+    """Of which onnxruntime has no LeakyRelu and no Elu."""
+    module = Together(
+        gat=OfNodes(models.GAT(5, 8, 3)),
+        gatv2=OfNodes(models.GATv2(5, 8, 3)),
+        supergat=OfNodes(nn.SuperGATConv(5, 4, heads=2)),
+    ).double()
+
+    def make(num_nodes, num_edges):
+        x, *given = of_graphs(num_nodes, num_edges, 2)
+        return x.double(), *given
+
+    check(module, make, [(10, 30), (50, 300), (1, 0)])
+
+
 RELATIONS = [("a", "writes", "p"), ("p", "by", "a"), ("p", "cites", "p")]
 
 
