@@ -72,6 +72,28 @@ def test_an_onnx_program(name, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["mine.onnx"]
 
 
+@pytest.mark.parametrize("form", export_command.FORMATS)
+def test_features_of_edges_are_an_input(form, tmp_path, recwarn):
+    pytest.importorskip("pyarrow")
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    rows = "".join(f"{i},{i % 5},{'ab'[i % 2]}\n" for i in range(12))
+    (tmp_path / "nodes.csv").write_text("id,size,label\n" + rows)
+    rows = "".join(f"{i},{(i + 5) % 12},{i % 7}\n" for i in range(12))
+    (tmp_path / "edges.csv").write_text("source,target,years\n" + rows)
+    folder = tmp_path / "run"
+    given = ("gatv2", "--data", tmp_path, "--edge-attributes", *TINY)
+    assert cli("train", *given, "--out", folder).exit_code == 0
+    recwarn.clear()
+    result = cli("export", folder, "--format", form)
+    assert result.exit_code == 0, result.output
+    assert not recwarn and "inputs x, edge_index, edge_attr;" in result.output
+    model = training.load(folder).model
+    call = torch.randn(50, 1), torch.randint(50, (2, 99))
+    more = {"edge_attr": torch.randn(99, 1)}
+    assert export.largest_difference(folder / f"model.{form}", model, call, more) < 1e-5
+
+
 def test_a_file_is_replaced_only_if_asked(tmp_path):
     folder = trained("gat", tmp_path)
     place = folder / "model.pt2"

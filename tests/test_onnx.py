@@ -45,7 +45,7 @@ def inputs_of(session, given):
     return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
 
 
-def compare(program, module, given):
+def compare(program, module, given, tolerance=1e-5):
     session = onnxruntime.InferenceSession(
         program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -59,14 +59,14 @@ def compare(program, module, given):
                 shapes = [list(tensor.shape) for tensor in torch.utils._pytree.tree_leaves(each)]
                 assert_close(
                     *(ours, wanted),
-                    atol=1e-5,
-                    rtol=1e-5,
+                    atol=tolerance,
+                    rtol=tolerance,
                     msg=lambda text, name=name, shapes=shapes: f"{name}, of {shapes}: {text}",
                 )
         assert next(found, None) is None
 
 
-def check(module, make, sizes, dynamic_shapes=None):
+def check(module, make, sizes, dynamic_shapes=None, tolerance=1e-5):
     """Exports a module at the first size, and compares its results at all sizes."""
     given = [make(*size) for size in sizes]
     program = export.to_onnx(module.eval(), given[0], dynamic_shapes=dynamic_shapes)
@@ -75,7 +75,7 @@ def check(module, make, sizes, dynamic_shapes=None):
     # onnxruntime adds to one row from several threads there.
     scatters = [node for node in program.model.graph if node.op_type == "ScatterND"]
     assert not any("reduction" in node.attributes for node in scatters)
-    compare(program, module, given)
+    compare(program, module, given, tolerance)
 
 
 # ---- layers
@@ -227,6 +227,37 @@ def test_pooled_models():
         max=lambda x, edge_index, edge_attr, node_ptr: nn.Pool("max")(x, node_ptr=node_ptr),
     )
     check(module, of_graphs, [(10, 30, 3), (12, 50, 40), (50, 9, 1), (5, 0, 2)])
+
+
+def test_float16():
+    """Of which onnxruntime has no ScatterElements that reduces."""
+    module = Together(
+        gat=Called(next(case for case in FULL if case.name == "GATConv")),
+        softmax=lambda x, edge_index, *_: functional.edge_softmax(
+            Graph(edge_index, num_nodes=x.shape[0]), x[edge_index[0]]
+        ),
+    ).half()
+
+    def make(num_nodes, num_edges):
+        x, edge_index, edge_attr, *types = of_layers(num_nodes, num_edges)
+        return x.half(), edge_index, edge_attr.half(), *types
+
+    check(module, make, [(10, 30), (50, 90), (1, 0)], tolerance=5e-3)
+
+
+def test_float64():
+    """Of which onnxruntime has no LeakyRelu and no Elu."""
+    module = Together(
+        gat=OfNodes(models.GAT(5, 8, 3)),
+        gatv2=OfNodes(models.GATv2(5, 8, 3)),
+        supergat=OfNodes(nn.SuperGATConv(5, 4, heads=2)),
+    ).double()
+
+    def make(num_nodes, num_edges):
+        x, *given = of_graphs(num_nodes, num_edges, 2)
+        return x.double(), *given
+
+    check(module, make, [(10, 30), (50, 300), (1, 0)])
 
 
 RELATIONS = [("a", "writes", "p"), ("p", "by", "a"), ("p", "cites", "p")]

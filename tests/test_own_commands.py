@@ -116,6 +116,10 @@ def test_a_run_is_resumed_on_the_same_data_only(tmp_path, monkeypatch):
     assert "--features is size, wage there and size here" in message
     message = refused(*short, 3, "--out", folder, "--resume", "--split", "0.5,0.2,0.3")
     assert "--split is 0.6, 0.2, 0.2 there and 0.5, 0.2, 0.3 here" in message
+    text = (people / "nodes.csv").read_text()
+    (people / "nodes.csv").write_text(text.replace(",a\n", ",c\n", 1))
+    message = refused(*short, 4, "--out", folder, "--resume")
+    assert "the digest of the data is " in message
     assert (folder / "checkpoint.pt").read_bytes() == content
     monkeypatch.chdir("/")  # the path is recorded
     assert type(models.GAT.load(folder)).__name__ == "GAT"

@@ -98,7 +98,9 @@ def test_gradcheck_and_gradgradcheck(name):
         def call(*values, function=function):
             return function(functional, *values)
 
-        assert torch.autograd.gradcheck(call, tensors, fast_mode=True), what
+        assert torch.autograd.gradcheck(call, tensors, check_batched_grad=True, fast_mode=True), (
+            what
+        )
         assert torch.autograd.gradgradcheck(call, tensors, fast_mode=True), what
 
 

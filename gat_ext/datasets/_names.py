@@ -29,7 +29,7 @@ class Scale:
     def of(cls, table: Array) -> Scale:
         """The scale that gives columns the mean 0 and the standard deviation 1.
 
-        Columns of zeros and ones, and constant ones, stay as they are.
+        Columns of zeros and ones stay as they are; other constant ones become zeros.
 
         Args:
             table: [N, C] finite numbers.
@@ -39,10 +39,13 @@ class Scale:
             Scale(mean=(20.0, 0.0), deviation=(10.0, 1.0))
         """
         mean, deviation = table.mean(axis=0), table.std(axis=0)
-        binary = ((table == 0) | (table == 1)).all(axis=0) | ~(deviation > 0)
+        binary = ((table == 0) | (table == 1)).all(axis=0)
+        # Rounding of its mean gives a constant column a deviation above 0.
+        constant = (table == table[:1]).all(axis=0) | ~(deviation > 0)
+        mean = np.where(constant, table[0], mean)
         return cls(
             tuple(np.where(binary, 0.0, mean).tolist()),
-            tuple(np.where(binary, 1.0, deviation).tolist()),
+            tuple(np.where(binary | constant, 1.0, deviation).tolist()),
         )
 
     def applied(self, table: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from gat_ext.datasets._dataset import NodeDataset
 from gat_ext.datasets._names import Names
 from gat_ext.datasets._optional import require
 from gat_ext.datasets._own_parts import Labels, Parts, Reading, assemble
-from gat_ext.datasets._own_tables import Table, read
+from gat_ext.datasets._own_tables import Table, read, whole
 
 
 def from_tables(
@@ -60,8 +61,9 @@ def from_tables(
         FileNotFoundError: There is no such file.
         TypeError: A table is something else.
         ValueError: A column is missing, an id is unknown or occurs twice, a feature is not a
-            number, a split has an unknown word, there are fewer than two classes, or labels are
-            numbers with fractions. The message names the file, the line and the column.
+            number, no column has the features of edges that were requested, a split has an unknown
+            word, there are fewer than two classes, or labels are numbers with fractions. The
+            message names the file, the line and the column.
         ImportError: pyarrow is missing.
 
     Example:
@@ -93,34 +95,50 @@ def parts_of_tables(
         (edges, "target", "the ids of the edges' targets"),
     ):
         if what != "label" or (labels and known is None):
-            table.require(how.column(what), meaning, how.argument(what))
+            table.require(how.column(what), meaning, how.argument(what) if known is None else "")
     ids = nodes.text(how.column("id"))
     _check_ids(nodes, ids, how)
     own = {how.column(what) for what in ("id", "label", "split")}
-    names, unread = _feature_columns(
-        nodes, how.features if known is None else known.features, own, how.features_argument
-    )
+    by_edges = "--edge-attributes" if how.command else "edge_features"
+    if known is None:
+        option, chosen, of_edges = how.features_argument, how.features, how.edge_features
+        otherwise = f"leave the column out by naming the others with {option}"
+        edges_otherwise = (
+            f"leave the column out of the file, or {by_edges} out"
+            if how.command
+            else f"leave the column out by naming the others with {by_edges}"
+        )
+    else:  # columns are those of the model
+        option, chosen, of_edges = "", known.features, known.edges
+        otherwise = edges_otherwise = ""
+    names, unread = _feature_columns(nodes, chosen, own, option)
     if not names:
+        others = f" (not read: {', '.join(unread)})" if unread else ""
         raise ValueError(
             f"{nodes.name} has no column of numbers for features, apart from "
-            f"{', '.join(sorted(own))}; expected at least one: add one, for example of degrees"
+            f"{', '.join(sorted(own))}{others}; expected at least one: add one, for example of "
+            "degrees"
         )
     own = {how.column(what) for what in ("source", "target")}
-    chosen = how.edge_features if known is None else known.edges
-    what = "edge_features" if not how.command else "other columns in the file"
-    edge_names, edges_unread = _feature_columns(edges, chosen, own, what)
+    option = by_edges if known is None and not how.command else ""
+    edge_names, edges_unread = _feature_columns(edges, of_edges, own, option)
+    if of_edges is True and not edge_names:
+        raise ValueError(
+            f"{edges.name} has no column of numbers for features of edges, apart from "
+            f"{', '.join(sorted(own))}; expected at least one: leave {by_edges} out"
+        )
     ends = [_numbers_of(edges, how.column(what), ids, nodes.name) for what in ("source", "target")]
 
     def column(what: str) -> Any:
         there = labels and how.column(what) in nodes.columns
-        return nodes.text(how.column(what)) if there else None
+        return whole(nodes.text(how.column(what))) if there else None
 
     return Parts(
         ids.to_pylist(),
-        nodes.numbers(names, how.features_argument),
+        nodes.numbers(names, otherwise),
         names,
         np.stack(ends),
-        edges.numbers(edge_names, what),
+        edges.numbers(edge_names, edges_otherwise),
         edge_names,
         Labels(
             column("label"), column("split"), lambda row, what: nodes.place(row, how.column(what))
@@ -154,18 +172,28 @@ def _numbers_of(edges: Table, column: str, ids: Any, nodes: str) -> Array:
     compute = require("pyarrow.compute")
     text = edges.text(column)
     found = compute.index_in(text, ids)
+    if found.null_count and not (again := compute.index_in(whole(text), ids)).null_count:
+        found = again
     lacking = np.flatnonzero(compute.is_null(found).to_numpy(zero_copy_only=False))
     if len(lacking):
         row = int(lacking[0])
         given = text[row].as_py()
         what = f"no node has the id {given!r}" if given else "there is no id"
         more = f" ({len(lacking)} such edges)" if len(lacking) > 1 else ""
+        alike = next((each for each in ids.to_pylist() if _bare(each) == _bare(given)), None)
+        mend = "add the node there, or remove the edge"
+        if given and alike is not None:
+            mend = f"write {alike!r} alike in both"
         raise ValueError(
-            f"{edges.place(row, column)}: {what}{more}; expected an id of {nodes}: add the node "
-            "there, or remove the edge"
+            f"{edges.place(row, column)}: {what}{more}; expected an id of {nodes}: {mend}"
         )
     result: Array = found.to_numpy(zero_copy_only=False).astype(np.int64)
     return result
+
+
+def _bare(name: str) -> str:
+    """An id without what spreadsheets change: leading zeros, and capitals."""
+    return name.lstrip("0").casefold()
 
 
 def _feature_columns(
@@ -174,7 +202,9 @@ def _feature_columns(
     """Names of the columns of features, and columns that are not read, with reasons."""
     others = [column for column in table.columns if column not in own]
     if chosen is not None and not isinstance(chosen, bool):
-        for column in chosen:
+        for column, count in Counter(chosen).items():
+            if count > 1:
+                raise ValueError(f"{option} has {column!r} {count} times; expected each name once")
             if column not in table.columns:
                 table.require(column, "a feature", option)
             if column in own:

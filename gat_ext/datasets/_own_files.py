@@ -30,10 +30,11 @@ def name_of(path: str | os.PathLike[str]) -> str:
     """The name of the data set of a file or folder.
 
     Example:
-        >>> name_of("data/people/"), name_of("data/cora_ml.npz")
-        ('own:people', 'own:cora_ml')
+        >>> name_of("data/people.v2/"), name_of("data/cora_ml.npz")
+        ('own:people.v2', 'own:cora_ml')
     """
-    return f"own:{Path(os.path.abspath(path)).stem}"
+    place = Path(os.path.abspath(path))
+    return f"own:{place.stem if place.suffix.lower() in _READERS else place.name}"
 
 
 def from_path(
@@ -100,15 +101,17 @@ def from_path(
 
 
 def _table_in(folder: Path, kind: str) -> Path:
-    found = [folder / f"{kind}{suffix}" for suffix in SUFFIXES]
+    wanted = [f"{kind}{suffix}" for suffix in SUFFIXES]
+    found = sorted(path for path in folder.iterdir() if path.name.lower() in wanted)
     found = [path for path in found if path.is_file()]
     if len(found) == 1:
         return found[0]
     if found:
         names = " and ".join(path.name for path in found)
         raise ValueError(f"{folder} has {names}; expected one of them: move the other away")
-    names = ", ".join(f"{kind}{suffix}" for suffix in SUFFIXES)
-    raise FileNotFoundError(f"{folder} has no table of {kind}; expected one of {names} in it")
+    raise FileNotFoundError(
+        f"{folder} has no table of {kind}; expected one of {', '.join(wanted)} in it"
+    )
 
 
 # ---- .npz
@@ -147,7 +150,7 @@ def _of_npz(path: Path, how: Reading, known: Names | None, labels: bool) -> Part
         x = _either(path, arrays, "the features", "attr_matrix", "x", "features")
     else:
         x = features.toarray()
-    if x.ndim != 2 or x.dtype.kind not in "biuf":
+    if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "biuf":
         raise ValueError(f"{path}: features are {x.dtype} {list(x.shape)}; expected numbers [N, C]")
     y = _either(path, arrays, "the labels", "labels", "y") if labels else None
     masks = [arrays.get(mask) for mask in _MASKS]
@@ -194,8 +197,8 @@ def _of_arrays(
     directed: bool = False,
 ) -> Parts:
     """The parts of arrays, with their shapes and values checked."""
-    num_nodes, num_edges = len(x), pairs.shape[-1]
-    classes, features, ids = (None if each is None else list(map(str, each)) for each in names)
+    num_nodes = len(x)
+    classes, features, ids = map(_texts_of, names)
     if features is None or len(features) != x.shape[1]:
         features = [str(column) for column in range(x.shape[1])]
     if ids is None or len(ids) != num_nodes:
@@ -205,6 +208,7 @@ def _of_arrays(
             f"{path}: the edges are {pairs.dtype} {list(pairs.shape)}; expected integers [2, E], "
             "sources and targets: transpose pairs [E, 2]"
         )
+    num_edges = pairs.shape[1]
     if num_edges and not 0 <= int(pairs.min()) <= int(pairs.max()) < num_nodes:
         hint = ": subtract 1" if int(pairs.min()) >= 1 and int(pairs.max()) == num_nodes else ""
         raise ValueError(
@@ -222,7 +226,7 @@ def _of_arrays(
     if how.edge_features:
         if weights is None:
             raise ValueError(f"{path} has no features of edges; read it without them")
-        rows = np.asarray(weights, np.float64).reshape(num_edges, -1)
+        rows = _rows(path, weights, num_edges)
     edges = [str(column) for column in range(rows.shape[1])]
     found = Labels(
         None if y is None else _texts(path, y, num_nodes, classes),
@@ -234,6 +238,34 @@ def _of_arrays(
         *(ids, x.astype(np.float64), features, pairs.astype(np.int64), rows, edges, found, unread),
         directed=directed,
         standardize=False,
+    )
+
+
+def _rows(path: Path, weights: Array, num_edges: int) -> Array:
+    """The features of edges, float64 [E, D]."""
+    fits = weights.ndim in (1, 2) and len(weights) == num_edges and weights.dtype.kind in "biuf"
+    if not fits:
+        raise ValueError(
+            f"{path}: features of edges are {weights.dtype} {list(weights.shape)}; expected "
+            f"numbers [{num_edges}] or [{num_edges}, D], in the order of the edges"
+        )
+    rows = weights.astype(np.float64).reshape(num_edges, -1 if weights.ndim == 2 else 1)
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        edge, column = map(int, bad[0])
+        raise ValueError(
+            f"{path}, edge {edge}: its feature {column} is {rows[edge, column]}; expected finite "
+            "numbers: fill it in, or read the file without features of edges"
+        )
+    return rows
+
+
+def _texts_of(names: Array | None) -> list[str] | None:
+    if names is None:
+        return None
+    flat = names.ravel()
+    return list(
+        map(str, np.char.decode(flat, "utf-8", "replace") if flat.dtype.kind == "S" else flat)
     )
 
 
@@ -249,6 +281,11 @@ def _texts(path: Path, y: Array, num_nodes: int, classes: list[str] | None) -> A
         return y.astype(object)
     numbers = y.astype(np.int64)
     if classes is not None and len(classes) > numbers.max(initial=0):
+        if len({*classes, ""}) <= len(classes):
+            raise ValueError(
+                f"{path}: class_names has a name twice, or an empty one; expected another name for "
+                "each class"
+            )
         names = np.array([*classes, ""], dtype=object)
         return names[np.where(numbers < 0, len(classes), numbers)]
     texts = numbers.astype(str).astype(object)
@@ -307,7 +344,7 @@ def _of_pyg(path: Path, how: Reading, known: Names | None, labels: bool) -> Part
             f"{path} is a {type(found).__name__} without {', '.join(sorted(lacking))}; expected a "
             "homogeneous Data of PyG with x, edge_index and y"
         )
-    arrays = {name: tensor.to_dense().numpy() for name, tensor in tensors.items()}
+    arrays = {name: _array(tensor) for name, tensor in tensors.items()}
     if arrays["x"].ndim != 2:
         raise ValueError(f"{path}: x has shape {list(arrays['x'].shape)}; expected [N, C]")
     weights = arrays.get("edge_attr", arrays.get("edge_weight"))
@@ -315,6 +352,12 @@ def _of_pyg(path: Path, how: Reading, known: Names | None, labels: bool) -> Part
     masks = [arrays.get(mask) for mask in _MASKS]
     pairs, names = arrays["edge_index"], [None] * 3
     return _of_arrays(path, how, arrays["x"], pairs, weights, y, masks, names, directed=True)
+
+
+def _array(tensor: Tensor) -> Array:
+    dense = tensor.detach().to_dense()
+    array: Array = (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
+    return array
 
 
 def _of_graphml(path: Path, how: Reading, known: Names | None, labels: bool) -> Parts:
@@ -326,11 +369,17 @@ def _of_graphml(path: Path, how: Reading, known: Names | None, labels: bool) -> 
     def table(kind: str, columns: dict[str, list[Any]], rows: list[dict[str, Any]]) -> Table:
         # As text, in which a missing value is "".
         keys = dict.fromkeys(key for row in rows for key in row)
-        columns |= {key: [str(row.get(key, "")) for row in rows] for key in keys}
-        return read(columns, f"{path}, {kind}")
+        found = {key: [str(row.get(key, "")) for row in rows] for key in keys}
+        return read(found | columns, f"{path}, {kind}")
 
-    nodes = table("nodes", {how.column("id"): list(graph)}, [row for _, row in graph.nodes.data()])
-    ends = [list(each) for each in zip(*graph.edges(), strict=True)]
+    of_nodes = dict(graph.nodes.data())
+    id = how.column("id")
+    if any(id in row for row in of_nodes.values()):  # an attribute has the ids
+        names = {node: str(row.get(id, "")) for node, row in of_nodes.items()}
+    else:
+        names = dict(zip(of_nodes, map(str, of_nodes), strict=True))
+    nodes = table("nodes", {id: list(names.values())}, list(of_nodes.values()))
+    ends = [[names[node] for node in each] for each in zip(*graph.edges(), strict=True)]
     named = {how.column("source"): ends[0], how.column("target"): ends[1]}
     edges = table("edges", named, [row for *_, row in graph.edges.data()])
     return parts_of_tables(nodes, edges, how, known, labels, graph.is_directed())

@@ -253,7 +253,7 @@ def _check_classes(
 
 
 def _is_integer(text: str) -> bool:
-    return text.lstrip("+-").isdecimal()
+    return text.removeprefix("-").isdecimal()
 
 
 def _masks(name: str, labels: Labels, y: Array, how: Reading) -> list[Array]:
@@ -289,7 +289,8 @@ def _masks(name: str, labels: Labels, y: Array, how: Reading) -> list[Array]:
 def split_by_fractions(name: str, y: Array, fractions: Sequence[float], seed: int) -> list[Array]:
     """Nodes for training, validation and test, drawn at random in each class alike.
 
-    The first node of a class is for training. The same arguments give the same nodes.
+    The first node of a class is for training, and each of the three has one of a class of at least
+    three. The same arguments give the same nodes.
 
     Args:
         name: Of the data set, for errors.
@@ -303,6 +304,8 @@ def split_by_fractions(name: str, y: Array, fractions: Sequence[float], seed: in
     Example:
         >>> [len(nodes) for nodes in split_by_fractions("a", np.zeros(10), (0.6, 0.2, 0.2), 0)]
         [6, 2, 2]
+        >>> [len(nodes) for nodes in split_by_fractions("a", np.zeros(3), (0.6, 0.2, 0.2), 0)]
+        [1, 1, 1]
     """
     order = np.random.default_rng(seed).permutation(len(y))
     found: list[list[Array]] = [[], [], []]
@@ -310,6 +313,10 @@ def split_by_fractions(name: str, y: Array, fractions: Sequence[float], seed: in
         nodes = order[y[order] == one]
         ends = np.round(np.cumsum(fractions) * len(nodes) + 1e-9).astype(int)
         ends = np.maximum(ends, 1)
+        if len(nodes) >= 3:
+            place = np.arange(3)
+            ends = np.minimum(ends, len(nodes) - 2 + place)
+            ends = np.maximum.accumulate(ends - place) + place
         for chosen, first, end in zip(found, (0, *ends[:-1]), ends, strict=True):
             chosen.append(nodes[first:end])
     masks = [np.sort(np.concatenate(chosen)) for chosen in found]

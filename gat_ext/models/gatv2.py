@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torch.nn import functional as F
 
 from gat_ext.functional import checks
 from gat_ext.models.base import Shape, StackedModel
 from gat_ext.nn import GATv2Conv
+from gat_ext.ops.pointwise import elu
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,7 +82,7 @@ class GATv2(StackedModel):
             make_layer,
             shape,
             norm=norm,
-            activation=F.elu,
+            activation=elu,
             dropout=dropout,
             edge_dim=edge_dim,
         )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gat_ext.functional import checks
 from gat_ext.graph import Graph
@@ -21,6 +20,7 @@ from gat_ext.nn.features import SparseFeatures
 from gat_ext.nn.linear import Projection, reset_children
 from gat_ext.nn.pool import membership
 from gat_ext.nn.tracers import TracedModule
+from gat_ext.ops.pointwise import elu
 from gat_ext.ops.state import is_tracing
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class PooledModel(Loadable, TracedModule):
         pool: nn.Module,
         head: nn.Module | None = None,
         *,
-        activation: Callable[[Tensor], Tensor] | None = F.elu,
+        activation: Callable[[Tensor], Tensor] | None = elu,
     ) -> None:
         """Keeps the modules; see the class for the arguments."""
         super().__init__()

@@ -14,6 +14,7 @@ from gat_ext.graph.sharded import ShardedGraph
 from gat_ext.graph.traced import TracedGraph
 from gat_ext.nn.inputs import Adjacency, as_graph, edge_matrix
 from gat_ext.ops.registry import needs_grad
+from gat_ext.ops.scatter import widened
 from gat_ext.ops.state import have_tangents
 
 _REDUCTIONS = {
@@ -66,14 +67,16 @@ def loop_features(edge_attr: Tensor, looped: SelfLoops, fill_value: float | Tens
 
 
 def _scatter(values: Tensor, looped: SelfLoops, how: str) -> Tensor:
+    dtype, values = values.dtype, widened(values)
     index, size = looped.destinations()
     start = torch.ones if how == "prod" else torch.zeros
     out = start((size, *values.shape[1:]), dtype=values.dtype, device=values.device)
     index = index.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     if how == "mean":  # torch.onnx.export translates a mean of scatter_reduce wrongly
         count = torch.zeros_like(out).scatter_add(0, index, torch.ones_like(values))
-        return out.scatter_add(0, index, values) / count.clamp(min=1)
-    return out.scatter_reduce(0, index, values, how, include_self=how in ("sum", "prod"))
+        return (out.scatter_add(0, index, values) / count.clamp(min=1)).to(dtype)
+    out = out.scatter_reduce(0, index, values, how, include_self=how in ("sum", "prod"))
+    return out.to(dtype)
 
 
 def _reduce(values: Tensor, looped: SelfLoops, how: str) -> Tensor:

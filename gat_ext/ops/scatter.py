@@ -41,10 +41,18 @@ def row_sum(values: Tensor, row: Tensor, num_rows: int) -> Tensor:
     In an export to ONNX by ScatterElements. The ScatterND that index_add becomes adds to one row
     from several threads at once in onnxruntime, and loses sums.
     """
-    zeros = values.new_zeros((num_rows, *values.shape[1:]))
     if is_exporting_to_onnx():
-        return zeros.scatter_add(0, _row_of_each(values, row), values)
+        wide = widened(values)
+        zeros = wide.new_zeros((num_rows, *values.shape[1:]))
+        return zeros.scatter_add(0, _row_of_each(values, row), wide).to(values.dtype)
+    zeros = values.new_zeros((num_rows, *values.shape[1:]))
     return zeros.index_add(0, row, values)
+
+
+def widened(values: Tensor) -> Tensor:
+    """16-bit numbers as float32 in an export to ONNX: onnxruntime does not reduce 16-bit ones."""
+    is_narrow = values.is_floating_point() and values.dtype.itemsize == 2
+    return values.float() if is_narrow and is_exporting_to_onnx() else values
 
 
 def _row_of_each(values: Tensor, row: Tensor) -> Tensor:
@@ -57,10 +65,11 @@ def row_extremum(values: Tensor, row: Tensor, num_rows: int, reduce: str) -> Ten
 
     Rows without edges have -inf ("amax") or inf ("amin").
     """
-    empty = values.new_full(
+    wide = widened(values)
+    empty = wide.new_full(
         (num_rows, *values.shape[1:]), -torch.inf if reduce == "amax" else torch.inf
     )
-    return empty.scatter_reduce(0, _row_of_each(values, row), values, reduce)
+    return empty.scatter_reduce(0, _row_of_each(values, row), wide, reduce).to(values.dtype)
 
 
 def row_softmax(scores: Tensor, row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.nn.functional import leaky_relu
 
 from gat_ext import _C
+from gat_ext.ops.pointwise import leaky_relu
 
 
 class Traits(NamedTuple):

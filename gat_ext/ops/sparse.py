@@ -203,7 +203,7 @@ def _sum_over_winners(values: Tensor, arg: Tensor, num_edges: int) -> Tensor:
     head = torch.arange(heads, device=arg.device).view(1, -1, 1).expand_as(arg)
     slot = torch.where(arg < 0, num_edges, arg.long()) * heads + head
     total = values.new_zeros((num_edges + 1) * heads)
-    return total.index_add(0, slot.flatten(), values.flatten()).view(-1, heads)[:num_edges]
+    return total.index_add(0, slot.reshape(-1), values.reshape(-1)).view(-1, heads)[:num_edges]
 
 
 def _extremum_double_backward(ctx: Any, grad: Tensor) -> Grads:

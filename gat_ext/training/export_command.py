@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -127,13 +128,12 @@ def _call_of(saved: SavedRun) -> _Call:
         x, edges = inputs
         names = [f"x_{kind}" for kind in x]
         return _Call(tuple(inputs), {}, [*names, *("_".join(("edge_index", *r)) for r in edges)])
-    args, names = (data.x, data.edge_index), ["x", "edge_index"]
-    if not isinstance(model, PooledModel):
-        return _Call(args, {}, names)
-    kwargs = {"node_ptr": data.node_ptr}  # type: ignore[union-attr]
-    if model.network.edge_dim is not None:
+    pooled = isinstance(model, PooledModel)
+    kwargs = {"node_ptr": data.node_ptr} if pooled else {}  # type: ignore[union-attr]
+    network: Any = model.network if pooled else model
+    if network.edge_dim is not None:
         kwargs["edge_attr"] = data.edge_attr  # type: ignore[union-attr]
-    return _Call(args, kwargs, [*names, *kwargs])
+    return _Call((data.x, data.edge_index), kwargs, ["x", "edge_index", *kwargs])
 
 
 @contextmanager
@@ -142,6 +142,8 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)

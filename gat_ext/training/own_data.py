@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ def settings(data: NodeDataset, how: Reading) -> dict[str, Any]:
         (['age'], ['a', 'b'], [0.6, 0.2, 0.2])
     """
     names = Names() if data.names is None else data.names
+    digest = hashlib.sha256()
+    for tensor in (data.x, data.y, data.edge_index, data.edge_attr, data.train_mask, data.val_mask):
+        digest.update(b"" if tensor is None else tensor.contiguous().numpy().data)
     return {
         "columns": dict(how.columns),
         "directed": how.directed,
@@ -31,6 +35,7 @@ def settings(data: NodeDataset, how: Reading) -> dict[str, Any]:
         "split_seed": how.seed,
         "num_nodes": data.num_nodes,
         "num_edges": data.num_edges,
+        "digest": digest.hexdigest()[:16],
         **names.settings(),
     }
 

@@ -14,6 +14,7 @@ _OPTIONS = {
     "embedding_channels": "--dim",
     "stopping": "--keep",
     "edges": "--edge-attributes",
+    "digest": "the digest of the data",
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, leaky_relu
+from torch.nn.functional import embedding
 
 from gat_ext.functional import edge_sum, gat_attention
 from gat_ext.graph.protocol import GraphLike
@@ -16,6 +16,7 @@ from gat_ext.nn.inputs import Adjacency, Attention, Features, NodeFeatures, chec
 from gat_ext.nn.linear import linear, reset_, weight_of
 from gat_ext.nn.typed import LazyTypedLinear, TypedLinear, check_types
 from gat_ext.ops import linear_maps
+from gat_ext.ops.pointwise import leaky_relu
 
 
 def heat_attention(
