@@ -165,6 +165,7 @@ def test_train_uniform_attention_says_so(tmp_path):
         (("compare", "--models", "gat,hgt"), "no model of nodes is called 'hgt'"),
         (("compare", "--models", ""), "no model of nodes is called ''"),
         (("compare", "--chart", "a.jpg"), "a.jpg is neither of .svg nor .png"),
+        (("compare", "--out", "a.svg"), "--out and the chart are one file, a.svg"),
         (("compare", "--seeds", "0"), "seeds"),
     ],
     ids=lambda value: str(value),

@@ -8,6 +8,9 @@
 //   gradients of its sum of terms and of b. The destination pass stores these, 2 or 3 H numbers per
 //   edge: to recompute them would take two dot products with rows of the source, an exponential,
 //   and the random numbers of dropout.
+//   For a score of dot products on a symmetric graph, where x, y and v are one tensor (AGNN on an
+//   undirected graph), one pass over the rows does both: it gathers x_j and g_j, two rows an edge
+//   instead of three, and stores nothing for each edge. See one_pass.h.
 //   Without a term, a pass over the sources gathers g_i only, sums the gradients of b_j and v_j,
 //   and writes those of the edges and the gradient of a_i through each edge, which another pass
 //   sums over the rows: one gather of feature rows instead of two.
@@ -31,9 +34,10 @@ inline constexpr std::int64_t kNodeColumns = 4;
 // Scratch memory of the backward.
 template <class A>
 struct BackwardScratch {
-  A* node_table = nullptr;    // [N_dst, kNodeColumns, H]; of scores without a term
-  A* edge_factors = nullptr;  // [E, kEdgeFactors, H]; of scores with one
+  A* node_table = nullptr;    // [N_dst, kNodeColumns, H]; of scores without a term, and of one pass
+  A* edge_factors = nullptr;  // [E, kEdgeFactors, H]; of scores with a term
   void* inverse = nullptr;    // [E], with the dtype of position; null unless grad_dst_term needs it
+  bool one_pass = false;      // see one_pass.h
 };
 
 template <class T>

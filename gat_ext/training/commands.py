@@ -58,12 +58,14 @@ def compare(
         settings_of_torch(num_threads, deterministic=True) as chosen,
     ):
         plots.require()
+        path = out.with_suffix(".svg") if chart is None else chart
+        if path == out:
+            raise ValueError(f"--out and the chart are one file, {out}; give --out a name in .json")
         ratios, names = noise_options.ratios_of(noise), noise_options.models_of(models)
         with files.claimed(out.parent):
             study = noise_study.Study(out, names, ratios, seeds, epochs)
             console.print(str(chosen))
             study.run(console.print)
-            path = out.with_suffix(".svg") if chart is None else chart
             study.draw(path)
         console.print("Test accuracy [%], and the weight of a true edge over that of a random one")
         console.print(study.table())

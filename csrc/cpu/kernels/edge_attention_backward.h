@@ -7,6 +7,7 @@
 #include "edge_attention_destination.h"
 #include "edge_attention_node_terms.h"
 #include "edge_attention_source.h"
+#include "edge_attention_symmetric.h"
 
 namespace gat::cpu {
 
@@ -60,6 +61,13 @@ void edge_attention_backward(const EdgeAttentionBackward<T>& args,
   const auto by_destination = [&](const auto& pass) {
     for_each_row(csr.rowptr, partition_rows(csr.rowptr, csr.num_rows), threads, pass);
   };
+  if constexpr (kIsProduct<Score>) {
+    if (scratch.one_pass) {
+      fill_node_table(args, scratch.node_table);
+      by_destination(SymmetricPass<Isa, Score, T>(args, scratch.node_table));
+      return;
+    }
+  }
   if constexpr (Score::has_term) {
     by_destination(DestinationPass<Isa, Score, T>(args, scratch.edge_factors));
     if (args.grad_key || args.grad_value || args.grad_src_term)

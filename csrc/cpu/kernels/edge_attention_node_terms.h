@@ -27,6 +27,37 @@ void fill_node_table(const EdgeAttentionBackward<T>& args, Acc<T>* table) {
   }
 }
 
+// Prefetches the rows of the following neighbours.
+template <class A>
+struct NodeTableAhead {
+  const A* table;
+  const std::int64_t* neighbor;
+  std::int64_t num_heads;
+  GAT_HD void operator()(int e) const {
+    const std::int64_t size = kNodeColumns * num_heads;
+    prefetch(table + neighbor[e + kAhead] * size, size * static_cast<std::int64_t>(sizeof(A)));
+  }
+};
+
+// Reads the rows of the neighbours of a tile to s.dst_term, s.shift, s.scale and s.delta.
+template <class A>
+GAT_HD void read_node_table(const A* table, int n, std::int64_t H, TileScratch<A>& s) {
+  const auto column = [&](std::int64_t c) {
+    return [&, c](int e) { return table + (s.neighbor[e] * kNodeColumns + c) * H; };
+  };
+  const auto first = [&](int e) {
+    // The stores of a few edges fill the store buffer: without the prefetch, no more loads would be
+    // in flight.
+    prefetch(table + s.neighbor[e + 8] * kNodeColumns * H,
+             kNodeColumns * H * std::int64_t{sizeof(A)});
+    return column(0)(e);
+  };
+  rows_to_columns(n, H, first, s.dst_term.data());
+  rows_to_columns(n, H, column(1), s.shift.data());
+  rows_to_columns(n, H, column(2), s.scale.data());
+  rows_to_columns(n, H, column(3), s.delta.data());
+}
+
 // State of a row: gradients of v [H, F] and b [H].
 template <class Isa, class Score, class T>
 struct NodeTermPass : BackwardPass<Isa, Score, T>, NothingShared {
@@ -39,23 +70,6 @@ struct NodeTermPass : BackwardPass<Isa, Score, T>, NothingShared {
   NodeTermPass(const EdgeAttentionBackward<T>& a, const A* table) : Base(a), node_table(table) {}
   std::int64_t state_size() const { return H * (F + 1); }
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
-
-  void read_nodes(int n, Scratch& s) const {
-    const auto column = [&](std::int64_t c) {
-      return [this, &s, c](int e) { return node_table + (s.neighbor[e] * kNodeColumns + c) * H; };
-    };
-    const auto first = [&](int e) {
-      // The stores of a few edges fill the store buffer: without the prefetch, no more loads would
-      // be in flight.
-      prefetch(node_table + s.neighbor[e + 8] * kNodeColumns * H,
-               kNodeColumns * H * std::int64_t{sizeof(A)});
-      return column(0)(e);
-    };
-    rows_to_columns(n, H, first, s.dst_term.data());
-    rows_to_columns(n, H, column(1), s.shift.data());
-    rows_to_columns(n, H, column(2), s.scale.data());
-    rows_to_columns(n, H, column(3), s.delta.data());
-  }
 
   // Calls f(position in [H, kTile], V{}) for the vectors of all heads.
   template <class Fn>
@@ -88,12 +102,8 @@ struct NodeTermPass : BackwardPass<Isa, Score, T>, NothingShared {
 
   // Writes <g_i, v_j> to s.grad_weight.
   void differentiate_weights(std::int64_t row, int n, Scratch& s) const {
-    const auto node_ahead = [&](int e) {
-      prefetch(node_table + s.neighbor[e + kAhead] * kNodeColumns * H,
-               kNodeColumns * H * static_cast<std::int64_t>(sizeof(A)));
-    };
-    const RowTile<T, Ahead::yes, decltype(node_ahead)> rows{args.grad_out, s.neighbor, n, H, F,
-                                                            node_ahead};
+    const RowTile<T, Ahead::yes, NodeTableAhead<A>> rows{
+        args.grad_out, s.neighbor, n, H, F, {node_table, s.neighbor, H}};
     reduce_rows<Isa, A>(rows, DotWith<T>{in.value + row * H * F, this->keep}, s.grad_weight.data());
   }
 
@@ -103,7 +113,7 @@ struct NodeTermPass : BackwardPass<Isa, Score, T>, NothingShared {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(args.transpose, k, edge_ids, s);
       if (in.selected) widen<kTile>(args.position, k, args.transpose.num_edges(), s.position);
-      read_nodes(n, s);
+      read_node_table<A>(node_table, n, H, s);
       recompute_weights(row, n, s);
       differentiate_weights(row, n, s);
       const auto nodes = [&](std::int64_t h, int e, auto zero) {

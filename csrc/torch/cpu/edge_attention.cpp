@@ -2,6 +2,7 @@
 #include "../../cpu/edge_attention.h"
 
 #include "../../cpu/isa.h"
+#include "../../cpu/one_pass.h"
 #include "../edge_attention.h"
 
 namespace gat::binding {
@@ -42,7 +43,8 @@ struct Cpu {
                 const SummedGradients&) {
     const at::ScalarType acc = accumulate_type(t.value().scalar_type());
     at::Tensor node_table, edge_factors, edge_grad, inverse;
-    if (!t.score.has_term) {
+    const bool one_pass = t.score.is_product && cpu::takes_one_pass(args);
+    if (!t.score.has_term || one_pass) {
       node_table = t.empty({t.num_dst, cpu::kNodeColumns, t.num_heads}, acc);
     } else if (args.grad_key || args.grad_value || args.grad_src_term) {
       const std::int64_t factors = t.score.has_node_terms ? 3 : 2;
@@ -53,8 +55,9 @@ struct Cpu {
       inverse = t.empty({t.num_edges}, args.position.wide ? at::kLong : at::kInt);
       args.edge_grad = mutable_data<Acc<T>>(edge_grad);
     }
-    kernels<T>(t).backward(args, {mutable_data<Acc<T>>(node_table),
-                                  mutable_data<Acc<T>>(edge_factors), mutable_data<void>(inverse)});
+    kernels<T>(t).backward(args,
+                           {mutable_data<Acc<T>>(node_table), mutable_data<Acc<T>>(edge_factors),
+                            mutable_data<void>(inverse), one_pass});
   }
 };
 
