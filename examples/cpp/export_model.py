@@ -1,4 +1,7 @@
-"""Exports a GAT for any number of nodes and edges to a package that C++ runs without Python.
+"""A model for C++: the export
+===========================
+
+Exports a GAT for any number of nodes and edges to a package that C++ runs without Python::
 
     python export_model.py FOLDER
 
