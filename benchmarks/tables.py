@@ -60,7 +60,9 @@ def ms(value: float) -> str:
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A table; the first line is its header."""
     every = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in every)
+    return "\n".join(
+        f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in cells)}|" for cells in every
+    )
 
 
 def wrapped(text: str) -> str:
@@ -76,8 +78,9 @@ def source(run: str, record: Record) -> str:
     names = {"torch": "torch", "torch_geometric": "PyG", "dgl": "DGL"}
     versions = {k: v for found in record["versions"].values() for k, v in found.items()}
     libraries = ", ".join(f"{name} {versions[k]}" for k, name in names.items() if k in versions)
-    line = f"{place_and_date(record)}; {libraries} ([{run}.json](measurements/{run}.json)):"
-    return f"{wrapped(line)}\n\n    python {' '.join(record['command'])}"
+    place = "; ".join(filter(None, [place_and_date(record), libraries]))
+    line = wrapped(f"{place} ([{run}.json](measurements/{run}.json)):")
+    return f"{line}\n\n    python {' '.join(record['command'])}"
 
 
 def spread(values: Sequence[float]) -> str:
