@@ -192,7 +192,8 @@ def layers(records: Sequence[Record]) -> str:
 
 def groups(records: Sequence[Record]) -> str:
     """The tables that the terminal had."""
-    text = []
+    benches = dict.fromkeys(f"`bench_{row.bench}.py`" for r in records for row in read_rows(r))
+    text = [wrapped(f"Times in milliseconds; the columns are those of {' and '.join(benches)}.")]
     for record in records:
         for _, found in itertools.groupby(read_rows(record), lambda row: row.title):
             rows = list(found)
@@ -295,7 +296,10 @@ TABLES: dict[str, Table] = {
         },
     ),
     "compiled": Table(
-        by_peer(_TOTAL),
+        by_peer(
+            "Milliseconds of forward, backward and, in an epoch, the optimizer; in brackets over "
+            "gat_ext"
+        ),
         {"compiled": "epoch layers --threads 2 --no-memory --peers gat_ext gat_ext-compiled"},
     ),
     "edges": Table(
