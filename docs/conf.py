@@ -69,10 +69,12 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,
+    "min_reported_time": 3600,  # no times of a machine that builds sites
 }
 # Of libraries, while the examples run: not for readers.
 warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)
-logging.getLogger("onnx_ir").setLevel("WARNING")  # a style of Pygments lets loggers print all
+for name in ("onnx_ir", "onnxscript"):  # a style of Pygments has all loggers print
+    logging.getLogger(name).setLevel("WARNING")
 
 nitpicky = True
 nitpick_ignore_regex = [
