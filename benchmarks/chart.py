@@ -1,7 +1,9 @@
 """Draws the chart of whole layers: time and memory, by library.
 
     python benchmarks/run.py layers --threads 2 --python dgl=PYTHON --out runs/layers
-    python benchmarks/chart.py runs/layers/results.json docs/images/layers.svg
+    python benchmarks/chart.py runs/layers/results.json runs/layers/layers.svg
+
+``tables.py`` draws that of docs/measurements/layers.json.
 
 Needs matplotlib. A layer that a library lacks, or cannot hold in memory, has no bar.
 """
@@ -12,6 +14,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from report import place_and_date
 
 COLORS = {"gat_ext": "#d1495b", "dgl": "#8d99ae", "pyg-compiled": "#b8c0d0", "pyg": "#d9dee7"}
 LAYERS = {"gat": "GAT", "agnn": "AGNN", "gatv2": "GATv2", "qkv": "Transformer"}
@@ -64,6 +68,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=9)
+    figure.text(0.99, 0.005, place_and_date(record), ha="right", fontsize=7, color="gray")
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(out, metadata={"Date": None})
 

@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -188,11 +188,14 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
 def heading(rows: Sequence[Row]) -> str:
     """One line with the item, graph and setting."""
     row = next((row for row in rows if row.timed), rows[0])
-    if not row.nodes:
-        return row.title
+    return f"{row.title}: {graph_line(row)}" if row.nodes else row.title
+
+
+def graph_line(row: Row) -> str:
+    """The graph and setting of a row."""
     s = row.setting
     return (
-        f"{row.title}: {s['graph']}, N = {row.nodes:,}, E = {row.edges:,}, "
+        f"{s['graph']}, N = {row.nodes:,}, E = {row.edges:,}, "
         f"{s['heads']} × {s['channels']} {s['dtype']}, {s['threads'] or 'all'} threads, "
         f"{s['device']}"
     )
@@ -207,12 +210,15 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, system and current load."""
+    """Processor, its widest vectors, cores, memory, system and current load."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
+    vectors = [flag for flag in ("avx512f", "avx2") if flags and flag in flags[1].split()]
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "vectors": vectors[0] if vectors else "",
         "cores": len(os.sched_getaffinity(0)),
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "system": platform.platform(),
@@ -231,7 +237,25 @@ def machine_lines(machine: dict[str, Any]) -> str:
 def write_json(path: Path, config: dict[str, Any], rows: Sequence[Row]) -> None:
     """Writes the configuration, and all rows with all samples."""
     record = {**config, "rows": [row.record() for row in rows]}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    text = json.dumps(record, indent=1)
+    numbers = re.compile(r"\[[\d\s.,e+-]+\]")  # a list of them is one line
+    path.write_text(numbers.sub(lambda found: " ".join(found[0].split()), text) + "\n")
+
+
+def read_rows(record: dict[str, Any]) -> list[Row]:
+    """The rows of a file that ``write_json`` wrote."""
+    names = [field.name for field in fields(Row)]
+    return [Row(**{name: row[name] for name in names if name in row}) for row in record["rows"]]
+
+
+def place_and_date(record: dict[str, Any]) -> str:
+    """The machine and the day of a file that ``write_json`` wrote."""
+    machine, vectors = record["machine"], record["machine"].get("vectors", "")
+    instructions = {"avx512f": " with AVX-512", "avx2": " with AVX2"}.get(vectors, "")
+    return (
+        f"{machine['cpu']}{instructions}, {machine['cores']} cores, "
+        f"{machine['memory'] / 2**30:.0f} GiB, {record['started'][:10]}"
+    )
 
 
 def problems(rows: Sequence[Row]) -> list[str]:

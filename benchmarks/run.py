@@ -59,15 +59,38 @@ def refuse_unknown(names: Sequence[str], benches: Benches) -> None:
             raise ValueError(_unknown("benchmark", name, choices))
 
 
-def run(names: Sequence[str], benches: Benches, session: Session, out: Path) -> list[report.Row]:
-    """Runs benchmarks and items by name, prints each table, and updates ``results.json``."""
+def shown_command(arguments: Sequence[str]) -> list[str]:
+    """The command line of the same measurement, without the paths of this machine."""
+    shown, values = [], iter(arguments)
+    for value in values:
+        if value == "--out":
+            next(values, None)
+        elif value == "--root":
+            shown += [value, "FOLDER"] if next(values, None) else []
+        else:
+            peer, equals, _ = value.partition("=")
+            shown.append(f"{peer}=PYTHON" if equals and peer in PEERS else value)
+    return ["benchmarks/run.py", *shown]
+
+
+def run(
+    names: Sequence[str],
+    benches: Benches,
+    session: Session,
+    out: Path,
+    arguments: Sequence[str] = (),
+) -> list[report.Row]:
+    """Runs benchmarks and items by name, prints each table, and updates the file ``out``."""
     rows: list[report.Row] = []
     config = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": shown_command(arguments),
         "machine": report.machine(),
         "versions": session.versions,
-        "options": {**asdict(session.options), "pythons": dict(session.options.pythons)},
+        "options": {
+            **asdict(session.options),
+            "pythons": dict.fromkeys(session.options.pythons, "PYTHON"),
+        },
     }
     if torch.cuda.is_available():
         config["gpu"] = torch.cuda.get_device_name()
@@ -76,7 +99,7 @@ def run(names: Sequence[str], benches: Benches, session: Session, out: Path) -> 
     def keep(found: list[report.Row]) -> None:
         rows.extend(found)
         report.show(found)
-        report.write_json(out / "results.json", config, rows)
+        report.write_json(out, config, rows)
 
     for peer, reason in session.missing.items():
         print(f"{PEERS[peer].title} left out: {reason}")
@@ -91,7 +114,7 @@ def run(names: Sequence[str], benches: Benches, session: Session, out: Path) -> 
                 for group in module.measure(session):
                     keep(group)
     except KeyboardInterrupt:
-        print(f"stopped; {out / 'results.json'} has the results so far", file=sys.stderr)
+        print(f"stopped; {out} has the results so far", file=sys.stderr)
     return rows
 
 
@@ -113,9 +136,10 @@ def main(argv: Sequence[str] | None = None, folder: Path = HERE, *, limited: boo
         parser.error(str(error))
     if limited and options.setting.device == "cpu":
         limit_memory()
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows = run(args.names, benches, Session(options), args.out)
-    print(f"\n{report.LEGEND}\n\nfigures: {args.out / 'results.json'}")
+    out = args.out if args.out.suffix == ".json" else args.out / "results.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows = run(args.names, benches, Session(options), out, sys.argv[1:] if argv is None else argv)
+    print(f"\n{report.LEGEND}\n\nfigures: {out}")
     for line in report.problems(rows):
         print(f"ERROR {line}", file=sys.stderr)
     return 1 if report.problems(rows) else 0
@@ -161,7 +185,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--no-memory", action="store_true", help="do not measure peak memory")
     add("--timeout", type=float, default=1800.0, help="seconds for one answer (%(default)s)")
     add("--out", type=Path, default=Path("runs/benchmarks"),
-        help="folder for results.json (%(default)s)")  # fmt: skip
+        help="a .json file, or a folder for results.json (%(default)s)")  # fmt: skip
     return parser
 
 

@@ -9,7 +9,9 @@ and no inventories of other projects are read, because CI has no access to the w
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from pathlib import Path
 
 import gat_ext
@@ -29,8 +31,8 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "cheat_sheet",
-    "gallery",
     "links",
     "reference_pages",
 ]
@@ -55,6 +57,24 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False  # a result is described in words: "int64 [B]: …" names no type
 napoleon_custom_sections = ["Shapes"]
 python_use_unqualified_type_names = True
+
+# Runs an example again if its source has changed; the build fails if one fails.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "_generated/gallery",
+    "example_extensions": {".py", ".cpp"},
+    "filename_pattern": r"examples/\w+\.py$",  # those of C++ need a compiler
+    "notebook_extensions": {".py"},
+    "within_subsection_order": "ExampleTitleSortKey",
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "min_reported_time": 3600,  # no times of a machine that builds sites
+}
+# Of libraries, while the examples run: not for readers.
+warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec", FutureWarning)
+for name in ("onnx_ir", "onnxscript"):  # a style of Pygments has all loggers print
+    logging.getLogger(name).setLevel("WARNING")
 
 nitpicky = True
 nitpick_ignore_regex = [

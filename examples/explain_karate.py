@@ -1,17 +1,16 @@
-"""Four explanations of a model's prediction for one member of Zachary's karate club.
+"""Explaining a prediction
+=======================
 
-Attention rollout, entropy, the edges that the member attends to most (drawn, if a file is named),
-and a learned edge mask, as in GNNExplainer. Drawing needs matplotlib; the data need networkx, a
-dependency of torch.
+Four explanations of a model's prediction for one member of Zachary's karate club.
 
-    python examples/explain_karate.py karate.png
+Attention rollout, entropy, the edges that the member attends to most, drawn, and a learned edge
+mask, as in GNNExplainer. Drawing needs matplotlib; the data need networkx, a dependency of torch.
 """
 
 from __future__ import annotations
 
-import sys
-
 import torch
+from matplotlib import pyplot
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,7 +54,7 @@ def learn_mask(model: GATv2, x: Tensor, graph: Graph, node: int) -> Tensor:
     return logits.sigmoid().detach()
 
 
-def main(picture: str | None) -> None:
+def main() -> None:
     """Trains, and explains one prediction."""
     data = load("karate")
     graph = Graph(data.edge_index, num_nodes=data.num_nodes)
@@ -84,8 +83,6 @@ def main(picture: str | None) -> None:
         strict=True,
     ):
         print(f"  hop {hop}: {source} -> {destination}, {alpha:.3f}")
-    if picture is not None:
-        explain.draw_edges(strongest, picture)
 
     mask = learn_mask(model, data.x, graph, NODE)
     important = mask > 0.5
@@ -95,6 +92,9 @@ def main(picture: str | None) -> None:
     assert out[NODE].argmax() == prediction[NODE].argmax()
     assert important.sum() < graph.num_edges / 4
 
+    explain.draw_edges(strongest, axes=pyplot.subplots(layout="constrained")[1])
+    pyplot.show()
+
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main()

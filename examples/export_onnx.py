@@ -1,16 +1,21 @@
-"""A trained model as an ONNX file, which onnxruntime runs without PyTorch on graphs of any size.
+"""A model as an ONNX file
+=======================
 
-Trains a GAT on Zachary's karate club, writes gat.onnx, and compares the file's classes with the
+A trained model as an ONNX file, which onnxruntime runs without PyTorch on graphs of any size.
+
+Trains a GAT on Zachary's karate club, writes it to a file, and compares the file's logits with the
 model's, on the club and on a larger random graph.
-
-    python examples/export_onnx.py
 """
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import onnxruntime
 import onnxscript  # noqa: F401  which the exporter of torch needs
 import torch
+from matplotlib import pyplot
 from torch.nn import functional as F
 
 from gat_ext.datasets import load
@@ -33,19 +38,25 @@ def main() -> None:
 
     model.eval()
     names = {"input_names": ["x", "edge_index"], "output_names": ["logits"]}
-    to_onnx(model, (data.x, data.edge_index), "gat.onnx", **names)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "gat.onnx")
+        to_onnx(model, (data.x, data.edge_index), file, **names)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
-    session = onnxruntime.InferenceSession("gat.onnx", providers=["CPUExecutionProvider"])
+    _, axes = pyplot.subplots(figsize=(4, 4), layout="constrained")
     larger = torch.randn(500, data.x.shape[1]), torch.randint(500, (2, 3000))
     for x, edge_index in ((data.x, data.edge_index), larger):
         (logits,) = session.run(None, {"x": x.numpy(), "edge_index": edge_index.numpy()})
         with torch.no_grad():
-            difference = (torch.from_numpy(logits) - model(x, edge_index)).abs().max().item()
-        print(
-            f"{x.shape[0]} nodes, {edge_index.shape[1]} edges: onnxruntime and the model differ by "
-            f"at most {difference:.1e}"
-        )
+            expected = model(x, edge_index)
+        difference = (torch.from_numpy(logits) - expected).abs().max().item()
+        size = f"{x.shape[0]} nodes, {edge_index.shape[1]} edges"
+        print(f"{size}: onnxruntime and the model differ by at most {difference:.1e}")
         assert difference < 1e-4
+        axes.scatter(expected.flatten(), logits.flatten(), s=8, label=size, zorder=-x.shape[0])
+    axes.set(xlabel="logits of the model", ylabel="logits of onnxruntime")
+    axes.legend()
+    pyplot.show()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Your own data: two tables become a data set, a GAT trains on it and predicts all nodes.
+"""Your own tables
+===============
+
+Two tables become a data set; a GAT trains on it and predicts all nodes.
 
 The tables are made up here, of people with a group each and of who knows whom, most of one group.
-Paths of CSV files or pandas DataFrames would do as well; docs/guides/own_data.md does the same by
+Paths of CSV files or pandas DataFrames would do as well; the guide "Your own data" does the same by
 commands.
 """
 
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib import pyplot
 
 from gat_ext.datasets import from_tables
 from gat_ext.models import GAT
@@ -58,6 +62,13 @@ def main() -> None:
     share = (named == people["truth"])[unlabelled].mean()
     print(f"of the people without a label, {100 * share:.1f} % are right")
     assert share > 0.8, "the graph was of no use"
+
+    _, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
+    axes.plot(result.history["val_score"])
+    axes.axvline(result.best_epoch, color="gray", linestyle=":", label="best epoch")
+    axes.set(xlabel="epoch", ylabel="validation accuracy")
+    axes.legend()
+    pyplot.show()
 
 
 if __name__ == "__main__":

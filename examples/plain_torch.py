@@ -1,4 +1,7 @@
-"""Sparse attention in plain PyTorch: a text model in which each word attends to some others.
+"""Sparse attention in plain PyTorch
+=================================
+
+A text model in which each word attends to some others.
 
 The pattern, a window of preceding words and a few global ones, is a graph; attention is one
 operator over its edges. It equals torch's dense attention with a mask, for a fraction of the work,
@@ -10,6 +13,7 @@ from __future__ import annotations
 import time
 
 import torch
+from matplotlib import pyplot
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,6 +85,11 @@ def main() -> None:
     print(f"{length} words, {graph.num_edges} pairs of them: {100 * share:.1f} % of the dense mask")
     print(f"forward and backward: {1e3 * seconds[0]:.1f} ms, dense {1e3 * seconds[1]:.1f} ms")
     print("outputs and gradients are equal")
+
+    _, axes = pyplot.subplots(figsize=(4, 4), layout="constrained")
+    axes.imshow(mask[:160, :160], cmap="Purples")
+    axes.set(title="who attends to whom", xlabel="word attended to", ylabel="word")
+    pyplot.show()
 
 
 if __name__ == "__main__":

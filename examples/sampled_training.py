@@ -1,4 +1,7 @@
-"""Mini-batches of sampled neighbours train a model of two layers, in one process or several.
+"""Sampled mini-batches
+====================
+
+Mini-batches of sampled neighbours train a model of two layers, in one process or several::
 
     torchrun --standalone --nproc-per-node 2 examples/sampled_training.py
 
@@ -14,6 +17,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+from matplotlib import pyplot
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -69,16 +73,17 @@ def main() -> None:
         shuffle=True,
         drop_last=True,  # equally many, equally large batches in all processes
     )
+    losses, reached = [], 0
     for epoch in range(5):
-        total, reached = 0.0, 0
         for batch in loader:
             loss = F.cross_entropy(parallel(batch.x, batch.blocks), batch.y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total, reached = total + loss.item(), max(reached, batch.num_nodes)
+            losses.append(loss.item())
+            reached = max(reached, batch.num_nodes)
         if rank == 0:
-            mean = total / len(loader)
+            mean = sum(losses[-len(loader) :]) / len(loader)
             print(f"epoch {epoch + 1}: loss {mean:.3f}, at most {reached} nodes at a time")
     assert reached < data.num_nodes, "the batches reach the whole graph"
 
@@ -88,7 +93,7 @@ def main() -> None:
             whole = model(data.x, [data.graph, data.graph])
         torch.testing.assert_close(out, whole, rtol=1e-4, atol=1e-4)
         right = (out.argmax(1) == data.y)[data.test_mask].float().mean().item()
-        print(f"{size} processes, test accuracy {100 * right:.1f} %, as on the whole graph")
+        print(f"processes: {size}, test accuracy {100 * right:.1f} %, as on the whole graph")
         assert right > 0.8, "chance is 0.25"
     if several:
         # The others wait for the test. Gloo may hang if the group and its last operation are freed
@@ -96,6 +101,11 @@ def main() -> None:
         last = dist.barrier(async_op=True)
         last.wait()
         dist.destroy_process_group()
+    if rank == 0:
+        _, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
+        axes.plot(losses)
+        axes.set(xlabel="mini-batch", ylabel="training loss")
+        pyplot.show()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Several processes train a GAT together, each on a part of the graph.
+"""Several processes
+=================
+
+Several processes train a GAT together, each on a part of the graph::
 
     torchrun --standalone --nproc-per-node 2 examples/several_processes.py
 
 The graph, made up here, has three groups of people with few links between them. Each process builds
-it, as each would load it, and keeps its part; `gat-ext partition` and `distributed.load` save that
-for graphs that do not fit. Without torchrun the script runs in one process.
+it, as each would load it, and keeps its part; ``gat-ext partition`` and ``distributed.load`` save
+that for graphs that do not fit. Without torchrun the script runs in one process.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import tempfile
 
 import torch
 import torch.distributed as dist
+from matplotlib import pyplot
 from torch.nn.parallel import DistributedDataParallel
 
 from gat_ext import Graph, distributed
@@ -53,6 +57,7 @@ def main() -> None:
     model = GAT(NUM_CLASSES, 8, NUM_CLASSES, heads=4, dropout=0.3)
     parallel = DistributedDataParallel(model) if several else model
     optimizer = torch.optim.Adam(parallel.parameters(), lr=0.01)
+    losses = []
     with tempfile.TemporaryDirectory() as mine:
         places = [mine]
         if several:
@@ -63,6 +68,7 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            losses.append(loss.item())
             if epoch % 30 == 0:
                 distributed.save_checkpoint(places[0], parallel, optimizer, epoch=epoch)
         assert distributed.load_checkpoint(places[0], parallel, optimizer) == (EPOCHS, {})
@@ -73,8 +79,8 @@ def main() -> None:
     with torch.no_grad():
         right = distributed.accuracy(parallel(x, graph), y, ~trained)
     if rank == 0:
-        print(f"{size} processes, {found.report.cut_edges} of {whole.num_edges} edges between them")
-        print(f"loss {loss.item():.3f}, test accuracy {100 * right:.1f} %")
+        print(f"processes: {size}, edges between them: {found.report.cut_edges}")
+        print(f"loss {losses[-1]:.3f}, test accuracy {100 * right:.1f} %")
     assert right > 0.8, "the graph was of no use"
     if several:
         # Gloo may hang if the group and its last operation are freed at the same time, so this one
@@ -82,6 +88,11 @@ def main() -> None:
         last = dist.barrier(async_op=True)
         last.wait()
         dist.destroy_process_group()
+    if rank == 0:
+        _, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
+        axes.plot(losses)
+        axes.set(xlabel="epoch", ylabel="training loss")
+        pyplot.show()
 
 
 if __name__ == "__main__":

@@ -426,14 +426,15 @@ def test_chart_of_layers(tmp_path):
             ("agnn", "pyg", 9230.0, {}),  # memory was not measured
         ]
     ]
-    assert chart.figures({"rows": rows}) == {
-        "GAT": {"gat_ext": (0.213, 0.78), "pyg": (4.819, 5.06)}
-    }
+    machine = {"cpu": "A CPU", "cores": 2, "memory": 2**32}
+    record = {"machine": machine, "started": "2026-01-02T03:04:05", "rows": rows}
+    assert chart.figures(record) == {"GAT": {"gat_ext": (0.213, 0.78), "pyg": (4.819, 5.06)}}
     out = tmp_path / "layers.svg"
-    chart.draw({"rows": rows}, out)
+    chart.draw(record, out)
     first = out.read_text()
     assert "0.21" in first and "5.06" in first and "AGNN" not in first
-    chart.draw({"rows": rows}, out)
+    assert "A CPU, 2 cores, 4 GiB, 2026-01-02" in first
+    chart.draw(record, out)
     assert out.read_text() == first
     with pytest.raises(ValueError, match="no times and memory of layers"):
-        chart.draw({"rows": rows[2:]}, out)
+        chart.draw(record | {"rows": rows[2:]}, out)

@@ -23,8 +23,8 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks": "measuring.md",
     "benchmarks/README.md": "measuring.md",
-    "examples": "gallery.md",
-    "examples/cpp": "_generated/gallery/export_model.md",
+    "examples": "_generated/gallery/index.rst",
+    "examples/cpp": "_generated/gallery/cpp/index.rst",
 }
 LINK = re.compile(r"(?<=\]\()([^()\s#:]+)((?:#[^()\s]*)?)(?=\))")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
@@ -38,7 +38,7 @@ def target_page(target: Path) -> Path | None:
     if str(inside) in PAGES:
         return DOCS / PAGES[str(inside)]
     if inside.parts[0] == "examples" and target.suffix in {".py", ".cpp"} and target.is_file():
-        return DOCS / "_generated" / "gallery" / f"{target.stem}.md"
+        return DOCS / "_generated" / "gallery" / Path(*inside.parts[1:]).with_suffix(".rst")
     return None
 
 

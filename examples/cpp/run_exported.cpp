@@ -1,5 +1,8 @@
+// A model for C++: the program
+// ============================
+//
 // Runs a model that export_model.py exported, without Python, and compares its result with the one
-// that Python had.
+// that Python had::
 //
 //   run_exported FOLDER LIBGAT_EXT
 #include <ATen/core/ivalue.h>
