@@ -135,7 +135,7 @@ void compare_all(const SymmetricGraph& g, TypeList<Ss...>) {
   int score = 0;
   const auto check = [&](bool is_product) {
     if (is_product) {
-      for_every_isa([&](auto isa) { compare<decltype(isa), float>(g, score, 1e-5); });
+      for_every_isa([&](auto isa) { compare<decltype(isa), float>(g, score, 1e-4); });
       for_sixteen_bits([&](auto isa, auto storage) {
         compare<decltype(isa), decltype(storage)>(g, score, 1e-2);
       });
