@@ -1,4 +1,4 @@
-"""The backward in one pass, which the CPU takes on symmetric graphs where x, y and v are one tensor.
+"""The backward in one pass, taken on symmetric graphs where x, y and v are one tensor, on the CPU.
 
 The C++ tests check when it is taken; here its gradients are compared with those of the reference.
 """
