@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # For work on the repository itself.
-LEFT_OUT = {".ci/run", ".clang-format", ".gitignore", ".pre-commit-config.yaml"}
+LEFT_OUT = {".ci/run", ".ci/stranger", ".clang-format", ".gitignore", ".pre-commit-config.yaml"}
 
 
 def tracked() -> set[str]:
