@@ -60,7 +60,7 @@ def compare(
         plots.require()
         path = out.with_suffix(".svg") if chart is None else chart
         if path == out:
-            raise ValueError(f"--out and the chart are one file, {out}; give --out a name in .json")
+            raise typer.BadParameter(f"--out and the chart are one file, {out}; name a .json file")
         ratios, names = noise_options.ratios_of(noise), noise_options.models_of(models)
         with files.claimed(out.parent):
             study = noise_study.Study(out, names, ratios, seeds, epochs)

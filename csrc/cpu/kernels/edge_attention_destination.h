@@ -149,12 +149,11 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   // Writes the factors of the edges from CSR position k on.
   void hand_over(std::int64_t k, int n, const Scratch& s) const {
     constexpr std::int64_t C = kEdgeFactors<Score>;
-    const auto factor = [&](std::int64_t c) {
-      return [this, k, c](int e) { return edge_factors + ((k + e) * C + c) * H; };
-    };
-    columns_to_rows(s.weight.data(), n, H, factor(0));
-    columns_to_rows(s.grad_sum.data(), n, H, factor(1));
-    if constexpr (C == 3) columns_to_rows(s.grad_src_term.data(), n, H, factor(2));
+    A* const to = edge_factors + k * C * H;
+    columns_to_rows<A>(s.weight.data(), n, H, {to, s.own, C * H});
+    columns_to_rows<A>(s.grad_sum.data(), n, H, {to + H, s.own, C * H});
+    if constexpr (C == 3)
+      columns_to_rows<A>(s.grad_src_term.data(), n, H, {to + 2 * H, s.own, C * H});
   }
 
   // The gradients of x, w and of edge features; shared as in the pass.

@@ -42,20 +42,13 @@ struct NodeTableAhead {
 // Reads the rows of the neighbours of a tile to s.dst_term, s.shift, s.scale and s.delta.
 template <class A>
 GAT_HD void read_node_table(const A* table, int n, std::int64_t H, TileScratch<A>& s) {
-  const auto column = [&](std::int64_t c) {
-    return [&, c](int e) { return table + (s.neighbor[e] * kNodeColumns + c) * H; };
-  };
-  const auto first = [&](int e) {
-    // The stores of a few edges fill the store buffer: without the prefetch, no more loads would be
-    // in flight.
-    prefetch(table + s.neighbor[e + 8] * kNodeColumns * H,
-             kNodeColumns * H * std::int64_t{sizeof(A)});
-    return column(0)(e);
-  };
-  rows_to_columns(n, H, first, s.dst_term.data());
-  rows_to_columns(n, H, column(1), s.shift.data());
-  rows_to_columns(n, H, column(2), s.scale.data());
-  rows_to_columns(n, H, column(3), s.delta.data());
+  // The stores of a few edges fill the store buffer: without the prefetch, no more loads would be
+  // in flight.
+  const std::int64_t size = kNodeColumns * H;
+  rows_to_columns<A>({table, s.neighbor, size, 8, size}, n, H, s.dst_term.data());
+  rows_to_columns<A>({table + H, s.neighbor, size}, n, H, s.shift.data());
+  rows_to_columns<A>({table + 2 * H, s.neighbor, size}, n, H, s.scale.data());
+  rows_to_columns<A>({table + 3 * H, s.neighbor, size}, n, H, s.delta.data());
 }
 
 // State of a row: gradients of v [H, F] and b [H].

@@ -42,43 +42,61 @@ GAT_HD void transpose_four(const From& from, const To& to) {
   store(to(3), V(__builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)));
 }
 
-// columns[h, e] = row(e)[h] for the edges e of a tile. row is called for a multiple of four edges:
-// behind the tile, again for its last one.
-template <class A, class Row>
-GAT_HD void rows_to_columns(int n, std::int64_t num_heads, const Row& row, A* columns) {
+// The rows base[index[e] * stride] of H numbers of the edges e of a tile. ahead: how many edges
+// before it is read a row is prefetched, with `prefetched` numbers; 0 for not at all. index has as
+// many more elements.
+template <class T>
+struct HeadRows {
+  T* base;
+  const std::int64_t* index;
+  std::int64_t stride;
+  int ahead = 0;
+  std::int64_t prefetched = 0;
+  GAT_HD T* operator()(int e) const { return base + index[e] * stride; }
+};
+
+// columns[h, e] = rows(e)[h].
+template <class T, class A>
+__attribute__((noinline)) void rows_to_columns(const HeadRows<const T>& rows, int n,
+                                               std::int64_t num_heads, A* columns) {
   with_heads(num_heads, [&](auto heads) {
     const std::int64_t whole = heads / 4 * 4;
     for (int e = 0; e < n; e += 4) {
-      const decltype(row(0)) rows[4] = {row(e), row(std::min(e + 1, n - 1)),
-                                        row(std::min(e + 2, n - 1)), row(std::min(e + 3, n - 1))};
+      if (rows.ahead > 0) {
+        const auto bytes = rows.prefetched * static_cast<std::int64_t>(sizeof(T));
+        for (int i = 0; i < 4; ++i) prefetch(rows(e + rows.ahead + i), bytes);
+      }
+      const T* row[4];  // behind the tile, its last row again
+      for (int i = 0; i < 4; ++i) row[i] = rows(std::min(e + i, n - 1));
       for (std::int64_t h = 0; h < whole; h += 4) {
-        transpose_four<A>([&](int i) { return rows[i] + h; },
+        transpose_four<A>([&](int i) { return row[i] + h; },
                           [&](int j) { return columns + (h + j) * kTile + e; });
       }
       for (std::int64_t h = whole; h < heads; ++h) {
-        for (int i = 0; i < 4; ++i) columns[h * kTile + e + i] = read(rows[i] + h);
+        for (int i = 0; i < 4; ++i) columns[h * kTile + e + i] = read(row[i] + h);
       }
     }
   });
 }
 
-// row(e)[h] = columns[h, e] for the edges e of a tile.
-template <class A, class Row>
-GAT_HD void columns_to_rows(const A* columns, int n, std::int64_t num_heads, const Row& row) {
+// rows(e)[h] = columns[h, e].
+template <class T, class A>
+__attribute__((noinline)) void columns_to_rows(const A* columns, int n, std::int64_t num_heads,
+                                               const HeadRows<T>& rows) {
   with_heads(num_heads, [&](auto heads) {
     const std::int64_t whole = heads / 4 * 4;
     int e = 0;
     for (; e + 4 <= n; e += 4) {
       for (std::int64_t h = 0; h < whole; h += 4) {
         transpose_four<A>([&](int j) { return columns + (h + j) * kTile + e; },
-                          [&](int i) { return row(e + i) + h; });
+                          [&](int i) { return rows(e + i) + h; });
       }
       for (std::int64_t h = whole; h < heads; ++h) {
-        for (int i = 0; i < 4; ++i) store(row(e + i) + h, columns[h * kTile + e + i]);
+        for (int i = 0; i < 4; ++i) store(rows(e + i) + h, columns[h * kTile + e + i]);
       }
     }
     for (; e < n; ++e) {
-      for (std::int64_t h = 0; h < heads; ++h) store(row(e) + h, columns[h * kTile + e]);
+      for (std::int64_t h = 0; h < heads; ++h) store(rows(e) + h, columns[h * kTile + e]);
     }
   });
 }
@@ -87,7 +105,7 @@ GAT_HD void columns_to_rows(const A* columns, int n, std::int64_t num_heads, con
 template <class T, class A>
 GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
                          A* columns) {
-  rows_to_columns(n, num_heads, [=](int e) { return x + index[e] * num_heads; }, columns);
+  rows_to_columns<T>({x, index, num_heads}, n, num_heads, columns);
 }
 
 // columns[h, e] += factor * x[index[e], h].
@@ -104,7 +122,7 @@ GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::
 template <class T, class A>
 GAT_HD void scatter_heads(const A* columns, const std::int64_t* index, int n,
                           std::int64_t num_heads, T* x) {
-  columns_to_rows(columns, n, num_heads, [=](int e) { return x + index[e] * num_heads; });
+  columns_to_rows<T>(columns, n, num_heads, {x, index, num_heads});
 }
 
 }  // namespace gat::cpu
