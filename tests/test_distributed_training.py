@@ -408,7 +408,7 @@ def run_example(name: str) -> None:
 def test_examples_run_with_the_variables_of_torchrun(name: str, lines: int, tmp_path: Path) -> None:
     first, second = ShortLived(tmp_path).run(run_example, 2, name)
     assert (first.code, second.code) == (0, 0), (first.err, second.err)
-    assert len(first.out.splitlines()) == lines and "2 processes" in first.out and not second.out
+    assert len(first.out.splitlines()) == lines and "processes: 2" in first.out and not second.out
 
 
 # ---- accuracy

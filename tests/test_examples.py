@@ -56,6 +56,7 @@ def missing_modules(path):
     return [name for name in imports(path) if not is_there(name)]
 
 
+@pytest.mark.slow  # a build of the site runs them, too
 def test_examples_run(tmp_path):
     runs = []
     for path in SCRIPTS:

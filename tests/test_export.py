@@ -45,6 +45,7 @@ def test_export(name, strict):
         assert_close(exported(x, edge_index), model(x, edge_index))
 
 
+@pytest.mark.slow  # CI builds and runs examples/cpp, which is compiled in the same way
 def test_aot_inductor(tmp_path):
     model = models.GAT(5, 8, 3).eval()
     nodes, edges = torch.export.Dim("nodes"), torch.export.Dim("edges")
