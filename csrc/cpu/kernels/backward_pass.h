@@ -67,8 +67,9 @@ struct BackwardPass {
   }
 
   void write_edge_gradients(int n, const Scratch& s) const {
-    if (args.grad_bias) scatter_heads(s.grad_score.data(), s.id, n, H, args.grad_bias);
-    if (args.grad_edge_term) scatter_heads(s.grad_src_term.data(), s.id, n, H, args.grad_edge_term);
+    if (args.grad_bias) scatter_heads<Isa>(s.grad_score.data(), s.id, n, H, args.grad_bias);
+    if (args.grad_edge_term)
+      scatter_heads<Isa>(s.grad_src_term.data(), s.id, n, H, args.grad_edge_term);
   }
 };
 

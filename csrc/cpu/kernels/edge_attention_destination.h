@@ -150,10 +150,10 @@ struct DestinationPass : BackwardPass<Isa, Score, T> {
   void hand_over(std::int64_t k, int n, const Scratch& s) const {
     constexpr std::int64_t C = kEdgeFactors<Score>;
     A* const to = edge_factors + k * C * H;
-    columns_to_rows<A>(s.weight.data(), n, H, {to, s.own, C * H});
-    columns_to_rows<A>(s.grad_sum.data(), n, H, {to + H, s.own, C * H});
+    columns_to_rows<Isa, A>(s.weight.data(), n, H, {to, s.own, C * H});
+    columns_to_rows<Isa, A>(s.grad_sum.data(), n, H, {to + H, s.own, C * H});
     if constexpr (C == 3)
-      columns_to_rows<A>(s.grad_src_term.data(), n, H, {to + 2 * H, s.own, C * H});
+      columns_to_rows<Isa, A>(s.grad_src_term.data(), n, H, {to + 2 * H, s.own, C * H});
   }
 
   // The gradients of x, w and of edge features; shared as in the pass.

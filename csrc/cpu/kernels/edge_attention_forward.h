@@ -69,7 +69,7 @@ struct ForwardPass : NothingShared {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, reads_edges(in), s);
       score_tile<Isa, Score, T>(in, row, k, n, s);
-      if (args.scores) scatter_heads(s.score.data(), s.own, n, H, args.scores + k * H);
+      if (args.scores) scatter_heads<Isa>(s.score.data(), s.own, n, H, args.scores + k * H);
       for (std::int64_t h = 0; h < H; ++h) absorb(h, n, state, s);
       if (in.dropout.active()) {
         draw_multipliers<Isa>(in.dropout, H, n, s);
@@ -265,13 +265,13 @@ struct WeightsPass : NothingShared {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, true, s);
-      gather_heads(scores + k * H, s.own, n, H, s.score.data());
+      gather_heads<Isa>(scores + k * H, s.own, n, H, s.score.data());
       weights_tile<Isa>(softmax + row * H, H, n, s);
       if (in.dropout.active()) {
         draw_multipliers<Isa>(in.dropout, H, n, s);
         apply_multipliers(H, n, s, s.weight.data());
       }
-      scatter_heads(s.weight.data(), s.id, n, H, weights);
+      scatter_heads<Isa>(s.weight.data(), s.id, n, H, weights);
     }
   }
 };

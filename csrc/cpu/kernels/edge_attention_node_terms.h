@@ -40,15 +40,15 @@ struct NodeTableAhead {
 };
 
 // Reads the rows of the neighbours of a tile to s.dst_term, s.shift, s.scale and s.delta.
-template <class A>
+template <class Isa, class A>
 GAT_HD void read_node_table(const A* table, int n, std::int64_t H, TileScratch<A>& s) {
   // The stores of a few edges fill the store buffer: without the prefetch, no more loads would be
   // in flight.
   const std::int64_t size = kNodeColumns * H;
-  rows_to_columns<A>({table, s.neighbor, size, 8, size}, n, H, s.dst_term.data());
-  rows_to_columns<A>({table + H, s.neighbor, size}, n, H, s.shift.data());
-  rows_to_columns<A>({table + 2 * H, s.neighbor, size}, n, H, s.scale.data());
-  rows_to_columns<A>({table + 3 * H, s.neighbor, size}, n, H, s.delta.data());
+  rows_to_columns<Isa, A>({table, s.neighbor, size, 8, size}, n, H, s.dst_term.data());
+  rows_to_columns<Isa, A>({table + H, s.neighbor, size}, n, H, s.shift.data());
+  rows_to_columns<Isa, A>({table + 2 * H, s.neighbor, size}, n, H, s.scale.data());
+  rows_to_columns<Isa, A>({table + 3 * H, s.neighbor, size}, n, H, s.delta.data());
 }
 
 // State of a row: gradients of v [H, F] and b [H].
@@ -106,7 +106,7 @@ struct NodeTermPass : BackwardPass<Isa, Score, T>, NothingShared {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(args.transpose, k, edge_ids, s);
       if (in.selected) widen<kTile>(args.position, k, args.transpose.num_edges(), s.position);
-      read_node_table<A>(node_table, n, H, s);
+      read_node_table<Isa>(node_table, n, H, s);
       recompute_weights(row, n, s);
       differentiate_weights(row, n, s);
       const auto nodes = [&](std::int64_t h, int e, auto zero) {
@@ -118,7 +118,7 @@ struct NodeTermPass : BackwardPass<Isa, Score, T>, NothingShared {
       this->differentiate(n, s, nodes, nullptr, state + H * F);
       this->write_edge_gradients(n, s);
       if (args.edge_grad)
-        scatter_heads(s.grad_dst_term.data(), s.own, n, H, args.edge_grad + k * H);
+        scatter_heads<Isa>(s.grad_dst_term.data(), s.own, n, H, args.edge_grad + k * H);
       if (args.grad_value) {
         accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, F},
                                 s.weight.data(), Scaled{}, state);

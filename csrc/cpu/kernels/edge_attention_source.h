@@ -31,10 +31,12 @@ struct SourcePass : NothingShared {
   void read_factors(std::int64_t k, int n, Scratch& s) const {
     constexpr std::int64_t C = kEdgeFactors<Score>;
     widen<kTile + kAhead>(args.position, k, args.transpose.num_edges(), s.position);
-    rows_to_columns<A>({edge_factors, s.position, C * H, kAhead, C * H}, n, H, s.weight.data());
-    rows_to_columns<A>({edge_factors + H, s.position, C * H}, n, H, s.grad_sum.data());
+    rows_to_columns<Isa, A>({edge_factors, s.position, C * H, kAhead, C * H}, n, H,
+                            s.weight.data());
+    rows_to_columns<Isa, A>({edge_factors + H, s.position, C * H}, n, H, s.grad_sum.data());
     if constexpr (C == 3)
-      rows_to_columns<A>({edge_factors + 2 * H, s.position, C * H}, n, H, s.grad_src_term.data());
+      rows_to_columns<Isa, A>({edge_factors + 2 * H, s.position, C * H}, n, H,
+                              s.grad_src_term.data());
   }
 
   void add_key_gradients(std::int64_t row, int n, Scratch& s, A* grad_y) const {

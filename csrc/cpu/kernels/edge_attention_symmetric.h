@@ -89,9 +89,9 @@ struct SymmetricPass : BackwardPass<Isa, Score, T>, NothingShared {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(in.csr, k, false, s);
       multiply(row, n, s);
-      read_node_table<A>(node_table, n, H, s);
+      read_node_table<Isa>(node_table, n, H, s);
       if constexpr (Score::has_node_terms)
-        gather_heads(in.src_term, s.neighbor, n, H, s.src_term.data());
+        gather_heads<Isa>(in.src_term, s.neighbor, n, H, s.src_term.data());
       differentiate(row, n, state, s);
       accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.value, s.neighbor, n, H, D},
                               s.grad_sum.data(), TermGradX<Score, T>{term}, state);

@@ -185,7 +185,7 @@ GAT_HD void score_tile(const EdgeAttentionInputs<T>& in, std::int64_t row, std::
     }
   }
   if constexpr (Score::has_node_terms) {
-    gather_heads(in.src_term, s.neighbor, n, H, s.src_term.data());
+    gather_heads<Isa>(in.src_term, s.neighbor, n, H, s.src_term.data());
     if (in.edge_term) gather_add_heads(in.edge_term, s.id, n, H, s.src_term.data());
   }
   for (std::int64_t h = 0; h < H; ++h) {

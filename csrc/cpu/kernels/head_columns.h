@@ -56,7 +56,7 @@ struct HeadRows {
 };
 
 // columns[h, e] = rows(e)[h].
-template <class T, class A>
+template <class Isa, class T, class A>
 __attribute__((noinline)) void rows_to_columns(const HeadRows<const T>& rows, int n,
                                                std::int64_t num_heads, A* columns) {
   with_heads(num_heads, [&](auto heads) {
@@ -80,7 +80,7 @@ __attribute__((noinline)) void rows_to_columns(const HeadRows<const T>& rows, in
 }
 
 // rows(e)[h] = columns[h, e].
-template <class T, class A>
+template <class Isa, class T, class A>
 __attribute__((noinline)) void columns_to_rows(const A* columns, int n, std::int64_t num_heads,
                                                const HeadRows<T>& rows) {
   with_heads(num_heads, [&](auto heads) {
@@ -102,10 +102,10 @@ __attribute__((noinline)) void columns_to_rows(const A* columns, int n, std::int
 }
 
 // columns[h, e] = x[index[e], h].
-template <class T, class A>
+template <class Isa, class T, class A>
 GAT_HD void gather_heads(const T* x, const std::int64_t* index, int n, std::int64_t num_heads,
                          A* columns) {
-  rows_to_columns<T>({x, index, num_heads}, n, num_heads, columns);
+  rows_to_columns<Isa, T>({x, index, num_heads}, n, num_heads, columns);
 }
 
 // columns[h, e] += factor * x[index[e], h].
@@ -119,10 +119,10 @@ GAT_HD void gather_add_heads(const T* x, const std::int64_t* index, int n, std::
 }
 
 // x[index[e], h] = columns[h, e].
-template <class T, class A>
+template <class Isa, class T, class A>
 GAT_HD void scatter_heads(const A* columns, const std::int64_t* index, int n,
                           std::int64_t num_heads, T* x) {
-  columns_to_rows<T>(columns, n, num_heads, {x, index, num_heads});
+  columns_to_rows<Isa, T>(columns, n, num_heads, {x, index, num_heads});
 }
 
 }  // namespace gat::cpu

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <vector>
 
 #include "../head_terms.h"
@@ -30,10 +29,13 @@ GAT_HD void for_each_row_tile(std::int64_t item, std::int64_t rows_per_item, std
     f(row, static_cast<int>(std::min<std::int64_t>(kTile, end - row)));
 }
 
-// The index of a tile of adjacent rows.
+// The index of a tile of n adjacent rows. Behind it is the last row again, because reduce_rows
+// reads up to a multiple of four.
 struct AdjacentRows {
-  std::int64_t index[kTile + kAhead];
-  AdjacentRows() { std::iota(index, index + kTile + kAhead, std::int64_t{0}); }
+  std::int64_t index[kTile];
+  explicit AdjacentRows(int n) {
+    for (int e = 0; e < kTile; ++e) index[e] = std::min(e, n - 1);
+  }
 };
 
 template <class Isa, class T>
@@ -44,15 +46,15 @@ void head_terms(const HeadTerms<T>& in, T* out, int num_threads) {
   const int threads = threads_for(N * H * C * K, items, num_threads);
 #pragma omp parallel num_threads(threads)
   {
-    const AdjacentRows adjacent;
     std::vector<A> number(static_cast<std::size_t>(H * kTile));
 #pragma omp for schedule(dynamic, 1)
     for (std::int64_t item = 0; item < items; ++item) {
       for_each_row_tile(item, per_item, N, [&](std::int64_t row, int n) {
+        const AdjacentRows adjacent(n);
         const RowTile<T, Ahead::no> rows{in.x + row * H * C, adjacent.index, n, H, C};
         for (std::int64_t k = 0; k < K; ++k) {
           reduce_rows<Isa, A>(rows, DotWith<T>{in.att + k * H * C}, number.data());
-          scatter_heads(number.data(), adjacent.index, n, H, out + (k * N + row) * H);
+          scatter_heads<Isa>(number.data(), adjacent.index, n, H, out + (k * N + row) * H);
         }
       });
     }
@@ -88,15 +90,15 @@ void head_terms_backward(const HeadTerms<T>& in, const T* grad, T* grad_x, T* gr
   std::vector<A> sums(grad_att ? static_cast<std::size_t>(items * size) : 0);
 #pragma omp parallel num_threads(threads)
   {
-    const AdjacentRows adjacent;
     std::vector<A> number(static_cast<std::size_t>(K * H * kTile));
 #pragma omp for schedule(dynamic, 1)
     for (std::int64_t item = 0; item < items; ++item) {
       for_each_row_tile(item, per_item, N, [&](std::int64_t row, int n) {
+        const AdjacentRows adjacent(n);
         const RowTile<T, Ahead::no> rows{in.x + row * H * C, adjacent.index, n, H, C};
         for (std::int64_t k = 0; k < K; ++k) {
           A* const of_vector = number.data() + k * H * kTile;
-          gather_heads(grad + (k * N + row) * H, adjacent.index, n, H, of_vector);
+          gather_heads<Isa>(grad + (k * N + row) * H, adjacent.index, n, H, of_vector);
           if (grad_att)
             accumulate_rows<Isa, A>(rows, of_vector, Scaled{},
                                     sums.data() + item * size + k * H * C);

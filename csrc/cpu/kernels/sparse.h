@@ -99,7 +99,7 @@ struct SddmmPass : NothingShared {
       load_tile(csr, k, true, s);
       reduce_rows<Isa, A>(RowTile<T, Ahead::yes>{y, s.neighbor, n, H, F},
                           DotWith<T>{x + row * H * F}, s.number.data());
-      scatter_heads(s.number.data(), s.id, n, H, out);
+      scatter_heads<Isa>(s.number.data(), s.id, n, H, out);
     }
   }
 };
@@ -138,7 +138,7 @@ struct SpmmPass : NothingShared {
     for (std::int64_t k = begin; k < end; k += kTile) {
       const int n = static_cast<int>(std::min<std::int64_t>(kTile, end - k));
       load_tile(csr, k, weight != nullptr, s);
-      if (weight) gather_heads(weight, s.id, n, H, s.number.data());
+      if (weight) gather_heads<Isa>(weight, s.id, n, H, s.number.data());
       accumulate_rows<Isa, A>(RowTile<T, Ahead::yes>{x, s.neighbor, n, H, F}, s.number.data(),
                               Scaled{}, state);
     }
