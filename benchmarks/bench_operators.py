@@ -17,7 +17,7 @@ from timing import Program
 from torch import Tensor
 
 Shape = tuple[int, ...]
-_EDGE_LIBRARIES, _ALL = ("pyg", "dgl"), ("pyg", "dgl", "dense")
+_EDGE_LIBRARIES, _ALL = ("pyg", "dgl"), ("pyg", "dgl", "dense", "triton")
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,10 @@ def _program(name: str, family: str, case: Case) -> Program:
     graph = graph_of(family, case)
     if family == "gat_ext":
         return Program(_native(name), (graph, *leaves.values()), leaves)
+    if family == "triton":
+        from triton_attention import ATTENTIONS
+
+        return Program(ATTENTIONS[name], (graph, *leaves.values()), leaves)
     if family == "pyg":
         graph = Edges(graph[0], graph[1], case.num_nodes)
     run = functools.partial(OPERATORS[name].formula, LIBRARIES[family])

@@ -84,6 +84,10 @@ class Peer:
     install: str
     way: str = "eager"
 
+    @property
+    def needs_gpu(self) -> bool:
+        return self.way == "replayed" or self.family == "triton"
+
 
 _OURS = ("gat_ext", ("gat_ext",), "pip install .")
 _PYG = ("pyg", ("torch_geometric",), "pip install 'gat_ext[test]'")
@@ -97,6 +101,7 @@ PEERS: dict[str, Peer] = {
     "dgl": Peer(
         "DGL", "dgl", ("dgl", "dgl.nn.pytorch"), "name an interpreter with DGL: --python dgl=PATH"
     ),
+    "triton": Peer("Triton", "triton", ("triton",), "pip install triton"),
 }
 
 
@@ -156,11 +161,18 @@ def _dgl_graph(case: Case) -> Any:
     return graph
 
 
+def _triton_graph(case: Case) -> Any:
+    from triton_attention import Adjacency
+
+    return Adjacency.of_edges(case.edge_index, case.num_nodes)
+
+
 _HOLD: dict[str, Callable[[Case], Any]] = {
     "gat_ext": _gat_ext_graph,
     "pyg": lambda case: case.edge_index.long(),
     "dense": _dense_mask,
     "dgl": _dgl_graph,
+    "triton": _triton_graph,
 }
 
 

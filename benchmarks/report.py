@@ -196,7 +196,7 @@ def graph_line(row: Row) -> str:
     s = row.setting
     return (
         f"{s['graph']}, N = {row.nodes:,}, E = {row.edges:,}, "
-        f"{s['heads']} × {s['channels']} {s['dtype']}, {s['threads'] or 'all'} threads, "
+        f"{s['heads']} × {s['channels']} {s['dtype']}, {s['threads'] or 'all'} thread{'' if s['threads'] == 1 else 's'}, "
         f"{s['device']}"
     )
 

@@ -206,9 +206,7 @@ def parse_options(args: argparse.Namespace) -> Options:
     for peer in (*(args.peers or ()), *pythons):
         if peer not in PEERS:
             raise ValueError(_unknown("peer", peer, list(PEERS)))
-    default = [
-        name for name, peer in PEERS.items() if peer.way != "replayed" or args.device == "cuda"
-    ]
+    default = [n for n, peer in PEERS.items() if args.device == "cuda" or not peer.needs_gpu]
     return Options(
         setting=Setting(**{name: getattr(args, name) for name in _SETTING}),
         peers=tuple(peer for peer in PEERS if peer in (args.peers or default)),

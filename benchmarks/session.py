@@ -79,8 +79,8 @@ class Session:
                 self.missing[peer] = sentence(error)
 
     def _probe(self, peer: str) -> dict[str, str]:
-        if PEERS[peer].way == "replayed" and self.options.setting.device == "cpu":
-            raise PeerError("a CUDA graph needs --device cuda")
+        if PEERS[peer].needs_gpu and self.options.setting.device == "cpu":
+            raise PeerError("it needs --device cuda")
         if peer not in self.options.pythons:
             return Worker().probe(peer)
         with self.remote(peer) as remote:

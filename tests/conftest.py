@@ -79,10 +79,10 @@ def processes(pool_of_processes: Pool) -> Processes:
 
 @pytest.fixture
 def operators_of_the_cpu() -> set[str]:
-    """The operators that have CPU kernels only; elsewhere torch's operators replace them."""
+    """The operators without CUDA kernels, which torch's operators replace or compose."""
     names = (
         "linear linear_backward add scale relu relu_backward dropout inverse_norm csr_of_edges "
-        "csr_transpose draw_starts neighbor_sample csr_with_loops"
+        "csr_transpose draw_starts neighbor_sample csr_with_loops winner_weights winner_features"
     )
     return {f"gat_ext::{name}" for name in names.split()}
 

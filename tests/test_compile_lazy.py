@@ -75,6 +75,7 @@ def test_lazy_layers_of_a_model_compile_before_their_first_call(case, edges, mod
     assert_close(out, model(NODES, edges, *edge_attr))
 
 
+@pytest.mark.slow
 def test_lazy_layers_compile_to_code():
     model = Two(next(case for case in LAZY if case.has_edges))
     out = torch.compile(model, dynamic=True)(NODES, EDGES, EDGE_ATTR)

@@ -98,6 +98,7 @@ def test_noisy_digits_are_digits_and_random_edges(noise: float) -> None:
         assert degree.var() / degree.mean() == pytest.approx(1, abs=0.15)  # as of Poisson
 
 
+@pytest.mark.slow
 def test_noisy_digits_up_to_the_complete_graph() -> None:
     pairs, edges = 1797 * 1796 // 2, load("digits", n_neighbors=3).num_edges // 2
     data = load("noisy_digits", noise=(pairs - edges) / edges)

@@ -104,6 +104,7 @@ def test_the_guide_of_exports(tmp_path: Path) -> None:
     assert run(tmp_path, "export.py").count("differs from the model by at most") == 2
 
 
+@pytest.mark.slow  # .ci/stranger runs these programs and commands
 def test_the_guide_of_own_data(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     guide = ROOT / "docs" / "guides" / "own_data.md"

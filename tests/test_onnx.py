@@ -245,6 +245,7 @@ def test_float16():
     check(module, make, [(10, 30), (50, 90), (1, 0)], tolerance=5e-3)
 
 
+@pytest.mark.slow
 def test_float64():
     """Of which onnxruntime has no LeakyRelu and no Elu."""
     module = Together(

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from gat_ext import datasets, models, training
 from gat_ext.datasets import GraphDataset
+from gat_ext.training import own_data
 from gat_ext.training.cli import app
 from gat_ext.training.predict import Predictions, predict
 
@@ -103,6 +104,16 @@ def test_train_and_predict(tmp_path):
     message = refused("predict", folder, "--data", others, "--out", out, "--overwrite")
     assert "nodes.csv has no column 'wage' for a feature; it has 'id', 'size'" in message
     assert len(table(out)) == 30
+
+
+def test_a_run_is_not_resumed_where_only_the_test_split_changed():
+    def recorded(last):
+        people = {"id": [1, 2, 3, 4], "age": [31.0, 25, 47, 52], "label": ["a", "b", "a", "b"]}
+        people["split"] = ["train", "val", "test", last]
+        data = datasets.from_tables(people, {"source": [1], "target": [2]})
+        return own_data.settings(data, datasets.Reading())["digest"]
+
+    assert recorded("test") == recorded("test") != recorded("")
 
 
 def test_a_run_is_resumed_on_the_same_data_only(tmp_path, monkeypatch):

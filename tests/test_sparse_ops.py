@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gat_ext import Graph, functional, reference
 from gat_ext.ops.registry import ops
@@ -122,7 +123,10 @@ def test_opcheck(device):
     check(ops.spmm.default, (*csr, None, y))
     check(ops.spmm_extremum.default, (*csr, scores, y, True))
     _, arg = ops.spmm_extremum(*csr, scores, y, True)
-    check(ops.spmm_extremum_backward.default, (*csr[3:], scores, x, arg))
+    check(ops.spmm_extremum_backward.default, (*csr, scores, x, arg))
+    check(ops.winner_sum.default, (graph.rowptr, graph.edge_id, graph.num_edges, x, arg))
+    check(ops.winner_weights.default, (graph.rowptr, graph.edge_id, scores, arg))
+    check(ops.winner_features.default, (*csr, y, arg))
     shared = draw((graph.num_edges, 3), torch.float32, device, 4)
     check(ops.edge_dot.default, (graph.rowptr, graph.edge_id, x, shared))
     check(ops.edge_sum.default, (graph.rowptr, graph.edge_id, scores, shared))
@@ -162,6 +166,44 @@ def test_extremum_edge_cases():
     assert out[0] == 1 and out[1] == 0 and out[2].isnan()
     (grad,) = torch.autograd.grad(out[0].sum(), x)
     assert torch.equal(grad.flatten(), torch.tensor([1.0, 0.0, 0.0]))  # only the first edge
+
+
+def test_sums_of_16_bit_winners_are_rounded_once():
+    """Added one after the other in bfloat16, ones stop at 256."""
+    graph = Graph(torch.tensor([[0, 1], [0, 0]]), num_nodes=2)
+    x = torch.stack([torch.ones(1000), torch.zeros(1000)]).bfloat16()
+    weight = torch.ones(2, dtype=torch.bfloat16, requires_grad=True)
+    out = functional.spmm(graph, x, weight, reduce="max")
+    (grad,) = torch.autograd.grad(out, weight, torch.ones_like(out))
+    assert torch.equal(grad, torch.tensor([1000.0, 0.0]).bfloat16())
+
+
+ATOMIC = {"index_add", "index_put", "_index_put_impl", "scatter_add", "scatter_reduce"}
+
+
+class Recorded(TorchDispatchMode):
+    """The names of torch's operators that are called, without the mark of those in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name().removeprefix("aten::").split(".")[0].rstrip("_"))
+        return func(*args, **(kwargs or {}))
+
+
+def test_gradients_of_any_order_add_without_atomics():
+    """On a GPU torch's operators that add to rows do so in a random order."""
+    for what, (function, tensors) in calls(sample_graph("unsorted"), F64, "cpu").items():
+        with Recorded() as recorded:
+            out = function(functional, *tensors)
+            for _ in range(3):
+                grads = torch.autograd.grad(
+                    out.sin().sum(), tensors, create_graph=True, allow_unused=True
+                )
+                out = torch.cat([g.flatten() for g in grads if g is not None])
+        assert "sin" in recorded.names and not recorded.names & ATOMIC, what
 
 
 def test_one_weight_for_all_heads():

@@ -40,8 +40,10 @@ def test_the_page_has_the_figures_of_the_measurements(tables) -> None:
 
 def test_the_readme_has_the_figures_of_the_layers(tables) -> None:
     """Ranges over the layers, with the decimals that the text has."""
+    from report import read_rows
+
     record = json.loads((tables.MEASUREMENTS / "layers.json").read_text())
-    rows = [row for row in tables.read_rows(record) if row.timed]
+    rows = [row for row in read_rows(record) if row.timed]
     text = " ".join((ROOT / "README.md").read_text().split())
 
     def check(shown: tuple[str, str], values: list[float]) -> None:
@@ -74,7 +76,7 @@ def test_committed_files_have_no_paths_of_a_machine(benchmarks) -> None:
 
 
 def test_the_table_of_sweeps(tables, tmp_path) -> None:
-    from report import Row, write_json
+    from report import Row, read_rows, write_json
 
     setting = {"graph": "uniform", "heads": 4, "channels": 32, "dtype": "float32"}
     setting |= {"threads": 2, "device": "cpu"}
@@ -99,7 +101,7 @@ def test_the_table_of_sweeps(tables, tmp_path) -> None:
         config = {"machine": {"cpu": "A CPU", "vectors": "avx2", "cores": 2, "memory": 2**32}}
         config |= {"started": "2026-01-02T03:04:05", "command": ["benchmarks/run.py", "sweeps"]}
         write_json(tmp_path / f"{name}.json", config | {"versions": {}}, rows)
-        rows = tables.read_rows(json.loads((tmp_path / f"{name}.json").read_text()))
+        rows = read_rows(json.loads((tmp_path / f"{name}.json").read_text()))
     assert (tmp_path / "sweeps.json").read_text() == (tmp_path / "twice.json").read_text()
     text = " ".join(tables.block("sweeps", tmp_path).split())
     for line in (
@@ -124,6 +126,8 @@ def of_every_table():
 @pytest.mark.parametrize("name", of_every_table())
 def test_a_table_of_each_benchmark(name, tables, benchmarks, tmp_path) -> None:
     pytest.importorskip("torch_geometric")
+    from report import place_and_date
+
     run = benchmarks("run")
     other = {"cora": "uniform", "citeseer": "power-law", "pyg-compiled": "pyg"}
     for file, command in tables.TABLES[name].runs.items():
@@ -148,6 +152,6 @@ def test_a_table_of_each_benchmark(name, tables, benchmarks, tmp_path) -> None:
             (tmp_path / f"{file}.json").write_text(json.dumps(config))
     text = tables.block(name, tmp_path)
     record = json.loads((tmp_path / f"{file}.json").read_text())
-    assert tables.place_and_date(record) in text.replace("\n", " ")
+    assert place_and_date(record) in text.replace("\n", " ")
     assert re.search(r"\| \*\*[\d.]+|\| +[\d.]+ ", text), text
     assert tables.rewrite(tables.PAGE.read_text(), tmp_path).count(text) == 1

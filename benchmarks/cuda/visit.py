@@ -51,7 +51,7 @@ _UNSUPPORTED = "Device not supported"
 _ONE_HEAD = ("--heads", "1", "--channels", "128")
 _FOUR_HEADS = ("--heads", "4", "--channels", "32")
 _OURS = ("--peers", "gat_ext")
-_EAGER = ("--peers", "gat_ext", "pyg")
+_EAGER = ("--peers", "gat_ext", "pyg", "triton")
 _COMPILED = ("--peers", "gat_ext", "gat_ext-compiled", "pyg", "pyg-compiled")
 _ATTENTIONS = ("gat_attention", "gatv2_attention", "dot_attention", "cosine_attention")
 # Arguments of run.py, in the order in which time may run out; large graphs omit peers that do not

@@ -31,9 +31,8 @@ bool are_equal_rows(const std::int64_t row, const Index* a, const Index* b, std:
 template <class Index>
 bool is_symmetric(const CsrView& csr, const CsrView& transpose, int num_threads) {
   const std::int64_t rows = csr.num_rows;
-  const auto *const a = static_cast<const Index*>(csr.col.data), *const b =
-                                                                     static_cast<const Index*>(
-                                                                         transpose.col.data);
+  const auto* const a = static_cast<const Index*>(csr.col.data);
+  const auto* const b = static_cast<const Index*>(transpose.col.data);
   const int threads = threads_for(2 * csr.num_edges(), rows, num_threads);
   bool symmetric = true;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : symmetric)

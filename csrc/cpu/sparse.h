@@ -36,6 +36,10 @@ struct SparseKernels {
   void (*spmm_extremum_backward)(const CsrView&, std::int64_t num_heads, std::int64_t channels,
                                  const T* weight, const T* grad, IndexArray arg, T* grad_x,
                                  int num_threads);
+  // out [E, H] = the sum of values [num_rows, H, F] over the channels of which arg says that their
+  // extremum is from the edge.
+  void (*winner_sum)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* values,
+                     IndexArray arg, Acc<T>* out, int num_threads);
   // out [E, H] = <query_ih, e_ij>; query [num_rows, H, K] by row, e [E, K].
   void (*edge_dot)(const CsrView&, std::int64_t num_heads, std::int64_t channels, const T* query,
                    const T* edge_attr, T* out, int num_threads);

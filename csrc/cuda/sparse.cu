@@ -26,6 +26,23 @@ void map_edges(Context& context, const SparseGraph& graph, const Value& value, T
   run_pass(context, pass, plan_edges(graph, Pass::kUnroll));
 }
 
+// The values of the row that an edge has won, for a head. The edges of a row read the same numbers.
+template <class T>
+struct WonSum {
+  const T* values;
+  IndexArray arg;
+  std::int64_t num_heads, channels;
+
+  __device__ __forceinline__ Acc<T> operator()(std::int64_t row, std::int64_t id, int head) const {
+    const std::int64_t first = (row * num_heads + head) * channels;
+    Acc<T> sum{};
+    for (std::int64_t d = first; d < first + channels; ++d) {
+      if (arg[d] == id) sum += widen(values[d]);
+    }
+    return sum;
+  }
+};
+
 // <query_ih, e_ij> of an edge and head.
 template <class T>
 struct EdgeDot {
@@ -111,6 +128,12 @@ void sddmm(Context& context, const SparseGraph& graph, std::int64_t channels, co
 }
 
 template <class T>
+void winner_sum(Context& context, const SparseGraph& graph, std::int64_t channels, const T* values,
+                IndexArray arg, Acc<T>* out) {
+  map_edges(context, graph, WonSum<T>{values, arg, graph.num_heads, channels}, out);
+}
+
+template <class T>
 void edge_dot(Context& context, const SparseGraph& graph, std::int64_t channels, const T* query,
               const T* edge_attr, T* out) {
   map_edges(context, graph, EdgeDot<T>{query, edge_attr, graph.num_heads, channels}, out);
@@ -140,6 +163,14 @@ template void edge_softmax_backward(Context&, const SparseGraph&, const double*,
                                     double*);
 template void edge_softmax_backward(Context&, const SparseGraph&, const bf16*, const bf16*, bf16*);
 template void edge_softmax_backward(Context&, const SparseGraph&, const fp16*, const fp16*, fp16*);
+template void winner_sum(Context&, const SparseGraph&, std::int64_t, const float*, IndexArray,
+                         float*);
+template void winner_sum(Context&, const SparseGraph&, std::int64_t, const double*, IndexArray,
+                         double*);
+template void winner_sum(Context&, const SparseGraph&, std::int64_t, const bf16*, IndexArray,
+                         float*);
+template void winner_sum(Context&, const SparseGraph&, std::int64_t, const fp16*, IndexArray,
+                         float*);
 template void edge_dot(Context&, const SparseGraph&, std::int64_t, const float*, const float*,
                        float*);
 template void edge_dot(Context&, const SparseGraph&, std::int64_t, const double*, const double*,

@@ -52,6 +52,12 @@ template <class T>
 void spmm_extremum_backward(Context&, const SparseGraph&, std::int64_t channels, const T* weight,
                             const T* grad, IndexArray arg, T* grad_x);
 
+// out [E, H] = the sum of values [num_rows, H, F] over the channels of which arg says that their
+// extremum is from the edge.
+template <class T>
+void winner_sum(Context&, const SparseGraph&, std::int64_t channels, const T* values,
+                IndexArray arg, Acc<T>* out);
+
 // out [E, H] = <query_ih, e_ij>; query [num_rows, H, K] by row, e [E, K].
 template <class T>
 void edge_dot(Context&, const SparseGraph&, std::int64_t channels, const T* query,

@@ -299,11 +299,26 @@ void skip_python(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
 }
 
 void register_skips(torch::Library& m) {
-  for (const char* const name :
-       {"add", "dropout", "edge_attention_backward", "edge_dot", "edge_softmax",
-        "edge_softmax_backward", "edge_sum", "head_terms_backward", "inverse_norm", "linear",
-        "linear_backward", "relu", "relu_backward", "scale", "sddmm", "spmm", "spmm_extremum",
-        "spmm_extremum_backward", "walk_step_backward"}) {
+  for (const char* const name : {"add",
+                                 "dropout",
+                                 "edge_attention_backward",
+                                 "edge_dot",
+                                 "edge_softmax",
+                                 "edge_softmax_backward",
+                                 "edge_sum",
+                                 "head_terms_backward",
+                                 "inverse_norm",
+                                 "linear",
+                                 "linear_backward",
+                                 "relu",
+                                 "relu_backward",
+                                 "scale",
+                                 "sddmm",
+                                 "spmm",
+                                 "spmm_extremum",
+                                 "spmm_extremum_backward",
+                                 "walk_step_backward",
+                                 "winner_sum"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&skip_python>());
   }
 }

@@ -50,9 +50,11 @@ TORCH_LIBRARY(gat_ext, m) {
   m.def(("spmm_extremum(" + graph +
          ", Tensor? weight, Tensor x, bool largest) -> (Tensor out, Tensor arg)")
             .c_str());
+  m.def(("spmm_extremum_backward(" + graph + ", Tensor? weight, Tensor grad, Tensor arg) -> Tensor")
+            .c_str());
   m.def(
-      "spmm_extremum_backward(Tensor t_rowptr, Tensor t_col, Tensor t_edge_id, Tensor? weight, "
-      "Tensor grad, Tensor arg) -> Tensor");
+      "winner_sum(Tensor rowptr, Tensor? edge_id, SymInt num_edges, Tensor values, Tensor arg) -> "
+      "Tensor");
 
   m.def("edge_dot(Tensor rowptr, Tensor? edge_id, Tensor query, Tensor edge_attr) -> Tensor");
   m.def("edge_sum(Tensor rowptr, Tensor? edge_id, Tensor weight, Tensor edge_attr) -> Tensor");

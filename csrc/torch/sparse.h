@@ -1,5 +1,6 @@
-// edge_softmax, sddmm, spmm, edge_dot, edge_sum and the dropout mask, written once for every
-// device: checks, outputs, and the arguments of the kernels.
+// edge_softmax, sddmm, spmm, edge_dot, edge_sum and the dropout mask, and what the gradients of
+// spmm with an extremum are made of, written once for every device: checks, outputs, and the
+// arguments of the kernels.
 //
 // A device is a type with Device(tensor), which makes the device current during its lifetime, and
 // one member function per operator.
@@ -122,25 +123,52 @@ std::tuple<at::Tensor, at::Tensor> spmm_extremum(const at::Tensor& rowptr, const
 }
 
 template <class Device>
-at::Tensor spmm_extremum_backward(const at::Tensor& t_rowptr, const at::Tensor& t_col,
-                                  const at::Tensor& t_edge_id, const OptionalTensor& weight,
+at::Tensor spmm_extremum_backward(const at::Tensor&, const at::Tensor&, const OptionalTensor&,
+                                  const OptionalTensor& t_rowptr, const OptionalTensor& t_col,
+                                  const OptionalTensor& t_edge_id, const OptionalTensor& weight,
                                   const at::Tensor& grad, const at::Tensor& arg) {
+  TORCH_CHECK_VALUE(t_rowptr && t_col && t_edge_id, "the transpose of the graph is missing");
   TORCH_CHECK_VALUE(grad.dim() == 3, "grad has shape ", grad.sizes(), "; expected [N_dst, H, F]");
   check_shape(arg, grad.sizes(), "arg");
   check_device(arg, grad.device(), "arg");
-  const CsrView csr = csr_view(t_rowptr, t_col, t_edge_id, t_col.numel(), grad.device());
+  const CsrView csr = csr_view(*t_rowptr, *t_col, t_edge_id, t_col->numel(), grad.device());
   Device device(grad);
   const std::int64_t H = grad.size(1), F = grad.size(2);
   const at::Tensor g = grad.contiguous(), a = arg.contiguous(),
-                   w = prepare(weight, {t_col.numel(), H}, grad, "weight");
+                   w = prepare(weight, {t_col->numel(), H}, grad, "weight");
   const IndexArray winners = index_array(a.view(-1), "arg");
   const at::Tensor grad_x = allocate({csr.num_rows, H, F}, grad.options());
   with_storage_type(grad.scalar_type(), [&](auto type) {
     using T = typename decltype(type)::type;
-    device.template spmm_extremum_backward<T>({csr, grad.size(0), t_col.numel(), H, F}, data<T>(w),
+    device.template spmm_extremum_backward<T>({csr, grad.size(0), t_col->numel(), H, F}, data<T>(w),
                                               data<T>(g), winners, mutable_data<T>(grad_x));
   });
   return grad_x;
+}
+
+// Sums of 16-bit values are rounded once, at the end.
+template <class Device>
+at::Tensor winner_sum(const at::Tensor& rowptr, const OptionalTensor& edge_id,
+                      std::int64_t num_edges, const at::Tensor& values, const at::Tensor& arg) {
+  TORCH_CHECK_VALUE(values.dim() == 3, "values has shape ", values.sizes(),
+                    "; expected [N_dst, H, F]");
+  check_shape(arg, values.sizes(), "arg");
+  check_device(arg, values.device(), "arg");
+  const CsrView csr = csr_view(rowptr, {}, edge_id, num_edges, values.device());
+  check_shape(values, {csr.num_rows, values.size(1), values.size(2)}, "values");
+  Device device(values);
+  const std::int64_t H = values.size(1);
+  const at::Tensor v = values.contiguous(), a = arg.contiguous();
+  const IndexArray winners = index_array(a.view(-1), "arg");
+  at::Tensor out;
+  with_storage_type(values.scalar_type(), [&](auto type) {
+    using T = typename decltype(type)::type;
+    const auto dtype = c10::CppTypeToScalarType<Acc<T>>::value;
+    out = allocate({num_edges, H}, values.options().dtype(dtype));
+    device.template winner_sum<T>({csr, 0, num_edges, H, values.size(2)}, data<T>(v), winners,
+                                  mutable_data<Acc<T>>(out));
+  });
+  return out.to(values.scalar_type());
 }
 
 template <class Device>
@@ -197,6 +225,7 @@ void register_sparse(torch::Library& m) {
   m.impl("spmm", &spmm<Device>);
   m.impl("spmm_extremum", &spmm_extremum<Device>);
   m.impl("spmm_extremum_backward", &spmm_extremum_backward<Device>);
+  m.impl("winner_sum", &winner_sum<Device>);
   m.impl("edge_dot", &edge_dot<Device>);
   m.impl("edge_sum", &edge_sum<Device>);
   m.impl("edge_dropout_mask", &edge_dropout_mask<Device>);

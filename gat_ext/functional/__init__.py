@@ -16,8 +16,8 @@ Shapes: ``N_dst`` and ``N_src`` nodes, ``E`` edges, ``H`` heads, ``D`` score cha
 channels. Per-edge tensors are in the order of the edge_index from which the graph was built. A
 destination without in-edges gets 0 and an lse of -inf. All operators are deterministic for any
 number of threads, and differentiable any number of times. ``torch.func`` and forward mode work on
-all but walks. They, second derivatives and the gradient of the weights of :func:`spmm` with "max"
-or "min" partly use torch's own operators, which on a GPU are as deterministic as ``index_add``.
+all but walks. They, and second derivatives of attention, partly use torch's own operators, which on
+a GPU are as deterministic as ``index_add``.
 
 Precision: float32, float64, bfloat16 and float16. 16-bit dtypes are for storage only: sums,
 exponentials, maxima, lse and intermediate results of gradients are float32. Under

@@ -12,8 +12,14 @@ from pathlib import Path
 import torch
 
 OPERATORS = (
-    *("graph_building", "head_terms", "linear_maps", "sparse", "walk", "neighbor_sample"),
     "edge_attention",
+    "extremum",
+    "graph_building",
+    "head_terms",
+    "linear_maps",
+    "neighbor_sample",
+    "sparse",
+    "walk",
 )
 """Modules of this package that register fake kernels, gradients and autocast"""
 

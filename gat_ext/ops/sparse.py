@@ -1,4 +1,4 @@
-"""The unfused operators for torch: fake kernels, gradients and autocast."""
+"""edge_softmax, sddmm, spmm and the like for torch: fake kernels, gradients and autocast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from gat_ext.ops.registry import Grads, ops, register_autocast
-from gat_ext.ops.scatter import edge_rows
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -43,12 +42,15 @@ def _edge_softmax_double_backward(ctx: Any, grad: Tensor) -> Grads:
     #   d/dg = alpha (u - s), s the row sum of alpha u, which is the same operator;
     #   d/dalpha = u (g - r) - g s.
     rowptr, edge_id, g, alpha = ctx.saved_tensors
-    row = edge_rows(rowptr, edge_id, alpha.shape[0])
-    zeros = torch.zeros(
-        (rowptr.numel() - 1, *alpha.shape[1:]), dtype=alpha.dtype, device=alpha.device
-    )
-    r = zeros.index_add(0, row, alpha * g).index_select(0, row)
-    s = zeros.index_add(0, row, alpha * grad).index_select(0, row)
+    ones = alpha.new_ones((alpha.shape[0], 1))
+
+    def row_sum(values: Tensor) -> Tensor:  # for each edge, in an order that is always the same
+        of_row = ops.edge_sum(rowptr, edge_id, values, ones)
+        result: Tensor = ops.edge_dot(rowptr, edge_id, of_row, ones)
+        return result
+
+    with torch.autocast(alpha.device.type, enabled=False):
+        r, s = row_sum(alpha * g), row_sum(alpha * grad)
     return (
         None,
         None,
@@ -136,98 +138,6 @@ def _spmm_backward(ctx: Any, grad: Tensor) -> Grads:
 torch.library.register_autograd("gat_ext::spmm", _spmm_backward, setup_context=_spmm_setup)
 
 
-# ---- spmm_extremum: linear in x and weight once the winning edges are known
-
-
-@torch.library.register_fake("gat_ext::spmm_extremum")
-def _(
-    rowptr: Tensor,
-    col: Tensor,
-    edge_id: Tensor | None,
-    t_rowptr: Tensor | None,
-    t_col: Tensor | None,
-    t_edge_id: Tensor | None,
-    weight: Tensor | None,
-    x: Tensor,
-    largest: bool,
-) -> tuple[Tensor, Tensor]:
-    shape = (rowptr.shape[0] - 1, x.shape[1], x.shape[2])
-    return x.new_empty(shape), x.new_empty(shape, dtype=col.dtype)
-
-
-@torch.library.register_fake("gat_ext::spmm_extremum_backward")
-def _(
-    t_rowptr: Tensor,
-    t_col: Tensor,
-    t_edge_id: Tensor,
-    weight: Tensor | None,
-    grad: Tensor,
-    arg: Tensor,
-) -> Tensor:
-    return grad.new_empty((t_rowptr.shape[0] - 1, grad.shape[1], grad.shape[2]))
-
-
-def _extremum_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *_, t_rowptr, t_col, t_edge_id, weight, x, _ = inputs
-    keep_x = x if ctx.needs_input_grad[6] else None
-    ctx.save_for_backward(t_rowptr, t_col, t_edge_id, weight, keep_x, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.num_src = x.shape[0]
-
-
-def _extremum_backward(ctx: Any, grad: Tensor, _: Tensor) -> Grads:
-    t_rowptr, t_col, t_edge_id, weight, x, arg = ctx.saved_tensors
-    grad_weight = grad_x = None
-    if ctx.needs_input_grad[6]:
-        won = _gather_winners(x, t_rowptr, t_edge_id, arg)
-        grad_weight = _sum_over_winners(grad * won, arg, t_col.shape[0])
-    if ctx.needs_input_grad[7]:
-        grad_x = ops.spmm_extremum_backward(t_rowptr, t_col, t_edge_id, weight, grad, arg)
-    return *([None] * 6), grad_weight, grad_x, None
-
-
-def _gather_winners(x: Tensor, t_rowptr: Tensor, t_edge_id: Tensor, arg: Tensor) -> Tensor:
-    """Features of the source of the winning edge: [N_dst, H, F]; 0 for rows without edges."""
-    source = edge_rows(t_rowptr, t_edge_id, t_edge_id.shape[0])
-    if source.numel() == 0:
-        return torch.zeros_like(arg, dtype=x.dtype)
-    rows = source[arg.clamp(min=0).long().flatten()].view_as(arg)
-    heads = torch.arange(x.shape[1], device=x.device).view(1, -1, 1)
-    features = torch.arange(x.shape[2], device=x.device)
-    return x[rows, heads, features].masked_fill(arg < 0, 0)
-
-
-def _sum_over_winners(values: Tensor, arg: Tensor, num_edges: int) -> Tensor:
-    """Adds values [N_dst, H, F] to their winning edges, summed over the features: [E, H]."""
-    heads = arg.shape[1]
-    head = torch.arange(heads, device=arg.device).view(1, -1, 1).expand_as(arg)
-    slot = torch.where(arg < 0, num_edges, arg.long()) * heads + head
-    total = values.new_zeros((num_edges + 1) * heads)
-    return total.index_add(0, slot.reshape(-1), values.reshape(-1)).view(-1, heads)[:num_edges]
-
-
-def _extremum_double_backward(ctx: Any, grad: Tensor) -> Grads:
-    t_rowptr, t_col, t_edge_id, weight, g, arg = ctx.saved_tensors
-    won = _gather_winners(grad, t_rowptr, t_edge_id, arg)
-    grad_weight = None
-    if ctx.needs_input_grad[3]:
-        grad_weight = _sum_over_winners(g * won, arg, t_col.shape[0])
-    if weight is not None and t_edge_id.numel() > 0:
-        heads = torch.arange(weight.shape[1], device=weight.device).view(1, -1, 1)
-        won = won * weight[arg.clamp(min=0).long(), heads]
-    return None, None, None, grad_weight, won, None
-
-
-torch.library.register_autograd(
-    "gat_ext::spmm_extremum", _extremum_backward, setup_context=_extremum_setup
-)
-torch.library.register_autograd(
-    "gat_ext::spmm_extremum_backward",
-    _extremum_double_backward,
-    setup_context=_save_inputs,
-)
-
-
 # ---- edge_dot and edge_sum: each other's gradients; exchanging heads and channels of the query
 # exchanges the edge features and what there is one of for each head
 
@@ -282,6 +192,6 @@ def _(
 
 # ---- autocast: matrix-like operators run in its dtype, softmax in float32
 
-for _name in ("sddmm", "spmm", "spmm_extremum", "edge_dot", "edge_sum"):
+for _name in ("sddmm", "spmm", "edge_dot", "edge_sum"):
     register_autocast(_name, to_lower=True)
 register_autocast("edge_softmax", to_lower=False)

@@ -26,7 +26,8 @@ def settings(data: NodeDataset, how: Reading) -> dict[str, Any]:
     """
     names = Names() if data.names is None else data.names
     digest = hashlib.sha256()
-    for tensor in (data.x, data.y, data.edge_index, data.edge_attr, data.train_mask, data.val_mask):
+    masks = data.train_mask, data.val_mask, data.test_mask
+    for tensor in (data.x, data.y, data.edge_index, data.edge_attr, *masks):
         digest.update(b"" if tensor is None else tensor.contiguous().numpy().data)
     return {
         "columns": dict(how.columns),

@@ -26,15 +26,19 @@ struct SymmetricPass : BackwardPass<Isa, Score, T>, NothingShared {
   std::int64_t state_size() const { return H * (D + 2); }
   void init(A* state) const { std::fill(state, state + state_size(), A(0)); }
 
+  // The rows of a tile's neighbours in x or g, that are in the cache already.
+  RowTile<T, Ahead::no> rows_of(const T* tensor, int n, const Scratch& s) const {
+    return {tensor, s.neighbor, n, H, D};
+  }
+
   // The sums of x_i x_j to s.sum, <g_i, x_j> to s.grad_weight and <x_i, g_j> to s.grad_score.
   void multiply(std::int64_t row, int n, Scratch& s) const {
     const T *const x = in.value + row * H * D, *const g = args.grad_out + row * H * D;
-    const RowTile<T, Ahead::no> keys{in.value, s.neighbor, n, H, D};
     reduce_rows<Isa, A>(
         RowTile<T, Ahead::yes, NodeTermAhead<Score, T>>{
             in.value, s.neighbor, n, H, D, {in, s.neighbor}},
         ScoreTermOfY<Score, T>{{x, in.att, in.params}}, s.sum.data());
-    reduce_rows<Isa, A>(keys, DotWith<T>{g}, s.grad_weight.data());
+    reduce_rows<Isa, A>(rows_of(in.value, n, s), DotWith<T>{g}, s.grad_weight.data());
     reduce_rows<Isa, A>(
         RowTile<T, Ahead::yes, NodeTableAhead<A>>{
             args.grad_out, s.neighbor, n, H, D, {node_table, s.neighbor, H}},
@@ -93,10 +97,9 @@ struct SymmetricPass : BackwardPass<Isa, Score, T>, NothingShared {
       if constexpr (Score::has_node_terms)
         gather_heads<Isa>(in.src_term, s.neighbor, n, H, s.src_term.data());
       differentiate(row, n, state, s);
-      accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{in.value, s.neighbor, n, H, D},
-                              s.grad_sum.data(), TermGradX<Score, T>{term}, state);
-      accumulate_rows<Isa, A>(RowTile<T, Ahead::no>{args.grad_out, s.neighbor, n, H, D},
-                              s.weight.data(), Scaled{}, state);
+      accumulate_rows<Isa, A>(rows_of(in.value, n, s), s.grad_sum.data(), TermGradX<Score, T>{term},
+                              state);
+      accumulate_rows<Isa, A>(rows_of(args.grad_out, n, s), s.weight.data(), Scaled{}, state);
     }
   }
 

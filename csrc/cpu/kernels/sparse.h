@@ -315,6 +315,25 @@ void spmm_extremum_backward(const CsrView& csr, std::int64_t H, std::int64_t F, 
   }
 }
 
+// A row's winners are among its own edges, so that no two threads add to the same number.
+template <class Isa, class T>
+void winner_sum(const CsrView& csr, std::int64_t H, std::int64_t F, const T* values, IndexArray arg,
+                Acc<T>* out, int num_threads) {
+  const int threads =
+      threads_for_rows(csr, 4 * (csr.num_rows * F + csr.num_edges()) * H, num_threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, kRows)
+  for (std::int64_t row = 0; row < csr.num_rows; ++row) {
+    for (std::int64_t k = csr.rowptr[row]; k < csr.rowptr[row + 1]; ++k)
+      std::fill_n(out + csr.id(k) * H, H, Acc<T>(0));
+    for (std::int64_t h = 0; h < H; ++h) {
+      for (std::int64_t d = (row * H + h) * F; d < (row * H + h + 1) * F; ++d) {
+        const std::int64_t id = arg[d];  // -1 in a row without edges
+        if (id >= 0 && id < csr.num_edges()) out[id * H + h] += read(values + d);
+      }
+    }
+  }
+}
+
 inline constexpr std::int64_t kDropoutCounters = 16, kDropoutBlock = 4 * kDropoutCounters;
 
 // The multipliers of the elements of a block: element 64 b + 16 w + c of a tensor uses word w of
@@ -373,10 +392,11 @@ void dropout(const Dropout& dropout, std::int64_t rows, std::int64_t channels, c
 
 template <class Isa, class T>
 SparseKernels<T> sparse_kernels() {
-  return {
-      &edge_softmax<Isa, T>,  &edge_softmax_backward<Isa, T>,  &sddmm<Isa, T>,    &spmm<Isa, T>,
-      &spmm_extremum<Isa, T>, &spmm_extremum_backward<Isa, T>, &edge_dot<Isa, T>, &edge_sum<Isa, T>,
-      &dropout<Isa, T>};
+  return {&edge_softmax<Isa, T>,  &edge_softmax_backward<Isa, T>,
+          &sddmm<Isa, T>,         &spmm<Isa, T>,
+          &spmm_extremum<Isa, T>, &spmm_extremum_backward<Isa, T>,
+          &winner_sum<Isa, T>,    &edge_dot<Isa, T>,
+          &edge_sum<Isa, T>,      &dropout<Isa, T>};
 }
 
 }  // namespace gat::cpu

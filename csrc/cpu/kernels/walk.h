@@ -99,7 +99,7 @@ inline constexpr std::int64_t kKeptSums = 1024;
 
 // gat::walk_step with vectors of neighbours or agents, for the agents whose ranks are valid. Sums
 // are in the order of the row, so that it draws the same neighbour.
-template <class Isa, class T, class Index>
+template <class Isa, class T, class Index, bool use_gather>
 struct StepInLanes {
   static constexpr int n = kLanes<Isa, double>;
   using I = Vec<std::int64_t, n>;
@@ -115,12 +115,17 @@ struct StepInLanes {
     return numbers;
   }
 
+  template <class From>
+  static GAT_HD auto get(const From* from, I index, I mask) {
+    return gather<use_gather>(from, index, mask);
+  }
+
   // The weights of the neighbours at `place`, of the agents with these first ranks, and 0 where
   // `wanted` is not set. Sets lanes of `invalid` for a type out of range and for a bad rank.
   GAT_HD D weights(I place, I wanted, const T* rank, I first_rank, I& invalid) const {
-    const I type = gather(walk.node_type, gather(col, place, wanted), wanted);
+    const I type = get(walk.node_type, get(col, place, wanted), wanted);
     const I in_range = (bitcast<U>(type) < static_cast<std::uint64_t>(walk.num_types)) & wanted;
-    const D w = gather(rank, in_range & (first_rank + type), in_range);
+    const D w = get(rank, in_range & (first_rank + type), in_range);
     invalid |= wanted & ~(in_range & (w >= 0));
     return bitcast<D>(I(in_range & bitcast<I>(w)));
   }
@@ -176,7 +181,7 @@ struct StepInLanes {
     }
     std::uint32_t stepped = 0;
     for (int i = 0; i < kGroup; i += n) {
-      const I is_valid = load<I>(valid + i), to = gather(col, load<I>(place + i), is_valid);
+      const I is_valid = load<I>(valid + i), to = get(col, load<I>(place + i), is_valid);
       const auto log_p =
           log_of_lanes(convert<Vec<T, n>>(D(load<D>(chosen + i) / load<D>(total + i))));
       const unsigned bits = bits_of(is_valid);
@@ -209,8 +214,8 @@ struct StepInLanes {
     for (int i = 0; i < kGroup; i += n) {
       const I at = load<I>(node + i);
       const I exists = bitcast<U>(at) < static_cast<std::uint64_t>(walk.csr.num_rows);
-      const I start = gather(walk.csr.rowptr, exists & at, exists),
-              size = gather(walk.csr.rowptr + 1, exists & at, exists) - start,
+      const I start = get(walk.csr.rowptr, exists & at, exists),
+              size = get(walk.csr.rowptr + 1, exists & at, exists) - start,
               is_short = exists & (size <= kShortRow);
       store(begin + i, I(is_short & start));
       store(degree + i, I(is_short & size));
@@ -254,7 +259,7 @@ GAT_HD bool step_in_long_row(const WalkStep<T>& walk, const Index* col, std::int
 }
 
 // The agents [first, last) of a group. Returns false where an index is out of range.
-template <class Isa, class T, class Index>
+template <class Isa, bool use_gather, class T, class Index>
 GAT_HD bool step_group(const WalkStep<T>& walk, const Index* col, std::int64_t first,
                        std::int64_t last, std::int64_t* next, T* log_prob) {
   double u[kGroup] = {};
@@ -263,7 +268,8 @@ GAT_HD bool step_group(const WalkStep<T>& walk, const Index* col, std::int64_t f
   if constexpr (kStepsInLanes<Isa>) {
     // Lanes without a neighbour read the first one.
     if (walk.csr.num_edges() > 0 && walk.num_types > 0)
-      left &= ~StepInLanes<Isa, T, Index>{walk, col}.step(first, last - first, u, next, log_prob);
+      left &= ~StepInLanes<Isa, T, Index, use_gather>{walk, col}.step(first, last - first, u, next,
+                                                                      log_prob);
   }
   bool in_range = true;
   for (; left != 0; left &= left - 1) {
@@ -275,18 +281,27 @@ GAT_HD bool step_group(const WalkStep<T>& walk, const Index* col, std::int64_t f
   return in_range;
 }
 
-template <class Isa, class T>
-bool walk_step(const WalkStep<T>& walk, std::int64_t* next, T* log_prob, int num_threads) {
+template <class Isa, bool use_gather, class T>
+bool step_all(const WalkStep<T>& walk, std::int64_t* next, T* log_prob, int num_threads) {
   const void* const col = walk.csr.col.data;
   return for_each_group<Isa>(
       walk.num_agents, work_of_step(walk.csr, kStepsInLanes<Isa>), num_threads,
       [&](std::int64_t first, std::int64_t last) {
         if (walk.csr.num_rows > kNodesInCache) prefetch_rows(walk, first, last);
-        return walk.csr.col.wide ? step_group<Isa>(walk, static_cast<const std::int64_t*>(col),
-                                                   first, last, next, log_prob)
-                                 : step_group<Isa>(walk, static_cast<const std::int32_t*>(col),
-                                                   first, last, next, log_prob);
+        const auto step = [&](const auto* of_width) {
+          return step_group<Isa, use_gather>(walk, of_width, first, last, next, log_prob);
+        };
+        return walk.csr.col.wide ? step(static_cast<const std::int64_t*>(col))
+                                 : step(static_cast<const std::int32_t*>(col));
       });
+}
+
+template <class Isa, class T>
+bool walk_step(const WalkStep<T>& walk, std::int64_t* next, T* log_prob, int num_threads) {
+  if constexpr (kLanes<Isa, double> == 8) {
+    if (has_fast_gather()) return step_all<Isa, true>(walk, next, log_prob, num_threads);
+  }
+  return step_all<Isa, false>(walk, next, log_prob, num_threads);
 }
 
 template <class Isa, class T>

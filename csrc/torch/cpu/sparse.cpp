@@ -45,6 +45,10 @@ struct Cpu {
                                         threads);
   }
   template <class T>
+  void winner_sum(const SparseShape& s, const T* values, IndexArray arg, Acc<T>* out) {
+    kernels<T>().winner_sum(s.csr, s.num_heads, s.channels, values, arg, out, threads);
+  }
+  template <class T>
   void edge_dot(const SparseShape& s, const T* query, const T* edge_attr, T* out) {
     kernels<T>().edge_dot(s.csr, s.num_heads, s.channels, query, edge_attr, out, threads);
   }

@@ -42,6 +42,10 @@ struct Cuda : CudaDevice {
     cuda::spmm_extremum_backward(*this, graph(s), s.channels, weight, grad, arg, grad_x);
   }
   template <class T>
+  void winner_sum(const SparseShape& s, const T* values, IndexArray arg, Acc<T>* out) {
+    cuda::winner_sum(*this, graph(s), s.channels, values, arg, out);
+  }
+  template <class T>
   void edge_dot(const SparseShape& s, const T* query, const T* edge_attr, T* out) {
     cuda::edge_dot(*this, graph(s), s.channels, query, edge_attr, out);
   }
