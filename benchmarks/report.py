@@ -194,10 +194,10 @@ def heading(rows: Sequence[Row]) -> str:
 def graph_line(row: Row) -> str:
     """The graph and setting of a row."""
     s = row.setting
+    threads = f"{s['threads'] or 'all'} thread{'' if s['threads'] == 1 else 's'}"
     return (
         f"{s['graph']}, N = {row.nodes:,}, E = {row.edges:,}, "
-        f"{s['heads']} × {s['channels']} {s['dtype']}, {s['threads'] or 'all'} thread{'' if s['threads'] == 1 else 's'}, "
-        f"{s['device']}"
+        f"{s['heads']} × {s['channels']} {s['dtype']}, {threads}, {s['device']}"
     )
 
 
