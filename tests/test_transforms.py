@@ -215,7 +215,8 @@ def test_third_derivative(total):
     (first,) = torch.autograd.grad(total(leaf), leaf, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), leaf, create_graph=True)
     (third,) = torch.autograd.grad(second.square().sum(), leaf)
-    assert_close(found, third)
+    largest = third.abs().max()  # small elements are differences of large numbers
+    assert_close(found / largest, third / largest)
 
 
 def test_second_derivatives_of_every_sample(total):

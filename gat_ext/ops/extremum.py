@@ -141,8 +141,8 @@ def winner_weights(rowptr: Tensor, edge_id: Tensor | None, weight: Tensor, arg: 
     """[N_dst, H, F], the numbers [E, H] of the winning edges; 0 for rows without edges."""
     if weight.shape[0] == 0:
         return torch.zeros_like(arg, dtype=weight.dtype)
-    heads = torch.arange(weight.shape[1], device=weight.device).view(1, -1, 1)
-    return weight[arg.clamp(min=0).long(), heads].masked_fill_(arg < 0, 0)
+    each = weight.unsqueeze(2).expand(-1, -1, arg.shape[2])
+    return each.gather(0, arg.clamp(min=0).long()).masked_fill_(arg < 0, 0)
 
 
 @winner_weights.register_fake
@@ -185,10 +185,8 @@ def winner_features(
     """[N_dst, H, F], x of the sources of the winning edges; 0 for rows without edges."""
     if col.numel() == 0:
         return torch.zeros_like(arg, dtype=x.dtype)
-    source = to_caller_order(col, edge_id).long()[arg.clamp(min=0).long()]
-    heads = torch.arange(x.shape[1], device=x.device).view(1, -1, 1)
-    features = torch.arange(x.shape[2], device=x.device)
-    return x[source, heads, features].masked_fill_(arg < 0, 0)
+    source = to_caller_order(col, edge_id).index_select(0, arg.clamp(min=0).flatten())
+    return x.gather(0, source.long().view_as(arg)).masked_fill_(arg < 0, 0)
 
 
 @winner_features.register_fake
