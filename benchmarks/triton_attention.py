@@ -73,7 +73,7 @@ def _end(tensor, node, h, d, heads, channels, score: tl.constexpr, real: tl.cons
 
 
 @triton.jit
-def _score(own, other, att, scale, score: tl.constexpr):
+def _score(own, other, att, score: tl.constexpr):
     if score == _ADDITIVE:
         z = own + other
         return tl.where(z > 0, z, _SLOPE * z)
@@ -81,18 +81,19 @@ def _score(own, other, att, scale, score: tl.constexpr):
         z = own + other
         return tl.sum(att * tl.where(z > 0, z, _SLOPE * z), 1)
     else:
-        return tl.sum(own * other, 1) * scale
+        return tl.sum(own * other, 1)
 
 
 @triton.jit
-def _score_grad(ds, own, other, att, scale, score: tl.constexpr):
+def _score_grad(ds, own, other, att, score: tl.constexpr):
     """The gradient of one end, from that of the score [head_block] and the other end."""
     if score == _ADDITIVE:
         return tl.where(own + other > 0, ds, _SLOPE * ds)
     elif score == _ADDITIVE_V2:
-        return ds[:, None] * att * tl.where(own + other > 0, 1.0, _SLOPE)
+        grad = ds[:, None] * att
+        return tl.where(own + other > 0, grad, _SLOPE * grad)
     else:
-        return ds[:, None] * other * scale
+        return ds[:, None] * other
 
 
 @triton.jit
@@ -102,7 +103,7 @@ def _zeros(own, real: tl.constexpr):
 
 @triton.jit
 def _forward(
-    rowptr, col, query, key, value, att, out, lse, scale, heads, channels,
+    rowptr, col, query, key, value, att, out, lse, heads, channels,
     head_block: tl.constexpr, channel_block: tl.constexpr, score: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -118,7 +119,7 @@ def _forward(
     acc = tl.zeros((head_block, channel_block), real)
     for k in range(tl.load(rowptr + row), tl.load(rowptr + row + 1)):
         j = tl.load(col + k)
-        s = _score(own, _end(key, j, h, d, heads, channels, score, real), weight, scale, score)
+        s = _score(own, _end(key, j, h, d, heads, channels, score, real), weight, score)
         new = tl.maximum(largest, s)
         keep, p = tl.exp(largest - new), tl.exp(s - new)
         acc = acc * keep[:, None] + p[:, None] * _of_node(value, j, h, d, heads, channels, real)
@@ -133,7 +134,7 @@ def _forward(
 @triton.jit
 def _destination(
     rowptr, col, query, key, value, att, grad, lse, delta, grad_query, grad_att,
-    scale, heads, channels,
+    heads, channels,
     head_block: tl.constexpr, channel_block: tl.constexpr, score: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -151,9 +152,9 @@ def _destination(
     for k in range(tl.load(rowptr + row), tl.load(rowptr + row + 1)):
         j = tl.load(col + k)
         other = _end(key, j, h, d, heads, channels, score, real)
-        p = tl.exp(_score(own, other, weight, scale, score) - of_row)
+        p = tl.exp(_score(own, other, weight, score) - of_row)
         ds = p * (tl.sum(g * _of_node(value, j, h, d, heads, channels, real), 1) - sum_row)
-        acc += _score_grad(ds, own, other, weight, scale, score)
+        acc += _score_grad(ds, own, other, weight, score)
         if score == _ADDITIVE_V2:
             z = own + other
             acc_att += ds[:, None] * tl.where(z > 0, z, _SLOPE * z)
@@ -170,7 +171,7 @@ def _destination(
 @triton.jit
 def _source(
     t_rowptr, t_col, query, key, value, att, grad, lse, delta, grad_key, grad_value,
-    scale, heads, channels,
+    heads, channels,
     head_block: tl.constexpr, channel_block: tl.constexpr, score: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -187,9 +188,9 @@ def _source(
         i = tl.load(t_col + k)
         other = _end(query, i, h, d, heads, channels, score, real)
         g = _of_node(grad, i, h, d, heads, channels, real)
-        p = tl.exp(_score(own, other, weight, scale, score) - _of_heads(lse, i, h, heads, real))
+        p = tl.exp(_score(own, other, weight, score) - _of_heads(lse, i, h, heads, real))
         ds = p * (tl.sum(g * v, 1) - _of_heads(delta, i, h, heads, real))
-        acc += _score_grad(ds, own, other, weight, scale, score)
+        acc += _score_grad(ds, own, other, weight, score)
         acc_value += p[:, None] * g
     inside = (h[:, None] < heads) & (d[None, :] < channels)
     at = row.to(tl.int64) * heads * channels + h[:, None] * channels + d[None, :]
@@ -213,7 +214,7 @@ class _Attention(torch.autograd.Function):
         nodes, heads, channels = value.shape
         wide = torch.promote_types(value.dtype, torch.float32)  # in which the kernels compute
         out, lse = torch.empty_like(tensors[2]), value.new_empty(nodes, heads, dtype=wide)
-        sizes = 1 / math.sqrt(channels), heads, channels
+        sizes = heads, channels
         blocks = triton.next_power_of_2(heads), triton.next_power_of_2(channels), score, _REAL[wide]
         weight = tensors[2] if att is None else att.contiguous()  # a pointer that is not read
         _forward[(nodes,)](graph.rowptr, graph.col, *tensors, weight, out, lse, *sizes, *blocks)
@@ -247,14 +248,14 @@ def gatv2(graph: Adjacency, query: Tensor, key: Tensor, att: Tensor) -> Tensor:
 
 
 def dot(graph: Adjacency, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """As ``formulas.dot``."""
-    return _Attention.apply(graph, DOT, query, key, value, None)
+    """As ``formulas.dot``; the scale is applied to the queries, by torch."""
+    return _Attention.apply(graph, DOT, query / math.sqrt(query.shape[-1]), key, value, None)
 
 
 def cosine(graph: Adjacency, x: Tensor) -> Tensor:
     """As ``formulas.cosine``; the normalisation is torch's."""
     unit = F.normalize(x, dim=-1)
-    return _Attention.apply(graph, DOT, unit * math.sqrt(x.shape[-1]), unit, x, None)
+    return _Attention.apply(graph, DOT, unit, unit, x, None)
 
 
 ATTENTIONS = {

@@ -10,8 +10,8 @@ says what became of each interpreter. The exit status is 1 if a step failed or t
 interpreter that is not there, or has no torch, is only listed.
 
 pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, ...) say where torch comes from. An environment
-with a CUDA build of torch needs 5 GB of disk. Every Python has flags of its own for the compiler, so
-ccache on PATH helps in a second run only.
+with a CUDA build of torch needs 5 GB of disk. Every Python has flags of its own for the compiler,
+so ccache on PATH helps in a second run only.
 """
 
 from __future__ import annotations

@@ -181,6 +181,16 @@ def test_sums_of_16_bit_winners_are_rounded_once():
 ATOMIC = {"index_add", "index_put", "_index_put_impl", "scatter_add", "scatter_reduce"}
 
 
+def test_second_derivatives_of_meta_tensors():
+    graph = sample_graph("unsorted")
+    rowptr, edge_id = graph.rowptr.to("meta"), graph.edge_id.to("meta")
+    scores = torch.empty(graph.num_edges, 2, device="meta", requires_grad=True)
+    alpha = ops.edge_softmax(rowptr, edge_id, scores)
+    (first,) = torch.autograd.grad(alpha.square().sum(), scores, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), scores)
+    assert second.shape == scores.shape
+
+
 class Recorded(TorchDispatchMode):
     """The names of torch's operators that are called, without the mark of those in place."""
 

@@ -28,6 +28,7 @@ for dtype in ("float64", "float32", "bfloat16"):
             leaves = list(program.leaves.values())
             found[family] = out, *torch.autograd.grad(out, leaves, case.tensors["grad_out"])
         close = {"rtol": 0.1, "atol": 0.1} if dtype == "bfloat16" else {}
+        close = {"rtol": 1e-11, "atol": 1e-11} if dtype == "float64" else close
         for one, other in zip(*found.values(), strict=True):
             assert_close(one, other, **close)
 print("equal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -49,7 +50,8 @@ def _edge_softmax_double_backward(ctx: Any, grad: Tensor) -> Grads:
         result: Tensor = ops.edge_dot(rowptr, edge_id, of_row, ones)
         return result
 
-    with torch.autocast(alpha.device.type, enabled=False):
+    # Meta tensors have no autocast.
+    with nullcontext() if alpha.is_meta else torch.autocast(alpha.device.type, enabled=False):
         r, s = row_sum(alpha * g), row_sum(alpha * grad)
     return (
         None,
