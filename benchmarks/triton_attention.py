@@ -73,6 +73,25 @@ def _end(tensor, node, h, d, heads, channels, score: tl.constexpr, real: tl.cons
 
 
 @triton.jit
+def _store_of_node(tensor, node, values, h, d, heads, channels):
+    at = node.to(tl.int64) * heads * channels + h[:, None] * channels + d[None, :]
+    tl.store(tensor + at, values, (h[:, None] < heads) & (d[None, :] < channels))
+
+
+@triton.jit
+def _store_of_heads(tensor, node, values, h, heads):
+    tl.store(tensor + node.to(tl.int64) * heads + h, values, h < heads)
+
+
+@triton.jit
+def _store_end(tensor, node, values, h, d, heads, channels, score: tl.constexpr):
+    if score == _ADDITIVE:
+        _store_of_heads(tensor, node, values, h, heads)
+    else:
+        _store_of_node(tensor, node, values, h, d, heads, channels)
+
+
+@triton.jit
 def _score(own, other, att, score: tl.constexpr):
     if score == _ADDITIVE:
         z = own + other
@@ -126,9 +145,8 @@ def _forward(
         total = total * keep + p
         largest = new
     acc = acc / tl.where(total > 0, total, 1.0)[:, None]
-    at = row.to(tl.int64) * heads * channels + h[:, None] * channels + d[None, :]
-    tl.store(out + at, acc, (h[:, None] < heads) & (d[None, :] < channels))
-    tl.store(lse + row.to(tl.int64) * heads + h, largest + tl.log(total), h < heads)
+    _store_of_node(out, row, acc, h, d, heads, channels)
+    _store_of_heads(lse, row, largest + tl.log(total), h, heads)
 
 
 @triton.jit
@@ -158,14 +176,10 @@ def _destination(
         if score == _ADDITIVE_V2:
             z = own + other
             acc_att += ds[:, None] * tl.where(z > 0, z, _SLOPE * z)
-    inside = (h[:, None] < heads) & (d[None, :] < channels)
-    at = h[:, None] * channels + d[None, :]
-    if score == _ADDITIVE:
-        tl.store(grad_query + row.to(tl.int64) * heads + h, acc, h < heads)
-    else:
-        tl.store(grad_query + row.to(tl.int64) * heads * channels + at, acc, inside)
+    _store_end(grad_query, row, acc, h, d, heads, channels, score)
     if score == _ADDITIVE_V2:
-        tl.atomic_add(grad_att + at, acc_att, inside)
+        inside = (h[:, None] < heads) & (d[None, :] < channels)
+        tl.atomic_add(grad_att + h[:, None] * channels + d[None, :], acc_att, inside)
 
 
 @triton.jit
@@ -192,13 +206,8 @@ def _source(
         ds = p * (tl.sum(g * v, 1) - _of_heads(delta, i, h, heads, real))
         acc += _score_grad(ds, own, other, weight, score)
         acc_value += p[:, None] * g
-    inside = (h[:, None] < heads) & (d[None, :] < channels)
-    at = row.to(tl.int64) * heads * channels + h[:, None] * channels + d[None, :]
-    tl.store(grad_value + at, acc_value, inside)
-    if score == _ADDITIVE:
-        tl.store(grad_key + row.to(tl.int64) * heads + h, acc, h < heads)
-    else:
-        tl.store(grad_key + at, acc, inside)
+    _store_of_node(grad_value, row, acc_value, h, d, heads, channels)
+    _store_end(grad_key, row, acc, h, d, heads, channels, score)
 
 
 # ---- torch
